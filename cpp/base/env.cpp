@@ -1,0 +1,132 @@
+#include "base/env.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "owl/error.h"
+
+extern char** environ;
+
+namespace owl {
+
+namespace {
+
+// Names that other parts of owl read for themselves are listed so that they are known here.
+constexpr std::string_view kNames[] = {"OWL_EAGER",        "OWL_NUM_THREADS",    "OWL_WINDOW", "OWL_IDLE_US",
+                                       "OWL_MEMORY_LIMIT", "OWL_SIMULATED_GPUS", "OWL_LOG",    "OWL_FAULT",
+                                       "OWL_DATA",         "OWL_SOAK",           "OWL_CUDA",   "OWL_ONEDNN_ROOT"};
+
+int edit_distance(std::string_view a, std::string_view b) {
+  std::vector<int> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int>(j);
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    int diagonal = row[0]++;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const int up = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
+      diagonal = up;
+    }
+  }
+  return row[b.size()];
+}
+
+void warn_unknown_names() {
+  for (char** e = environ; *e; ++e) {
+    const std::string_view entry = *e;
+    if (!entry.starts_with("OWL_")) continue;
+    const auto name = entry.substr(0, entry.find('='));
+    if (std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames)) continue;
+    const auto nearest = *std::min_element(std::begin(kNames), std::end(kNames), [&](auto a, auto b) {
+      return edit_distance(name, a) < edit_distance(name, b);
+    });
+    log_line("unknown environment variable " + std::string(name) + "; did you mean " + std::string(nearest) + "?");
+  }
+}
+
+std::int64_t integer(const char* name, std::int64_t fallback, std::int64_t least) {
+  const char* text = std::getenv(name);
+  if (!text || !*text) return fallback;
+  char* end = nullptr;
+  const auto value = std::strtoll(text, &end, 10);
+  if (*end || value < least)
+    throw Error(std::string(name) + "=" + text + ": expected a whole number of at least " + std::to_string(least));
+  return value;
+}
+
+Settings read() {
+  warn_unknown_names();
+  Settings s;
+  s.eager = integer("OWL_EAGER", 0, 0) != 0;
+  s.threads = integer("OWL_NUM_THREADS", 0, 0);
+  s.window = integer("OWL_WINDOW", s.window, 1);
+  s.idle_us = integer("OWL_IDLE_US", s.idle_us, -1);
+  s.memory_limit = integer("OWL_MEMORY_LIMIT", 0, 0);
+  s.simulated_gpus = integer("OWL_SIMULATED_GPUS", 0, 0);
+  if (const char* log = std::getenv("OWL_LOG")) {
+    std::stringstream list(log);
+    for (std::string topic; std::getline(list, topic, ',');) {
+      if (topic == "plan") s.log_plan = true;
+      else if (topic == "run") s.log_run = true;
+      else if (topic == "memory") s.log_memory = true;
+      else if (!topic.empty()) throw Error("OWL_LOG: unknown topic '" + topic + "'; known: plan, run, memory");
+    }
+  }
+  if (const char* fault = std::getenv("OWL_FAULT")) {
+    std::stringstream list(fault);
+    for (std::string item; std::getline(list, item, ',');) {
+      const auto colon = item.find(':');
+      const auto kind = item.substr(0, colon);
+      const auto n = colon == std::string::npos ? 0 : std::strtoll(item.c_str() + colon + 1, nullptr, 10);
+      if ((kind != "alloc" && kind != "op") || n < 1)
+        throw Error("OWL_FAULT: '" + item + "' is not alloc:N or op:N with N from 1");
+      (kind == "alloc" ? s.fault_alloc : s.fault_op) = n;
+    }
+  }
+  return s;
+}
+
+// CPUs' worth of time the cgroup grants, rounded up; a large number where there is no quota.
+int cgroup_cpus() {
+  double quota = 0, period = 0;
+  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2) {
+    std::string first;
+    v2 >> first >> period;
+    if (first != "max") quota = std::strtod(first.c_str(), nullptr);
+  } else {
+    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") >> quota;
+    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
+  }
+  return quota > 0 && period > 0 ? std::max(1, static_cast<int>(std::ceil(quota / period))) : 1 << 20;
+}
+
+}  // namespace
+
+const Settings& settings() {
+  static const Settings s = read();
+  return s;
+}
+
+int available_threads() {
+  int cpus = static_cast<int>(std::thread::hardware_concurrency());
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof mask, &mask) == 0) cpus = CPU_COUNT(&mask);
+  int n = std::max(1, std::min(cpus, cgroup_cpus()));
+  if (settings().threads > 0) n = static_cast<int>(std::min<std::int64_t>(n, settings().threads));
+  return n;
+}
+
+void log_line(const std::string& line) {
+  const auto text = "owl: " + line + "\n";
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
+
+}  // namespace owl

@@ -1,0 +1,27 @@
+// Settings from the environment, read once. An unknown OWL_ name is reported with the nearest known one.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace owl {
+
+struct Settings {
+  bool eager = false;             // OWL_EAGER: every operation runs alone, before the next is recorded
+  std::int64_t threads = 0;       // OWL_NUM_THREADS: at most so many threads a device; 0: as the machine allows
+  std::int64_t window = 64;       // OWL_WINDOW: operations kept back while recording goes on
+  std::int64_t idle_us = 100;     // OWL_IDLE_US: quiet after which the window is taken; -1: never
+  std::int64_t memory_limit = 0;  // OWL_MEMORY_LIMIT: bytes a device; 0: none
+  std::int64_t simulated_gpus = 0;  // OWL_SIMULATED_GPUS: CPU-backed stand-ins for GPUs
+  bool log_plan = false, log_run = false, log_memory = false;  // OWL_LOG=plan,run,memory
+  std::int64_t fault_alloc = 0, fault_op = 0;  // OWL_FAULT=alloc:N,op:N: the N-th fails (for tests)
+};
+const Settings& settings();
+
+// Threads this process may use: the smallest of the affinity mask, the cgroup's quota and OWL_NUM_THREADS.
+int available_threads();
+
+// One line on stderr, "owl: " before it.
+void log_line(const std::string& line);
+
+}  // namespace owl

@@ -1,0 +1,96 @@
+// Operations as data: one OpRecord each, defined in a family file under ops/, listed once in ops/register.cpp.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "graph/node.h"
+
+namespace owl {
+
+// How an elementwise operation's type follows from its operands' (types_of in graph/record.cpp).
+enum class TypeRule : std::uint8_t {
+  kArithmetic,  // the promoted type; computed and returned in it
+  kNoBool,      // as kArithmetic, but bool is refused (NumPy's rule for minus)
+  kIntFromBool, // as kArithmetic, but bool becomes int32 (pow, abs, sign, square ...)
+  kFloat,       // the promoted type, integers become float32
+  kCompare,     // computed in the promoted type, returns bool
+  kPredicate,   // computed in the operand's own type, returns bool (isnan)
+  kSelect,      // where(c, x, y): c is bool, the promoted type of x and y
+  kCast,        // the target type is the recorder's choice
+};
+
+struct OpRecord;
+
+// One array operand or result of a running kernel.
+struct ArrayRef {
+  void* data = nullptr;  // points at the first element (offset applied)
+  Shape shape;
+  Strides strides{};     // always filled, in elements
+  DType dtype = DType::kFloat32;
+  bool dense = true;     // strides are those of a dense column-major array
+
+  template <class T> T* as() const { return static_cast<T*>(data); }
+  std::size_t nbytes() const { return static_cast<std::size_t>(shape.size()) * itemsize(dtype); }
+};
+
+// What a kernel asks its device to do: stages that run one after another, each a number of independent chunks that
+// run on any threads in any order. Chunks are cut by size, never by thread count, so that bits don't depend on it.
+class Launch {
+ public:
+  using Body = std::function<void(std::int64_t chunk)>;
+  struct Stage {
+    std::int64_t chunks;
+    Body body;
+  };
+
+  // Chunks should take 20 us to 2 ms each; 0 chunks is allowed.
+  void stage(std::int64_t chunks, Body body) { stages.push_back({chunks, std::move(body)}); }
+  // Uninitialised memory of the device, 64-byte aligned, that lives until the task ends.
+  void* scratch(std::size_t bytes);
+
+  std::vector<Stage> stages;
+  std::vector<ArrayRef> operands;  // what KernelArgs::in shows, for as long as the stages run
+  Device* device = nullptr;
+  std::vector<std::pair<void*, std::size_t>> scratch_blocks;
+};
+
+struct KernelArgs {
+  std::span<const ArrayRef> in;
+  ArrayRef out;
+  const Params* params;
+};
+
+using InferFn = std::pair<Shape, DType> (*)(std::span<Node* const> in, const Params* params);  // throws owl errors
+using KernelFn = void (*)(const KernelArgs& args, Launch& launch);  // validates nothing: infer did; only adds stages
+using AcceptsFn = bool (*)(const Shape& shape, const Strides& strides, int input);
+using CostFn = double (*)(std::span<const Shape> in, const Shape& out, const Params* params);
+
+struct OpRecord {
+  enum class Class : std::uint8_t { kElementwise, kKernel };
+
+  const char* name;   // "matmul": in errors, logs and profiles
+  const char* doc;    // one line with shapes; front ends show it
+  Class cls = Class::kKernel;
+  int arity = 1;      // number of array operands, -1 for any
+
+  // kElementwise: a scalar expression, run by the fused-program interpreter (backend/cpu/tile.h).
+  TypeRule rule = TypeRule::kArithmetic;
+  std::uint16_t code = 0;  // index into the tile-function table
+  bool in_elewise = false; // front ends offer it as elewise.<name>
+
+  // kKernel:
+  InferFn infer = nullptr;
+  KernelFn cpu = nullptr;
+  AcceptsFn accepts_strided = nullptr;  // null: every operand must be dense (the planner copies where it is not)
+  CostFn cost = nullptr;                // scalar operations; null: operand and result elements
+  int in_place = -1;                    // the operand whose memory the result may take, when it dies here
+};
+
+// Every operation, in registration order; ops/register.cpp is the only list.
+const std::vector<const OpRecord*>& all_ops();
+const OpRecord* find_op(std::string_view name);  // null where there is none
+
+}  // namespace owl

@@ -1,0 +1,23 @@
+// The exceptions of owl. Every message says what was wrong, with the values, and what would be right.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace owl {
+
+struct Error : std::runtime_error { using std::runtime_error::runtime_error; };
+struct ShapeError : Error { using Error::Error; };
+struct DTypeError : Error { using Error::Error; };
+struct DeviceError : Error { using Error::Error; };
+struct IndexError : Error { using Error::Error; };
+struct DataError : Error { using Error::Error; };
+struct OutOfMemoryError : Error { using Error::Error; };
+struct NaNError : Error { using Error::Error; };
+
+// A wait was interrupted by a signal (Ctrl-C); the front end turns it into its own exception.
+struct Interrupted : std::exception {
+  const char* what() const noexcept override { return "owl: the wait was interrupted"; }
+};
+
+}  // namespace owl

@@ -1,0 +1,8 @@
+// owl: lazy dataflow over column-major arrays. Everything a program needs.
+#pragma once
+
+#include "owl/conv.h"
+#include "owl/device.h"
+#include "owl/elewise.h"
+#include "owl/error.h"
+#include "owl/narray.h"

@@ -1,0 +1,170 @@
+// Convolution (cross-correlation) and its three gradients.
+#include "backend/cpu/nn.h"
+#include "graph/record.h"
+#include "ops/nn.h"
+
+namespace owl {
+
+namespace {
+
+std::string number(std::int64_t n) { return std::to_string(n); }
+
+void at_least(std::int64_t least, std::int64_t value, const std::string& what, const char* name) {
+  if (value < least) throw ShapeError(what + name + " must be at least " + number(least) + ", got " + number(value));
+}
+
+// How many places a kernel has along one axis.
+std::int64_t out_length(const std::string& what, const char* axis, std::int64_t length, std::int64_t pad,
+                        std::int64_t kernel, std::int64_t stride, std::int64_t dilation) {
+  at_least(1, kernel, what + "the kernel's ", axis);
+  const auto reach = dilation * (kernel - 1) + 1;
+  if (reach > length + 2 * pad)
+    throw ShapeError(what + "the kernel's " + axis + " " + number(kernel) +
+                     (dilation > 1 ? " (" + number(reach) + " with dilation " + number(dilation) + ")" : "") +
+                     " is larger than the image's " + number(length) + " with padding " + number(pad) +
+                     " on either side");
+  return (length + 2 * pad - reach) / stride + 1;
+}
+
+Shape out_shape(const ConvGeometry& g) { return {g.out_width, g.out_height, g.filters, g.images}; }
+
+// The error must have the shape of the forward pass's result.
+void check_error(const char* op, const Shape& err, const ConvGeometry& g, const Shape& x, const Shape& w) {
+  const Shape expected = out_shape(g);
+  if (err != expected)
+    throw ShapeError(std::string(op) + ": the error has shape " + err.str() + ", the convolution of " + x.str() +
+                     " with " + w.str() + " has " + expected.str());
+}
+
+const ConvParams& of(const Params* params) { return static_cast<const ConvParams&>(*params); }
+
+std::pair<Shape, DType> infer_conv(std::span<Node* const> in, const Params* params) {
+  const Shape &x = in[0]->shape, &w = in[1]->shape, &b = in[2]->shape;
+  const auto g = conv_geometry("conv", of(params).convolver, x, w);
+  if (b != Shape{g.filters})
+    throw ShapeError("conv of " + x.str() + " with " + w.str() + ": the bias has shape " + b.str() + ", expected [" +
+                     number(g.filters) + "], one for each output channel");
+  return {out_shape(g), in[0]->dtype};
+}
+std::pair<Shape, DType> infer_back_data(std::span<Node* const> in, const Params* params) {
+  const auto& p = of(params);
+  const auto g = conv_geometry("conv_back_data", p.convolver, p.result, in[1]->shape);
+  check_error("conv_back_data", in[0]->shape, g, p.result, in[1]->shape);
+  return {p.result, in[0]->dtype};
+}
+std::pair<Shape, DType> infer_back_weight(std::span<Node* const> in, const Params* params) {
+  const auto& p = of(params);
+  const auto g = conv_geometry("conv_back_weight", p.convolver, in[1]->shape, p.result);
+  check_error("conv_back_weight", in[0]->shape, g, in[1]->shape, p.result);
+  return {p.result, in[0]->dtype};
+}
+std::pair<Shape, DType> infer_back_bias(std::span<Node* const> in, const Params*) {
+  const Shape& err = in[0]->shape;
+  if (err.ndim() != 4)
+    throw ShapeError("conv_back_bias: the error has shape " + err.str() + ", expected [W, H, C, N]");
+  return {Shape{err[2]}, in[0]->dtype};
+}
+
+double conv_cost(std::span<const Shape> in, const Shape& out, const Params*) {
+  return 2.0 * static_cast<double>(out.size()) * static_cast<double>(in[1].size()) /
+         static_cast<double>(std::max<std::int64_t>(1, in[1][3]));
+}
+double back_data_cost(std::span<const Shape> in, const Shape&, const Params*) {
+  return 2.0 * static_cast<double>(in[0].size()) * static_cast<double>(in[1].size()) /
+         static_cast<double>(std::max<std::int64_t>(1, in[1][3]));
+}
+double back_weight_cost(std::span<const Shape> in, const Shape& out, const Params*) {
+  return 2.0 * static_cast<double>(in[0].size()) * static_cast<double>(out.size()) /
+         static_cast<double>(std::max<std::int64_t>(1, out[3]));
+}
+
+DType float_type(DType a, DType b, DType c = DType::kFloat32) {
+  return promote(promote(a, b), promote(c, DType::kFloat32));
+}
+
+}  // namespace
+
+ConvGeometry conv_geometry(const char* op, const conv::Convolver& c, const Shape& x, const Shape& w) {
+  const auto what = std::string(op) + " of " + x.str() + " with " + w.str() + ": ";
+  if (x.ndim() != 4) throw ShapeError(what + "images must have 4 axes, [W, H, C, N]");
+  if (w.ndim() != 4) throw ShapeError(what + "weights must have 4 axes, [kw, kh, C_in / groups, C_out]");
+  at_least(0, c.pad_h, what, "pad_h");
+  at_least(0, c.pad_w, what, "pad_w");
+  at_least(1, c.stride_v, what, "stride_v");
+  at_least(1, c.stride_h, what, "stride_h");
+  at_least(1, c.dilation_h, what, "dilation");
+  at_least(1, c.dilation_w, what, "dilation");
+  at_least(1, c.groups, what, "groups");
+  if (x[2] % c.groups != 0 || w[3] % c.groups != 0)
+    throw ShapeError(what + number(c.groups) + " groups do not divide " + number(x[2]) + " input and " + number(w[3]) +
+                     " output channels");
+  if (w[2] * c.groups != x[2])
+    throw ShapeError(what + "the images have " + number(x[2]) + " channels, the weights are for " +
+                     number(w[2] * c.groups) +
+                     (c.groups > 1 ? " (" + number(c.groups) + " groups of " + number(w[2]) + ")" : ""));
+  return {.images = x[3], .channels = x[2], .height = x[1], .width = x[0],
+          .filters = w[3], .kernel_y = w[1], .kernel_x = w[0],
+          .out_height = out_length(what, "height", x[1], c.pad_h, w[1], c.stride_v, c.dilation_h),
+          .out_width = out_length(what, "width", x[0], c.pad_w, w[0], c.stride_h, c.dilation_w),
+          .pad_y = c.pad_h, .pad_x = c.pad_w, .stride_y = c.stride_v, .stride_x = c.stride_h,
+          .dilation_y = c.dilation_h, .dilation_x = c.dilation_w, .groups = c.groups};
+}
+
+extern const OpRecord op_conv, op_conv_back_data, op_conv_back_weight, op_conv_back_bias;
+const OpRecord op_conv{
+    .name = "conv",
+    .doc = "convolution: x [W, H, C_in, N], w [kw, kh, C_in / groups, C_out], b [C_out] -> [W', H', C_out, N]",
+    .arity = 3,
+    .infer = infer_conv,
+    .cpu = cpu::conv,
+    .cost = conv_cost};
+const OpRecord op_conv_back_data{
+    .name = "conv_back_data",
+    .doc = "the gradient of a convolution's images: err [W', H', C_out, N], w [kw, kh, C_in / groups, C_out] -> "
+           "[W, H, C_in, N]",
+    .arity = 2,
+    .infer = infer_back_data,
+    .cpu = cpu::conv_back_data,
+    .cost = back_data_cost};
+const OpRecord op_conv_back_weight{
+    .name = "conv_back_weight",
+    .doc = "the gradient of a convolution's weights: err [W', H', C_out, N], x [W, H, C_in, N] -> "
+           "[kw, kh, C_in / groups, C_out]",
+    .arity = 2,
+    .infer = infer_back_weight,
+    .cpu = cpu::conv_back_weight,
+    .cost = back_weight_cost};
+const OpRecord op_conv_back_bias{.name = "conv_back_bias",
+                                 .doc = "the gradient of a convolution's bias: err [W', H', C_out, N] -> [C_out]",
+                                 .arity = 1,
+                                 .infer = infer_back_bias,
+                                 .cpu = cpu::conv_back_bias};
+
+namespace conv {
+
+NArray Convolver::ff(const NArray& x, const NArray& w, const NArray& b) const {
+  const DType type = float_type(x.dtype(), w.dtype(), b.dtype());
+  const NArray xs = record_cast(x, type), ws = record_cast(w, type), bs = record_cast(b, type);
+  return record(op_conv, {xs.node(), ws.node(), bs.node()}, std::make_unique<ConvParams>(*this, x.shape()));
+}
+
+NArray Convolver::bp(const NArray& err, const NArray& x, const NArray& w) const {
+  const DType type = float_type(err.dtype(), w.dtype());
+  const NArray es = record_cast(err, type), ws = record_cast(w, type);
+  return record(op_conv_back_data, {es.node(), ws.node()}, std::make_unique<ConvParams>(*this, x.shape()));
+}
+
+NArray Convolver::weight_grad(const NArray& err, const NArray& x, const NArray& w) const {
+  const DType type = float_type(err.dtype(), x.dtype());
+  const NArray es = record_cast(err, type), xs = record_cast(x, type);
+  return record(op_conv_back_weight, {es.node(), xs.node()}, std::make_unique<ConvParams>(*this, w.shape()));
+}
+
+NArray Convolver::bias_grad(const NArray& err) const {
+  const NArray es = record_cast(err, promote(err.dtype(), DType::kFloat32));
+  return record(op_conv_back_bias, {es.node()});
+}
+
+}  // namespace conv
+
+}  // namespace owl

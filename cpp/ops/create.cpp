@@ -1,0 +1,94 @@
+// Arrays made from nothing: constants, ranges, random numbers, host data.
+#include <cmath>
+#include <mutex>
+#include <random>
+
+#include "backend/cpu/create.h"
+#include "graph/record.h"
+
+namespace owl {
+
+namespace {
+
+// The stream of random numbers: a seed, and how many arrays were drawn from it.
+class Generator {
+ public:
+  void seed(std::uint64_t n) {
+    const std::lock_guard lock(mutex_);
+    seed_ = n;
+    calls_ = 0;
+    seeded_ = true;
+  }
+  std::pair<std::uint64_t, std::uint64_t> next() {
+    const std::lock_guard lock(mutex_);
+    if (!seeded_) {  // nobody asked for repeatable numbers
+      std::random_device entropy;
+      seed_ = static_cast<std::uint64_t>(entropy()) << 32 | entropy();
+      seeded_ = true;
+    }
+    return {seed_, calls_++};
+  }
+
+ private:
+  std::mutex mutex_;
+  std::uint64_t seed_ = 0, calls_ = 0;
+  bool seeded_ = false;
+};
+Generator generator;
+
+std::pair<Shape, DType> infer_result(std::span<Node* const>, const Params* params) {
+  const auto* p = static_cast<const ResultParams*>(params);
+  return {p->shape, p->dtype};
+}
+
+constexpr OpRecord source(const char* name, const char* doc, KernelFn cpu) {
+  return {.name = name, .doc = doc, .arity = 0, .infer = infer_result, .cpu = cpu};
+}
+
+}  // namespace
+
+extern const OpRecord op_full, op_arange, op_rand, op_randn, op_randb;
+const OpRecord op_full = source("full", "one value everywhere", cpu::full);
+const OpRecord op_arange = source("arange", "start, start + step ...", cpu::arange);
+const OpRecord op_rand = source("rand", "uniform in [low, high)", cpu::rand);
+const OpRecord op_randn = source("randn", "normal with mean mu and standard deviation sigma", cpu::randn);
+const OpRecord op_randb = source("randb", "1 with the given probability, else 0", cpu::randb);
+
+NArray zeros(const Shape& shape, DType dtype) { return full(shape, 0, dtype); }
+NArray ones(const Shape& shape, DType dtype) { return full(shape, 1, dtype); }
+NArray full(const Shape& shape, double value, DType dtype) {
+  return record(op_full, {}, std::make_unique<cpu::CreateParams>(shape, dtype, value, 0));
+}
+
+NArray arange(double start, double stop, double step, DType dtype) {
+  if (step == 0 || !std::isfinite(start) || !std::isfinite(stop) || !std::isfinite(step))
+    throw ShapeError("arange(" + std::to_string(start) + ", " + std::to_string(stop) + ", " + std::to_string(step) +
+                     "): the step must not be 0 and all three must be finite");
+  const double count = std::ceil((stop - start) / step);
+  if (count > 1e18) throw ShapeError("arange: " + std::to_string(count) + " elements are too many");
+  const Shape shape{count > 0 ? static_cast<std::int64_t>(count) : 0};
+  return record(op_arange, {}, std::make_unique<cpu::CreateParams>(shape, dtype, start, step));
+}
+
+namespace {
+
+NArray random(const OpRecord& op, const Shape& shape, DType dtype, double a, double b) {
+  auto params = std::make_unique<cpu::CreateParams>(shape, dtype, a, b);
+  std::tie(params->seed, params->call) = generator.next();
+  return record(op, {}, std::move(params));
+}
+
+}  // namespace
+
+NArray rand(const Shape& shape, double low, double high, DType dtype) {
+  return random(op_rand, shape, dtype, low, high);
+}
+NArray randn(const Shape& shape, double mu, double sigma, DType dtype) {
+  return random(op_randn, shape, dtype, mu, sigma);
+}
+NArray randb(const Shape& shape, double prob, DType dtype) { return random(op_randb, shape, dtype, prob, 0); }
+void seed(std::uint64_t n) { generator.seed(n); }
+
+NArray from_host(const void* data, const Shape& shape, DType dtype) { return record_data(data, shape, dtype); }
+
+}  // namespace owl

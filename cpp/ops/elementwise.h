@@ -1,0 +1,282 @@
+// The elementwise operations. Each is one struct: what it is called, how its type follows from its operands', and its
+// scalar expression; and one entry in the list, which for functions is in owl/elewise.h. Everything else (records, the interpreter's loops for every
+// type and instruction set, the public function, the documentation) is made from these.
+//
+// `eval` is a template over the element type: std::uint8_t (a bool, 0 or 1), std::int32_t, float, double. Which of
+// them are needed follows from the rule. It must be branch-free to vectorise; its bits may depend on nothing but its
+// arguments.
+#pragma once
+
+#include <cstdint>
+
+#include "graph/op.h"
+#include "ops/math.h"
+#include "owl/elewise.h"
+
+namespace owl {
+
+struct ElementwiseInfo {
+  const char* name;
+  const char* doc;
+  int arity;
+  TypeRule rule;
+  bool in_elewise = true;  // offered as elewise.<name>
+  float cost = 1;          // of one element, in additions
+};
+
+inline constexpr bool kOperator = false;  // for in_elewise: reached by an operator or a method instead
+
+// Anonymous, like ops/math.h: these are compiled once for each instruction set and must not be merged.
+namespace {
+namespace elementwise_ops {
+
+using Bool = std::uint8_t;
+
+template <class T> inline constexpr bool is_bool = __is_same(T, Bool);
+template <class T> inline constexpr bool is_int = __is_same(T, std::int32_t);
+template <class T> inline constexpr bool is_floating = __is_same(T, float) || __is_same(T, double);
+
+#define OWL_EVAL template <class T> [[gnu::always_inline]] static
+
+// int32 wraps around.
+OWL_MATH std::int32_t wrap(std::uint32_t x) { return static_cast<std::int32_t>(x); }
+OWL_MATH std::uint32_t u(std::int32_t x) { return static_cast<std::uint32_t>(x); }
+
+struct Cast {
+  static constexpr ElementwiseInfo info{"cast", "x in another type", 1, TypeRule::kCast, kOperator};
+};
+
+// ---- arithmetic -----------------------------------------------------------------------------------------------------
+
+struct Add {
+  static constexpr ElementwiseInfo info{"add", "x + y (of bools: or)", 2, TypeRule::kArithmetic, kOperator};
+  OWL_EVAL T eval(T x, T y) {
+    if constexpr (is_bool<T>) return x | y;
+    else if constexpr (is_int<T>) return wrap(u(x) + u(y));
+    else return x + y;
+  }
+};
+struct Sub {
+  static constexpr ElementwiseInfo info{"sub", "x - y", 2, TypeRule::kNoBool, kOperator};
+  OWL_EVAL T eval(T x, T y) {
+    if constexpr (is_int<T>) return wrap(u(x) - u(y));
+    else return x - y;
+  }
+};
+struct Mult {
+  static constexpr ElementwiseInfo info{"mult", "the elementwise product x * y (of bools: and)", 2,
+                                        TypeRule::kArithmetic};
+  OWL_EVAL T eval(T x, T y) {
+    if constexpr (is_bool<T>) return x & y;
+    else if constexpr (is_int<T>) return wrap(u(x) * u(y));
+    else return x * y;
+  }
+};
+struct Div {
+  static constexpr ElementwiseInfo info{"div", "x / y (of integers: float32)", 2, TypeRule::kFloat, kOperator, 3};
+  OWL_EVAL T eval(T x, T y) { return x / y; }
+};
+struct Pow {
+  static constexpr ElementwiseInfo info{"pow", "x to the power of y", 2, TypeRule::kIntFromBool, kOperator, 40};
+  OWL_EVAL T eval(T x, T y) {
+    if constexpr (is_int<T>) {
+      std::uint32_t result = 1, base = u(x);
+      for (std::uint32_t n = y < 0 ? 0 : u(y); n; n >>= 1, base *= base)
+        if (n & 1) result *= base;
+      const std::int32_t inverse = x == 1 ? 1 : x == -1 ? ((y & 1) ? -1 : 1) : 0;  // 1 / x^|y|, toward zero
+      return y < 0 ? inverse : wrap(result);
+    } else {
+      return math::pow(x, y);
+    }
+  }
+};
+struct Neg {
+  static constexpr ElementwiseInfo info{"neg", "-x", 1, TypeRule::kNoBool, kOperator};
+  OWL_EVAL T eval(T x) {
+    if constexpr (is_int<T>) return wrap(0u - u(x));
+    else return -x;
+  }
+};
+
+// ---- comparisons ----------------------------------------------------------------------------------------------------
+
+#define OWL_COMPARISON(STRUCT, NAME, SYMBOL)                                                                \
+  struct STRUCT {                                                                                           \
+    static constexpr ElementwiseInfo info{NAME, "x " #SYMBOL " y, a bool", 2, TypeRule::kCompare, kOperator}; \
+    OWL_EVAL Bool eval(T x, T y) { return x SYMBOL y; }                                                     \
+  }
+OWL_COMPARISON(Gt, "gt", >);
+OWL_COMPARISON(Ge, "ge", >=);
+OWL_COMPARISON(Lt, "lt", <);
+OWL_COMPARISON(Le, "le", <=);
+OWL_COMPARISON(Eq, "eq", ==);
+OWL_COMPARISON(Ne, "ne", !=);
+#undef OWL_COMPARISON
+
+struct IsNan {
+  static constexpr ElementwiseInfo info{"isnan", "whether x is not a number, a bool", 1, TypeRule::kPredicate};
+  OWL_EVAL Bool eval(T x) { return x != x; }
+};
+
+// ---- choices; a NaN operand gives NaN, as in NumPy ------------------------------------------------------------------
+
+struct Maximum {
+  static constexpr ElementwiseInfo info{"maximum", "the larger of x and y", 2, TypeRule::kArithmetic};
+  OWL_EVAL T eval(T x, T y) {
+    const T m = x >= y ? x : y;  // y if it is a NaN
+    return x != x ? x : m;
+  }
+};
+struct Minimum {
+  static constexpr ElementwiseInfo info{"minimum", "the smaller of x and y", 2, TypeRule::kArithmetic};
+  OWL_EVAL T eval(T x, T y) {
+    const T m = x <= y ? x : y;  // y if it is a NaN
+    return x != x ? x : m;
+  }
+};
+struct Clip {
+  static constexpr ElementwiseInfo info{"clip", "minimum(maximum(x, low), high)", 3, TypeRule::kArithmetic, true, 2};
+  OWL_EVAL T eval(T x, T low, T high) { return Minimum::eval<T>(Maximum::eval<T>(x, low), high); }
+};
+struct Where {
+  static constexpr ElementwiseInfo info{"where", "x where the condition holds, else y", 3, TypeRule::kSelect};
+  OWL_EVAL T eval(Bool condition, T x, T y) { return condition ? x : y; }
+};
+
+// ---- activations and their backward forms ---------------------------------------------------------------------------
+
+struct Relu {
+  static constexpr ElementwiseInfo info{"relu", "x where x > 0, else 0", 1, TypeRule::kIntFromBool};
+  OWL_EVAL T eval(T x) { return x < T(0) ? T(0) : x; }
+};
+struct ReluBack {
+  static constexpr ElementwiseInfo info{"relu_back", "(err, y): err where y > 0, else 0", 2, TypeRule::kFloat};
+  OWL_EVAL T eval(T err, T y) { return y > T(0) ? err : T(0); }
+};
+struct Sigm {
+  static constexpr ElementwiseInfo info{"sigm", "1 / (1 + exp(-x))", 1, TypeRule::kFloat, true, 12};
+  OWL_EVAL T eval(T x) { return math::sigm(x); }
+};
+struct SigmBack {
+  static constexpr ElementwiseInfo info{"sigm_back", "(err, y): err * y * (1 - y)", 2, TypeRule::kFloat, true, 2};
+  OWL_EVAL T eval(T err, T y) { return err * (y * (T(1) - y)); }
+};
+struct SigmBack1 {
+  static constexpr ElementwiseInfo info{"sigm_back1", "(y): y * (1 - y)", 1, TypeRule::kFloat, kOperator, 2};
+  OWL_EVAL T eval(T y) { return y * (T(1) - y); }
+};
+struct Tanh {
+  static constexpr ElementwiseInfo info{"tanh", "the hyperbolic tangent", 1, TypeRule::kFloat, true, 12};
+  OWL_EVAL T eval(T x) { return math::tanh(x); }
+};
+struct TanhBack {
+  static constexpr ElementwiseInfo info{"tanh_back", "(err, y): err * (1 - y * y)", 2, TypeRule::kFloat, true, 2};
+  OWL_EVAL T eval(T err, T y) { return err * (T(1) - y * y); }
+};
+struct TanhBack1 {
+  static constexpr ElementwiseInfo info{"tanh_back1", "(y): 1 - y * y", 1, TypeRule::kFloat, kOperator, 2};
+  OWL_EVAL T eval(T y) { return T(1) - y * y; }
+};
+struct Gelu {
+  static constexpr ElementwiseInfo info{"gelu", "x * Phi(x), the erf form", 1, TypeRule::kFloat, true, 40};
+  OWL_EVAL T eval(T x) { return math::gelu(x); }
+};
+struct LeakyRelu {
+  static constexpr ElementwiseInfo info{"leaky_relu", "x where x > 0, else 0.01 * x", 1, TypeRule::kFloat, true, 2};
+  OWL_EVAL T eval(T x) { return x > T(0) ? x : T(0.01) * x; }
+};
+struct Elu {
+  static constexpr ElementwiseInfo info{"elu", "x where x > 0, else exp(x) - 1", 1, TypeRule::kFloat, true, 12};
+  OWL_EVAL T eval(T x) {
+    const T y = math::expm1(x);
+    return x > T(0) ? x : y;
+  }
+};
+struct Softplus {
+  static constexpr ElementwiseInfo info{"softplus", "ln(1 + exp(x))", 1, TypeRule::kFloat, true, 25};
+  OWL_EVAL T eval(T x) { return math::softplus(x); }
+};
+
+// ---- functions ------------------------------------------------------------------------------------------------------
+
+#define OWL_FUNCTION(STRUCT, NAME, DOC, COST)                                             \
+  struct STRUCT {                                                                         \
+    static constexpr ElementwiseInfo info{#NAME, DOC, 1, TypeRule::kFloat, true, COST};   \
+    OWL_EVAL T eval(T x) { return math::NAME(x); }                                        \
+  }
+OWL_FUNCTION(Exp, exp, "e to the power of x", 10);
+OWL_FUNCTION(Expm1, expm1, "exp(x) - 1, exact near 0", 12);
+OWL_FUNCTION(Ln, ln, "the natural logarithm", 14);
+OWL_FUNCTION(Log1p, log1p, "ln(1 + x), exact near 0", 20);
+OWL_FUNCTION(Sqrt, sqrt, "the square root", 4);
+OWL_FUNCTION(Erf, erf, "the error function", 25);
+#undef OWL_FUNCTION
+
+// Beyond kSinRange the fast reduction loses digits: tiles that hold such an angle go through the C library.
+template <class T> OWL_MATH bool is_large_angle(T x) {
+  if constexpr (__is_same(T, float)) return math::abs(x) > math::kSinRange;
+  else return false;
+}
+struct Sin {
+  static constexpr ElementwiseInfo info{"sin", "the sine", 1, TypeRule::kFloat, true, 22};
+  OWL_EVAL T eval(T x) { return math::sin(x); }
+  OWL_EVAL bool rare(T x) { return is_large_angle(x); }
+  OWL_EVAL T eval_rare(T x) { return static_cast<T>(__builtin_sin(static_cast<double>(x))); }
+};
+struct Cos {
+  static constexpr ElementwiseInfo info{"cos", "the cosine", 1, TypeRule::kFloat, true, 22};
+  OWL_EVAL T eval(T x) { return math::cos(x); }
+  OWL_EVAL bool rare(T x) { return is_large_angle(x); }
+  OWL_EVAL T eval_rare(T x) { return static_cast<T>(__builtin_cos(static_cast<double>(x))); }
+};
+struct Floor {
+  static constexpr ElementwiseInfo info{"floor", "the largest integer not above x", 1, TypeRule::kFloat};
+  OWL_EVAL T eval(T x) {
+    if constexpr (__is_same(T, float)) return __builtin_floorf(x);
+    else return __builtin_floor(x);
+  }
+};
+struct Ceil {
+  static constexpr ElementwiseInfo info{"ceil", "the smallest integer not below x", 1, TypeRule::kFloat};
+  OWL_EVAL T eval(T x) {
+    if constexpr (__is_same(T, float)) return __builtin_ceilf(x);
+    else return __builtin_ceil(x);
+  }
+};
+struct Square {
+  static constexpr ElementwiseInfo info{"square", "x * x", 1, TypeRule::kIntFromBool};
+  OWL_EVAL T eval(T x) { return Mult::eval<T>(x, x); }
+};
+struct Abs {
+  static constexpr ElementwiseInfo info{"abs", "the absolute value", 1, TypeRule::kIntFromBool};
+  OWL_EVAL T eval(T x) {
+    if constexpr (is_int<T>) return x < 0 ? wrap(0u - u(x)) : x;
+    else return math::abs(x);
+  }
+};
+struct Sign {
+  static constexpr ElementwiseInfo info{"sign", "-1, 0 or 1 (NaN stays NaN)", 1, TypeRule::kIntFromBool, true, 2};
+  OWL_EVAL T eval(T x) { return x > T(0) ? T(1) : x < T(0) ? T(-1) : x == T(0) ? T(0) : x; }
+};
+
+// ---- the list; an operation's place in it is its code ---------------------------------------------------------------
+
+template <class... Ops> struct OpList {
+  static constexpr int count = sizeof...(Ops);
+  static constexpr ElementwiseInfo infos[] = {Ops::info...};
+};
+// What operators and methods reach is listed here, the functions of owl::elewise in the public header.
+#define OWL_STRUCT(NAME, STRUCT) , STRUCT
+using All = OpList<Cast, Add, Sub, Div, Pow, Neg, Gt, Ge, Lt, Le, Eq, Ne, SigmBack1, TanhBack1
+                   OWL_ELEWISE_UNARY(OWL_STRUCT) OWL_ELEWISE_BINARY(OWL_STRUCT) OWL_ELEWISE_TERNARY(OWL_STRUCT)>;
+#undef OWL_STRUCT
+
+#undef OWL_EVAL
+
+}  // namespace elementwise_ops
+}  // namespace
+
+inline constexpr int kElementwiseCount = elementwise_ops::All::count;
+inline constexpr std::uint16_t kCastCode = 0;  // Cast is first in the list: the interpreter treats it by itself
+
+}  // namespace owl

@@ -1,0 +1,288 @@
+// The functions of owl's elementwise operations, written so that a compiler can vectorise them: no branches, no calls,
+// only IEEE additions, products, divisions, comparisons and integer steps. Nothing here uses a fused multiply-add, so
+// that a value's bits are the same on every instruction set, in a vector, in a tail or on another kind of device.
+//
+// float32: own polynomials (minimax, fitted for these ranges), at most 2 ulp; pow, gelu and the argument reduction of
+// sin and cos work in double inside. float64: the C library's functions.
+//
+// Everything is in an anonymous namespace on purpose: this header is compiled for several instruction sets, and the
+// linker must never merge those copies.
+#pragma once
+
+#include <cstdint>
+
+namespace owl::math {
+namespace {
+
+#define OWL_MATH [[gnu::always_inline, maybe_unused]] inline
+
+OWL_MATH std::int32_t bits(float x) { return __builtin_bit_cast(std::int32_t, x); }
+OWL_MATH std::uint64_t bits(double x) { return __builtin_bit_cast(std::uint64_t, x); }
+// Wraps around: arguments outside a function's domain pass through the same arithmetic before they are replaced.
+OWL_MATH std::int32_t minus(std::int32_t a, std::int32_t b) {
+  return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) - static_cast<std::uint32_t>(b));
+}
+OWL_MATH float from_bits(std::int32_t b) { return __builtin_bit_cast(float, b); }
+OWL_MATH double from_bits(std::uint64_t b) { return __builtin_bit_cast(double, b); }
+
+OWL_MATH float abs(float x) { return from_bits(bits(x) & 0x7fffffff); }
+OWL_MATH double abs(double x) { return __builtin_fabs(x); }
+OWL_MATH float copysign(float magnitude, float sign) {
+  return from_bits((bits(magnitude) & 0x7fffffff) | (bits(sign) & INT32_MIN));
+}
+OWL_MATH float sqrt(float x) { return __builtin_sqrtf(x); }
+OWL_MATH double sqrt(double x) { return __builtin_sqrt(x); }
+
+inline constexpr float kInf = __builtin_inff();
+inline constexpr float kNaN = __builtin_nanf("");
+
+// c[0] + c[1] * x + c[2] * x^2 ...
+template <class T> OWL_MATH T poly(T, T c) { return c; }
+template <class T, class... Rest> OWL_MATH T poly(T x, T c, Rest... rest) { return c + x * poly(x, rest...); }
+
+// 2^n for n in the exponent's range.
+OWL_MATH float pow2(std::int32_t n) { return from_bits((n + 127) << 23); }
+
+// Adding and subtracting this rounds |x| < 2^22 to an integer, which then stands in the sum's low bits.
+inline constexpr float kRound = 12582912.0f;            // 1.5 * 2^23
+inline constexpr double kRoundDouble = 6755399441055744.0;  // 1.5 * 2^52
+
+// x = n * ln 2 + r + e with |r| <= 0.35 and a tiny e. `n * kLn2High` is exact.
+inline constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+struct Reduced {
+  std::int32_t n;
+  float r, e;
+};
+OWL_MATH Reduced reduce_ln2(float x) {
+  const float shifted = x * 1.44269504f + kRound;
+  const float n = shifted - kRound;
+  const float high = x - n * kLn2High;
+  const float r = high - n * kLn2Low;
+  return {bits(shifted) - bits(kRound), r, (high - r) - n * kLn2Low};
+}
+
+// e^r for a reduced r.
+OWL_MATH float exp_poly(float r) {
+  return 1.0f + (r + r * r * poly(r, 4.9999994e-01f, 1.6666518e-01f, 4.166824e-02f, 8.369028e-03f, 1.3823744e-03f));
+}
+// (e^r - 1 - r) / r^2
+OWL_MATH float expm1_poly(float r) {
+  return poly(r, 5.e-01f, 1.6666664e-01f, 4.166647e-02f, 8.3339065e-03f, 1.3934472e-03f, 1.9561168e-04f);
+}
+
+OWL_MATH float exp(float x) {
+  x = x > 89.0f ? 89.0f : x;  // e^89 is infinite, e^-104 is 0; a NaN stays
+  x = x < -104.0f ? -104.0f : x;
+  const Reduced d = reduce_ln2(x);
+  const std::int32_t half = d.n >> 1;  // 2^n alone may be out of range
+  return exp_poly(d.r) * pow2(half) * pow2(d.n - half);
+}
+// For -87 <= x <= 88: one step less.
+OWL_MATH float exp_inside(float x) {
+  const Reduced d = reduce_ln2(x);
+  return exp_poly(d.r) * pow2(d.n);
+}
+
+OWL_MATH float expm1(float x) {
+  float y = x > 89.0f ? 89.0f : x;
+  y = y < -30.0f ? -30.0f : y;
+  const Reduced d = reduce_ln2(y);
+  const float half = pow2(d.n - 1);  // 2^128 is out of range
+  const float rest = d.r * d.r * expm1_poly(d.r) + d.e;
+  const float result = 2.0f * ((half * d.r + (half - 0.5f)) + half * rest);
+  return abs(x) < 1e-7f ? x : result;
+}
+
+// |x| < 0.55: x + x^3 * P(x^2); above: 1 - 2 / (e^2a + 1).
+OWL_MATH float tanh(float x) {
+  const float a = abs(x), b = a > 10.0f ? 10.0f : a, a2 = a * a;
+  const float far = 1.0f - 2.0f / (exp_inside(b + b) + 1.0f);
+  const float near = a + a * (a2 * poly(a2, -3.3333313e-01f, 1.3332449e-01f, -5.3837787e-02f, 2.1010956e-02f,
+                                        -6.186864e-03f));
+  return copysign(a < 0.55f ? near : far, x);
+}
+
+OWL_MATH float sigm(float x) {
+  const float e = exp(-abs(x)), sum = 1.0f + e;
+  const float lost = e - (sum - 1.0f);  // what rounding the sum took away
+  const float y = (x < 0.0f ? e : 1.0f) / sum;
+  return y - y * lost;
+}
+
+// log(1 + f) = f - f^2/2 + f^3 * this, for 1 + f between sqrt(1/2) and sqrt(2)
+OWL_MATH float ln_poly(float f) {
+  return poly(f, 3.3333313e-01f, -2.5000012e-01f, 2.0002075e-01f, -1.6667858e-01f, 1.4220186e-01f, -1.2408077e-01f,
+              1.18865274e-01f, -1.16617456e-01f, 6.733614e-02f);
+}
+// x = 2^k * (1 + f); x positive and normal.
+struct Logarithm {
+  float k, f;
+};
+OWL_MATH Logarithm split_exponent(float x) {
+  const std::int32_t root_half = 0x3f3504f3;
+  const std::int32_t shifted = minus(bits(x), root_half);
+  return {static_cast<float>(shifted >> 23), from_bits((shifted & 0x7fffff) + root_half) - 1.0f};
+}
+
+OWL_MATH float ln(float x) {
+  const bool small = x < 1.17549435e-38f;  // denormal
+  const Logarithm d = split_exponent(small ? x * 8388608.0f : x);
+  const float k = small ? d.k - 23.0f : d.k;
+  const float f2 = d.f * d.f;
+  const float tail = d.f * f2 * ln_poly(d.f) + k * kLn2Low;
+  float result = k * kLn2High + (d.f + (tail - 0.5f * f2));
+  result = x < kInf ? result : x;  // infinity, NaN
+  result = x < 0.0f ? kNaN : result;
+  return x == 0.0f ? -kInf : result;
+}
+
+// ln(1 + x) from u = 1 + x rounded: the digits of x that rounding took come back as a correction.
+OWL_MATH float log1p_from(float x, float u) {
+  const Logarithm d = split_exponent(u);
+  const bool near = d.k == 0.0f;
+  const float f = near ? x : d.f;
+  const float lost = x > 1.0f ? 1.0f - (u - x) : x - (u - 1.0f);
+  const float k = d.k > 64.0f ? 64.0f : d.k;  // 2^-k must not be a denormal; there nothing was lost
+  const float scale = from_bits(minus(0x3f800000, static_cast<std::int32_t>(k) << 23));
+  const float c = near ? 0.0f : lost * scale * (1.0f - f);
+  const float f2 = f * f;
+  const float tail = f * f2 * ln_poly(f) + (d.k * kLn2Low + c);
+  return d.k * kLn2High + (f + (tail - 0.5f * f2));
+}
+OWL_MATH float log1p(float x) {
+  float result = log1p_from(x, 1.0f + x);
+  result = x < kInf ? result : x;  // infinity, NaN
+  result = x < -1.0f ? kNaN : result;
+  result = x == -1.0f ? -kInf : result;
+  return abs(x) < 1e-7f ? x : result;
+}
+
+OWL_MATH float softplus(float x) {
+  const float e = exp(-abs(x));
+  return (x > 0.0f ? x : 0.0f) + log1p_from(e, 1.0f + e);
+}
+
+// x - n * pi/2, in double: exact enough for |x| < kSinRange.
+inline constexpr float kSinRange = 1048576.0f;
+struct Angle {
+  std::int32_t quadrant;
+  float r;
+};
+OWL_MATH Angle reduce_angle(float x) {
+  const double shifted = static_cast<double>(x) * 0.63661977236758134 + kRoundDouble;
+  const double n = shifted - kRoundDouble;
+  const double high = 1.5707963267341256, low = 6.0771005065061922e-11;  // pi/2; n * high is exact
+  const double r = (static_cast<double>(x) - n * high) - n * low;
+  return {static_cast<std::int32_t>(bits(shifted)), static_cast<float>(r)};
+}
+OWL_MATH float sine_at(Angle a) {
+  const float r = a.r, r2 = r * r;
+  const float s = r + r * r2 * poly(r2, -1.6666667e-01f, 8.333372e-03f, -1.9849838e-04f, 2.7990916e-06f);
+  const float c = 1.0f + r2 * (-0.5f + r2 * poly(r2, 4.1666668e-02f, -1.3888972e-03f, 2.4818724e-05f, -2.8555513e-07f));
+  const float value = (a.quadrant & 1) ? c : s;
+  return from_bits(bits(value) ^ (static_cast<std::int32_t>(static_cast<std::uint32_t>(a.quadrant & 2) << 30)));
+}
+OWL_MATH float sin(float x) {
+  const float y = sine_at(reduce_angle(x));
+  return x == 0.0f ? x : y;  // keeps -0
+}
+OWL_MATH float cos(float x) {
+  Angle a = reduce_angle(x);
+  a.quadrant += 1;
+  return sine_at(a);
+}
+
+// |x| < 0.92: x + x * P(x^2); above: 1 - e^(-a * Q(a)).
+OWL_MATH float erf(float x) {
+  const float x2 = x * x;
+  const float near = x + x * poly(x2, 1.2837917e-01f, -3.7612632e-01f, 1.1283676e-01f, -2.6858533e-02f, 5.199148e-03f,
+                                  -8.123187e-04f, 8.293013e-05f);
+  const float a = abs(x), b = a > 4.0f ? 4.0f : a;
+  const float q = poly(b, 1.1285517e+00f, 6.356254e-01f, 1.0526235e-01f, -2.267369e-02f, 2.9298288e-03f,
+                       -4.9446633e-05f, -4.5613302e-05f, 4.9412697e-06f);
+  const float far = copysign(1.0f - exp_inside(-(b * q)), x);
+  return a < 0.92f ? near : far;
+}
+
+// e^x in double, good to 2^-34, for -700 < x < 700.
+OWL_MATH double exp_double(double x) {
+  const double shifted = x * 1.4426950408889634 + kRoundDouble;
+  const double n = shifted - kRoundDouble;
+  const double r = x - n * 0.69314718055994531;
+  const double p = poly(r, 0.9999999999601432, 1.0000000002529756, 0.5000000107681423, 0.16666665079335719,
+                        0.0416662165967334, 0.008333565691388822, 0.001394877481379322, 0.0001977450029376724);
+  return p * from_bits((bits(shifted) + 1023) << 52);
+}
+
+// x * Phi(x), the erf form; Phi's lower tail is e^(-x^2/2) * G(|x|), so that it keeps its digits far out.
+OWL_MATH float gelu(float x) {
+  double z = abs(static_cast<double>(x));
+  z = z > 15.0 ? 15.0 : z;
+  const double t = 1.0 / (1.0 + 0.3 * z);
+  const double g = poly(t, 5.070735595808904e-07, 0.11967486434273811, 0.11969089238640492, 0.10955305204771582,
+                        0.08085741052933237, 0.09026110902504667, -0.06998037036898022, 0.18175003042492024,
+                        -0.22142834854183413, 0.10979349364869155, -0.020172642117559626);
+  const double tail = g * exp_double(-0.5 * z * z);
+  const float y = static_cast<float>(static_cast<double>(x) * (x > 0.0f ? 1.0 - tail : tail));
+  return x < -15.0f ? -0.0f : y;
+}
+
+// log2 of a positive double that is no denormal, good to 2^-43.
+OWL_MATH double log2_double(double x) {
+  const std::uint64_t one = 0x3ff0000000000000, root_half = 0x3fe6a09e667f3bcd;
+  const std::uint64_t biased = (bits(x) - root_half + one) >> 52;  // exponent + 1023
+  const double k = from_bits(biased | 0x4330000000000000) - (4503599627370496.0 + 1023.0);
+  const double m = from_bits(bits(x) - (biased << 52) + one);
+  const double s = (m - 1.0) / (m + 1.0), s2 = s * s;
+  return k + (2.8853900817779268 * s + s * s2 * poly(s2, 0.961796694059078, 0.5770779526875569, 0.412208460646881,
+                                                     0.3199321168503097, 0.28258056473161897));
+}
+
+OWL_MATH float pow(float x, float y) {
+  const float a = abs(x), b = abs(y);
+  double e = static_cast<double>(y) * log2_double(static_cast<double>(a));
+  e = e > 200.0 ? 200.0 : e;
+  e = e < -200.0 ? -200.0 : e;
+  const double shifted = e + kRoundDouble;
+  const double f = e - (shifted - kRoundDouble);
+  const double p = poly(f, 0.9999999999616822, 0.6931471807284592, 0.24022651198155517, 0.05550410353408487,
+                        0.009618027253890913, 0.0013333922595505164, 0.00015469291082109108, 1.5201914231238013e-05);
+  float r = static_cast<float>(p * from_bits((bits(shifted) + 1023) << 52));
+
+  // The standard's special cases (C, annex F).
+  const float y_small = b < 16777216.0f ? y : 0.0f;  // larger floats are even integers
+  const std::int32_t y_int = static_cast<std::int32_t>(y_small);
+  const bool integer = static_cast<float>(y_int) == y_small;
+  r = a == 1.0f ? 1.0f : r;
+  r = a == 0.0f ? (y > 0.0f ? 0.0f : kInf) : r;
+  r = a == kInf ? (y > 0.0f ? kInf : 0.0f) : r;
+  const std::int32_t odd = static_cast<std::int32_t>(static_cast<std::uint32_t>(integer ? y_int : 0) << 31);
+  r = from_bits(bits(r) ^ (bits(x) & odd));  // an odd power keeps the sign; y_int is 0 where y is large
+  const float root = integer ? r : kNaN;
+  r = ((x < 0.0f) & (a < kInf)) ? root : r;
+  r = ((x != x) | (y != y)) ? x + y : r;
+  return ((y == 0.0f) | (x == 1.0f)) ? 1.0f : r;
+}
+
+// float64: the C library's.
+OWL_MATH double exp(double x) { return __builtin_exp(x); }
+OWL_MATH double expm1(double x) { return __builtin_expm1(x); }
+OWL_MATH double ln(double x) { return __builtin_log(x); }
+OWL_MATH double log1p(double x) { return __builtin_log1p(x); }
+OWL_MATH double tanh(double x) { return __builtin_tanh(x); }
+OWL_MATH double sin(double x) { return __builtin_sin(x); }
+OWL_MATH double cos(double x) { return __builtin_cos(x); }
+OWL_MATH double erf(double x) { return __builtin_erf(x); }
+OWL_MATH double pow(double x, double y) { return __builtin_pow(x, y); }
+OWL_MATH double sigm(double x) {
+  const double e = __builtin_exp(-abs(x));
+  return (x < 0.0 ? e : 1.0) / (1.0 + e);
+}
+OWL_MATH double softplus(double x) { return (x > 0.0 ? x : 0.0) + __builtin_log1p(__builtin_exp(-abs(x))); }
+OWL_MATH double gelu(double x) {
+  const double y = 0.5 * x * __builtin_erfc(x * -0.70710678118654752);
+  return x < -40.0 ? -0.0 : y;
+}
+
+}  // namespace
+}  // namespace owl::math

@@ -1,0 +1,46 @@
+// The matrix product.
+#include "backend/cpu/nn.h"
+#include "graph/record.h"
+
+namespace owl {
+
+namespace {
+
+std::pair<Shape, DType> infer_matmul(std::span<Node* const> in, const Params*) {
+  const Shape &a = in[0]->shape, &b = in[1]->shape;
+  const auto what = "matrix product of " + a.str() + " and " + b.str() + ": ";
+  if (a.ndim() != 2 || b.ndim() != 2)
+    throw ShapeError(what + "both must have 2 axes (elewise.mult is the elementwise product)");
+  if (a[1] != b[0])
+    throw ShapeError(what + "inner sizes " + std::to_string(a[1]) + " and " + std::to_string(b[0]) + " differ");
+  return {Shape{a[0], b[1]}, in[0]->dtype};
+}
+
+double matmul_cost(std::span<const Shape> in, const Shape& out, const Params*) {
+  return 2.0 * static_cast<double>(out.size()) * static_cast<double>(in[0][1]);
+}
+
+}  // namespace
+
+extern const OpRecord op_matmul;
+const OpRecord op_matmul{.name = "matmul",
+                         .doc = "the matrix product: [m, k] x [k, n] -> [m, n]",
+                         .arity = 2,
+                         .infer = infer_matmul,
+                         .cpu = cpu::matmul,
+                         .accepts_strided = cpu::matmul_accepts,
+                         .cost = matmul_cost};
+
+NArray matmul(const NArray& a, const NArray& b) {
+  const DType type = promote(promote(a.dtype(), b.dtype()), DType::kInt32);
+  if (a.dtype() == type && b.dtype() == type) return record(op_matmul, {a.node(), b.node()});
+  Node* const nodes[] = {a.node(), b.node()};
+  infer_matmul(nodes, nullptr);  // an error before anything is recorded
+  const NArray left = record_cast(a, type), right = record_cast(b, type);
+  return record(op_matmul, {left.node(), right.node()});
+}
+
+NArray operator*(const NArray& a, const NArray& b) { return matmul(a, b); }
+NArray& operator*=(NArray& a, const NArray& b) { return a = matmul(a, b); }
+
+}  // namespace owl

@@ -1,0 +1,56 @@
+// Parameters and geometry of the neural-network operations: what their records and the devices' kernels share.
+#pragma once
+
+#include "graph/op.h"
+#include "owl/conv.h"
+
+namespace owl {
+
+// For conv_back_data: the shape of x; for conv_back_weight: the shape of w; not used by conv.
+struct ConvParams : Params {
+  ConvParams(const conv::Convolver& c, const Shape& r) : convolver(c), result(r) {}
+  conv::Convolver convolver;
+  Shape result;
+};
+
+// y: vertical, along H; x: horizontal, along W.
+struct ConvGeometry {
+  std::int64_t images, channels, height, width;       // of x: [width, height, channels, images]
+  std::int64_t filters, kernel_y, kernel_x;           // of w: [kernel_x, kernel_y, channels / groups, filters]
+  std::int64_t out_height, out_width;                 // of the result: [out_width, out_height, filters, images]
+  std::int64_t pad_y, pad_x, stride_y, stride_x, dilation_y, dilation_x, groups;
+
+  std::int64_t taps() const { return channels / groups * kernel_y * kernel_x; }  // products for each result
+  std::int64_t plane() const { return height * width; }
+  std::int64_t out_plane() const { return out_height * out_width; }
+  double flops_per_image() const {
+    return 2.0 * static_cast<double>(out_plane() * filters) * static_cast<double>(taps());
+  }
+};
+// Throws ShapeError, naming `op`, where the two shapes and the parameters do not make a convolution.
+ConvGeometry conv_geometry(const char* op, const conv::Convolver& c, const Shape& x, const Shape& w);
+
+struct PoolParams : Params {
+  PoolParams(const conv::Pooler& p, const Shape& shape) : pooler(p), x(shape) {}
+  conv::Pooler pooler;
+  Shape x;  // for pool_back
+};
+
+// One plane of a pooling. All lengths in elements.
+struct PoolGeometry {
+  std::int64_t height, width, out_height, out_width;
+  std::int64_t window_y, window_x, stride_y, stride_x, pad_y, pad_x;
+};
+PoolGeometry pool_geometry(const conv::Pooler& p, const Shape& x);
+
+struct SoftmaxParams : Params {
+  explicit SoftmaxParams(conv::SoftOp o) : op(o) {}
+  conv::SoftOp op;
+};
+
+struct LrnParams : Params {
+  explicit LrnParams(const conv::Lrner& l) : lrner(l) {}
+  conv::Lrner lrner;
+};
+
+}  // namespace owl

@@ -1,0 +1,108 @@
+// Pooling and its gradient.
+#include "backend/cpu/nn.h"
+#include "graph/record.h"
+#include "ops/nn.h"
+
+namespace owl {
+
+namespace {
+
+std::string number(std::int64_t n) { return std::to_string(n); }
+
+// Caffe's rule: a last, partial window counts, if it starts inside the image or its leading padding.
+std::int64_t out_length(const std::string& what, const char* axis, std::int64_t length, std::int64_t window,
+                        std::int64_t stride, std::int64_t pad, bool ceil_mode) {
+  if (window < 1 || stride < 1 || pad < 0)
+    throw ShapeError(what + "window " + number(window) + ", stride " + number(stride) + ", padding " + number(pad) +
+                     " along the " + axis + "; window and stride must be at least 1, padding at least 0");
+  if (pad >= window)
+    throw ShapeError(what + "padding " + number(pad) + " along the " + axis + " must be smaller than the window " +
+                     number(window));
+  const auto room = length + 2 * pad - window;
+  auto out = room >= 0 ? (room + (ceil_mode ? stride - 1 : 0)) / stride + 1 : (ceil_mode && -room < stride ? 1 : 0);
+  if (out > 0 && (out - 1) * stride >= length + pad) --out;
+  if (length < 1 || out < 1)
+    throw ShapeError(what + "the window's " + axis + " " + number(window) + " is larger than the image's " +
+                     number(length) + " with padding " + number(pad) + " on either side");
+  return out;
+}
+
+std::pair<Shape, DType> infer_pool(std::span<Node* const> in, const Params* params) {
+  const Shape& x = in[0]->shape;
+  const auto g = pool_geometry(static_cast<const PoolParams&>(*params).pooler, x);
+  return {Shape{g.out_width, g.out_height, x[2], x[3]}, in[0]->dtype};
+}
+
+std::pair<Shape, DType> infer_pool_back(std::span<Node* const> in, const Params* params) {
+  const auto& p = static_cast<const PoolParams&>(*params);
+  const auto g = pool_geometry(p.pooler, p.x);
+  const Shape y{g.out_width, g.out_height, p.x[2], p.x[3]};
+  if (in[0]->shape != y)
+    throw ShapeError("pool_back: the error has shape " + in[0]->shape.str() + ", pooling " + p.x.str() + " gives " +
+                     y.str());
+  return {p.x, in[0]->dtype};
+}
+
+double window_size(const Params* params) {
+  const auto& p = static_cast<const PoolParams&>(*params).pooler;
+  return static_cast<double>(p.h * p.w);
+}
+double pool_cost(std::span<const Shape>, const Shape& out, const Params* params) {
+  return static_cast<double>(out.size()) * window_size(params);
+}
+double pool_back_cost(std::span<const Shape> in, const Shape& out, const Params* params) {
+  return static_cast<double>(in[0].size()) * window_size(params) + static_cast<double>(out.size());
+}
+
+}  // namespace
+
+PoolGeometry pool_geometry(const conv::Pooler& p, const Shape& x) {
+  const auto what = "pool of " + x.str() + ": ";
+  if (x.ndim() != 4) throw ShapeError(what + "images must have 4 axes, [W, H, C, N]");
+  return {.height = x[1], .width = x[0],
+          .out_height = out_length(what, "height", x[1], p.h, p.stride_v, p.pad_h, p.ceil_mode),
+          .out_width = out_length(what, "width", x[0], p.w, p.stride_h, p.pad_w, p.ceil_mode),
+          .window_y = p.h, .window_x = p.w, .stride_y = p.stride_v, .stride_x = p.stride_h,
+          .pad_y = p.pad_h, .pad_x = p.pad_w};
+}
+
+extern const OpRecord op_pool, op_pool_back;
+const OpRecord op_pool{.name = "pool",
+                       .doc = "the maximum or average of windows: x [W, H, C, N] -> [W', H', C, N]",
+                       .arity = 1,
+                       .infer = infer_pool,
+                       .cpu = cpu::pool,
+                       .cost = pool_cost};
+// For an average the images themselves don't matter, and are no operand: nothing keeps them alive.
+const OpRecord op_pool_back{
+    .name = "pool_back",
+    .doc = "the gradient of a pooling's images: err [W', H', C, N] and, for a maximum, x [W, H, C, N] -> x's shape",
+    .arity = -1,
+    .infer = infer_pool_back,
+    .cpu = cpu::pool_back,
+    .cost = pool_back_cost};
+
+namespace conv {
+
+NArray Pooler::ff(const NArray& x) const {
+  const NArray xs = record_cast(x, promote(x.dtype(), DType::kFloat32));
+  return record(op_pool, {xs.node()}, std::make_unique<PoolParams>(*this, x.shape()));
+}
+
+NArray Pooler::bp(const NArray& err, const NArray& ff_y, const NArray& ff_x) const {
+  if (ff_y.shape() != err.shape())
+    throw ShapeError("pool_back: the error has shape " + err.shape().str() + ", the pooled images have " +
+                     ff_y.shape().str());
+  auto params = std::make_unique<PoolParams>(*this, ff_x.shape());
+  if (op == PoolOp::kAverage) {
+    const NArray es = record_cast(err, promote(err.dtype(), DType::kFloat32));
+    return record(op_pool_back, {es.node()}, std::move(params));
+  }
+  const DType type = promote(promote(err.dtype(), ff_x.dtype()), DType::kFloat32);
+  const NArray es = record_cast(err, type), xs = record_cast(ff_x, type);
+  return record(op_pool_back, {es.node(), xs.node()}, std::move(params));
+}
+
+}  // namespace conv
+
+}  // namespace owl

@@ -1,0 +1,41 @@
+// A fused chain of elementwise operations: a register program that a device runs over tiles of the iteration shape.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "graph/op.h"
+
+namespace owl {
+
+// Values are numbered: first inputs, then constants, then one value for each instruction's result.
+struct Program {
+  struct Input {
+    DType dtype;
+    Strides strides;  // over `shape`, in elements; 0 along a broadcast axis
+    bool dense;       // strides are those of a dense array of `shape`
+  };
+  struct Constant {
+    DType dtype;
+    double value;
+  };
+  struct Instruction {
+    std::uint16_t code;   // tile function (OpRecord::code)
+    DType dtype;          // type the operands have (for a cast: the source type)
+    DType result;         // type of the result
+    std::uint8_t arity;
+    std::uint16_t in[3];  // value numbers
+  };
+  struct Output {
+    std::uint16_t value;
+    DType dtype;
+  };
+
+  Shape shape;  // the iteration space; outputs are dense arrays of it
+  std::vector<Input> inputs;
+  std::vector<Constant> constants;
+  std::vector<Instruction> instructions;
+  std::vector<Output> outputs;
+};
+
+}  // namespace owl

@@ -1,0 +1,142 @@
+#include "runtime/allocator.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "base/env.h"
+#include "graph/node.h"
+#include "runtime/device.h"
+
+namespace owl {
+
+std::size_t Allocator::rounded(std::size_t bytes) {
+  if (bytes <= 64) return 64;
+  // Eight classes to a power of two waste at most an eighth; multiples of 64 keep alignment.
+  const std::size_t step = std::max<std::size_t>(64, std::bit_floor(bytes) / 8);
+  return (bytes + step - 1) / step * step;
+}
+
+void* Allocator::allocate(std::size_t bytes) {
+  std::lock_guard lock(mutex_);
+  return allocate_locked(rounded(bytes));
+}
+
+void Allocator::free(void* data, std::size_t bytes) {
+  std::lock_guard lock(mutex_);
+  free_locked(data, rounded(bytes));
+}
+
+bool Allocator::allocate(Storage& storage) {
+  std::lock_guard lock(mutex_);
+  storage.data = allocate_locked(rounded(storage.bytes));
+  if (storage.data) link(storage);
+  return storage.data != nullptr;
+}
+
+void Allocator::give_back(Storage& storage) {
+  std::lock_guard lock(mutex_);
+  unlink(storage);
+  free_locked(storage.data, rounded(storage.bytes));
+}
+
+void Allocator::move(Storage& from, Storage& to) {
+  std::lock_guard lock(mutex_);
+  unlink(from);
+  to.data = std::exchange(from.data, nullptr);
+  link(to);
+}
+
+std::string Allocator::largest_holders(std::size_t count) {
+  std::lock_guard lock(mutex_);
+  std::vector<const Storage*> all;
+  for (const Storage* s = newest_; s; s = s->older_) all.push_back(s);
+  std::sort(all.begin(), all.end(), [](auto* a, auto* b) { return a->bytes > b->bytes; });
+  if (all.size() > count) all.resize(count);
+  std::string text;
+  for (const Storage* s : all) {
+    const auto place = place_of(s->source);
+    text += (text.empty() ? "" : "; ") + std::to_string(s->bytes) + " bytes: " + std::string(name(s->dtype)) + " " +
+            s->shape.str() + " of " + s->op + (place.empty() ? "" : " at " + place);
+  }
+  return text;
+}
+
+void* Allocator::allocate_locked(std::size_t size) {
+  void* data = nullptr;
+  if (auto blocks = cache_.find(size); blocks != cache_.end() && !blocks->second.empty()) {
+    if (limit_ && allocated_ + size > limit_) return nullptr;
+    data = blocks->second.back();
+    blocks->second.pop_back();
+    cached_ -= size;
+  } else {
+    if (limit_ && allocated_ + cached_ + size > limit_) {
+      trim_locked(allocated_ + cached_ + size - limit_);
+      if (allocated_ + cached_ + size > limit_) return nullptr;
+    }
+    data = device_.backend->allocate(size);
+    if (!data) {
+      trim_locked(cached_);
+      data = device_.backend->allocate(size);
+    }
+    if (!data) return nullptr;
+    if (settings().log_memory) log("+", size);
+  }
+  allocated_ += size;
+  peak_ = std::max(peak_, allocated_);
+  return data;
+}
+
+void Allocator::free_locked(void* data, std::size_t size) {
+  allocated_ -= size;
+  cached_ += size;
+  cache_[size].push_back(data);
+}
+
+void Allocator::link(Storage& storage) {
+  storage.older_ = newest_;
+  if (newest_) newest_->newer_ = &storage;
+  newest_ = &storage;
+}
+
+void Allocator::unlink(Storage& storage) {
+  if (storage.older_) storage.older_->newer_ = storage.newer_;
+  if (storage.newer_) storage.newer_->older_ = storage.older_;
+  else newest_ = storage.older_;
+}
+
+void Allocator::log(const char* sign, std::size_t size) {
+  log_line("memory device " + std::to_string(device_.id) + ": " + sign + std::to_string(size) + " bytes, " +
+           std::to_string(allocated_) + " in use, " + std::to_string(cached_) + " cached");
+}
+
+void Allocator::empty_cache() {
+  std::lock_guard lock(mutex_);
+  trim_locked(cached_);
+}
+
+void Allocator::set_limit(std::size_t bytes) {
+  std::lock_guard lock(mutex_);
+  limit_ = bytes;
+  if (limit_ && allocated_ + cached_ > limit_) trim_locked(allocated_ + cached_ - limit_);
+}
+
+MemoryStats Allocator::stats() {
+  std::lock_guard lock(mutex_);
+  return {allocated_, cached_, peak_, limit_};
+}
+
+// Gives back cached blocks, the largest first, until `wanted` bytes are gone or none is left.
+void Allocator::trim_locked(std::size_t wanted) {
+  std::size_t gone = 0;
+  for (auto it = cache_.rbegin(); it != cache_.rend() && gone < wanted; ++it) {
+    while (!it->second.empty() && gone < wanted) {
+      device_.backend->free(it->second.back(), it->first);
+      it->second.pop_back();
+      gone += it->first;
+      cached_ -= it->first;
+      if (settings().log_memory) log("-", it->first);
+    }
+  }
+}
+
+}  // namespace owl

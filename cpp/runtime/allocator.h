@@ -1,0 +1,55 @@
+// A caching allocator: blocks in size classes, kept for reuse, under a limit that holds.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "owl/device.h"
+
+namespace owl {
+
+class Device;
+class Storage;
+
+class Allocator {
+ public:
+  explicit Allocator(Device& device) : device_(device) {}
+
+  // Null when the limit (after trimming the cache) or the machine has no room.
+  void* allocate(std::size_t bytes);
+  void free(void* data, std::size_t bytes);
+  // The same for a value's memory, which is then listed among the holders.
+  bool allocate(Storage& storage);
+  void give_back(Storage& storage);
+  void move(Storage& from, Storage& to);  // `to` takes over from's memory
+  // The largest values in memory: "8000000 bytes: float32 [1000, 2000] of matmul at file.py:12; ..."
+  std::string largest_holders(std::size_t count);
+  void empty_cache();
+  void set_limit(std::size_t bytes);
+  MemoryStats stats();
+  void lock_for_fork() { mutex_.lock(); }
+  void unlock_after_fork() { mutex_.unlock(); }
+
+  // The size a request occupies: classes an eighth of a power of two apart, at least 64 bytes.
+  static std::size_t rounded(std::size_t bytes);
+
+ private:
+  void* allocate_locked(std::size_t size);
+  void free_locked(void* data, std::size_t size);
+  void trim_locked(std::size_t wanted);
+  void link(Storage& storage);
+  void unlink(Storage& storage);
+  void log(const char* sign, std::size_t size);
+
+  Device& device_;
+  std::mutex mutex_;
+  std::map<std::size_t, std::vector<void*>> cache_;  // by rounded size
+  Storage* newest_ = nullptr;  // the values in memory, as a list
+  std::size_t allocated_ = 0, cached_ = 0, peak_ = 0, limit_ = 0;
+};
+
+}  // namespace owl

@@ -1,0 +1,48 @@
+// A device: memory, a queue of ready tasks, and the workers that run them.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "backend/backend.h"
+#include "runtime/allocator.h"
+
+namespace owl {
+
+struct Task;
+
+class Device {
+ public:
+  enum class Kind { kCpu, kGpu, kNull };
+
+  Device(Kind kind, std::string name, int threads, bool simulated, std::unique_ptr<Backend> backend)
+      : kind(kind), name(std::move(name)), threads(threads), simulated(simulated), backend(std::move(backend)),
+        allocator(*this) {}
+
+  int id = -1;
+  const Kind kind;
+  const std::string name;
+  const int threads;
+  const bool simulated;
+  const std::unique_ptr<Backend> backend;
+  Allocator allocator;
+
+  // Guarded by the scheduler's mutex.
+  struct Queue {
+    std::deque<Task*> ready;  // whose inputs are there, or which have chunks to hand out
+    std::vector<std::thread> workers;
+    std::condition_variable wake;
+    int sleeping = 0;
+    int running = 0;          // threads inside a task of this device
+    int starved = 0;          // of these, waiting for memory
+    std::condition_variable memory_freed;
+  } queue;
+  std::atomic<std::uint64_t> pushes{0};  // watched by spinning workers
+  std::atomic<bool> lost_in_fork{false};
+};
+
+}  // namespace owl

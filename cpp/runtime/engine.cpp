@@ -1,0 +1,355 @@
+#include "runtime/engine.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "backend/cpu/backend.h"
+#include "base/env.h"
+#include "plan/planner.h"
+#include "runtime/counters.h"
+#include "runtime/hooks.h"
+#include "runtime/scheduler.h"
+
+namespace owl {
+
+RuntimeHooks runtime_hooks;
+
+namespace {
+
+thread_local Device* current_device_of_thread = nullptr;
+
+// A window of few but large results is cut by bytes; so many of the newest are still kept back for fusion.
+constexpr std::size_t kWindowBytes = std::size_t{1} << 30;
+constexpr std::size_t kKeptWhenLarge = 16;
+
+std::size_t bytes_of(const Node& node) { return static_cast<std::size_t>(node.shape.size()) * itemsize(node.dtype); }
+
+// Nobody can ask for it: no handle, and only the window holds it.
+bool is_dead(const Node& node) { return node.handles() == 0 && node.refs() == 1; }
+
+}  // namespace
+
+void set_runtime_hooks(const RuntimeHooks& hooks) { runtime_hooks = hooks; }
+
+std::string place_of(const Source& source) {
+  return source.code && runtime_hooks.place ? runtime_hooks.place(source) : "";
+}
+
+void raise_failure(std::shared_ptr<const Failure> failure) {
+  using Kind = Failure::Kind;
+  switch (failure->kind) {
+    case Kind::kOutOfMemory: throw Async<OutOfMemoryError>(std::move(failure));
+    case Kind::kDevice: throw Async<DeviceError>(std::move(failure));
+    case Kind::kNaN: throw Async<NaNError>(std::move(failure));
+    case Kind::kShape: throw Async<ShapeError>(std::move(failure));
+    case Kind::kDType: throw Async<DTypeError>(std::move(failure));
+    case Kind::kOther: break;
+  }
+  throw Async<Error>(std::move(failure));
+}
+
+void shutdown() { Scheduler::get().shutdown(); }
+
+void set_window(std::size_t count, std::int64_t idle_us) { Engine::get().set_window(count, idle_us); }
+
+Engine& Engine::get() {
+  static Engine* engine = new Engine;  // never destroyed: see Scheduler::get
+  return *engine;
+}
+
+Engine::Engine()
+    : window_limit_(static_cast<std::size_t>(settings().window)), idle_us_(settings().idle_us),
+      eager_(settings().eager) {
+  add_device(cpu::make_device());
+  std::atexit([] { shutdown(); });
+  pthread_atfork([] { Engine::get().before_fork(); }, [] { Engine::get().after_fork_parent(); },
+                 [] { Engine::get().after_fork_child(); });
+}
+
+// ---- devices
+
+int Engine::add_device(std::unique_ptr<Device> device) {
+  std::lock_guard lock(devices_mutex_);
+  device->id = static_cast<int>(devices_.size());
+  if (settings().memory_limit) device->allocator.set_limit(static_cast<std::size_t>(settings().memory_limit));
+  Scheduler::get().register_device(device.get());
+  devices_.push_back(std::move(device));
+  return devices_.back()->id;
+}
+
+Device& Engine::device(int id) {
+  std::lock_guard lock(devices_mutex_);
+  if (id < 0 || static_cast<std::size_t>(id) >= devices_.size())
+    throw DeviceError("no device " + std::to_string(id) + ": this process has devices 0 to " +
+                      std::to_string(devices_.size() - 1) + " (create one with create_cpu_device or create_gpu_device)");
+  return *devices_[static_cast<std::size_t>(id)];
+}
+
+Device& Engine::current() {
+  if (!current_device_of_thread) current_device_of_thread = &device(0);
+  return *current_device_of_thread;
+}
+
+UseDevice::UseDevice(Device& device) : saved_(std::exchange(current_device_of_thread, &device)) {}
+UseDevice::~UseDevice() { current_device_of_thread = saved_; }
+
+std::vector<Device*> Engine::all_devices() {
+  std::lock_guard lock(devices_mutex_);
+  std::vector<Device*> all;
+  for (auto& d : devices_) all.push_back(d.get());
+  return all;
+}
+
+Ref<Node> Engine::peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Node*, Device*)) {
+  {
+    std::lock_guard lock(peers_mutex_);
+    for (auto& [where, copy] : node->peer_copies)
+      if (where == device) return copy;
+  }
+  auto copy = make(node, device);
+  std::lock_guard lock(peers_mutex_);
+  node->peer_copies.emplace_back(device, copy);
+  return copy;
+}
+
+// ---- recording
+
+void Engine::append(Node* node) {
+  bool full = false, large = false;
+  {
+    std::lock_guard lock(window_mutex_);
+    node->sequence = recorded_.fetch_add(1, std::memory_order_relaxed) + 1;
+    window_.push_back(node);
+    window_bytes_ += bytes_of(*node);
+    window_count_.store(window_.size(), std::memory_order_seq_cst);
+    full = window_.size() >= 2 * window_limit();
+    large = window_bytes_ > kWindowBytes && window_.size() > 2 * kKeptWhenLarge;
+  }
+  count(counters.recorded);
+  auto& scheduler = Scheduler::get();
+  if (eager_) {
+    wait(node, {});
+    return;
+  }
+  if (scheduler.unwatched.load(std::memory_order_seq_cst)) scheduler.wake_watcher(*node->device);
+  if (full || large) {
+    flush(large ? kKeptWhenLarge : window_limit(), true);
+    scheduler.wait_for_room();
+  }
+}
+
+void Engine::set_window(std::size_t count, std::int64_t idle_us) {
+  window_limit_ = std::max<std::size_t>(1, count);
+  idle_us_ = idle_us;
+  Scheduler::get().settings_changed();
+}
+
+// ---- planning
+
+// Window mutex held. Latest first, so that whole dead chains go at once.
+void Engine::drop_dead_locked() {
+  std::int64_t dropped = 0;
+  for (std::size_t i = window_.size(); i-- > 0;) {
+    Node* node = window_[i];
+    if (!is_dead(*node)) continue;
+    node->clear_inputs();
+    window_bytes_ -= bytes_of(*node);
+    node->release();
+    window_[i] = nullptr;
+    ++dropped;
+  }
+  if (dropped) std::erase(window_, nullptr);
+  count(counters.dropped, dropped);
+}
+
+std::size_t Engine::prune() {
+  Storage::DeferForeign deferred;
+  std::lock_guard lock(window_mutex_);
+  drop_dead_locked();
+  window_count_.store(window_.size(), std::memory_order_seq_cst);
+  return window_.size();
+}
+
+void Engine::flush(std::size_t keep, bool inline_ok) {
+  std::vector<Task*> inline_tasks;
+  {
+    Storage::DeferForeign deferred;  // until the locks are gone
+    std::lock_guard planning(plan_mutex_);
+    std::vector<Node*> batch;
+    {
+      std::lock_guard lock(window_mutex_);
+      drop_dead_locked();
+      if (window_.size() > keep) {
+        const auto end = window_.end() - static_cast<std::ptrdiff_t>(keep);
+        batch.assign(window_.begin(), end);
+        window_.erase(window_.begin(), end);
+        for (Node* node : batch) window_bytes_ -= bytes_of(*node);
+      }
+      window_count_.store(window_.size(), std::memory_order_seq_cst);
+    }
+    if (batch.empty()) return;
+    Scheduler::get().submit(plan(batch), inline_ok ? &inline_tasks : nullptr);
+  }
+  Scheduler::get().run_inline(inline_tasks);
+}
+
+// ---- waiting
+
+void Engine::start(Node* node) {
+  const Node* owner = node->base ? node->base : node;
+  if (!owner->planned()) flush(0, true);
+}
+
+bool Engine::wait(Node* node, std::optional<double> timeout_s) {
+  start(node);
+  Scheduler::Deadline deadline;
+  if (timeout_s)
+    deadline = std::chrono::steady_clock::now() +
+               std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                   std::chrono::duration<double>(std::clamp(*timeout_s, 0.0, 1e9)));
+  Storage* storage = node->storage();
+  if (storage->device->lost_in_fork && !storage->ready())
+    throw DeviceError("device " + std::to_string(storage->device->id) + " (" + storage->device->name +
+                      ") cannot be used in a forked process; create the process by spawn, or use a CPU device");
+  if (!Scheduler::get().wait_value(*storage, deadline)) return false;
+  if (!storage->ready()) raise_failure(storage->failure);
+  return true;
+}
+
+void Engine::wait_for_all() {
+  flush(0, true);
+  Scheduler::get().wait_idle();
+  std::shared_ptr<const Failure> first;
+  {
+    std::vector<Ref<Storage>> forgotten;  // released after the lock
+    std::lock_guard lock(failures_mutex_);
+    for (auto& storage : failures_) {
+      if (storage->refs() == 1) forgotten.push_back(std::move(storage));
+      else if (!first || storage->failure->sequence < first->sequence) first = storage->failure;
+    }
+    std::erase_if(failures_, [](auto& s) { return !s; });
+  }
+  if (first) raise_failure(first);
+}
+
+void Engine::fail(const Ref<Storage>& storage) {
+  std::vector<Ref<Storage>> forgotten;
+  std::lock_guard lock(failures_mutex_);
+  for (auto& s : failures_)
+    if (s->refs() == 1) forgotten.push_back(std::move(s));
+  std::erase_if(failures_, [](auto& s) { return !s; });
+  failures_.push_back(storage);
+}
+
+// ---- fork
+
+void Engine::before_fork() {
+  plan_mutex_.lock();
+  window_mutex_.lock();
+  peers_mutex_.lock();
+  devices_mutex_.lock();
+  Scheduler::get().before_fork();
+  failures_mutex_.lock();
+  for (auto& d : devices_) d->allocator.lock_for_fork();
+}
+
+void Engine::unlock_after_fork() {
+  for (auto& d : devices_) d->allocator.unlock_after_fork();
+  failures_mutex_.unlock();
+  devices_mutex_.unlock();
+  peers_mutex_.unlock();
+  window_mutex_.unlock();
+  plan_mutex_.unlock();
+}
+
+void Engine::after_fork_parent() {
+  Scheduler::get().after_fork_parent();
+  unlock_after_fork();
+}
+
+void Engine::after_fork_child() {
+  Scheduler::get().after_fork_child();
+  unlock_after_fork();
+}
+
+// ---- the public functions of device.h
+
+int create_cpu_device() { return Engine::get().add_device(cpu::make_device()); }
+
+int create_gpu_device(int index) {
+  const auto simulated = settings().simulated_gpus;
+  if (index >= 0 && index < simulated) return Engine::get().add_device(cpu::make_simulated_gpu(index));
+  if (simulated > 0)
+    throw DeviceError("no GPU " + std::to_string(index) + ": OWL_SIMULATED_GPUS=" + std::to_string(simulated) +
+                      " gives GPUs 0 to " + std::to_string(simulated - 1));
+  throw DeviceError("no GPU " + std::to_string(index) +
+                    ": this build of owl has no CUDA backend, so no GPU was looked for; use create_cpu_device(), or set "
+                    "OWL_SIMULATED_GPUS=" + std::to_string(std::max(1, index + 1)) + " to run multi-GPU scripts on the CPU");
+}
+
+int create_null_device() { return Engine::get().add_device(cpu::make_null_device()); }
+
+int get_gpu_device_count() { return static_cast<int>(settings().simulated_gpus); }
+
+bool has_cuda() { return false; }
+
+void set_device(int id) { current_device_of_thread = &Engine::get().device(id); }
+
+int current_device() { return Engine::get().current().id; }
+
+std::vector<DeviceInfo> devices() {
+  constexpr const char* kinds[] = {"cpu", "gpu", "null"};
+  std::vector<DeviceInfo> all;
+  for (Device* d : Engine::get().all_devices())
+    all.push_back({d->id, kinds[static_cast<int>(d->kind)], d->name, d->threads, d->simulated});
+  return all;
+}
+
+void wait_for_all() { Engine::get().wait_for_all(); }
+
+void set_memory_limit(std::size_t bytes, std::optional<int> device) {
+  auto& engine = Engine::get();
+  if (device) return engine.device(*device).allocator.set_limit(bytes);
+  for (Device* d : engine.all_devices()) d->allocator.set_limit(bytes);
+}
+
+MemoryStats memory_stats(std::optional<int> device) {
+  auto& engine = Engine::get();
+  if (device) return engine.device(*device).allocator.stats();
+  MemoryStats sum;
+  for (Device* d : engine.all_devices()) {
+    const auto s = d->allocator.stats();
+    sum.allocated += s.allocated;
+    sum.cached += s.cached;
+    sum.peak += s.peak;
+    sum.limit += s.limit;
+  }
+  return sum;
+}
+
+void empty_cache() {
+  for (Device* d : Engine::get().all_devices()) d->allocator.empty_cache();
+}
+
+Stats stats() {
+  Stats s;
+  s.window_nodes = static_cast<std::int64_t>(Engine::get().prune());
+  s.live_nodes = counters.live_nodes;
+  s.live_storages = counters.live_storages;
+  s.tasks_in_flight = Scheduler::get().in_flight();
+  s.recorded = counters.recorded;
+  s.dropped = counters.dropped;
+  s.kernels = counters.kernels;
+  s.fused_operations = counters.fused_operations;
+  s.in_place = counters.in_place;
+  s.copies = counters.copies;
+  s.buffers_written = counters.buffers_written;
+  s.bytes_written = counters.bytes_written;
+  s.tasks_skipped = counters.tasks_skipped;
+  s.inline_tasks = counters.inline_tasks;
+  return s;
+}
+
+}  // namespace owl

@@ -1,0 +1,112 @@
+// The engine: the window of recorded operations, waiting, devices, and what a host language adds to them.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "graph/node.h"
+#include "owl/device.h"
+#include "owl/error.h"
+#include "runtime/device.h"
+
+namespace owl {
+
+// What a host language (Python) adds to waiting.
+struct RuntimeHooks {
+  void* (*before_block)() = nullptr;      // this thread is about to block: e.g. release the GIL, if it holds it
+  void (*after_block)(void*) = nullptr;   // gets what before_block returned
+  std::string (*place)(const Source&) = nullptr;  // "file:line"; called on any thread, without the language's lock
+  bool (*interrupted)() = nullptr;        // polled about 20 times a second inside a block; true ends the wait
+};
+void set_runtime_hooks(const RuntimeHooks& hooks);
+
+// Failures of running tasks are thrown by waits as Async<ShapeError>, Async<OutOfMemoryError> ...: catch the owl error
+// and ask `dynamic_cast<const FailureCarrier*>` for the operation and the place that recorded it.
+struct FailureCarrier {
+  std::shared_ptr<const Failure> failure;
+};
+template <class E> struct Async : E, FailureCarrier {
+  explicit Async(std::shared_ptr<const Failure> f) : E(f->message), FailureCarrier{std::move(f)} {}
+};
+[[noreturn]] void raise_failure(std::shared_ptr<const Failure> failure);
+
+// Stops and joins every worker; waits that need them raise from then on. For the end of the process.
+void shutdown();
+
+// How many operations the window keeps back while the script goes on recording, and after how many microseconds of
+// quiet an idle worker takes them all (negative: never). For tests and for OWL_WINDOW.
+void set_window(std::size_t count, std::int64_t idle_us);
+
+class Engine {
+ public:
+  static Engine& get();
+
+  // --- recording (graph/record.cpp)
+  void append(Node* node);          // takes a reference; may plan older operations, may wait at the bounds
+  Device& device(int id);           // DeviceError for an unknown id
+  Device& current();                // of this thread
+  int add_device(std::unique_ptr<Device> device);
+  std::vector<Device*> all_devices();
+  Ref<Node> peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Node*, Device*));
+
+  // --- waiting
+  void start(Node* node);
+  bool wait(Node* node, std::optional<double> timeout_s);  // false: timed out; throws the value's failure
+  void wait_for_all();
+
+  // --- planning
+  // Plans all but the newest `keep` operations. `inline_ok`: run what is tiny on this thread.
+  void flush(std::size_t keep, bool inline_ok);
+  bool window_empty() const { return window_count_.load(std::memory_order_seq_cst) == 0; }
+  std::uint64_t recorded() const { return recorded_.load(std::memory_order_relaxed); }
+  std::int64_t idle_us() const { return idle_us_.load(std::memory_order_relaxed); }
+  std::size_t prune();              // drops dead operations from the window; returns how many are left
+
+  void fail(const Ref<Storage>& storage);  // remembers a failed value for wait_for_all
+
+  // fork(): no lock may be held by a thread that the child lacks.
+  void before_fork();
+  void after_fork_parent();
+  void after_fork_child();
+
+  std::size_t window_limit() const { return window_limit_.load(std::memory_order_relaxed); }
+  void set_window(std::size_t count, std::int64_t idle_us);
+
+ private:
+  Engine();
+  void drop_dead_locked();
+  void unlock_after_fork();
+
+  std::mutex window_mutex_;
+  std::vector<Node*> window_;  // recorded, not yet planned, in order
+  std::size_t window_bytes_ = 0;
+  std::atomic<std::size_t> window_count_{0};
+  std::atomic<std::uint64_t> recorded_{0};
+  std::atomic<std::size_t> window_limit_;
+  std::atomic<std::int64_t> idle_us_;
+  bool eager_ = false;
+
+  std::mutex plan_mutex_;      // one planner at a time, in the order of recording
+
+  std::mutex peers_mutex_;
+  std::mutex devices_mutex_;
+  std::vector<std::unique_ptr<Device>> devices_;
+
+  std::mutex failures_mutex_;
+  std::vector<Ref<Storage>> failures_;
+};
+
+// Another current device for this thread, for a scope.
+class UseDevice {
+ public:
+  explicit UseDevice(Device& device);
+  ~UseDevice();
+
+ private:
+  Device* saved_;
+};
+
+}  // namespace owl

@@ -1,0 +1,98 @@
+// Runs tasks when their inputs are there: workers of every device, and callers for what is tiny.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "runtime/device.h"
+#include "runtime/task.h"
+
+namespace owl {
+
+class Scheduler {
+ public:
+  static Scheduler& get();
+
+  // Takes over planned tasks, in an order in which inputs come first. Ready tasks that are tiny are returned in
+  // `inline_tasks` (where given) for run_inline; everything else goes to the devices' workers.
+  void submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks);
+  void run_inline(std::vector<Task*>& tasks);
+
+  // Block (see RuntimeHooks) until done; false when the deadline passed. Throw Interrupted.
+  using Deadline = std::optional<std::chrono::steady_clock::time_point>;
+  bool wait_value(Storage& storage, Deadline deadline);
+  void wait_idle();
+  void wait_for_room();  // while more tasks are in flight than a script may run ahead
+
+  // The script recorded into an empty window while nobody watched: wake, or start, a worker of the device.
+  void wake_watcher(Device& device);
+  std::atomic<bool> unwatched{true};
+  void settings_changed();  // the window's limits: sleeping workers look again
+
+  void shutdown();
+  void before_fork();
+  void after_fork_parent();
+  void after_fork_child();
+  void register_device(Device* device);
+
+  std::int64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+
+ private:
+  friend void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take);
+  using Lock = std::unique_lock<std::mutex>;
+
+  // A waiter counter that is right however the wait ends.
+  struct Counted {
+    Counted(int& n, Lock& lock) : n(n), lock(lock) { ++n; }
+    ~Counted() {
+      if (!lock.owns_lock()) lock.lock();
+      --n;
+    }
+    int& n;
+    Lock& lock;
+  };
+
+  // With `mutex_` held on entry and return, unless said otherwise.
+  void push_ready(Task* task, std::vector<Task*>* inline_tasks);
+  void start_workers(Device& device);
+  void work(Device& device);  // a worker's loop
+  void idle(Lock& lock, Device& device, bool& spun);
+  void pass_watch_on(Device& device);
+  void wake_anyone(Device& device);
+  void step(Lock& lock, Device& device);  // starts the task at the queue's front, or runs one chunk of it
+  void start_task(Task& task);            // without the lock
+  void advance(Lock& lock, Task* task);
+  void run_chunk(Lock& lock, Task* task, Launch::Stage& stage, std::int64_t chunk);
+  void enter(Device& device);
+  void leave(Device& device);
+  void finish(Lock& lock, Task* task, std::vector<Task*>* inline_tasks);
+  bool has_room() const;
+  // Returns and throws without the lock: the host language's own lock is taken back on the way out.
+  bool block(Lock& lock, std::condition_variable& cv, Deadline deadline, const std::function<bool()>& done);
+  bool wait_for_memory(Device& device, const std::function<bool()>& take);  // without the lock
+
+  std::mutex mutex_;
+  std::condition_variable value_done_, idle_done_, room_done_, paused_done_;
+  int idle_waiters_ = 0, room_waiters_ = 0;
+  std::atomic<std::int64_t> in_flight_{0};
+  std::atomic<double> in_flight_bytes_{0};
+  int running_ = 0;        // threads inside a task, workers and callers
+  int sleeping_ = 0;       // workers of all devices
+  bool paused_ = false;    // for fork: nobody starts a chunk
+  bool stopped_ = false;
+  bool watching_ = false;  // a worker looks after the window
+  bool watch_owed_ = false;  // nobody does, though somebody was asked to or did: who sleeps is to be woken for it
+  std::vector<Device*> devices_;
+};
+
+// Memory for a value, or for a kernel's scratch: waits for running work when the device is full; throws
+// OutOfMemoryError, with the largest holders, when nothing can help.
+void allocate_for_task(Storage& storage);
+
+}  // namespace owl

@@ -1,0 +1,14 @@
+// The CPU devices: the machine's own, stand-ins for GPUs, and the null device.
+#pragma once
+
+#include <memory>
+
+#include "runtime/device.h"
+
+namespace owl::cpu {
+
+std::unique_ptr<Device> make_device();
+std::unique_ptr<Device> make_simulated_gpu(int index);
+std::unique_ptr<Device> make_null_device();
+
+}  // namespace owl::cpu

@@ -1,0 +1,271 @@
+// Convolution and its gradients: cut into chunks of images (and, where there are few images, blocks of channels) that
+// only sizes decide. A chunk's images go into the layout in which oneDNN is fast and its results come back out of it
+// while they are in the second-level cache.
+#include <algorithm>
+
+#include "backend/cpu/nn.h"
+#include "backend/cpu/onednn_conv.h"
+#include "backend/cpu/plain_conv.h"
+#include "backend/cpu/isa/nn_kernels.h"
+
+namespace owl::cpu {
+
+namespace {
+
+constexpr double kChunkFlops = 50e6;           // half a millisecond on one core, or less
+constexpr double kChunkBytes = 640e3;          // images in both layouts; more than that leaves the cache
+constexpr double kLongFlops = 4 * kChunkFlops; // a chunk that is worth being cut into blocks of channels
+constexpr std::int64_t kManyChunks = 16;       // enough for any load balance; then channels stay whole
+constexpr std::int64_t kBlock = 32;            // channels in a block: a multiple of what vectors hold
+constexpr std::int64_t kPartialBytes = 64 << 20;  // for the partial sums of a weight gradient
+constexpr std::int64_t kSumStep = 1 << 14;
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// The work as a grid: chunks of images times blocks of channels (of the result's channels, or of the filters for the
+// weight gradient).
+struct Cut {
+  std::int64_t images, image_chunks, channels, blocks;
+};
+
+std::int64_t images_of_a_chunk(const ConvGeometry& g, std::size_t itemsize) {
+  const double bytes = 2.0 * static_cast<double>(itemsize) *
+                       static_cast<double>(g.channels * g.plane() + g.filters * g.out_plane());
+  const double n = std::min(kChunkFlops / g.flops_per_image(), kChunkBytes / bytes);
+  if (n < 8) return std::clamp<std::int64_t>(static_cast<std::int64_t>(n), 1, g.images);
+  return std::min<std::int64_t>(static_cast<std::int64_t>(std::min(n, 1e6)) / 4 * 4, g.images);
+}
+
+Cut cut(const ConvGeometry& g, std::int64_t images, std::int64_t channels) {
+  Cut c{images, ceil_div(g.images, images), channels, 1};
+  if (g.groups > 1 || c.image_chunks >= kManyChunks) return c;
+  const double flops = g.flops_per_image() * static_cast<double>(images);
+  if (flops < kLongFlops) return c;
+  const auto blocks = std::min(static_cast<std::int64_t>(flops / (2 * kChunkFlops)), ceil_div(channels, kBlock));
+  c.channels = ceil_div(ceil_div(channels, blocks), kBlock) * kBlock;
+  c.blocks = ceil_div(channels, c.channels);
+  return c;
+}
+
+ConvGeometry geometry(const char* op, const Params* params, const Shape& x, const Shape& w) {
+  return conv_geometry(op, static_cast<const ConvParams&>(*params).convolver, x, w);
+}
+
+// All primitives of a grid: they differ in the last chunk of images and in the last block of channels.
+class Primitives {
+ public:
+  Primitives(ConvPass pass, const ConvGeometry& g, const Cut& grid) : cut_(grid) {
+    const bool of_channels = pass == ConvPass::kBackData;
+    const auto all_channels = of_channels ? g.channels : g.filters;
+    const std::int64_t channels[] = {grid.channels, all_channels - (grid.blocks - 1) * grid.channels};
+    const std::int64_t images[] = {grid.images, g.images - (grid.image_chunks - 1) * grid.images};
+    for (const int b : {0, 1})
+      for (const int i : {0, 1}) {
+        if (i && images[1] == images[0]) {
+          all_[b][1] = all_[b][0];
+        } else if (b && channels[1] == channels[0]) {
+          all_[1][i] = all_[0][i];
+        } else {
+          ConvGeometry part = g;
+          part.images = images[i];
+          (of_channels ? part.channels : part.filters) = channels[b];
+          all_[b][i] = OnednnConv::get(pass, part, g.channels * g.plane(), g.filters * g.out_plane(), g.taps());
+        }
+      }
+  }
+  // Whether oneDNN can do all of them, and with one layout of the weights for all chunks of images.
+  bool usable() const {
+    for (auto& block : all_) {
+      for (auto& p : block)
+        if (!p) return false;
+      if (!block[0]->same_weights(*block[1])) return false;
+    }
+    return true;
+  }
+  const OnednnConv& at(std::int64_t images, std::int64_t block) const {
+    return *all_[block == cut_.blocks - 1][images == cut_.image_chunks - 1];
+  }
+  std::size_t block_bytes() const { return ThreadScratch::padded(all_[0][0]->weight_bytes()); }
+
+ private:
+  Cut cut_;
+  std::shared_ptr<const OnednnConv> all_[2][2];
+};
+
+// The forward and the data pass: weights into the primitives' layout, then every chunk on its own.
+bool launch_onednn(ConvPass pass, const ConvGeometry& g, const float* x, const float* w, const float* b, const float* y,
+                   Launch& launch) {
+  const bool forward = pass == ConvPass::kForward;
+  const Cut c = cut(g, images_of_a_chunk(g, sizeof(float)), forward ? g.filters : g.channels);
+  const Primitives primitives(pass, g, c);
+  if (!primitives.usable()) return false;
+  const auto step = primitives.block_bytes();
+  // Where a block's part of the public weights begins: filters are the last axis, channels the one before.
+  const auto w_block = c.channels * (forward ? g.taps() : g.kernel_y * g.kernel_x);
+  const bool convert = !primitives.at(0, 0).weights_are_public();
+  auto* const inner_w = convert ? static_cast<std::byte*>(launch.scratch(step * static_cast<std::size_t>(c.blocks)))
+                                : nullptr;
+  const auto weights = [=](std::int64_t block) {
+    return convert ? reinterpret_cast<float*>(inner_w + step * static_cast<std::size_t>(block))
+                   : const_cast<float*>(w) + block * w_block;
+  };
+  if (convert)
+    launch.stage(c.blocks, [=](std::int64_t block) {
+      primitives.at(0, block).import_weights(weights(block), w + block * w_block);
+    });
+  launch.stage(c.image_chunks * c.blocks, [=](std::int64_t chunk) {
+    const auto images = chunk / c.blocks, block = chunk % c.blocks;
+    const auto x_at = images * c.images * g.channels * g.plane() + (forward ? 0 : block * c.channels * g.plane());
+    const auto y_at =
+        images * c.images * g.filters * g.out_plane() + (forward ? block * c.channels * g.out_plane() : 0);
+    primitives.at(images, block).run(const_cast<float*>(x) + x_at, weights(block),
+                                     forward ? b + block * c.channels : nullptr, const_cast<float*>(y) + y_at);
+  });
+  return true;
+}
+
+// The weight gradient: partial sums for each chunk of images, added up in order, then into the public layout.
+bool launch_onednn_back_weight(const ConvGeometry& g, const float* x, float* w, const float* y, Launch& launch) {
+  const auto bytes_of_w = static_cast<std::int64_t>(sizeof(float)) * g.filters * g.taps();
+  const auto most_partials = std::max<std::int64_t>(1, kPartialBytes / bytes_of_w);
+  const auto images = std::max(images_of_a_chunk(g, sizeof(float)), ceil_div(g.images, most_partials));
+  const Cut c = cut(g, images, g.filters);
+  const Primitives primitives(ConvPass::kBackWeight, g, c);
+  if (!primitives.usable()) return false;
+  const auto step = static_cast<std::int64_t>(primitives.block_bytes() / sizeof(float));  // of a block
+  const auto row = step * c.blocks;                                                       // of all blocks
+  auto* const partial =
+      static_cast<float*>(launch.scratch(static_cast<std::size_t>(row * (c.image_chunks + 1)) * sizeof(float)));
+  float* const total = c.image_chunks == 1 ? partial : partial + row * c.image_chunks;
+  launch.stage(c.image_chunks * c.blocks, [=](std::int64_t chunk) {
+    const auto chunk_of_images = chunk / c.blocks, block = chunk % c.blocks;
+    primitives.at(chunk_of_images, block)
+        .run(const_cast<float*>(x) + chunk_of_images * c.images * g.channels * g.plane(),
+             partial + chunk_of_images * row + block * step, nullptr,
+             const_cast<float*>(y) + chunk_of_images * c.images * g.filters * g.out_plane() +
+                 block * c.channels * g.out_plane());
+  });
+  if (c.image_chunks > 1)
+    launch.stage(ceil_div(row, kSumStep), [=](std::int64_t chunk) {
+      const auto begin = chunk * kSumStep, end = std::min(row, begin + kSumStep);
+      nn_table().f32.sum_rows(total + begin, partial + begin, end - begin, c.image_chunks, row);
+    });
+  launch.stage(c.blocks, [=](std::int64_t block) {
+    primitives.at(0, block).export_weights(w + block * c.channels * g.taps(), total + block * step);
+  });
+  return true;
+}
+
+// ---- without oneDNN
+
+template <class T> void launch_plain_back_weight(const ConvGeometry& g, const T* x, T* w, const T* y, Launch& launch) {
+  const auto size = g.filters * g.taps();
+  const auto most_partials = std::max<std::int64_t>(1, kPartialBytes / (size * static_cast<std::int64_t>(sizeof(T))));
+  const auto images = std::max(images_of_a_chunk(g, sizeof(T)), ceil_div(g.images, most_partials));
+  const auto chunks = ceil_div(g.images, images);
+  const auto bytes = static_cast<std::size_t>(chunks * size) * sizeof(T);
+  T* const partial = chunks == 1 ? w : static_cast<T*>(launch.scratch(bytes));
+  launch.stage(chunks, [=](std::int64_t chunk) {
+    const auto begin = chunk * images, end = std::min(g.images, begin + images);
+    for (auto i = begin; i < end; ++i)
+      plain_conv_back_weight(g, x + i * g.channels * g.plane(), partial + chunk * size,
+                             y + i * g.filters * g.out_plane(), i > begin);
+  });
+  if (chunks > 1)
+    launch.stage(ceil_div(size, kSumStep), [=](std::int64_t chunk) {
+      const auto begin = chunk * kSumStep, end = std::min(size, begin + kSumStep);
+      nn_table().kernels<T>().sum_rows(w + begin, partial + begin, end - begin, chunks, size);
+    });
+}
+
+template <class T> void launch_conv(const ConvGeometry& g, const T* x, const T* w, const T* b, T* y, Launch& launch) {
+  if constexpr (std::is_same_v<T, float>)
+    if (g.taps() > 0 && launch_onednn(ConvPass::kForward, g, x, w, b, y, launch)) return;
+  launch.stage(g.images, [=](std::int64_t i) {
+    plain_conv(g, x + i * g.channels * g.plane(), w, b, y + i * g.filters * g.out_plane());
+  });
+}
+
+template <class T> void launch_back_data(const ConvGeometry& g, T* x, const T* w, const T* y, Launch& launch) {
+  if constexpr (std::is_same_v<T, float>)
+    if (g.filters > 0 && launch_onednn(ConvPass::kBackData, g, x, w, nullptr, y, launch)) return;
+  launch.stage(g.images, [=](std::int64_t i) {
+    plain_conv_back_data(g, x + i * g.channels * g.plane(), w, y + i * g.filters * g.out_plane());
+  });
+}
+
+template <class T> void launch_back_weight(const ConvGeometry& g, const T* x, T* w, const T* y, Launch& launch) {
+  if (g.images == 0) return launch.stage(1, [=](std::int64_t) { std::fill_n(w, g.filters * g.taps(), T(0)); });
+  if constexpr (std::is_same_v<T, float>)
+    if (launch_onednn_back_weight(g, x, w, y, launch)) return;
+  launch_plain_back_weight(g, x, w, y, launch);
+}
+
+// Sums of planes, then of those over the images: chunks of images first, all of them in order at the end.
+template <class T> void launch_back_bias(const ArrayRef& err, T* b, Launch& launch) {
+  const auto plane = err.shape[0] * err.shape[1], channels = err.shape[2], images = err.shape[3];
+  if (channels == 0) return;
+  const auto step = std::clamp<std::int64_t>((1 << 17) / std::max<std::int64_t>(1, plane * channels), 1, 1 << 17);
+  const auto chunks = ceil_div(images, step);
+  auto* const partial =
+      static_cast<double*>(launch.scratch(static_cast<std::size_t>(std::max<std::int64_t>(1, chunks) * channels) *
+                                          sizeof(double)));
+  const T* const y = err.as<const T>();
+  launch.stage(chunks, [=](std::int64_t chunk) {
+    double* const totals = partial + chunk * channels;
+    std::fill_n(totals, channels, 0.0);
+    const auto sum = nn_table().kernels<T>().sum;
+    for (auto i = chunk * step; i < std::min(images, (chunk + 1) * step); ++i)
+      for (std::int64_t c = 0; c < channels; ++c) totals[c] += sum(y + (i * channels + c) * plane, plane);
+  });
+  launch.stage(1, [=](std::int64_t) {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      double total = 0;
+      for (std::int64_t k = 0; k < chunks; ++k) total += partial[k * channels + c];
+      b[c] = static_cast<T>(total);
+    }
+  });
+}
+
+// Calls f with a value of the type that this result has.
+template <class F> void with_float_type(DType type, F f) {
+  if (type == DType::kFloat32) f(float{});
+  else f(double{});
+}
+
+}  // namespace
+
+void conv(const KernelArgs& args, Launch& launch) {
+  if (args.out.shape.size() == 0) return;
+  const auto g = geometry("conv", args.params, args.in[0].shape, args.in[1].shape);
+  with_float_type(args.out.dtype, [&](auto t) {
+    using T = decltype(t);
+    launch_conv(g, args.in[0].as<const T>(), args.in[1].as<const T>(), args.in[2].as<const T>(), args.out.as<T>(),
+                launch);
+  });
+}
+
+void conv_back_data(const KernelArgs& args, Launch& launch) {
+  if (args.out.shape.size() == 0) return;
+  const auto g = geometry("conv_back_data", args.params, args.out.shape, args.in[1].shape);
+  with_float_type(args.out.dtype, [&](auto t) {
+    using T = decltype(t);
+    launch_back_data(g, args.out.as<T>(), args.in[1].as<const T>(), args.in[0].as<const T>(), launch);
+  });
+}
+
+void conv_back_weight(const KernelArgs& args, Launch& launch) {
+  if (args.out.shape.size() == 0) return;
+  const auto g = geometry("conv_back_weight", args.params, args.in[1].shape, args.out.shape);
+  with_float_type(args.out.dtype, [&](auto t) {
+    using T = decltype(t);
+    launch_back_weight(g, args.in[1].as<const T>(), args.out.as<T>(), args.in[0].as<const T>(), launch);
+  });
+}
+
+void conv_back_bias(const KernelArgs& args, Launch& launch) {
+  with_float_type(args.out.dtype,
+                  [&](auto t) { launch_back_bias(args.in[0], args.out.as<decltype(t)>(), launch); });
+}
+
+}  // namespace owl::cpu

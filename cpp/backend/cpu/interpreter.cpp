@@ -1,0 +1,277 @@
+#include "backend/cpu/interpreter.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "ops/elementwise.h"
+#include "owl/error.h"
+
+namespace owl::cpu {
+
+namespace {
+
+constexpr std::int64_t kCacheBytes = 24 * 1024;  // what the tiles in use may take of the first cache
+
+TileFn find_function(const Program::Instruction& i) {
+  return i.code == kCastCode ? cast_function(i.dtype, i.result) : tile_function(i.code, i.dtype);
+}
+
+struct Arena {
+  char* data = nullptr;
+  std::size_t size = 0;
+
+  ~Arena() { std::free(data); }
+  char* at_least(std::size_t bytes) {
+    if (bytes > size) {
+      std::free(data);
+      size = 0;
+      bytes = (bytes + 65535) & ~std::size_t{65535};
+      data = static_cast<char*>(std::aligned_alloc(64, bytes));
+      if (data == nullptr) throw std::bad_alloc();
+      size = bytes;
+    }
+    return data;
+  }
+};
+thread_local Arena arena;
+
+// The value of a constant in its own type.
+void store_constant(void* to, const Program::Constant& c) {
+  switch (c.dtype) {
+    case DType::kBool: *static_cast<std::uint8_t*>(to) = c.value != 0; break;
+    case DType::kInt32: *static_cast<std::int32_t*>(to) = static_cast<std::int32_t>(c.value); break;
+    case DType::kFloat32: *static_cast<float*>(to) = static_cast<float>(c.value); break;
+    case DType::kFloat64: *static_cast<double*>(to) = c.value; break;
+  }
+}
+
+}  // namespace
+
+Interpreter::Interpreter(const Program& program, const void* const* inputs, void* const* outputs)
+    : program_(program), input_count_(static_cast<int>(program.inputs.size())),
+      constant_count_(static_cast<int>(program.constants.size())),
+      step_count_(static_cast<int>(program.instructions.size())),
+      output_count_(static_cast<int>(program.outputs.size())), size_(program.shape.size()) {
+  if (input_count_ > kMaxInputs || output_count_ > kMaxOutputs || step_count_ > kMaxInstructions ||
+      input_count_ + constant_count_ + step_count_ > kMaxValues)
+    throw Error("fused program: " + std::to_string(step_count_) + " instructions over " +
+                std::to_string(input_count_) + " inputs are more than the interpreter takes");
+  std::copy_n(inputs, input_count_, in_);
+  std::copy_n(outputs, output_count_, out_);
+  const auto widen = [this](DType t) { item_ = std::max(item_, static_cast<std::int64_t>(itemsize(t))); };
+  for (const auto& i : program.inputs) widen(i.dtype);
+  for (const auto& c : program.constants) widen(c.dtype);
+  for (const auto& i : program.instructions) widen(i.result);
+  classify_inputs();
+  place_results();
+}
+
+void Interpreter::classify_inputs() {
+  Strides* strided[kMaxInputs];
+  int strided_count = 0;
+  for (int i = 0; i < input_count_; ++i) {
+    const auto& from = program_.inputs[i];
+    Input& to = input_[i];
+    to.item = static_cast<std::uint8_t>(itemsize(from.dtype));
+    to.keep = false;
+    to.source = Source::kDirect;
+    if (from.dense) continue;
+    to.strides = from.strides;
+    strided[strided_count++] = &to.strides;
+  }
+  if (strided_count == 0) return;
+  // Merged for the strided inputs alone: dense ones merge with anything.
+  axes_ = merge_axes(program_.shape, strided, strided_count);
+  for (int i = 0; i < input_count_; ++i) {
+    Input& in = input_[i];
+    if (program_.inputs[i].dense) continue;
+    int repeated = axes_.count;  // the first axis from which on nothing moves
+    while (repeated > 0 && in.strides[repeated - 1] == 0) --repeated;
+    std::int64_t period = 1;
+    bool dense = true;
+    for (int k = 0; k < repeated; ++k) {
+      dense = dense && in.strides[k] == period;
+      period *= axes_.lengths[k];
+    }
+    in.period = period;
+    in.source = repeated == 0 ? Source::kScalar
+                : dense && repeated == axes_.count ? Source::kDirect
+                : dense && period <= kMaxTile ? Source::kPeriodic
+                                              : Source::kStrided;
+  }
+}
+
+// Registers by liveness: a result takes the register of an operand that dies there, or a free one. A result that is an
+// output is written to its memory at once, unless an input that is still needed lives in the same memory.
+void Interpreter::place_results() {
+  const int first_result = input_count_ + constant_count_, values = first_result + step_count_;
+  constexpr std::int16_t kNever = -1;
+  const std::int16_t kEnd = static_cast<std::int16_t>(step_count_);
+  std::int16_t last_use[kMaxValues];
+  std::fill_n(last_use, values, kNever);
+  std::fill_n(direct_output_, values, std::int16_t{-1});
+  for (int s = 0; s < step_count_; ++s) {
+    const auto& instruction = program_.instructions[s];
+    for (int k = 0; k < instruction.arity; ++k) last_use[instruction.in[k]] = static_cast<std::int16_t>(s);
+  }
+  for (int o = 0; o < output_count_; ++o) {
+    const int v = program_.outputs[o].value;
+    for (int i = 0; i < input_count_; ++i) {
+      if (in_[i] != out_[o] || i == v) continue;
+      bool stored = false;  // the input is itself wanted in some other output
+      for (int p = 0; p < output_count_; ++p) stored = stored || program_.outputs[p].value == i;
+      if (stored) input_[i].keep = true;
+    }
+    bool direct = v >= first_result && direct_output_[v] < 0;
+    for (int i = 0; i < input_count_ && direct; ++i)
+      direct = in_[i] != out_[o] || input_[i].keep || last_use[i] <= v - first_result;
+    if (direct) direct_output_[v] = static_cast<std::int16_t>(o);
+    else store_[store_count_++] = {static_cast<std::uint16_t>(v), static_cast<std::uint16_t>(o)};
+  }
+  for (int k = 0; k < store_count_; ++k) last_use[store_[k].value] = kEnd;
+
+  // Assign register numbers first; their size follows from how many there are.
+  std::int16_t free_registers[kMaxInstructions], register_of[kMaxValues];
+  int free_count = 0, registers = 0;
+  for (int s = 0; s < step_count_; ++s) {
+    const auto& instruction = program_.instructions[s];
+    const int v = first_result + s;
+    const bool needs = direct_output_[v] < 0;
+    // A result may replace an operand of its own size that dies here; others die only after it has its place.
+    int later[3], later_count = 0;
+    const auto item = itemsize(instruction.result);
+    for (int k = 0; k < instruction.arity; ++k) {
+      const int x = instruction.in[k];
+      if (x < first_result || last_use[x] != s || register_of[x] < 0) continue;
+      const bool same = itemsize(program_.instructions[x - first_result].result) == item;
+      if (same) free_registers[free_count++] = register_of[x];
+      else later[later_count++] = register_of[x];
+      register_of[x] = -1;  // an operand may come twice
+    }
+    register_of[v] = -1;
+    if (needs) {
+      register_of[v] = free_count > 0 ? free_registers[--free_count] : static_cast<std::int16_t>(registers++);
+      offset_[v] = register_of[v];
+    }
+    for (int k = 0; k < later_count; ++k) free_registers[free_count++] = static_cast<std::int16_t>(later[k]);
+    if (needs && last_use[v] == kNever) free_registers[free_count++] = register_of[v];
+
+    const auto& in = instruction.in;
+    step_[s] = {find_function(instruction), static_cast<std::uint16_t>(v),
+                {in[0], instruction.arity > 1 ? in[1] : in[0], instruction.arity > 2 ? in[2] : in[0]}};
+    if (step_[s].fn == nullptr)
+      throw Error(std::string(elementwise_ops::All::infos[instruction.code].name) + ": no CPU loop for " +
+                  std::string(name(instruction.dtype)));
+  }
+
+  int buffers = registers + constant_count_, streams = output_count_;
+  for (int i = 0; i < input_count_; ++i) {
+    if (input_[i].source == Source::kDirect && !input_[i].keep) ++streams;
+    else buffers += input_[i].source == Source::kPeriodic ? 2 : 1;
+  }
+  const std::int64_t fitting = kCacheBytes / (std::max(1, buffers + streams) * item_) / 64 * 64;
+  tile_ = std::clamp(fitting, kMinTile, kMaxTile);
+  tile_ = std::min(tile_, (size_ + kBlock - 1) / kBlock * kBlock);
+
+  const std::int64_t bytes = (tile_ * item_ + 63) & ~std::int64_t{63};
+  for (int v = first_result; v < values; ++v)
+    if (direct_output_[v] < 0) offset_[v] *= bytes;
+  arena_bytes_ = registers * bytes;
+  for (int c = 0; c < constant_count_; ++c) offset_[input_count_ + c] = reserve(tile_);
+  for (int i = 0; i < input_count_; ++i) {
+    Input& in = input_[i];
+    const bool direct = in.source == Source::kDirect && !in.keep;
+    in.offset = reserve(direct ? kBlock : in.source == Source::kPeriodic ? in.period + tile_ : tile_);
+    offset_[i] = in.offset;
+  }
+  for (int v = first_result; v < values; ++v)
+    if (direct_output_[v] >= 0) offset_[v] = reserve(kBlock);
+}
+
+// What stays the same for all tiles of a chunk.
+void Interpreter::load_fixed(char* memory, void** where) const {
+  const auto fill = best_tile_table().fill;
+  const int values = input_count_ + constant_count_ + step_count_;
+  for (int v = 0; v < values; ++v) where[v] = memory + offset_[v];
+  for (int c = 0; c < constant_count_; ++c) {
+    alignas(8) char value[8];
+    store_constant(value, program_.constants[c]);
+    fill(where[input_count_ + c], value, static_cast<std::int64_t>(itemsize(program_.constants[c].dtype)), tile_);
+  }
+  for (int i = 0; i < input_count_; ++i) {
+    const Input& in = input_[i];
+    if (in.source == Source::kScalar) {
+      fill(where[i], in_[i], in.item, tile_);
+    } else if (in.source == Source::kPeriodic) {
+      char* to = static_cast<char*>(where[i]);
+      const std::int64_t total = (in.period + tile_) * in.item;
+      std::int64_t have = in.period * in.item;
+      std::memcpy(to, in_[i], static_cast<std::size_t>(have));
+      for (; have < total; have *= 2)
+        std::memcpy(to + have, to, static_cast<std::size_t>(std::min(have, total - have)));
+    }
+  }
+}
+
+void Interpreter::run(std::int64_t begin, std::int64_t end) const {
+  void* where[kMaxValues];
+  char* memory = arena.at_least(static_cast<std::size_t>(arena_bytes_));
+  load_fixed(memory, where);
+  const std::int64_t whole = begin + (end - begin) / kBlock * kBlock;
+  for (std::int64_t at = begin; at < whole; at += tile_) run_tile(at, std::min(tile_, whole - at), memory, where);
+  if (whole < end) run_tile(whole, end - whole, memory, where);
+}
+
+// `n` elements from `begin` on: whole blocks, or less than one.
+void Interpreter::run_tile(std::int64_t begin, std::int64_t n, char* memory, void** where) const {
+  const bool partial = n < kBlock;
+  for (int i = 0; i < input_count_; ++i) {
+    const Input& in = input_[i];
+    switch (in.source) {
+      case Source::kScalar: break;
+      case Source::kPeriodic: where[i] = memory + in.offset + begin % in.period * in.item; break;
+      case Source::kDirect: {
+        const char* from = static_cast<const char*>(in_[i]) + begin * in.item;
+        if (partial || in.keep) {
+          where[i] = memory + in.offset;
+          std::memcpy(where[i], from, static_cast<std::size_t>(n * in.item));
+          if (partial) std::memset(static_cast<char*>(where[i]) + n * in.item, 0,
+                                   static_cast<std::size_t>((kBlock - n) * in.item));
+        } else {
+          where[i] = const_cast<char*>(from);
+        }
+        break;
+      }
+      case Source::kStrided:
+        gather(where[i], in_[i], axes_, in.strides, in.item, begin, n);
+        if (partial) std::memset(static_cast<char*>(where[i]) + n * in.item, 0,
+                                 static_cast<std::size_t>((kBlock - n) * in.item));
+        break;
+    }
+  }
+  const int first_result = input_count_ + constant_count_;
+  for (int o = 0; o < output_count_; ++o) {
+    const int v = program_.outputs[o].value;
+    if (v < first_result || direct_output_[v] != o) continue;
+    const auto item = static_cast<std::int64_t>(itemsize(program_.outputs[o].dtype));
+    where[v] = partial ? memory + offset_[v] : static_cast<char*>(out_[o]) + begin * item;
+  }
+  const std::int64_t count = partial ? kBlock : n;
+  for (int s = 0; s < step_count_; ++s) {
+    const Step& step = step_[s];
+    step.fn(where[step.dst], where[step.in[0]], where[step.in[1]], where[step.in[2]], count);
+  }
+  const auto store = [&](int value, int output) {
+    const auto item = static_cast<std::int64_t>(itemsize(program_.outputs[output].dtype));
+    std::memmove(static_cast<char*>(out_[output]) + begin * item, where[value], static_cast<std::size_t>(n * item));
+  };
+  for (int k = 0; k < store_count_; ++k) store(store_[k].value, store_[k].output);
+  if (partial)
+    for (int v = first_result; v < first_result + step_count_; ++v)
+      if (direct_output_[v] >= 0) store(v, direct_output_[v]);
+}
+
+}  // namespace owl::cpu

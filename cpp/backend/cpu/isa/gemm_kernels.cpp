@@ -1,0 +1,128 @@
+// float64 and int32 matrix products (oneDNN has neither). float64: panels of both operands are packed so that the
+// innermost loop reads them in order and keeps its block of the result in registers.
+
+#include "backend/cpu/isa/nn_kernels.h"
+
+#if defined(__AVX512F__) || defined(__FMA__)
+#include <immintrin.h>
+#endif
+
+namespace owl::cpu::OWL_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+typedef double Vector __attribute__((vector_size(64)));
+constexpr std::int64_t kVectors = 3, kColumns = 8;
+inline Vector multiply_add(Vector a, Vector b, Vector c) {
+  return static_cast<Vector>(
+      _mm512_fmadd_pd(static_cast<__m512d>(a), static_cast<__m512d>(b), static_cast<__m512d>(c)));
+}
+#elif defined(__FMA__)
+typedef double Vector __attribute__((vector_size(32)));
+constexpr std::int64_t kVectors = 2, kColumns = 6;
+inline Vector multiply_add(Vector a, Vector b, Vector c) {
+  return static_cast<Vector>(
+      _mm256_fmadd_pd(static_cast<__m256d>(a), static_cast<__m256d>(b), static_cast<__m256d>(c)));
+}
+#else
+typedef double Vector __attribute__((vector_size(16)));
+constexpr std::int64_t kVectors = 2, kColumns = 4;
+inline Vector multiply_add(Vector a, Vector b, Vector c) { return a * b + c; }
+#endif
+
+constexpr std::int64_t kWidth = sizeof(Vector) / sizeof(double);
+constexpr std::int64_t kRows = kVectors * kWidth;
+static_assert(kGemmM % kRows == 0 && kGemmN % kColumns == 0);
+
+inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
+// Packs an n x k block into panels of `panel` rows: panel after panel, each k steps of `panel` neighbours; missing rows
+// are 0 (what they produce is never stored).
+void pack(double* to, const double* from, std::int64_t down, std::int64_t along, std::int64_t n, std::int64_t k,
+          std::int64_t panel) {
+  for (std::int64_t i = 0; i < n; i += panel) {
+    const std::int64_t rows = smaller(panel, n - i);
+    for (std::int64_t p = 0; p < k; ++p, to += panel) {
+      const double* source = from + i * down + p * along;
+      for (std::int64_t r = 0; r < rows; ++r) to[r] = source[r * down];
+      for (std::int64_t r = rows; r < panel; ++r) to[r] = 0;
+    }
+  }
+}
+
+// c[m, n] (+)= one panel of a times one panel of b, m <= kRows, n <= kColumns.
+void micro(std::int64_t k, const double* a, const double* b, double* c, std::int64_t c_right, std::int64_t m,
+           std::int64_t n, bool accumulate) {
+  Vector sum[kColumns][kVectors] = {};
+  for (std::int64_t p = 0; p < k; ++p, a += kRows, b += kColumns) {
+    Vector left[kVectors];
+    __builtin_memcpy(left, a, sizeof left);
+#pragma GCC unroll 8
+    for (std::int64_t j = 0; j < kColumns; ++j) {
+      const Vector right = b[j] - Vector{};
+#pragma GCC unroll 3
+      for (std::int64_t v = 0; v < kVectors; ++v) sum[j][v] = multiply_add(left[v], right, sum[j][v]);
+    }
+  }
+  double block[kColumns][kRows];
+  __builtin_memcpy(block, sum, sizeof block);
+  for (std::int64_t j = 0; j < n; ++j)
+    for (std::int64_t i = 0; i < m; ++i)
+      c[j * c_right + i] = accumulate ? c[j * c_right + i] + block[j][i] : block[j][i];
+}
+
+void gemm_f64(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t a_down,
+              std::int64_t a_right, const double* b, std::int64_t b_down, std::int64_t b_right, double* c,
+              std::int64_t c_right, bool accumulate, double* scratch) {
+  double* packed_a = scratch;
+  double* packed_b = scratch + kGemmM * kGemmK;
+  for (std::int64_t j = 0; j < n; j += kGemmN)
+    for (std::int64_t p = 0; p < k; p += kGemmK) {
+      const std::int64_t columns = smaller(kGemmN, n - j), depth = smaller(kGemmK, k - p);
+      pack(packed_b, b + p * b_down + j * b_right, b_right, b_down, columns, depth, kColumns);
+      for (std::int64_t i = 0; i < m; i += kGemmM) {
+        const std::int64_t rows = smaller(kGemmM, m - i);
+        pack(packed_a, a + i * a_down + p * a_right, a_down, a_right, rows, depth, kRows);
+        for (std::int64_t jj = 0; jj < columns; jj += kColumns)
+          for (std::int64_t ii = 0; ii < rows; ii += kRows)
+            micro(depth, packed_a + ii * depth, packed_b + jj * depth, c + (j + jj) * c_right + i + ii, c_right,
+                  smaller(kRows, rows - ii), smaller(kColumns, columns - jj), accumulate || p > 0);
+      }
+    }
+}
+
+// Unsigned inside: overflow wraps.
+void gemm_i32(std::int64_t m, std::int64_t n, std::int64_t k, const std::int32_t* a, std::int64_t a_down,
+              std::int64_t a_right, const std::int32_t* b, std::int64_t b_down, std::int64_t b_right, std::int32_t* c,
+              std::int64_t c_right, bool accumulate) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    auto* column = reinterpret_cast<std::uint32_t*>(c + j * c_right);
+    if (!accumulate)
+      for (std::int64_t i = 0; i < m; ++i) column[i] = 0;
+    if (a_down == 1) {
+      for (std::int64_t p = 0; p < k; ++p) {
+        const auto* left = reinterpret_cast<const std::uint32_t*>(a + p * a_right);
+        const auto right = static_cast<std::uint32_t>(b[p * b_down + j * b_right]);
+#pragma GCC ivdep
+        for (std::int64_t i = 0; i < m; ++i) column[i] += left[i] * right;
+      }
+    } else {
+      for (std::int64_t i = 0; i < m; ++i) {
+        std::uint32_t total = 0;
+        for (std::int64_t p = 0; p < k; ++p)
+          total += static_cast<std::uint32_t>(a[i * a_down + p * a_right]) *
+                   static_cast<std::uint32_t>(b[p * b_down + j * b_right]);
+        column[i] += total;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void fill_gemm(NnTable& table) {
+  table.gemm_f64 = gemm_f64;
+  table.gemm_i32 = gemm_i32;
+}
+
+}  // namespace owl::cpu::OWL_ISA

@@ -1,0 +1,81 @@
+// Single-threaded loops of the matrix product and the neural-network operations, compiled once per instruction set
+// (see kernels.h). Plain functions of pointers.
+#pragma once
+
+#include <cstdint>
+
+namespace owl {
+struct PoolGeometry;
+}
+
+namespace owl::cpu {
+
+// The packed float64 product works on blocks of this size.
+inline constexpr std::int64_t kGemmM = 96, kGemmN = 240, kGemmK = 256;
+inline constexpr std::int64_t kGemmScratch = (kGemmM + kGemmN) * kGemmK;  // elements
+
+// Columns that the strided softmax takes at once.
+inline constexpr std::int64_t kSoftmaxColumns = 64;
+
+template <class T> struct NnKernels {
+  // Rows of `length` contiguous elements; y may be x, dx may be err.
+  void (*softmax)(T* y, const T* x, std::int64_t rows, std::int64_t length, bool logarithm);
+  void (*softmax_back)(T* dx, const T* err, const T* y, std::int64_t rows, std::int64_t length);
+  // `columns` <= kSoftmaxColumns neighbours, each of `length` elements, `stride` apart.
+  void (*softmax_columns)(T* y, const T* x, std::int64_t columns, std::int64_t length, std::int64_t stride,
+                          bool logarithm);
+  void (*softmax_back_columns)(T* dx, const T* err, const T* y, std::int64_t columns, std::int64_t length,
+                               std::int64_t stride);
+
+  // One plane.
+  void (*pool_max)(T* y, const T* x, const PoolGeometry& g);
+  void (*pool_max_back)(T* dx, const T* err, const T* x, const PoolGeometry& g);
+  void (*pool_average)(T* y, const T* x, const PoolGeometry& g);
+  void (*pool_average_back)(T* dx, const T* err, const PoolGeometry& g);
+
+  // `positions` neighbours of every channel; channels are `plane` apart. `half`: channels on either side.
+  void (*lrn)(T* y, const T* x, std::int64_t positions, std::int64_t channels, std::int64_t plane, std::int64_t half,
+              T alpha, T beta);
+  // `scratch`: 2 * positions * channels elements.
+  void (*lrn_back)(T* dx, const T* err, const T* x, const T* y, std::int64_t positions, std::int64_t channels,
+                   std::int64_t plane, std::int64_t half, T alpha, T beta, T* scratch);
+
+  // The sum of n elements, in a fixed order.
+  T (*sum)(const T* x, std::int64_t n);
+  // dst[i] = sum over k < rows, in order, of src[i + k * stride].
+  void (*sum_rows)(T* dst, const T* src, std::int64_t n, std::int64_t rows, std::int64_t stride);
+};
+
+struct NnTable {
+  NnKernels<float> f32;
+  NnKernels<double> f64;
+  // c[m, n] (+)= a[m, k] * b[k, n], element (i, j) of a at i * a_down + j * a_right, of c at i + j * c_right.
+  void (*gemm_f64)(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t a_down,
+                   std::int64_t a_right, const double* b, std::int64_t b_down, std::int64_t b_right, double* c,
+                   std::int64_t c_right, bool accumulate, double* scratch);
+  void (*gemm_i32)(std::int64_t m, std::int64_t n, std::int64_t k, const std::int32_t* a, std::int64_t a_down,
+                   std::int64_t a_right, const std::int32_t* b, std::int64_t b_down, std::int64_t b_right,
+                   std::int32_t* c, std::int64_t c_right, bool accumulate);
+
+  template <class T> const NnKernels<T>& kernels() const {
+    if constexpr (sizeof(T) == 4) return f32;
+    else return f64;
+  }
+};
+
+#define OWL_DECLARE_ISA(ISA)                          \
+  namespace ISA {                                     \
+  void fill_softmax(NnTable& table);                  \
+  void fill_pool(NnTable& table);                     \
+  void fill_lrn(NnTable& table);                      \
+  void fill_gemm(NnTable& table);                     \
+  }
+OWL_DECLARE_ISA(baseline)
+OWL_DECLARE_ISA(avx2)
+OWL_DECLARE_ISA(avx512)
+#undef OWL_DECLARE_ISA
+
+// For the processor this runs on.
+const NnTable& nn_table();
+
+}  // namespace owl::cpu

@@ -1,0 +1,203 @@
+// Softmax, its logarithm and its gradient, and sums: one row, or one column of a block, is one distribution.
+
+#include "backend/cpu/isa/nn_kernels.h"
+#include "ops/math.h"
+
+namespace owl::cpu::OWL_ISA {
+namespace {
+
+constexpr std::int64_t kLanes = 16;
+constexpr std::int64_t kSegment = 1024;  // elements whose exponentials are in flight at once
+
+// Independent partial sums, so that the additions of a vector do not wait for each other.
+template <class T> T sum(const T* x, std::int64_t n) {
+  if (n < kLanes) {
+    T total = 0;
+    for (std::int64_t i = 0; i < n; ++i) total += x[i];
+    return total;
+  }
+  T lane[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (std::int64_t j = 0; j < kLanes; ++j) lane[j] += x[i + j];
+  for (std::int64_t j = 0; i + j < n; ++j) lane[j] += x[i + j];
+  for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
+    for (std::int64_t j = 0; j < width; ++j) lane[j] += lane[j + width];
+  return lane[0];
+}
+
+template <class T> T dot(const T* x, const T* y, std::int64_t n) {
+  if (n < kLanes) {
+    T total = 0;
+    for (std::int64_t i = 0; i < n; ++i) total += x[i] * y[i];
+    return total;
+  }
+  T lane[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (std::int64_t j = 0; j < kLanes; ++j) lane[j] += x[i + j] * y[i + j];
+  for (std::int64_t j = 0; i + j < n; ++j) lane[j] += x[i + j] * y[i + j];
+  for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
+    for (std::int64_t j = 0; j < width; ++j) lane[j] += lane[j + width];
+  return lane[0];
+}
+
+// A NaN may be passed over here: subtracting the maximum from it and summing brings it back into the whole row.
+template <class T> T largest(const T* x, std::int64_t n) {
+  if (n < kLanes) {
+    T top = x[0];
+    for (std::int64_t i = 1; i < n; ++i) top = x[i] > top ? x[i] : top;
+    return top;
+  }
+  T lane[kLanes];
+  for (auto& v : lane) v = -__builtin_inf();
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (std::int64_t j = 0; j < kLanes; ++j) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+  for (std::int64_t j = 0; i + j < n; ++j) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+  for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
+    for (std::int64_t j = 0; j < width; ++j) lane[j] = lane[j + width] > lane[j] ? lane[j + width] : lane[j];
+  return lane[0];
+}
+
+// Of numbers up to 0. What would be denormal becomes 0, as everywhere on owl's threads.
+inline float exponential(float x) {
+  const float e = math::exp_inside(x);
+  return x < -87.0f ? 0.0f : e;
+}
+inline double exponential(double x) { return math::exp(x); }
+
+template <class T> void exponentials(T* y, const T* x, std::int64_t n) {
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < n; ++i) y[i] = exponential(x[i]);
+}
+
+// Rows that fit a segment: the exponentials of several at once, so that short rows fill vectors too.
+template <class T> void softmax_short(T* y, const T* x, std::int64_t rows, std::int64_t length, bool logarithm) {
+  T shifted[kSegment] = {}, e[kSegment];
+  const std::int64_t n = rows * length;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const T top = largest(x + r * length, length);
+    for (std::int64_t i = r * length; i < (r + 1) * length; ++i) shifted[i] = x[i] - top;
+  }
+  exponentials(e, shifted, n);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const T total = sum(e + r * length, length);
+    const std::int64_t begin = r * length, end = begin + length;
+    if (logarithm) {
+      const T shift = math::ln(total);
+      for (std::int64_t i = begin; i < end; ++i) y[i] = shifted[i] - shift;
+    } else {
+      for (std::int64_t i = begin; i < end; ++i) y[i] = e[i] / total;
+    }
+  }
+}
+
+template <class T> void softmax_long(T* y, const T* x, std::int64_t length, bool logarithm) {
+  const T top = largest(x, length);
+  T total = 0;
+  T e[kSegment];
+  for (std::int64_t begin = 0; begin < length; begin += kSegment) {
+    const std::int64_t n = length - begin < kSegment ? length - begin : kSegment;
+    for (std::int64_t i = 0; i < n; ++i) e[i] = x[begin + i] - top;
+    exponentials(e, e, n);
+    total += sum(e, n);
+    if (!logarithm)
+      for (std::int64_t i = 0; i < n; ++i) y[begin + i] = e[i];
+  }
+  if (logarithm) {
+    const T shift = math::ln(total);
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < length; ++i) y[i] = (x[i] - top) - shift;
+  } else {
+    for (std::int64_t i = 0; i < length; ++i) y[i] /= total;
+  }
+}
+
+template <class T> void softmax(T* y, const T* x, std::int64_t rows, std::int64_t length, bool logarithm) {
+  if (length > kSegment) {
+    for (std::int64_t r = 0; r < rows; ++r) softmax_long(y + r * length, x + r * length, length, logarithm);
+    return;
+  }
+  const std::int64_t step = kSegment / length;
+  for (std::int64_t r = 0; r < rows; r += step)
+    softmax_short(y + r * length, x + r * length, rows - r < step ? rows - r : step, length, logarithm);
+}
+
+template <class T> void softmax_back(T* dx, const T* err, const T* y, std::int64_t rows, std::int64_t length) {
+  for (std::int64_t r = 0; r < rows; ++r, dx += length, err += length, y += length) {
+    const T mean = dot(err, y, length);
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < length; ++i) dx[i] = y[i] * (err[i] - mean);
+  }
+}
+
+template <class T>
+void softmax_columns(T* y, const T* x, std::int64_t columns, std::int64_t length, std::int64_t stride,
+                     bool logarithm) {
+  T top[kSoftmaxColumns], total[kSoftmaxColumns], e[kSoftmaxColumns];
+  for (std::int64_t i = 0; i < columns; ++i) {
+    top[i] = -__builtin_inf();
+    total[i] = 0;
+  }
+  for (std::int64_t j = 0; j < length; ++j)
+    for (std::int64_t i = 0; i < columns; ++i) top[i] = x[j * stride + i] > top[i] ? x[j * stride + i] : top[i];
+  for (std::int64_t j = 0; j < length; ++j) {
+    for (std::int64_t i = 0; i < columns; ++i) e[i] = x[j * stride + i] - top[i];
+    exponentials(e, e, columns);
+    for (std::int64_t i = 0; i < columns; ++i) total[i] += e[i];
+    if (!logarithm)
+      for (std::int64_t i = 0; i < columns; ++i) y[j * stride + i] = e[i];
+  }
+  if (logarithm)
+    for (std::int64_t i = 0; i < columns; ++i) total[i] = math::ln(total[i]);
+  for (std::int64_t j = 0; j < length; ++j) {
+    T* out = y + j * stride;
+    const T* in = x + j * stride;
+    if (logarithm) {
+#pragma GCC ivdep
+      for (std::int64_t i = 0; i < columns; ++i) out[i] = (in[i] - top[i]) - total[i];
+    } else {
+      for (std::int64_t i = 0; i < columns; ++i) out[i] /= total[i];
+    }
+  }
+}
+
+template <class T>
+void softmax_back_columns(T* dx, const T* err, const T* y, std::int64_t columns, std::int64_t length,
+                          std::int64_t stride) {
+  T mean[kSoftmaxColumns] = {};
+  for (std::int64_t j = 0; j < length; ++j)
+    for (std::int64_t i = 0; i < columns; ++i) mean[i] += err[j * stride + i] * y[j * stride + i];
+  for (std::int64_t j = 0; j < length; ++j) {
+    T* out = dx + j * stride;
+    const T *e = err + j * stride, *p = y + j * stride;
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < columns; ++i) out[i] = p[i] * (e[i] - mean[i]);
+  }
+}
+
+template <class T> void sum_rows(T* dst, const T* src, std::int64_t n, std::int64_t rows, std::int64_t stride) {
+  for (std::int64_t i = 0; i < n; ++i) dst[i] = src[i];
+  for (std::int64_t k = 1; k < rows; ++k)
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < n; ++i) dst[i] += src[k * stride + i];
+}
+
+template <class T> void fill(NnKernels<T>& k) {
+  k.softmax = softmax<T>;
+  k.softmax_back = softmax_back<T>;
+  k.softmax_columns = softmax_columns<T>;
+  k.softmax_back_columns = softmax_back_columns<T>;
+  k.sum = sum<T>;
+  k.sum_rows = sum_rows<T>;
+}
+
+}  // namespace
+
+void fill_softmax(NnTable& table) {
+  fill(table.f32);
+  fill(table.f64);
+}
+
+}  // namespace owl::cpu::OWL_ISA

@@ -1,0 +1,197 @@
+// The loops of the elementwise interpreter: one per operation and element type.
+
+#include <utility>
+
+#include "backend/cpu/isa/kernels.h"
+#include "ops/elementwise.h"
+
+namespace owl::cpu::OWL_ISA {
+namespace {
+
+using elementwise_ops::Bool;
+using Fn = TileTable::Fn;
+
+template <int type> struct element;
+template <> struct element<0> { using type = Bool; };
+template <> struct element<1> { using type = std::int32_t; };
+template <> struct element<2> { using type = float; };
+template <> struct element<3> { using type = double; };
+
+constexpr bool takes(TypeRule rule, int type) {
+  switch (rule) {
+    case TypeRule::kNoBool:
+    case TypeRule::kIntFromBool: return type >= 1;
+    case TypeRule::kFloat: return type >= 2;
+    case TypeRule::kCast: return false;
+    default: return true;
+  }
+}
+constexpr bool returns_bool(TypeRule rule) { return rule == TypeRule::kCompare || rule == TypeRule::kPredicate; }
+
+template <class Op> constexpr bool has_rare = requires { Op::template eval_rare<float>(0.0f); };
+
+// One operation over n elements. Operands and result may be the same memory, element on element; `ivdep` says that
+// no other overlap exists. kRare: some of these elements need Op's slow path.
+template <class Op, class T, class R, bool kRare>
+[[gnu::always_inline]] inline void loop(R* dst, const void* a, const T* b, const T* c, std::int64_t n) {
+  if constexpr (Op::info.rule == TypeRule::kSelect) {
+    const auto* condition = static_cast<const Bool*>(a);
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < n; ++i) dst[i] = Op::template eval<T>(condition[i], b[i], c[i]);
+  } else {
+    const auto* x = static_cast<const T*>(a);
+    if constexpr (kRare) {
+      for (std::int64_t i = 0; i < n; ++i)
+        dst[i] = Op::template rare<T>(x[i]) ? Op::template eval_rare<T>(x[i]) : Op::template eval<T>(x[i]);
+    } else if constexpr (Op::info.arity == 1) {
+#pragma GCC ivdep
+      for (std::int64_t i = 0; i < n; ++i) dst[i] = Op::template eval<T>(x[i]);
+    } else if constexpr (Op::info.arity == 2) {
+#pragma GCC ivdep
+      for (std::int64_t i = 0; i < n; ++i) dst[i] = Op::template eval<T>(x[i], b[i]);
+    } else {
+#pragma GCC ivdep
+      for (std::int64_t i = 0; i < n; ++i) dst[i] = Op::template eval<T>(x[i], b[i], c[i]);
+    }
+  }
+}
+
+template <class Op, class T> [[gnu::always_inline]] inline bool any_rare(const T* x, std::int64_t n) {
+  std::int32_t any = 0;
+  for (std::int64_t i = 0; i < n; ++i) any |= Op::template rare<T>(x[i]);
+  return any != 0;
+}
+
+template <class Op, class T, class R>
+void blocks(R* dst, const void* a, const T* b, const T* c, std::int64_t n) {
+  n &= ~(kBlock - 1);  // tells the compiler that no tail is needed
+  if constexpr (has_rare<Op>) {
+    if (any_rare<Op, T>(static_cast<const T*>(a), n)) return loop<Op, T, R, true>(dst, a, b, c, n);
+  }
+  loop<Op, T, R, false>(dst, a, b, c, n);
+}
+
+// A tail goes through padded copies, so that the same vector code makes every element.
+template <class Op, class T, class R>
+[[gnu::noinline]] void tail(R* dst, const void* a, const T* b, const T* c, std::int64_t n) {
+  using A = std::conditional_t<Op::info.rule == TypeRule::kSelect, Bool, T>;
+  alignas(64) A pa[kBlock] = {};
+  alignas(64) T pb[kBlock] = {}, pc[kBlock] = {};
+  alignas(64) R result[kBlock];
+  for (std::int64_t i = 0; i < n; ++i) pa[i] = static_cast<const A*>(a)[i];
+  if constexpr (Op::info.arity > 1)
+    for (std::int64_t i = 0; i < n; ++i) pb[i] = b[i];
+  if constexpr (Op::info.arity > 2)
+    for (std::int64_t i = 0; i < n; ++i) pc[i] = c[i];
+  blocks<Op, T, R>(result, pa, pb, pc, kBlock);
+  for (std::int64_t i = 0; i < n; ++i) dst[i] = result[i];
+}
+
+template <class Op, class T> void run(void* dst, const void* a, const void* b, const void* c, std::int64_t n) {
+  using R = std::conditional_t<returns_bool(Op::info.rule), Bool, T>;
+  using A = std::conditional_t<Op::info.rule == TypeRule::kSelect, Bool, T>;
+  auto* d = static_cast<R*>(dst);
+  const auto* tb = static_cast<const T*>(b);
+  const auto* tc = static_cast<const T*>(c);
+  const std::int64_t whole = n & ~(kBlock - 1);
+  blocks<Op, T, R>(d, a, tb, tc, whole);
+  if (whole < n) [[unlikely]]
+    tail<Op, T, R>(d + whole, static_cast<const A*>(a) + whole, Op::info.arity > 1 ? tb + whole : tb,
+                   Op::info.arity > 2 ? tc + whole : tc, n - whole);
+}
+
+// ---- conversions ----------------------------------------------------------------------------------------------------
+
+template <class From, class To> [[gnu::always_inline]] inline To convert(From x) {
+  if constexpr (std::is_same_v<To, Bool>) return x != From(0);
+  else if constexpr (std::is_same_v<To, std::int32_t> && std::is_floating_point_v<From>) {
+    // Toward zero, saturating, NaN to 0.
+    constexpr From low = -2147483648.0;
+    const bool inside = (x >= low) & (x < -low);
+    const auto y = static_cast<std::int32_t>(inside ? x : From(0));
+    return inside ? y : x < low ? INT32_MIN : x > From(0) ? INT32_MAX : 0;
+  } else {
+    return static_cast<To>(x);
+  }
+}
+
+// Same code for whole vectors and single elements here: conversions have one right answer.
+template <class From, class To> void cast(void* dst, const void* a, const void*, const void*, std::int64_t n) {
+  auto* d = static_cast<To*>(dst);
+  const auto* x = static_cast<const From*>(a);
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < n; ++i) d[i] = convert<From, To>(x[i]);
+}
+
+// ---- the tables -----------------------------------------------------------------------------------------------------
+
+template <class Op, int type> constexpr Fn function_of() {
+  if constexpr (takes(Op::info.rule, type)) return run<Op, typename element<type>::type>;
+  else return nullptr;
+}
+
+template <class... Ops> struct Functions;
+template <class... Ops> struct Functions<elementwise_ops::OpList<Ops...>> {
+  static constexpr Fn table[][kTypes] = {
+      {function_of<Ops, 0>(), function_of<Ops, 1>(), function_of<Ops, 2>(), function_of<Ops, 3>()}...};
+};
+
+using I = std::int32_t;
+constexpr Fn kCasts[kTypes][kTypes] = {
+    {cast<Bool, Bool>, cast<Bool, I>, cast<Bool, float>, cast<Bool, double>},
+    {cast<I, Bool>, cast<I, I>, cast<I, float>, cast<I, double>},
+    {cast<float, Bool>, cast<float, I>, cast<float, float>, cast<float, double>},
+    {cast<double, Bool>, cast<double, I>, cast<double, float>, cast<double, double>}};
+
+// ---- copies ---------------------------------------------------------------------------------------------------------
+
+template <class T> [[gnu::always_inline]] inline void fill_items(void* dst, const void* value, std::int64_t n) {
+  T v;
+  __builtin_memcpy(&v, value, sizeof v);
+  for (std::int64_t i = 0; i < n; ++i) static_cast<T*>(dst)[i] = v;
+}
+void fill(void* dst, const void* value, std::int64_t item, std::int64_t n) {
+  if (item == 4) fill_items<std::uint32_t>(dst, value, n);
+  else if (item == 1) fill_items<std::uint8_t>(dst, value, n);
+  else fill_items<std::uint64_t>(dst, value, n);
+}
+
+// 16 x 16 elements by way of a small buffer: every cache line of both sides is touched once, in one go. (Rows a power
+// of two apart compete for the same few places of a cache.)
+[[gnu::always_inline]] inline void transpose_block(std::uint32_t* dst, std::int64_t dst_stride,
+                                                   const std::uint32_t* src, std::int64_t src_stride) {
+  using V [[gnu::vector_size(16)]] = std::uint32_t;
+  using Mask [[gnu::vector_size(16)]] = std::int32_t;
+  V row[16][4];
+  for (int i = 0; i < 16; ++i) __builtin_memcpy(row[i], src + i * src_stride, 64);
+  for (int j = 0; j < 4; ++j)
+    for (int i = 0; i < 4; ++i) {
+      const V a = row[4 * i][j], b = row[4 * i + 1][j], c = row[4 * i + 2][j], d = row[4 * i + 3][j];
+      const V ab0 = __builtin_shuffle(a, b, Mask{0, 4, 1, 5}), ab1 = __builtin_shuffle(a, b, Mask{2, 6, 3, 7});
+      const V cd0 = __builtin_shuffle(c, d, Mask{0, 4, 1, 5}), cd1 = __builtin_shuffle(c, d, Mask{2, 6, 3, 7});
+      const V column[4] = {
+          __builtin_shuffle(ab0, cd0, Mask{0, 1, 4, 5}), __builtin_shuffle(ab0, cd0, Mask{2, 3, 6, 7}),
+          __builtin_shuffle(ab1, cd1, Mask{0, 1, 4, 5}), __builtin_shuffle(ab1, cd1, Mask{2, 3, 6, 7})};
+      for (int k = 0; k < 4; ++k) __builtin_memcpy(dst + 4 * i + (4 * j + k) * dst_stride, &column[k], sizeof(V));
+    }
+}
+
+void transpose4(std::uint32_t* dst, std::int64_t dst_stride, const std::uint32_t* src, std::int64_t src_stride,
+                std::int64_t rows, std::int64_t columns) {
+  const std::int64_t whole_rows = rows & ~std::int64_t{15}, whole_columns = columns & ~std::int64_t{15};
+  for (std::int64_t j = 0; j < whole_columns; j += 16)
+    for (std::int64_t i = 0; i < whole_rows; i += 16)
+      transpose_block(dst + i + j * dst_stride, dst_stride, src + j + i * src_stride, src_stride);
+  for (std::int64_t j = 0; j < columns; ++j)
+    for (std::int64_t i = j < whole_columns ? whole_rows : 0; i < rows; ++i)
+      dst[i + j * dst_stride] = src[j + i * src_stride];
+}
+
+}  // namespace
+
+const TileTable& tile_table() {
+  static constexpr TileTable table{Functions<elementwise_ops::All>::table, kCasts, fill, transpose4};
+  return table;
+}
+
+}  // namespace owl::cpu::OWL_ISA

@@ -1,0 +1,69 @@
+// Local response normalisation and its gradient: blocks of neighbouring places, each with all its channels.
+#include <algorithm>
+
+#include "backend/cpu/nn.h"
+#include "backend/cpu/onednn.h"
+#include "backend/cpu/isa/nn_kernels.h"
+#include "ops/nn.h"
+
+namespace owl::cpu {
+
+namespace {
+
+constexpr std::int64_t kChunkElements = 1 << 15;  // some tens of microseconds; the gradient keeps twice as many aside
+
+// body(first element, how many neighbouring places)
+template <class Body> void for_each_block(const Shape& x, Launch& launch, Body body) {
+  const auto plane = x[0] * x[1], image = plane * x[2], images = x[3];
+  const auto places = std::clamp<std::int64_t>(kChunkElements / x[2], 16, std::max<std::int64_t>(16, plane));
+  const auto blocks = (plane + places - 1) / places;
+  const auto step = std::clamp<std::int64_t>(kChunkElements / image, 1, blocks * images);
+  launch.stage((blocks * images + step - 1) / step, [=](std::int64_t chunk) {
+    for (auto i = chunk * step; i < std::min(blocks * images, (chunk + 1) * step); ++i) {
+      const auto begin = i % blocks * places;
+      body(i / blocks * image + begin, std::min(places, plane - begin));
+    }
+  });
+}
+
+template <class T> void launch_lrn(const KernelArgs& args, Launch& launch) {
+  const auto& l = static_cast<const LrnParams&>(*args.params).lrner;
+  const Shape& shape = args.out.shape;
+  const auto alpha = static_cast<T>(l.alpha / static_cast<double>(l.local_size)), beta = static_cast<T>(l.beta);
+  for_each_block(shape, launch,
+                 [=, half = l.local_size / 2, plane = shape[0] * shape[1], channels = shape[2],
+                  x = args.in[0].as<const T>(), y = args.out.as<T>()](auto at, auto places) {
+                   nn_table().kernels<T>().lrn(y + at, x + at, places, channels, plane, half, alpha, beta);
+                 });
+}
+
+template <class T> void launch_lrn_back(const KernelArgs& args, Launch& launch) {
+  const auto& l = static_cast<const LrnParams&>(*args.params).lrner;
+  const Shape& shape = args.out.shape;
+  const auto alpha = static_cast<T>(l.alpha / static_cast<double>(l.local_size)), beta = static_cast<T>(l.beta);
+  for_each_block(shape, launch,
+                 [=, half = l.local_size / 2, plane = shape[0] * shape[1], channels = shape[2],
+                  err = args.in[0].as<const T>(), x = args.in[1].as<const T>(), y = args.in[2].as<const T>(),
+                  dx = args.out.as<T>()](auto at, auto places) {
+                   const auto bytes = static_cast<std::size_t>(2 * places * channels) * sizeof(T);
+                   ThreadScratch scratch(bytes);
+                   nn_table().kernels<T>().lrn_back(dx + at, err + at, x + at, y + at, places, channels, plane, half,
+                                                    alpha, beta, reinterpret_cast<T*>(scratch.take(bytes)));
+                 });
+}
+
+}  // namespace
+
+void lrn(const KernelArgs& args, Launch& launch) {
+  if (args.out.shape.size() == 0) return;
+  if (args.out.dtype == DType::kFloat32) launch_lrn<float>(args, launch);
+  else launch_lrn<double>(args, launch);
+}
+
+void lrn_back(const KernelArgs& args, Launch& launch) {
+  if (args.out.shape.size() == 0) return;
+  if (args.out.dtype == DType::kFloat32) launch_lrn_back<float>(args, launch);
+  else launch_lrn_back<double>(args, launch);
+}
+
+}  // namespace owl::cpu

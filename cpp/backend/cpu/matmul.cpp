@@ -1,0 +1,106 @@
+// The matrix product, cut into tiles of the result that only sizes decide; each is one single-threaded product.
+#include <algorithm>
+
+#include "backend/cpu/gemm.h"
+#include "backend/cpu/nn.h"
+
+namespace owl::cpu {
+
+namespace {
+
+// In units of multiplications and additions, about 120 of which a core does in a nanosecond.
+constexpr double kTileWork = 40e6, kLargeTileWork = 256e6;
+constexpr double kTiles = 12;               // as many as a large product needs before its tiles grow
+constexpr double kWorkPerElement = 20;      // what reading an element from memory costs
+constexpr std::int64_t kSmallTile = 192;    // below, packing the operands takes more and more of the time
+constexpr std::int64_t kTinyTile = 64;
+constexpr double kLongTileWork = 512e6;     // tiles longer than this go below kSmallTile and are cut along k
+constexpr std::int64_t kSliceLength = 8192;
+
+struct Tiling {
+  std::int64_t m, n;      // of a tile
+  std::int64_t k;         // of a slice
+  std::int64_t slices;    // partial products, added up in order
+
+  double work() const {
+    return 2.0 * static_cast<double>(m * n) * static_cast<double>(k) +
+           kWorkPerElement * (static_cast<double>((m + n) * k) + static_cast<double>(m * n));
+  }
+};
+
+std::int64_t half(std::int64_t length) { return ((length + 1) / 2 + 15) / 16 * 16; }
+
+Tiling tile(std::int64_t m, std::int64_t n, std::int64_t k) {
+  Tiling t{m, n, k, 1};
+  // Rather n than m, as the vectors run along m.
+  const auto halve = [&] {
+    auto& side = t.m > 2 * t.n || t.n <= kTinyTile ? t.m : t.n;
+    side = half(side);
+  };
+  const double most = std::clamp(t.work() / kTiles, kTileWork, kLargeTileWork);
+  while (t.work() > most && std::max(t.m, t.n) > kSmallTile) halve();
+  while (t.work() > kLongTileWork && std::max(t.m, t.n) > kTinyTile) halve();
+  if (t.work() > kLongTileWork && k >= 2 * kSliceLength) {
+    t.slices = (k + kSliceLength - 1) / kSliceLength;
+    t.k = kSliceLength;
+  }
+  return t;
+}
+
+template <class T> Matrix<const T> matrix(const ArrayRef& x) { return {x.as<const T>(), x.strides[0], x.strides[1]}; }
+
+template <class T> void add_up(T* c, const T* partial, std::int64_t begin, std::int64_t end, const Tiling& t,
+                               std::int64_t size) {
+  for (auto i = begin; i < end; ++i) {
+    T total = partial[i];
+    for (std::int64_t s = 1; s < t.slices; ++s) total += partial[s * size + i];
+    c[i] = total;
+  }
+}
+
+template <class T> void launch_matmul(const KernelArgs& args, Launch& launch) {
+  const auto a = matrix<T>(args.in[0]), b = matrix<T>(args.in[1]);
+  const auto m = args.out.shape[0], n = args.out.shape[1], k = args.in[0].shape[1];
+  T* const c = args.out.as<T>();
+  if (m == 0 || n == 0) return;
+  Tiling t = tile(m, n, k);
+  if (std::is_integral_v<T>) t.slices = 1, t.k = k;
+  const auto tiles_m = (m + t.m - 1) / t.m, tiles_n = (n + t.n - 1) / t.n;
+  T* const target = t.slices == 1 ? c
+                                  : static_cast<T*>(launch.scratch(static_cast<std::size_t>(t.slices * m * n) *
+                                                                   sizeof(T)));
+  launch.stage(tiles_m * tiles_n * t.slices, [=](std::int64_t chunk) {
+    const auto slice = chunk / (tiles_m * tiles_n);
+    const auto i = chunk % tiles_m * t.m, j = chunk / tiles_m % tiles_n * t.n, p = slice * t.k;
+    gemm(std::min(t.m, m - i), std::min(t.n, n - j), std::min(t.k, k - p),
+         {a.data + i * a.down + p * a.right, a.down, a.right}, {b.data + p * b.down + j * b.right, b.down, b.right},
+         target + slice * m * n + j * m + i, m, false);
+  });
+  if (t.slices == 1) return;
+  constexpr std::int64_t kStep = 1 << 14;
+  launch.stage((m * n + kStep - 1) / kStep, [=](std::int64_t chunk) {
+    add_up(c, target, chunk * kStep, std::min(m * n, (chunk + 1) * kStep), t, m * n);
+  });
+}
+
+}  // namespace
+
+void matmul(const KernelArgs& args, Launch& launch) {
+  switch (args.out.dtype) {
+    case DType::kFloat32: return launch_matmul<float>(args, launch);
+    case DType::kFloat64: return launch_matmul<double>(args, launch);
+    default: return launch_matmul<std::int32_t>(args, launch);
+  }
+}
+
+bool matmul_accepts(const Shape& shape, const Strides& strides, int) {
+  if (shape.ndim() != 2) return false;
+  // The stride of an axis of length 1 is never used.
+  const bool one_row = shape[0] <= 1, one_column = shape[1] <= 1;
+  if (one_row && one_column) return true;
+  if (one_row) return strides[1] >= 1;
+  if (one_column) return strides[0] >= 1;
+  return (strides[0] == 1 && strides[1] >= shape[0]) || (strides[1] == 1 && strides[0] >= shape[1]);
+}
+
+}  // namespace owl::cpu

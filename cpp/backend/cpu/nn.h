@@ -1,0 +1,27 @@
+// The CPU kernels of the matrix product and of the neural-network operations (see the records in ops/ for what each
+// computes). Each adds stages to the launch; chunks are cut by size alone.
+#pragma once
+
+#include "graph/op.h"
+
+namespace owl::cpu {
+
+void matmul(const KernelArgs& args, Launch& launch);
+bool matmul_accepts(const Shape& shape, const Strides& strides, int input);
+
+void conv(const KernelArgs& args, Launch& launch);
+void conv_back_data(const KernelArgs& args, Launch& launch);
+void conv_back_weight(const KernelArgs& args, Launch& launch);
+void conv_back_bias(const KernelArgs& args, Launch& launch);
+
+void pool(const KernelArgs& args, Launch& launch);
+void pool_back(const KernelArgs& args, Launch& launch);
+
+void softmax(const KernelArgs& args, Launch& launch);
+void log_softmax(const KernelArgs& args, Launch& launch);
+void softmax_back(const KernelArgs& args, Launch& launch);
+
+void lrn(const KernelArgs& args, Launch& launch);
+void lrn_back(const KernelArgs& args, Launch& launch);
+
+}  // namespace owl::cpu

@@ -1,0 +1,71 @@
+#include "backend/cpu/onednn.h"
+
+#include <cstdlib>
+#include <new>
+
+// oneDNN's OpenMP runtime, without its header: nothing of owl's is compiled with OpenMP.
+extern "C" void omp_set_num_threads(int n);
+
+namespace owl::cpu {
+
+namespace {
+
+constexpr std::size_t kKeptBytes = 8 << 20;
+
+struct ThreadBuffer {
+  std::byte* data = nullptr;
+  std::size_t bytes = 0;
+  ~ThreadBuffer() { std::free(data); }
+  void release() {
+    std::free(data);
+    data = nullptr;
+    bytes = 0;
+  }
+};
+thread_local ThreadBuffer thread_buffers[2];
+
+}  // namespace
+
+void use_one_openmp_thread() {
+  static thread_local bool done = false;
+  if (done) return;
+  omp_set_num_threads(1);
+  done = true;
+}
+
+const dnnl::engine& onednn_engine() {
+  // Never destroyed: threads may still be inside a kernel when the process leaves.
+  static const auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  return *engine;
+}
+
+dnnl::stream& onednn_stream() {
+  use_one_openmp_thread();
+  static thread_local dnnl::stream stream(onednn_engine());
+  return stream;
+}
+
+ThreadScratch::ThreadScratch(std::size_t bytes, For user) : user_(user) {
+  auto& buffer = thread_buffers[static_cast<int>(user)];
+  if (bytes > buffer.bytes) {
+    buffer.release();
+    buffer.data = static_cast<std::byte*>(std::aligned_alloc(64, padded(bytes)));
+    if (!buffer.data) throw std::bad_alloc();
+    buffer.bytes = padded(bytes);
+  }
+  next_ = buffer.data;
+}
+
+ThreadScratch::~ThreadScratch() {
+  auto& buffer = thread_buffers[static_cast<int>(user_)];
+  if (buffer.bytes > kKeptBytes) buffer.release();
+}
+
+std::byte* ThreadScratch::take(std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+  std::byte* piece = next_;
+  next_ += padded(bytes);
+  return piece;
+}
+
+}  // namespace owl::cpu

@@ -1,0 +1,41 @@
+// Which of the kernels' copies this processor runs.
+#include "backend/cpu/isa/kernels.h"
+
+namespace owl::cpu {
+
+namespace {
+
+enum class Isa { kBaseline, kAvx2, kAvx512 };
+
+Isa detect() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    return Isa::kAvx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+    return Isa::kAvx2;
+#endif
+  return Isa::kBaseline;
+}
+
+#if defined(__x86_64__)
+#define OWL_SELECT(TABLE)                        \
+  static const auto& best = []() -> const auto& { \
+    switch (detect()) {                          \
+      case Isa::kAvx512: return avx512::TABLE(); \
+      case Isa::kAvx2: return avx2::TABLE();     \
+      default: return baseline::TABLE();         \
+    }                                            \
+  }();                                           \
+  return best
+#else
+#define OWL_SELECT(TABLE) return detect() == Isa::kBaseline ? baseline::TABLE() : baseline::TABLE()
+#endif
+
+}  // namespace
+
+const TileTable& best_tile_table() { OWL_SELECT(tile_table); }
+const ReduceTable& best_reduce_table() { OWL_SELECT(reduce_table); }
+const RandomTable& best_random_table() { OWL_SELECT(random_table); }
+
+}  // namespace owl::cpu

@@ -1,0 +1,90 @@
+// Softmax, its logarithm and its gradient: rows where the distributions are contiguous, blocks of columns elsewhere.
+#include <algorithm>
+
+#include "backend/cpu/nn.h"
+#include "backend/cpu/isa/nn_kernels.h"
+#include "ops/nn.h"
+
+namespace owl::cpu {
+
+namespace {
+
+constexpr std::int64_t kChunkElements = 1 << 15;  // some tens of microseconds
+
+// The array as [inner, length, outer]: `inner * outer` distributions of `length` elements, `inner` apart.
+struct Layout {
+  std::int64_t inner = 1, length = 1, outer = 1;
+};
+Layout layout(const Shape& x, const Params* params) {
+  const int last = x.ndim() - 1;
+  Layout l;
+  if (static_cast<const SoftmaxParams&>(*params).op == conv::SoftOp::kInstance) {
+    l.outer = last == 0 ? 1 : x[last];
+    l.length = x.size() / l.outer;
+  } else {
+    l.outer = x[last];
+    l.length = x[last - 1];
+    l.inner = x.size() / (l.outer * l.length);
+  }
+  return l;
+}
+
+// rows(first element, how many rows) or columns(first element, how many neighbours), in chunks.
+template <class Rows, class Columns> void launch_layout(const Layout& l, Launch& launch, Rows rows, Columns columns) {
+  if (l.inner == 1) {
+    const auto step = std::clamp<std::int64_t>(kChunkElements / l.length, 1, l.outer);
+    launch.stage((l.outer + step - 1) / step, [=](std::int64_t chunk) {
+      rows(chunk * step * l.length, std::min(step, l.outer - chunk * step));
+    });
+    return;
+  }
+  const auto blocks = (l.inner + kSoftmaxColumns - 1) / kSoftmaxColumns, all = blocks * l.outer;
+  const auto step = std::clamp<std::int64_t>(kChunkElements / (l.length * kSoftmaxColumns), 1, all);
+  launch.stage((all + step - 1) / step, [=](std::int64_t chunk) {
+    for (auto i = chunk * step; i < std::min(all, (chunk + 1) * step); ++i) {
+      const auto begin = i % blocks * kSoftmaxColumns;
+      columns(i / blocks * l.inner * l.length + begin, std::min(kSoftmaxColumns, l.inner - begin));
+    }
+  });
+}
+
+template <class T> void launch_softmax(const KernelArgs& args, bool logarithm, Launch& launch) {
+  const auto l = layout(args.out.shape, args.params);
+  const auto& k = nn_table().kernels<T>();
+  const T* const x = args.in[0].as<const T>();
+  T* const y = args.out.as<T>();
+  launch_layout(
+      l, launch, [=, kernel = k.softmax](auto at, auto n) { kernel(y + at, x + at, n, l.length, logarithm); },
+      [=, kernel = k.softmax_columns](auto at, auto n) { kernel(y + at, x + at, n, l.length, l.inner, logarithm); });
+}
+
+template <class T> void launch_softmax_back(const KernelArgs& args, Launch& launch) {
+  const auto l = layout(args.out.shape, args.params);
+  const auto& k = nn_table().kernels<T>();
+  const T *const err = args.in[0].as<const T>(), *const y = args.in[1].as<const T>();
+  T* const dx = args.out.as<T>();
+  launch_layout(
+      l, launch, [=, kernel = k.softmax_back](auto at, auto n) { kernel(dx + at, err + at, y + at, n, l.length); },
+      [=, kernel = k.softmax_back_columns](auto at, auto n) {
+        kernel(dx + at, err + at, y + at, n, l.length, l.inner);
+      });
+}
+
+void softmax_of(const KernelArgs& args, bool logarithm, Launch& launch) {
+  if (args.out.shape.size() == 0) return;
+  if (args.out.dtype == DType::kFloat32) launch_softmax<float>(args, logarithm, launch);
+  else launch_softmax<double>(args, logarithm, launch);
+}
+
+}  // namespace
+
+void softmax(const KernelArgs& args, Launch& launch) { softmax_of(args, false, launch); }
+void log_softmax(const KernelArgs& args, Launch& launch) { softmax_of(args, true, launch); }
+
+void softmax_back(const KernelArgs& args, Launch& launch) {
+  if (args.out.shape.size() == 0) return;
+  if (args.out.dtype == DType::kFloat32) launch_softmax_back<float>(args, launch);
+  else launch_softmax_back<double>(args, launch);
+}
+
+}  // namespace owl::cpu

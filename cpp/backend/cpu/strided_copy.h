@@ -1,0 +1,41 @@
+// Copying a strided window into dense memory: transposes, slices, broadcasts.
+#pragma once
+
+#include "graph/op.h"
+
+namespace owl::cpu {
+
+// The axes of an iteration space, adjacent ones merged where every operand steps through both evenly. Axes of length 1
+// are gone; there is always one axis at least.
+struct Axes {
+  int count = 0;
+  std::int64_t lengths[kMaxAxes];
+};
+
+// Merges `shape` for `operands` sets of strides, which are rewritten to the merged axes.
+Axes merge_axes(const Shape& shape, Strides* const* strides, int operands);
+
+// Copies elements [begin, begin + n), in dense order, of the window to dst. Works for any strides.
+void gather(void* dst, const void* src, const Axes& axes, const Strides& strides, std::size_t itemsize,
+            std::int64_t begin, std::int64_t n);
+
+class StridedCopy {
+ public:
+  StridedCopy(const Shape& shape, const Strides& strides, std::size_t itemsize);
+
+  std::int64_t chunks() const { return chunks_; }
+  bool transposes() const { return transpose_axis_ != 0; }
+  void run(std::int64_t chunk, void* dst, const void* src) const;
+
+ private:
+  void run_transpose(std::int64_t chunk, void* dst, const void* src) const;
+
+  Axes axes_;
+  Strides strides_{};
+  std::size_t itemsize_;
+  std::int64_t size_, chunks_;
+  int transpose_axis_ = 0;             // the axis that is contiguous in the source; 0: none, or the first
+  std::int64_t transpose_stride_ = 0;  // of that axis in the destination
+};
+
+}  // namespace owl::cpu

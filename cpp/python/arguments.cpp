@@ -1,0 +1,114 @@
+#include "python/arguments.h"
+
+#include "python/narray_type.h"
+#include "python/numpy_types.h"
+
+namespace owl::python {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& message) { throw py::type_error(message); }
+
+std::string list_of(std::span<const char* const> names) {
+  std::string s;
+  for (auto* n : names) s += (s.empty() ? "" : ", ") + std::string(n);
+  return s;
+}
+
+}  // namespace
+
+std::string type_name(PyObject* o) { return Py_TYPE(o)->tp_name; }
+
+void Call::parse(const char* function, std::span<const char* const> names, int required, PyObject** slots) const {
+  const auto count = static_cast<Py_ssize_t>(names.size());
+  if (positional > count)
+    refuse(std::string(function) + "() takes at most " + std::to_string(count) + " argument" + (count == 1 ? "" : "s") +
+           " (" + list_of(names) + "), got " + std::to_string(positional));
+  for (Py_ssize_t i = 0; i < positional; ++i) slots[i] = values[i];
+  const Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0;
+  for (Py_ssize_t k = 0; k < named; ++k) {
+    PyObject* key = PyTuple_GET_ITEM(keywords, k);
+    Py_ssize_t i = 0;
+    while (i < count && PyUnicode_CompareWithASCIIString(key, names[static_cast<std::size_t>(i)]) != 0) ++i;
+    if (i == count)
+      refuse(std::string(function) + "() has no argument '" + py::str(key).cast<std::string>() + "'; it takes " +
+             list_of(names));
+    if (slots[i])
+      refuse(std::string(function) + "() got '" + names[static_cast<std::size_t>(i)] + "' twice");
+    slots[i] = values[positional + k];
+  }
+  for (int i = 0; i < required; ++i)
+    if (!slots[i])
+      refuse(std::string(function) + "() needs the argument '" + names[static_cast<std::size_t>(i)] + "'; it takes " +
+             list_of(names));
+}
+
+void Call::expect_none(const char* function) const {
+  if (positional || (keywords && PyTuple_GET_SIZE(keywords))) refuse(std::string(function) + "() takes no arguments");
+}
+
+void add_functions(py::module_& m, PyMethodDef* table) {
+  auto name = py::reinterpret_steal<py::object>(PyUnicode_FromString("owl"));
+  for (; table->ml_name; ++table) {
+    PyObject* f = PyCFunction_NewEx(table, nullptr, name.ptr());
+    if (!f) throw py::error_already_set();
+    m.attr(table->ml_name) = py::reinterpret_steal<py::object>(f);
+  }
+}
+
+std::int64_t to_int(PyObject* o, const char* what) {
+  if (!PyLong_Check(o) && (!PyIndex_Check(o) || is_narray(o)))
+    refuse(std::string(what) + " must be an integer, not " + type_name(o));
+  auto index = py::reinterpret_steal<py::object>(PyNumber_Index(o));
+  if (!index) throw py::error_already_set();
+  const long long v = PyLong_AsLongLong(index.ptr());
+  if (v == -1 && PyErr_Occurred()) throw py::error_already_set();
+  return v;
+}
+
+double to_double(PyObject* o, const char* what) {
+  if (PyFloat_CheckExact(o)) return PyFloat_AS_DOUBLE(o);
+  if (PyFloat_Check(o) || PyLong_Check(o) || numpy_number(o) != NumberKind::kNone) {
+    const double v = PyFloat_AsDouble(o);
+    if (v == -1 && PyErr_Occurred()) throw py::error_already_set();
+    return v;
+  }
+  refuse(std::string(what) + " must be a number, not " + type_name(o));
+}
+
+const NArray& to_narray(PyObject* o, const char* what) {
+  if (!is_narray(o)) {
+    std::string message = std::string(what) + " must be an owl.NArray, not " + type_name(o);
+    if (is_array_like(o)) message += "; convert it with owl.from_numpy, which reverses the axes";
+    refuse(message);
+  }
+  return narray(o);
+}
+
+std::vector<std::int64_t> to_ints(PyObject* o, const char* what) {
+  if (PyLong_Check(o) || (PyIndex_Check(o) && !PySequence_Check(o))) return {to_int(o, what)};
+  const bool text = PyUnicode_Check(o) || PyBytes_Check(o);
+  if (text || is_narray(o) || !PySequence_Check(o))
+    refuse(std::string(what) + " must be a list or tuple of integers, or one integer, not " + type_name(o));
+  auto items = py::reinterpret_steal<py::object>(PySequence_Fast(o, what));
+  if (!items) throw py::error_already_set();
+  const Py_ssize_t n = PySequence_Fast_GET_SIZE(items.ptr());
+  std::vector<std::int64_t> result;
+  result.reserve(static_cast<std::size_t>(n));
+  for (Py_ssize_t i = 0; i < n; ++i) result.push_back(to_int(PySequence_Fast_GET_ITEM(items.ptr(), i), what));
+  return result;
+}
+
+std::vector<std::int64_t> to_axes(PyObject* o, const char* what) {
+  if (!given(o)) return {};
+  auto axes = to_ints(o, what);
+  if (axes.empty()) throw ShapeError(std::string(what) + " is empty; leave it out to take all axes");
+  return axes;
+}
+
+Shape to_shape(PyObject* o, const char* what) {
+  const auto lengths = to_ints(o, what);
+  return Shape(std::span<const std::int64_t>(lengths));
+}
+
+}  // namespace owl::python

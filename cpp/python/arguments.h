@@ -1,0 +1,61 @@
+// Arguments of functions that don't go through pybind11's dispatcher. Everything here throws what becomes the Python
+// error.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "owl/narray.h"
+#include "python/errors.h"
+
+namespace owl::python {
+
+namespace py = pybind11;
+
+// The arguments of one vectorcall.
+struct Call {
+  PyObject* const* values;
+  Py_ssize_t positional;
+  PyObject* keywords;  // a tuple of names, or null
+
+  // Sorts the arguments by name into `slots` (borrowed; null where one is not given).
+  void parse(const char* function, std::span<const char* const> names, int required, PyObject** slots) const;
+
+  template <std::size_t N>
+  std::array<PyObject*, N> get(const char* function, const char* const (&names)[N], int required = N) const {
+    std::array<PyObject*, N> slots{};
+    parse(function, std::span<const char* const>(names, N), required, slots.data());
+    return slots;
+  }
+  void expect_none(const char* function) const;
+};
+
+// The entry of a method table for a function that may throw.
+template <PyObject* (*Function)(PyObject* self, const Call& call)>
+PyObject* fast(PyObject* self, PyObject* const* values, Py_ssize_t positional, PyObject* keywords) noexcept {
+  return guarded([&] { return Function(self, Call{values, positional, keywords}); });
+}
+template <PyObject* (*Function)(PyObject* self, const Call& call)>
+PyMethodDef method(const char* name, const char* doc) {
+  auto* entry = reinterpret_cast<void (*)()>(&fast<Function>);  // the step that CPython's own tables take
+  return {name, reinterpret_cast<PyCFunction>(entry), METH_FASTCALL | METH_KEYWORDS, doc};
+}
+// Adds the functions of a table (which ends with a null name, and lives for ever) to the module.
+void add_functions(py::module_& m, PyMethodDef* table);
+
+inline bool given(PyObject* o) { return o && o != Py_None; }
+
+// `what` names the argument in messages, e.g. "zeros: shape".
+std::int64_t to_int(PyObject* o, const char* what);
+double to_double(PyObject* o, const char* what);
+const NArray& to_narray(PyObject* o, const char* what);
+std::vector<std::int64_t> to_ints(PyObject* o, const char* what);  // a list, a tuple or one integer
+std::vector<std::int64_t> to_axes(PyObject* o, const char* what);  // the same; None is "all", as an empty vector
+Shape to_shape(PyObject* o, const char* what);
+DType to_dtype(PyObject* o, DType fallback = DType::kFloat32);      // whatever numpy.dtype() takes
+std::string type_name(PyObject* o);
+
+}  // namespace owl::python

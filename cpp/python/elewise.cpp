@@ -1,0 +1,114 @@
+// owl.elewise: one function for each elementwise operation that the registry offers.
+#include <deque>
+#include <string>
+
+#include "graph/record.h"
+#include "python/arguments.h"
+#include "python/bind.h"
+#include "python/operand.h"
+#include "python/source.h"
+
+namespace owl::python {
+
+namespace {
+
+struct Function {
+  const OpRecord* op;
+  const OpRecord* factor;  // the form with one argument (sigm_back(y)), or null
+  std::string place;       // for messages: "argument of relu"
+  std::string doc;
+  const char* const* names;
+  PyMethodDef entry;
+};
+
+const Function& function_of(PyObject* self) {
+  return *static_cast<const Function*>(PyCapsule_GetPointer(self, nullptr));
+}
+
+PyObject* apply(PyObject* self, PyObject* const* values, Py_ssize_t positional, PyObject* keywords) noexcept {
+  return guarded([&] {
+    const Function& f = function_of(self);
+    const OpRecord* op = f.op;
+    const char* const* names = f.names;
+    if (f.factor && positional + (keywords ? PyTuple_GET_SIZE(keywords) : 0) == 1) {
+      op = f.factor;
+      ++names;  // (err, y) without err
+    }
+    const auto count = static_cast<std::size_t>(op->arity);
+    PyObject* sorted[3] = {};
+    if (keywords || static_cast<std::size_t>(positional) != count) {
+      Call{values, positional, keywords}.parse(f.op->name, std::span(names, count), op->arity, sorted);
+      values = sorted;
+    }
+    Operand operands[3] = {0.0, 0.0, 0.0};
+    bool any_array = false;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (!to_operand(values[i], f.place.c_str(), operands[i])) refuse_operand(values[i], f.place.c_str());
+      any_array |= operands[i].node != nullptr;
+    }
+    if (!any_array) throw py::type_error(std::string("owl: ") + f.op->name + " needs an NArray, not only numbers");
+    note_source();
+    return wrap(record_elementwise(*op, std::span<const Operand>(operands, count)));
+  });
+}
+
+// What the arguments are called; the operands of most operations are x and y.
+const char* const* argument_names(std::string_view op) {
+  static const char* const plain[] = {"x", "y", "z"};
+  static const char* const backward[] = {"err", "y", nullptr};
+  static const char* const clip[] = {"x", "low", "high"};
+  static const char* const where[] = {"condition", "x", "y"};
+  if (op.ends_with("_back")) return backward;
+  if (op == "clip") return clip;
+  if (op == "where") return where;
+  return plain;
+}
+
+std::string doc_of(const OpRecord& op, const char* const* names, bool has_factor) {
+  std::string text = std::string(op.name) + "(";
+  for (int i = 0; i < op.arity; ++i) text += std::string(i ? ", " : "") + names[i];
+  text += ")\n--\n\n" + std::string(op.doc);
+  if (has_factor) text += "\n\nWith one argument, " + std::string(op.name) + "(y): the factor that multiplies err.";
+  if (op.arity > 1) text += "\n\nArrays or numbers, at least one array; axes of length 1 broadcast.";
+  return text;
+}
+
+}  // namespace
+
+void bind_elewise(py::module_& m) {
+  m.def(
+      "ops",
+      [] {
+        py::list all;
+        for (const OpRecord* op : all_ops()) {
+          py::dict entry;
+          entry["name"] = op->name;
+          entry["doc"] = op->doc;
+          entry["arity"] = op->arity;
+          entry["elementwise"] = op->cls == OpRecord::Class::kElementwise;
+          entry["function"] = op->in_elewise;
+          all.append(entry);
+        }
+        return all;
+      },
+      "Every operation in the registry, as dicts: name, doc, arity, elementwise, function (offered by owl.elewise).");
+  auto module = m.def_submodule("elewise", "Elementwise functions, made from the engine's registry of operations.");
+  auto& functions = *new std::deque<Function>;  // method tables live as long as the process
+  auto module_name = py::str("owl.elewise");
+  for (const OpRecord* op : all_ops()) {
+    if (!op->in_elewise) continue;
+    const OpRecord* factor = find_op(std::string(op->name) + "1");
+    const auto* names = argument_names(op->name);
+    Function& f = functions.emplace_back(
+        Function{op, factor, std::string("argument of ") + op->name, doc_of(*op, names, factor), names, {}});
+    auto* entry = reinterpret_cast<void (*)()>(&apply);
+    f.entry = {op->name, reinterpret_cast<PyCFunction>(entry), METH_FASTCALL | METH_KEYWORDS, f.doc.c_str()};
+    auto self = py::reinterpret_steal<py::object>(PyCapsule_New(&f, nullptr, nullptr));
+    if (!self) throw py::error_already_set();
+    auto made = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&f.entry, self.ptr(), module_name.ptr()));
+    if (!made) throw py::error_already_set();
+    module.attr(op->name) = made;
+  }
+}
+
+}  // namespace owl::python

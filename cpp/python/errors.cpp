@@ -1,0 +1,114 @@
+#include "python/errors.h"
+
+#include "owl/error.h"
+#include "python/bind.h"
+#include "python/gil.h"
+#include "python/source.h"
+#include "runtime/engine.h"
+
+namespace owl::python {
+
+namespace {
+
+// The Python classes; made once, never freed.
+struct ErrorClasses {
+  PyObject *error, *shape, *dtype, *device, *index, *data, *memory, *nan;
+} classes;
+
+PyObject* class_of(const Error& e) {
+  if (dynamic_cast<const ShapeError*>(&e)) return classes.shape;
+  if (dynamic_cast<const DTypeError*>(&e)) return classes.dtype;
+  if (dynamic_cast<const DeviceError*>(&e)) return classes.device;
+  if (dynamic_cast<const IndexError*>(&e)) return classes.index;
+  if (dynamic_cast<const DataError*>(&e)) return classes.data;
+  if (dynamic_cast<const OutOfMemoryError*>(&e)) return classes.memory;
+  if (dynamic_cast<const NaNError*>(&e)) return classes.nan;
+  return classes.error;
+}
+
+// A failure of running work is raised far from the line that caused it, so it says which line that was.
+std::string place_of(const Error& e) {
+  const auto* carrier = dynamic_cast<const FailureCarrier*>(&e);
+  if (!carrier || !carrier->failure) return "";
+  const Failure& failure = *carrier->failure;
+  const std::string place = describe(failure.source);
+  if (!*failure.op && place.empty()) return "";
+  std::string text = " (in operation";
+  if (*failure.op) text += std::string(" '") + failure.op + "'";
+  if (!place.empty()) text += " recorded at " + place;
+  return text + ")";
+}
+
+void set_owl_error(const Error& e) noexcept {
+  stand_still_if_leaving();
+  try {
+    PyErr_SetString(class_of(e), (e.what() + place_of(e)).c_str());
+  } catch (...) {
+    PyErr_SetString(class_of(e), e.what());
+  }
+}
+
+void set_interrupted() noexcept {
+  // The signal's handler has raised its own exception already, KeyboardInterrupt unless the script replaced it.
+  if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
+}
+
+PyObject* make_class(py::module_& m, const char* name, const char* doc, PyObject* builtin) {
+  py::tuple bases = py::make_tuple(py::handle(builtin));
+  if (classes.error) bases = py::make_tuple(py::handle(classes.error), py::handle(builtin));
+  PyObject* made = PyErr_NewExceptionWithDoc((std::string("owl.") + name).c_str(), doc, bases.ptr(), nullptr);
+  if (!made) throw py::error_already_set();
+  m.attr(name) = py::handle(made);
+  return made;
+}
+
+}  // namespace
+
+void set_python_error() noexcept {
+  try {
+    throw;
+  } catch (py::error_already_set& e) {
+    e.restore();
+  } catch (const py::builtin_exception& e) {
+    e.set_error();
+  } catch (const Interrupted&) {
+    set_interrupted();
+  } catch (const Error& e) {
+    set_owl_error(e);
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::overflow_error& e) {
+    PyErr_SetString(PyExc_OverflowError, e.what());
+  } catch (const std::exception& e) {
+    PyErr_Format(PyExc_RuntimeError, "owl: internal error: %s", e.what());
+  } catch (...) {
+    PyErr_SetString(PyExc_RuntimeError, "owl: internal error");
+  }
+}
+
+void bind_errors(py::module_& m) {
+  classes.error = make_class(m, "Error", "The base of owl's errors.", PyExc_Exception);
+  classes.shape = make_class(m, "ShapeError", "Shapes, axes or sizes that do not fit.", PyExc_ValueError);
+  classes.dtype = make_class(m, "DTypeError", "An element type that the operation does not take.", PyExc_TypeError);
+  classes.device = make_class(m, "DeviceError", "A device that is missing or failed.", PyExc_RuntimeError);
+  classes.index = make_class(m, "IndexError", "An index outside its axis.", PyExc_IndexError);
+  classes.data = make_class(m, "DataError", "A data file that is missing, truncated or not what it says.",
+                            PyExc_ValueError);
+  classes.memory = make_class(m, "OutOfMemoryError", "No room on the device, or its memory limit is reached.",
+                              PyExc_MemoryError);
+  classes.nan = make_class(m, "NaNError", "The first NaN or infinity made from finite values (owl.trace_nan).",
+                           PyExc_ArithmeticError);
+
+  py::register_exception_translator([](std::exception_ptr in_flight) {
+    try {
+      if (in_flight) std::rethrow_exception(in_flight);
+    } catch (const Interrupted&) {
+      set_interrupted();
+    } catch (const Error& e) {
+      set_owl_error(e);
+    }
+  });
+  install_runtime_hooks();
+}
+
+}  // namespace owl::python

@@ -1,0 +1,268 @@
+// The methods of NArray.
+#include <algorithm>
+#include <cmath>
+
+#include "python/arguments.h"
+#include "python/dlpack.h"
+#include "python/narray_type.h"
+#include "python/numpy_types.h"
+#include "python/source.h"
+
+namespace owl::python {
+
+PyObject* narray_item(const NArray& x) {
+  if (x.size() != 1)
+    throw ShapeError("only an array of one element is a number; this one has shape " + x.shape().str());
+  union {
+    bool b;
+    std::int32_t i;
+    float f;
+    double d;
+  } value;
+  x.copy_to_host(&value);
+  switch (x.dtype()) {
+    case DType::kBool: return PyBool_FromLong(value.b);
+    case DType::kInt32: return PyLong_FromLong(value.i);
+    case DType::kFloat32: return PyFloat_FromDouble(static_cast<double>(value.f));
+    default: return PyFloat_FromDouble(value.d);
+  }
+}
+
+namespace {
+
+// Axes or lengths given one by one or as one list.
+std::vector<std::int64_t> ints_of(const Call& call, const char* function, const char* argument, const char* what) {
+  if (!call.keywords && call.positional > 1) {
+    std::vector<std::int64_t> values;
+    for (Py_ssize_t i = 0; i < call.positional; ++i) values.push_back(to_int(call.values[i], what));
+    return values;
+  }
+  PyObject* slot = nullptr;
+  call.parse(function, std::span(&argument, 1), 1, &slot);
+  return to_ints(slot, what);
+}
+
+// --- shape
+
+PyObject* trans(PyObject* self, const Call& call) {
+  call.expect_none("trans");
+  note_source();
+  return wrap(narray(self).trans());
+}
+
+PyObject* reshape(PyObject* self, const Call& call) {
+  auto lengths = ints_of(call, "reshape", "shape", "reshape: shape");
+  note_source();
+  return wrap(narray(self).reshape(std::move(lengths)));
+}
+
+PyObject* transpose(PyObject* self, const Call& call) {
+  const NArray& x = narray(self);
+  std::vector<std::int64_t> axes;
+  if (call.positional || call.keywords) {
+    axes = ints_of(call, "transpose", "axes", "transpose: axes");
+  } else {
+    for (int i = x.ndim() - 1; i >= 0; --i) axes.push_back(i);
+  }
+  note_source();
+  return wrap(x.transpose(axes));
+}
+
+// --- reductions
+
+using Reduction = NArray (NArray::*)(const std::vector<std::int64_t>&) const;
+
+PyObject* reduce(PyObject* self, const Call& call, const char* name, Reduction reduction) {
+  const auto [axis] = call.get(name, {"axis"}, 0);
+  const auto axes = to_axes(axis, "axis");
+  note_source();
+  return wrap((narray(self).*reduction)(axes));
+}
+
+PyObject* sum(PyObject* self, const Call& call) { return reduce(self, call, "sum", &NArray::sum); }
+PyObject* max(PyObject* self, const Call& call) { return reduce(self, call, "max", &NArray::max); }
+PyObject* min(PyObject* self, const Call& call) { return reduce(self, call, "min", &NArray::min); }
+PyObject* mean(PyObject* self, const Call& call) { return reduce(self, call, "mean", &NArray::mean); }
+
+using Search = NArray (NArray::*)(std::optional<std::int64_t>) const;
+
+PyObject* search(PyObject* self, const Call& call, const char* name, Search search) {
+  const auto [axis] = call.get(name, {"axis"}, 0);
+  std::optional<std::int64_t> along;
+  if (given(axis)) along = to_int(axis, "axis");
+  note_source();
+  return wrap((narray(self).*search)(along));
+}
+
+PyObject* argmax(PyObject* self, const Call& call) { return search(self, call, "argmax", &NArray::argmax); }
+PyObject* argmin(PyObject* self, const Call& call) { return search(self, call, "argmin", &NArray::argmin); }
+
+PyObject* max_index(PyObject* self, const Call& call) {
+  const auto [axis] = call.get("max_index", {"axis"});
+  const auto along = to_int(axis, "max_index: axis");
+  note_source();
+  return wrap(narray(self).max_index(along));
+}
+
+PyObject* count_zero(PyObject* self, const Call& call) {
+  call.expect_none("count_zero");
+  note_source();
+  return PyLong_FromLongLong(narray(self).count_zero());
+}
+
+// --- waiting
+
+PyObject* start_eval(PyObject* self, const Call& call) {
+  call.expect_none("start_eval");
+  narray(self).start_eval();
+  Py_RETURN_NONE;
+}
+
+PyObject* wait_for_eval(PyObject* self, const Call& call) {
+  const auto [timeout] = call.get("wait_for_eval", {"timeout"}, 0);
+  std::optional<double> seconds;
+  if (given(timeout)) {
+    seconds = to_double(timeout, "wait_for_eval: timeout");
+    if (std::isnan(*seconds)) throw py::value_error("wait_for_eval: timeout must be a number of seconds, got nan");
+    if (*seconds < 0) seconds = 0;
+    if (*seconds > 1e9) seconds.reset();  // longer than any process: no limit
+  }
+  return PyBool_FromLong(narray(self).wait_for_eval(seconds));
+}
+
+PyObject* ready(PyObject* self, const Call& call) {
+  call.expect_none("ready");
+  return PyBool_FromLong(narray(self).ready());
+}
+
+// --- values
+
+PyObject* numpy_copy(PyObject* self, const Call& call) {
+  call.expect_none("to_numpy");
+  return to_numpy(narray(self)).release().ptr();
+}
+
+PyObject* array_protocol(PyObject* self, const Call& call) {
+  const auto [dtype, copy] = call.get("__array__", {"dtype", "copy"}, 0);
+  if (copy == Py_False)
+    throw py::value_error("owl: a NumPy array of an NArray is always a copy; numpy.from_dlpack(x) shares the memory");
+  py::object array = to_numpy(narray(self));
+  if (given(dtype)) array = array.attr("astype")(py::handle(dtype), py::arg("copy") = false);
+  return array.release().ptr();
+}
+
+PyObject* item(PyObject* self, const Call& call) {
+  call.expect_none("item");
+  return narray_item(narray(self));
+}
+
+PyObject* tolist(PyObject* self, const Call& call) {
+  call.expect_none("tolist");
+  return to_numpy(narray(self)).attr("T").attr("tolist")().release().ptr();
+}
+
+// f"{loss:.3f}" formats the one element; without a format it is the repr.
+PyObject* format(PyObject* self, const Call& call) {
+  const auto [spec] = call.get("__format__", {"spec"});
+  if (!PyUnicode_Check(spec) || PyUnicode_GetLength(spec) == 0) return PyObject_Str(self);
+  auto number = py::reinterpret_steal<py::object>(narray_item(narray(self)));
+  return PyObject_Format(number.ptr(), spec);
+}
+
+PyObject* astype(PyObject* self, const Call& call) {
+  const auto [dtype] = call.get("astype", {"dtype"});
+  if (!given(dtype)) throw py::type_error("astype: dtype must be one of bool, int32, float32 and float64, not None");
+  const DType target = to_dtype(dtype);
+  note_source();
+  return wrap(narray(self).astype(target));
+}
+
+PyObject* copy_to(PyObject* self, const Call& call) {
+  const auto [device] = call.get("copy_to", {"device"});
+  const auto id = to_int(device, "copy_to: device");
+  note_source();
+  return wrap(narray(self).copy_to(static_cast<int>(std::clamp<std::int64_t>(id, -1, INT32_MAX))));
+}
+
+// An array never changes, so every copy is the array itself.
+PyObject* copy(PyObject* self, const Call&) { return Py_NewRef(self); }
+
+}  // namespace
+
+PyMethodDef narray_methods[] = {
+    method<trans>("trans",
+        "trans($self)\n--\n\nThe transpose of a 2-d array: [m, n] gives [n, m]. Costs nothing when a matrix product\n"
+        "consumes it.\n\nShapeError: not 2-d."),
+    method<reshape>("reshape",
+        "reshape($self, shape)\n--\n\n"
+        "The same elements, in column-major order, under another shape. One length may be -1: it follows from the\n"
+        "others. The lengths may also be given one by one.\n\n"
+        "ShapeError: the sizes differ, or the shape is empty."),
+    method<transpose>("transpose",
+        "transpose($self, axes=None)\n--\n\n"
+        "The axes permuted: axis i of the result is axis axes[i] of x. Without axes, reversed.\n\n"
+        "ShapeError: not a permutation."),
+    method<sum>("sum",
+        "sum($self, axis=None)\n--\n\n"
+        "The sum over an axis (negative counts from the end) or a list of axes, which stay with length 1; without\n"
+        "axis over all, shape [1]. bool and int32 give int32."),
+    method<max>("max",
+        "max($self, axis=None)\n--\n\n"
+        "The largest element over an axis or a list of axes, which stay with length 1; without axis over all, shape\n"
+        "[1].\n\nShapeError: over an axis of length 0."),
+    method<min>("min",
+        "min($self, axis=None)\n--\n\n"
+        "The smallest element over an axis or a list of axes, which stay with length 1; without axis over all, shape\n"
+        "[1].\n\nShapeError: over an axis of length 0."),
+    method<mean>("mean",
+        "mean($self, axis=None)\n--\n\n"
+        "The mean over an axis or a list of axes, which stay with length 1; without axis over all, shape [1].\n"
+        "Integers give float32; over an axis of length 0 it is NaN."),
+    method<argmax>("argmax",
+        "argmax($self, axis=None)\n--\n\n"
+        "Where the largest element along an axis stands: int32, the axis stays with length 1; the first of equals.\n"
+        "Without axis over all elements in column-major order, shape [1]."),
+    method<argmin>("argmin",
+        "argmin($self, axis=None)\n--\n\n"
+        "Where the smallest element along an axis stands: int32, the axis stays with length 1; the first of equals.\n"
+        "Without axis over all elements in column-major order, shape [1]."),
+    method<max_index>("max_index", "max_index($self, axis)\n--\n\nThe same as argmax(axis)."),
+    method<count_zero>("count_zero",
+        "count_zero($self)\n--\n\nWaits for x: how many elements are zero, a Python int."),
+    method<start_eval>("start_eval", "start_eval($self)\n--\n\nAsks for the value without waiting for it."),
+    method<wait_for_eval>("wait_for_eval",
+        "wait_for_eval($self, timeout=None)\n--\n\n"
+        "Waits until the value is there; False where `timeout` seconds were not enough, else True. Raises the error\n"
+        "of the operation where computing it failed."),
+    method<ready>("ready", "ready($self)\n--\n\nWhether the value is there. Never waits."),
+    method<numpy_copy>("to_numpy",
+        "to_numpy($self)\n--\n\n"
+        "Waits for x: a new NumPy array, C-order, with the axes reversed ([w, h, n] gives (n, h, w)).\n"
+        "numpy.asarray(x) is the same."),
+    method<array_protocol>("__array__", "__array__($self, dtype=None, copy=None)\n--\n\nWhat numpy.asarray(x) calls."),
+    method<item>("item",
+        "item($self)\n--\n\n"
+        "Waits for x: its one element as a Python bool, int or float. float(x), int(x) and bool(x) do the same.\n\n"
+        "ShapeError: not exactly one element."),
+    method<tolist>("tolist",
+        "tolist($self)\n--\n\n"
+        "Waits for x: nested lists in owl's order of axes, so that x.tolist()[i][j] is x[i, j]."),
+    method<format>("__format__",
+        "__format__($self, spec)\n--\n\nThe format of an array of one element is its number's."),
+    method<astype>("astype",
+        "astype($self, dtype)\n--\n\n"
+        "The elements as another type. Floats become integers by truncation, anything becomes bool by `!= 0`.\n\n"
+        "DTypeError: not bool, int32, float32 or float64."),
+    method<copy_to>("copy_to",
+        "copy_to($self, device)\n--\n\nThe value on the device with this id.\n\nDeviceError: there is no such device."),
+    method<dlpack>("__dlpack__",
+        "__dlpack__($self, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
+        "Waits for x: its memory, axes reversed, for the from_dlpack of another library, which must not write to it."),
+    method<dlpack_device>("__dlpack_device__",
+        "__dlpack_device__($self)\n--\n\nThe DLPack pair (device type, device id) of the memory of x."),
+    method<copy>("__copy__", "__copy__($self)\n--\n\nx itself: arrays never change."),
+    method<copy>("__deepcopy__", "__deepcopy__($self, memo)\n--\n\nx itself: arrays never change."),
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace owl::python

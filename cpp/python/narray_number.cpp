@@ -1,0 +1,184 @@
+// Operators, comparisons and conversions to Python numbers.
+#include "graph/op.h"
+#include "graph/record.h"
+#include "python/arguments.h"
+#include "python/narray_type.h"
+#include "python/operand.h"
+#include "python/source.h"
+
+namespace owl::python {
+
+namespace {
+
+[[gnu::cold]] PyObject* not_implemented() { return Py_NewRef(Py_NotImplemented); }
+
+// The two operands of an operator; false where one is of a type that may know better.
+bool operands(PyObject* a, PyObject* b, const char* place, Operand (&o)[2]) {
+  return to_operand(a, place, o[0]) && to_operand(b, place, o[1]);
+}
+
+using Binary = NArray (*)(const Operand&, const Operand&);
+
+PyObject* binary(PyObject* a, PyObject* b, const char* place, Binary apply) noexcept {
+  return guarded([&] {
+    Operand o[2] = {0.0, 0.0};
+    if (!operands(a, b, place, o)) return not_implemented();
+    note_source();
+    return wrap(apply(o[0], o[1]));
+  });
+}
+
+PyObject* add(PyObject* a, PyObject* b) noexcept { return binary(a, b, "operand of +", &owl::operator+); }
+PyObject* subtract(PyObject* a, PyObject* b) noexcept {
+  return binary(a, b, "operand of -", static_cast<Binary>(&owl::operator-));
+}
+PyObject* divide(PyObject* a, PyObject* b) noexcept { return binary(a, b, "operand of /", &owl::operator/); }
+
+PyObject* power(PyObject* a, PyObject* b, PyObject* modulus) noexcept {
+  if (modulus != Py_None) {
+    PyErr_SetString(PyExc_TypeError, "owl: pow() of an NArray takes no modulus");
+    return nullptr;
+  }
+  return binary(a, b, "operand of **", &owl::pow);
+}
+
+// The matrix product of two arrays; with a number it scales.
+PyObject* multiply(PyObject* a, PyObject* b) noexcept {
+  return guarded([&] {
+    if (is_narray(a) && is_narray(b)) {
+      note_source();
+      return wrap(matmul(narray(a), narray(b)));
+    }
+    Operand o[2] = {0.0, 0.0};
+    if (!operands(a, b, "operand of *", o)) return not_implemented();
+    static const OpRecord& mult = *find_op("mult");
+    note_source();
+    return wrap(record_elementwise(mult, o));
+  });
+}
+
+PyObject* matrix_product(PyObject* a, PyObject* b) noexcept {
+  return guarded([&] {
+    if (!is_narray(a) || !is_narray(b)) {
+      PyObject* other = is_narray(a) ? b : a;
+      Operand ignored(0.0);
+      if (!to_operand(other, "operand of @", ignored)) return not_implemented();
+      throw py::type_error("owl: @ is the matrix product of two NArrays; use * to scale by a number");
+    }
+    note_source();
+    return wrap(matmul(narray(a), narray(b)));
+  });
+}
+
+// In-place forms make a new value for the name on the left; nobody else who holds the old one sees a change.
+using InPlace = NArray& (*)(NArray&, const Operand&);
+
+PyObject* in_place(PyObject* a, PyObject* b, const char* place, InPlace apply) noexcept {
+  return guarded([&] {
+    Operand o[2] = {0.0, 0.0};
+    if (!operands(a, b, place, o)) return not_implemented();
+    note_source();
+    NArray value = narray(a);
+    apply(value, o[1]);
+    return wrap(std::move(value));
+  });
+}
+
+PyObject* in_place_add(PyObject* a, PyObject* b) noexcept {
+  return in_place(a, b, "operand of +=", &owl::operator+=);
+}
+PyObject* in_place_subtract(PyObject* a, PyObject* b) noexcept {
+  return in_place(a, b, "operand of -=", &owl::operator-=);
+}
+PyObject* in_place_divide(PyObject* a, PyObject* b) noexcept {
+  return in_place(a, b, "operand of /=", &owl::operator/=);
+}
+
+PyObject* negative(PyObject* a) noexcept {
+  return guarded([&] {
+    note_source();
+    return wrap(-narray(a));
+  });
+}
+
+PyObject* positive(PyObject* a) noexcept { return Py_NewRef(a); }
+
+PyObject* absolute(PyObject* a) noexcept {
+  return guarded([&] {
+    static const OpRecord& abs = *find_op("abs");
+    const Operand o[] = {narray(a)};
+    note_source();
+    return wrap(record_elementwise(abs, o));
+  });
+}
+
+PyObject* compare(PyObject* a, PyObject* b, int operation) noexcept {
+  return guarded([&] {
+    const bool equality = operation == Py_EQ || operation == Py_NE;
+    // Like everywhere in Python, an array is not equal to None or to a string.
+    if (equality && (b == Py_None || PyUnicode_Check(b) || PyBytes_Check(b))) return not_implemented();
+    Operand o[2] = {0.0, 0.0};
+    if (!operands(a, b, "operand of a comparison", o)) return not_implemented();
+    note_source();
+    switch (operation) {
+      case Py_LT: return wrap(o[0] < o[1]);
+      case Py_LE: return wrap(o[0] <= o[1]);
+      case Py_GT: return wrap(o[0] > o[1]);
+      case Py_GE: return wrap(o[0] >= o[1]);
+      case Py_EQ: return wrap(narray(a) == o[1]);
+      default: return wrap(narray(a) != o[1]);
+    }
+  });
+}
+
+int truth(PyObject* a) noexcept {
+  PyObject* item = guarded([&] { return narray_item(narray(a)); });
+  if (!item) return -1;
+  const int result = PyObject_IsTrue(item);
+  Py_DECREF(item);
+  return result;
+}
+
+template <PyObject* (*Convert)(PyObject*)> PyObject* convert(PyObject* a) noexcept {
+  return guarded([&]() -> PyObject* {
+    auto item = py::reinterpret_steal<py::object>(narray_item(narray(a)));
+    return Convert(item.ptr());
+  });
+}
+
+PyObject* index(PyObject* a) noexcept {
+  return guarded([&] {
+    if (is_float(narray(a).dtype()))
+      throw py::type_error("owl: only an int32 or bool array of one element can be used as an index, not " +
+                           std::string(name(narray(a).dtype())));
+    auto item = py::reinterpret_steal<py::object>(narray_item(narray(a)));
+    return PyNumber_Long(item.ptr());
+  });
+}
+
+template <class T> constexpr PyType_Slot slot(int id, T* function) { return {id, reinterpret_cast<void*>(function)}; }
+
+}  // namespace
+
+const PyType_Slot number_slots[] = {
+    slot(Py_nb_add, &add),
+    slot(Py_nb_subtract, &subtract),
+    slot(Py_nb_multiply, &multiply),
+    slot(Py_nb_true_divide, &divide),
+    slot(Py_nb_power, &power),
+    slot(Py_nb_matrix_multiply, &matrix_product),
+    slot(Py_nb_inplace_add, &in_place_add),
+    slot(Py_nb_inplace_subtract, &in_place_subtract),
+    slot(Py_nb_inplace_true_divide, &in_place_divide),
+    slot(Py_nb_negative, &negative),
+    slot(Py_nb_positive, &positive),
+    slot(Py_nb_absolute, &absolute),
+    slot(Py_nb_bool, &truth),
+    slot(Py_nb_int, &convert<PyNumber_Long>),
+    slot(Py_nb_float, &convert<PyNumber_Float>),
+    slot(Py_nb_index, &index),
+    slot(Py_tp_richcompare, &compare),
+    {0, nullptr},
+};
+
+}  // namespace owl::python

@@ -1,0 +1,76 @@
+#include "python/source.h"
+
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "python/bind.h"
+
+namespace owl::python {
+
+PyCodeObject* last_code = nullptr;
+
+namespace {
+
+// The folder of the package: its own frames are not what a user calls "the line that recorded".
+std::string& package_folder() {
+  static std::string folder;
+  return folder;
+}
+
+// What is known of a code object that has recorded something. Such an object is kept alive for ever: nodes point to it.
+struct Known {
+  bool own;  // belongs to the package
+  std::string file;
+};
+std::mutex known_mutex;  // places are also asked for by threads that don't hold the GIL
+auto& known = *new std::unordered_map<const void*, Known>;
+
+bool is_own_code(PyCodeObject* code) {
+  {
+    std::lock_guard lock(known_mutex);
+    if (auto found = known.find(code); found != known.end()) return found->second.own;
+  }
+  auto name = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(code)).attr("co_filename");
+  auto file = py::str(name).cast<std::string>();
+  const bool own = !package_folder().empty() && file.starts_with(package_folder());
+  std::lock_guard lock(known_mutex);
+  if (known.emplace(code, Known{own, std::move(file)}).second) Py_INCREF(code);
+  return own;
+}
+
+}  // namespace
+
+void note_unseen_source(PyFrameObject* frame, PyCodeObject* code) {
+  Py_INCREF(frame);
+  while (is_own_code(code)) {
+    PyFrameObject* caller = PyFrame_GetBack(frame);
+    if (!caller) break;
+    Py_DECREF(frame);
+    frame = caller;
+    code = PyFrame_GetCode(frame);
+    Py_DECREF(code);
+  }
+  current_source = {code, last_instruction(frame)};
+  // Only a frame that was found without walking may be taken by the short cut.
+  if (frame == PyEval_GetFrame()) last_code = code;
+  Py_DECREF(frame);
+}
+
+std::string describe(const Source& source) {
+  if (!source.code) return "";
+  std::lock_guard lock(known_mutex);
+  const auto found = known.find(source.code);
+  if (found == known.end()) return "";
+  // Only reads the code object's line table, which never changes: no GIL needed.
+  const int line = PyCode_Addr2Line(static_cast<PyCodeObject*>(const_cast<void*>(source.code)), source.offset);
+  return found->second.file + ":" + std::to_string(line);
+}
+
+void bind_source(py::module_& m) {
+  m.def(
+      "set_package_folder", [](const std::string& folder) { package_folder() = folder; }, py::arg("folder"),
+      "Frames of files in this folder are skipped when owl looks for the line that recorded an operation.");
+}
+
+}  // namespace owl::python

@@ -1,0 +1,14 @@
+"""Elementwise functions.
+
+Operands are arrays or numbers, at least one array. Axes of length 1 broadcast, aligned at the first axis. int32 gives
+float32, except where a function's text says otherwise. The backward forms take the error at the result and the
+result: ``relu_back(err, y)``, ``sigm_back(err, y)``, ``tanh_back(err, y)``.
+
+The functions come from the engine's registry of operations, so an operation that is added there appears here by itself.
+"""
+
+from owl import _owl
+
+__all__ = [name for name in vars(_owl.elewise) if not name.startswith("_")]
+
+globals().update({name: getattr(_owl.elewise, name) for name in __all__})

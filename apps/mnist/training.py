@@ -1,0 +1,369 @@
+"""What the MNIST programs share: options, devices, the training loop, its progress and its closing table."""
+
+import argparse
+import contextlib
+import math
+import re
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mnist_io
+import numpy as np
+
+import owl
+import owl.conv as conv
+import owl.elewise as ele
+
+try:
+    import tqdm
+except ImportError:  # Without it there is no bar; the line per epoch remains.
+    tqdm = None
+
+TEST_BATCH = 1000  # images; what the layers keep of them sets the memory that a test pass takes
+READ_LAG = 8  # steps between recording a loss and reading it, so that reading never waits for the newest step
+WARM_UP = 0.4  # of the run, while the learning rate rises
+UPDATES_PER_SECOND = 4  # of the progress bar, at most
+
+EXIT_FAILED = 1  # argparse's own 2 is for wrong options
+EXIT_INTERRUPTED = 130  # what shells report for SIGINT
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network over a list of parameters that alternates weights and biases."""
+
+    initial_parameters: Callable  # () -> params
+    loss_and_gradients: Callable  # (params, images, targets) -> [loss, gradient, ...], summed over the minibatch
+    predict: Callable  # (params, images) -> logits, [10, n]
+    image_shape: tuple  # of one image as the network takes it: (784,) or (28, 28, 1)
+
+
+# ---- One step -------------------------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits, target):
+    """The cross entropy of `logits` `[10, n]` against one-hot `target` `[10, n]`, summed over the minibatch: `[1]`."""
+    return -ele.mult(target, conv.log_softmax(logits)).sum()
+
+
+def loss_and_gradients_over(shares, network, params):
+    """The loss and gradients of a minibatch in `shares`, a list of `(device, images, targets)`.
+
+    Every device works on its share. Then the sums are added in a tree, the second half of the devices to the first,
+    until the first device has them all.
+    """
+    devices = [device for device, _, _ in shares]
+    sums = []
+    for device, images, targets in shares:
+        with owl.device(device):
+            sums.append(network.loss_and_gradients(params, images, targets))
+    while len(sums) > 1:
+        half = (len(sums) + 1) // 2
+        for i in range(half, len(sums)):
+            with owl.device(devices[i - half]):
+                sums[i - half] = [a + b for a, b in zip(sums[i - half], sums[i])]
+        del sums[half:]
+    return sums[0]
+
+
+def update(params, velocity, gradients, lr, momentum, weight_decay):
+    """One step of gradient descent with momentum; replaces the entries of `params` and `velocity`.
+
+    Biases, the odd entries, do not decay.
+    """
+    for k, gradient in enumerate(gradients):
+        if k % 2 == 0 and weight_decay > 0:
+            gradient = gradient + weight_decay * params[k]
+        velocity[k] = momentum * velocity[k] - lr * gradient
+        params[k] += velocity[k]
+
+
+def one_cycle(progress):
+    """The learning rate, in units of its peak, at `progress` (0 to 1) of the run: two half cosines.
+
+    The slow start spares the fresh weights steps that are too large for them; the slow end settles what was found.
+    """
+    if progress < WARM_UP:
+        return (1 - math.cos(math.pi * progress / WARM_UP)) / 2
+    return (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
+
+
+# ---- Training and testing -------------------------------------------------------------------------------------------
+
+
+def run(parser, args, network):
+    """Trains and tests `network` as `args` say, and prints what was reached. Returns the program's exit code."""
+    report = Report(args)
+    with open_log(parser, args.log) as log:
+        try:
+            devices = pick_devices(parser, args)
+            train_set, test_set = mnist_io.load(args.data)
+            with owl.device(devices[0]):
+                train(args, network, devices, train_set, test_set, report, log)
+        except KeyboardInterrupt:
+            report.close("interrupted")
+            return EXIT_INTERRUPTED
+        except (owl.Error, FloatingPointError) as error:
+            if report.rows:
+                report.close("stopped by an error")
+            print(f"{parser.prog}: error: {error}", file=sys.stderr)
+            return EXIT_FAILED
+    report.close()
+    return 0
+
+
+def train(args, network, devices, train_set, test_set, report, log):
+    """The training loop. The first of `devices`, which is the current one, holds the parameters."""
+    owl.seed(args.seed)
+    rng = np.random.default_rng(args.seed)
+    params = network.initial_parameters()
+    velocity = [owl.zeros(p.shape) for p in params]
+    images, labels = train_set
+    total_steps = args.epochs * math.ceil(len(images) / args.batch_size)
+    losses = Losses(report, log)
+    step = 0
+
+    for epoch in range(1, args.epochs + 1):
+        report.begin_epoch(epoch, len(images))
+        order = rng.permutation(len(images))
+        for start in range(0, len(order), args.batch_size):
+            chosen = order[start : start + args.batch_size]
+            shares = share_out(images[chosen], labels[chosen], network.image_shape, devices)
+            loss, *gradients = loss_and_gradients_over(shares, network, params)
+            gradients = [g / len(chosen) for g in gradients]
+            lr = args.lr * one_cycle((step + 1) / (total_steps + 1))
+            update(params, velocity, gradients, lr, args.momentum, args.weight_decay)
+            losses.add(loss / len(chosen), len(chosen))
+            step += 1
+            if step == args.max_steps:
+                break
+        losses.read()
+        report.end_epoch(accuracy(network, params, *test_set))
+        if step == args.max_steps:
+            break
+
+
+def share_out(images, labels, image_shape, devices):
+    """The minibatch as `(device, images, targets)` for each device that gets any of it."""
+    shares = []
+    for device, part in zip(devices, np.array_split(np.arange(len(images)), len(devices))):
+        if len(part):
+            with owl.device(device):
+                targets = owl.from_numpy(mnist_io.one_hot(labels[part]))
+                shares.append((device, to_input(images[part], image_shape), targets))
+    return shares
+
+
+def to_input(images, image_shape):
+    """uint8 `[n, 28, 28]` to a float32 NArray `[*image_shape, n]` in 0..1 on the current device."""
+    return owl.from_numpy(mnist_io.as_samples(images)).reshape([*image_shape, len(images)])
+
+
+def accuracy(network, params, images, labels):
+    """The fraction of `images` for which the network's first choice is the label."""
+    hits = []
+    for start in range(0, len(images), TEST_BATCH):
+        part = slice(start, start + TEST_BATCH)
+        logits = network.predict(params, to_input(images[part], network.image_shape))
+        truth = owl.from_numpy(labels[part].astype(np.int32).reshape(-1, 1))  # [1, n]
+        hits.append((logits.argmax(0) == truth).sum())
+    return sum(int(h) for h in hits) / len(images)
+
+
+class Losses:
+    """Losses on their way from the devices to the report and the log, read some steps after they were recorded."""
+
+    def __init__(self, report, log):
+        self.report, self.log = report, log
+        self.pending = deque()
+        self.steps = 0  # that were read
+
+    def add(self, loss, images):
+        """Takes the mean loss, an NArray `[1]`, of a step over so many images."""
+        self.pending.append((loss, images))
+        self.read(leave=READ_LAG)
+
+    def read(self, leave=0):
+        """Reads the oldest losses until only `leave` are left."""
+        while len(self.pending) > leave:
+            loss, images = self.pending.popleft()
+            value = float(loss)
+            self.steps += 1
+            if self.log is not None:
+                self.log.write(f"{self.steps} {value:.9g}\n")
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the loss became {value} at step {self.steps}; a smaller --lr may help")
+            self.report.step(value, images)
+
+
+# ---- What the user sees ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Row:
+    """What an epoch reached, or has reached so far."""
+
+    epoch: int
+    images: int = 0
+    loss_sum: float = 0.0  # over the images
+    seconds: float = 0.0  # of training
+    test_accuracy: float | None = None  # not tested yet
+
+    @property
+    def cells(self):
+        """Mean loss, test accuracy, images per second and seconds, as they are printed."""
+        tested = "-" if self.test_accuracy is None else f"{100 * self.test_accuracy:.2f} %"
+        loss, rate = self.loss_sum / self.images, self.images / self.seconds
+        return f"{loss:.4f}", tested, f"{rate:,.0f}", f"{self.seconds:.1f}"
+
+
+class Report:
+    """A progress bar on a terminal, a line after each epoch, and a table at the end."""
+
+    def __init__(self, args):
+        self.epochs, self.quiet = args.epochs, args.quiet
+        self.rows = []
+        self.bar = None
+        self.started = time.perf_counter()
+
+    def begin_epoch(self, epoch, images):
+        self.rows.append(Row(epoch))
+        self.epoch_started = time.perf_counter()
+        if tqdm is not None and sys.stderr.isatty() and not self.quiet:
+            tqdm.tqdm.monitor_interval = 0  # no thread that redraws a bar which waits
+            # Asked for here because tqdm shows nothing on a terminal that does not know its size.
+            columns, lines = shutil.get_terminal_size()
+            self.bar = tqdm.tqdm(total=images, desc=f"epoch {epoch}/{self.epochs}", unit=" images", leave=False,
+                                 ncols=columns, nrows=lines, mininterval=1 / UPDATES_PER_SECOND)  # fmt: skip
+
+    def step(self, loss, images):
+        row = self.rows[-1]
+        row.images += images
+        row.loss_sum += loss * images
+        row.seconds = time.perf_counter() - self.epoch_started
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            self.bar.update(images)
+
+    def end_epoch(self, test_accuracy):
+        self.close_bar()
+        row = self.rows[-1]
+        row.test_accuracy = test_accuracy
+        if not self.quiet:
+            loss, tested, rate, seconds = row.cells
+            line = f"epoch {row.epoch}/{self.epochs}  loss {loss}  test {tested}  {rate} images/s  {seconds} s"
+            print(line, flush=True)
+
+    def close_bar(self):
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def close(self, ending=None):
+        """Prints the table; `ending` says why the run ended early."""
+        self.close_bar()
+        reached = [row for row in self.rows if row.images]
+        lines = [] if ending is None else ["", ending if reached else f"{ending} before the first step was done"]
+        if reached:
+            table = [("epoch", "loss", "test", "images/s", "seconds")]
+            table += [(str(row.epoch), *row.cells) for row in reached]
+            widths = [max(map(len, column)) for column in zip(*table)]
+            lines += ["", *("  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in table)]
+            tested = [row for row in reached if row.test_accuracy is not None]
+            if tested:
+                last = tested[-1]
+                lines.append(f"test accuracy {100 * last.test_accuracy:.2f} % after epoch {last.epoch}")
+            lines.append(f"{time.perf_counter() - self.started:.1f} s in all")
+        print("\n".join(lines), flush=True)
+
+
+# ---- Options --------------------------------------------------------------------------------------------------------
+
+
+def make_parser(description, epochs, batch_size, lr, momentum, weight_decay):
+    """The options that the programs share, with a program's own defaults."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="Without --data: the folder in OWL_DATA, the working folder, the user's cache; otherwise synthetic "
+        "digits are drawn. Ctrl-C ends the run with the table of what was reached (exit code 130).",
+    )
+    add = parser.add_argument
+    add("--data", metavar="PATH",
+        help="folder with MNIST (IDX files, mnist.npz or mnist_all.mat), or a .npz or .mat file")  # fmt: skip
+    add("--epochs", type=integer(1), default=epochs, metavar="N", help="(default: %(default)s)")
+    add("--batch-size", type=integer(1), default=batch_size, metavar="N", help="images per step (default: %(default)s)")
+    add("--lr", type=number(above=0), default=lr, metavar="X",
+        help="peak learning rate, reached after 40 %% of the run, 0 at its ends (default: %(default)s)")  # fmt: skip
+    add("--momentum", type=number(least=0, below=1), default=momentum, metavar="X", help="(default: %(default)s)")
+    add("--weight-decay", type=number(least=0), default=weight_decay, metavar="X",
+        help="L2 penalty on the weights, not the biases (default: %(default)s)")  # fmt: skip
+    add("--device", type=device_name, default="auto", metavar="D",
+        help="cpu, gpu, gpu:N or auto: the first GPU where there is one, else the CPU (default: auto)")  # fmt: skip
+    add("--num-gpus", type=integer(1), metavar="N", help="share every minibatch among the first N GPUs")
+    add("--seed", type=integer(0), default=1, metavar="N", help="of weights and shuffling (default: %(default)s)")
+    add("--max-steps", type=integer(1), metavar="N", help="stop after N steps in all")
+    add("--log", metavar="FILE", help="write a line for each step: its number, a space, its mean loss")
+    add("--quiet", action="store_true", help="print the closing table only")
+    return parser
+
+
+def integer(least):
+    """An argparse type: an integer of at least `least`."""
+
+    def parse(text):
+        with contextlib.suppress(ValueError):
+            if int(text) >= least:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, not {text!r}")
+
+    return parse
+
+
+def number(least=-math.inf, above=-math.inf, below=math.inf):
+    """An argparse type: a finite number, at least `least`, above `above` and below `below`."""
+    limits = [f"{name} {limit}" for name, limit in (("at least", least), ("above", above), ("below", below))
+              if math.isfinite(limit)]  # fmt: skip
+
+    def parse(text):
+        with contextlib.suppress(ValueError):
+            value = float(text)
+            if math.isfinite(value) and value >= least and above < value < below:
+                return value
+        raise argparse.ArgumentTypeError(f"expected a number {' and '.join(limits)}, not {text!r}")
+
+    return parse
+
+
+def device_name(text):
+    """An argparse type: the value of --device."""
+    if re.fullmatch(r"auto|cpu|gpu(:\d+)?", text, re.ASCII):
+        return text
+    raise argparse.ArgumentTypeError(f"expected cpu, gpu, gpu:N or auto, not {text!r}")
+
+
+def pick_devices(parser, args):
+    """The ids of the devices that `args` ask for, the parameters' device first."""
+    if args.num_gpus is not None:
+        if args.device not in ("auto", "gpu"):
+            parser.error(f"--num-gpus {args.num_gpus} takes the first GPUs; it does not go with --device {args.device}")
+        if args.num_gpus > args.batch_size:
+            parser.error(f"--num-gpus {args.num_gpus} leaves nothing to share in --batch-size {args.batch_size}")
+        return [owl.create_gpu_device(i) for i in range(args.num_gpus)]
+    if args.device == "cpu" or (args.device == "auto" and owl.get_gpu_device_count() == 0):
+        return [0]  # the CPU device that exists from the start
+    _, _, index = args.device.partition(":")
+    return [owl.create_gpu_device(int(index or 0))]
+
+
+def open_log(parser, path):
+    """The file for --log, or a stand-in that gives None where none is asked for."""
+    if path is None:
+        return contextlib.nullcontext()
+    try:
+        return open(path, "w", encoding="ascii")
+    except OSError as error:
+        parser.error(f"--log {path}: {error.strerror or error}")

@@ -1,0 +1,231 @@
+// The runtime: waiting, lifetimes, threads, errors, devices, fork. No Python.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <chrono>
+#include <thread>
+
+#include "graph/record.h"
+#include "support.h"
+
+namespace owl::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+#if defined(__SANITIZE_THREAD__)
+constexpr bool kThreadSanitizer = true;
+#else
+constexpr bool kThreadSanitizer = false;
+#endif
+
+TEST(Engine, WorkStartsByItself) {
+  const auto y = ramp({1000}) + 1.0;
+  const auto deadline = std::chrono::steady_clock::now() + 20s;
+  while (!y.ready() && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(1ms);
+  EXPECT_TRUE(y.ready());
+}
+
+// An operation that keeps a worker for as long as the test likes.
+std::atomic<bool> gate_open{true};
+
+OpRecord make_gate() {
+  OpRecord op;
+  op.name = "gate";
+  op.doc = "waits for gate_open";
+  op.infer = [](std::span<Node* const> in, const Params*) { return std::pair(in[0]->shape, in[0]->dtype); };
+  op.cpu = [](const KernelArgs& args, Launch& launch) {
+    launch.stage(64, [data = args.out.as<float>()](std::int64_t i) {
+      while (!gate_open) std::this_thread::sleep_for(100us);
+      if (i == 0) *data = 1;
+    });
+  };
+  op.cost = [](std::span<const Shape>, const Shape&, const Params*) { return 1e9; };
+  return op;
+}
+
+bool eventually(const NArray& x) {
+  const auto deadline = std::chrono::steady_clock::now() + 60s;
+  while (!x.ready() && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(100us);
+  return x.ready();
+}
+
+// A worker that watched the window and then found work must pass the watch on: nothing more may be recorded.
+TEST(Engine, AQuietScriptIsServedWhileAnotherDeviceIsBusy) {
+  static const OpRecord gate = make_gate();
+  struct OpenAtEnd {
+    ~OpenAtEnd() {
+      gate_open = true;
+      set_device(0);
+    }
+  } open_at_end;
+  const int busy = create_cpu_device();
+  const auto a = ones({1});
+  for (int i = 0; i < 300; ++i) {
+    set_device(busy);
+    const auto x = full({1}, i);
+    gate_open = false;
+    const auto y = record(gate, {x.node()});
+    if (i % 3) y.start_eval();
+    if (i % 5 == 0) std::this_thread::sleep_for(std::chrono::microseconds(i));
+    set_device(0);
+    const auto z = a + static_cast<double>(i);
+    ASSERT_TRUE(eventually(z)) << i;
+    ASSERT_FALSE(y.ready()) << i;
+    gate_open = true;
+    wait_for_all();
+  }
+}
+
+TEST(Engine, NodesAndStoragesEndWithTheirHandles) {
+  wait_for_all();
+  const auto before = stats();
+  {
+    auto x = ramp({100});
+    for (int i = 0; i < 300; ++i) {
+      x = elewise::tanh(x) + elewise::mult(x.sum(), x.reshape({10, 10}).trans().max({0, 1}));
+    }
+    x.wait_for_eval();
+  }
+  wait_for_all();
+  EXPECT_EQ(stats().live_nodes, before.live_nodes);
+  EXPECT_EQ(stats().live_storages, before.live_storages);
+}
+
+TEST(Engine, AMillionOperationsInAChain) {
+  const int n = kThreadSanitizer ? 100'000 : 1'000'000;
+  auto x = zeros({1});
+  for (int i = 0; i < n; ++i) x = x + 1.0;
+  EXPECT_EQ(x.item(), n);
+}
+
+// A chain that is recorded whole before any of it is planned is planned and released without recursion.
+TEST(Engine, AMillionOperationsInOneWindow) {
+  Window window(1 << 21, -1);
+  const int n = kThreadSanitizer ? 50'000 : 1'000'000;
+  auto x = zeros({1});
+  for (int i = 0; i < n; ++i) x = x + 1.0;
+  { const auto dropped = x * 2.0; }
+  EXPECT_EQ(x.item(), n);
+  x = zeros({1});
+  for (int i = 0; i < n; ++i) x = x + 1.0;
+  x = NArray();
+  EXPECT_EQ(stats().window_nodes, 0);
+}
+
+TEST(Engine, TimeoutsEndAWait) {
+  auto x = randn({1500, 1500});
+  for (int i = 0; i < 6; ++i) x = x * x;
+  EXPECT_FALSE(x.wait_for_eval(0.0));
+  EXPECT_TRUE(x.wait_for_eval());
+  EXPECT_TRUE(x.wait_for_eval(0.0));
+}
+
+TEST(Engine, ShapeErrorsAreRaisedAtTheLine) {
+  EXPECT_THROW(ramp({3, 4}) * ramp({3, 4}), ShapeError);
+  EXPECT_THROW(ramp({3, 4}) + ramp({3, 5}), ShapeError);
+  EXPECT_THROW(ramp({3}).reshape({2}), ShapeError);
+  EXPECT_THROW(Shape({-1}), ShapeError);
+  EXPECT_THROW(NArray().shape(), Error);
+  EXPECT_THROW(set_device(1000), DeviceError);
+}
+
+TEST(Engine, OutOfMemoryComesHomeAndOnlyThere) {
+  const auto good = ramp({1000});
+  good.wait_for_eval();
+  set_memory_limit(memory_stats().allocated + (8 << 20), 0);
+  const auto big = zeros({64 << 20});
+  const auto after = big + 1.0;
+  const auto fine = good + 1.0;
+  EXPECT_THROW(big.wait_for_eval(), OutOfMemoryError);
+  EXPECT_THROW(after.wait_for_eval(), OutOfMemoryError);
+  EXPECT_EQ(values(fine)[1], 2.0f);
+  EXPECT_THROW(wait_for_all(), OutOfMemoryError);
+  set_memory_limit(0);
+  EXPECT_EQ(zeros({64 << 20}).sum().item(), 0.0);
+}
+
+TEST(Engine, MemoryIsBoundedInALoopThatNeverWaits) {
+  const int device = create_cpu_device();  // with a peak of its own
+  set_device(device);
+  auto x = zeros({1 << 16});
+  for (int i = 0; i < 3000; ++i) x = elewise::tanh(x + 1.0) * 0.5;
+  x.wait_for_eval();
+  set_device(0);
+  EXPECT_LE(memory_stats(device).allocated, std::size_t{1} << 20);
+  EXPECT_LE(memory_stats(device).peak, std::size_t{4} << 20);
+}
+
+TEST(Engine, OperandsAreCopiedToTheDeviceThatComputesOnce) {
+  const auto x = ramp({10});
+  const int other = create_cpu_device();
+  const Since since;
+  std::thread([&] {
+    set_device(other);
+    const auto a = x + 1.0, b = x * 2.0;
+    EXPECT_EQ(a.device(), other);
+    EXPECT_EQ(values(a)[9], 10.0f);
+    EXPECT_EQ(values(b)[9], 18.0f);
+  }).join();
+  EXPECT_EQ(since.copies(), 1);
+  EXPECT_EQ(current_device(), 0);
+}
+
+TEST(Engine, SixteenThreadsShareArrays) {
+  auto shared = ramp({257});
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (int t = 0; t < 16; ++t) {
+    threads.emplace_back([&, t] {
+      for (int round = 0; round < 20; ++round) {
+        auto mine = shared;
+        for (int i = 0; i < 30; ++i) mine = mine + double(t);
+        const auto total = mine.sum();
+        if (values(mine)[1] != 1.0f + 30.0f * static_cast<float>(t)) ++wrong;
+        if (round % 3 == 0 && total.item() <= 0) ++wrong;
+      }
+    });
+  }
+  for (auto& t : threads) t.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(Engine, AForkedChildGoesOnWorking) {
+  if (kThreadSanitizer) GTEST_SKIP() << "ThreadSanitizer does not follow threads started after a fork";
+  for (int round = 0; round < 20; ++round) {
+    auto x = randn({300, 300});
+    for (int i = 0; i < round; ++i) x = x * x * 0.001;  // running, queued or only recorded when the fork comes
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(30);
+      const bool ok = std::isfinite(x.sum().item()) && (x + 1.0).wait_for_eval();
+      _exit(ok ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0) << "round " << round;
+    EXPECT_TRUE(std::isfinite(x.sum().item()));
+  }
+}
+
+// The same seed, the same program: the same bits, however the window cuts it.
+TEST(Engine, BitsDoNotDependOnTheWindow) {
+  std::vector<std::vector<float>> all;
+  for (std::size_t count : {1, 2, 7, 1 << 20}) {
+    Window window(count, count == 7 ? 0 : -1);
+    seed(7);
+    auto x = randn({37, 11}), w = randn({37, 37}, 0, 0.1);
+    for (int i = 0; i < 20; ++i) {
+      const auto h = elewise::tanh(w * x + x.mean({1}));
+      x = h - 0.1 * elewise::mult(h, x) / (elewise::exp(x.max({0})) + 1.0);
+      if (i % 5 == 0) x = x.trans().trans();
+    }
+    all.push_back(values(x));
+  }
+  for (auto& v : all) EXPECT_EQ(0, std::memcmp(v.data(), all[0].data(), v.size() * sizeof(float)));
+}
+
+}  // namespace
+}  // namespace owl::test

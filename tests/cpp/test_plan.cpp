@@ -1,0 +1,162 @@
+// What the planner makes of small programs: how many kernels, buffers, copies. The window is huge and never cut by idle
+// workers, so that one plan sees everything.
+#include "support.h"
+
+namespace owl::test {
+namespace {
+
+class Plan : public ::testing::Test {
+ protected:
+  Window window_{1 << 20, -1};
+};
+
+//   x -> [add -> mult -> relu] -> y        one program, one buffer
+TEST_F(Plan, AChainIsOneKernelAndOneBuffer) {
+  const auto x = ramp({100, 10});
+  const Since since;
+  const auto y = elewise::relu((x + 1.0) * 2.0);
+  y.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 1);
+  EXPECT_EQ(since.buffers(), 1);
+  EXPECT_EQ(since.fused(), 3);
+  EXPECT_EQ(values(y)[5], 12.0f);
+}
+
+//   x -> a -+-> b -+-> d                   a diamond is one program; b, held by the script, is its second output
+//           +-> c -+
+TEST_F(Plan, ADiamondIsOneKernelAndHeldValuesAreItsOutputs) {
+  const auto x = ramp({64});
+  const Since since;
+  NArray b, d;
+  {
+    const auto a = x + 1.0;
+    b = a * 2.0;
+    d = b + elewise::square(a);
+  }
+  d.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 1);
+  EXPECT_EQ(since.buffers(), 2);
+  EXPECT_EQ(values(b)[3], 8.0f);
+  EXPECT_EQ(values(d)[3], 24.0f);
+}
+
+//   x -> a -> [sum] -> s -> b = a - s      b reads s, which waits for a: a and b must not become one program
+TEST_F(Plan, AKernelBetweenKeepsProgramsApart) {
+  const auto x = ramp({8, 4});
+  const Since since;
+  const auto y = [&] {
+    const auto a = x + 1.0;
+    return a - a.sum({0});
+  }();
+  y.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 3);
+  EXPECT_EQ(values(y)[0], 1.0f - 36.0f);
+}
+
+//   x -> s -+-> [+] -> y                  y reads s and, through a view, all of s's memory: it must wait for s
+//           +-> trans -+
+TEST_F(Plan, AViewOfAResultIsReadAfterTheResultIsWritten) {
+  const Since since;
+  const auto y = [] {
+    const auto s = ramp({5, 5}) + 1.0;
+    return s + s.trans();
+  }();
+  ASSERT_TRUE(y.wait_for_eval(20.0));
+  EXPECT_EQ(since.kernels(), 2);
+  EXPECT_EQ(values(y)[1], 2.0f + 6.0f);
+}
+
+TEST_F(Plan, ProgramsOverDifferentShapesStayApartAndBroadcast) {
+  const auto x = ramp({4, 3}), b = ramp({4});
+  const Since since;
+  const auto y = x + (b * 2.0);
+  y.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 2);
+  EXPECT_EQ(values(y)[5], 5.0f + 2.0f);
+}
+
+TEST_F(Plan, WhatNobodyHoldsIsNotComputed) {
+  const auto x = ramp({16});
+  const Since since;
+  for (int i = 0; i < 100; ++i) (x + double(i)).sum();
+  wait_for_all();
+  EXPECT_EQ(since.kernels(), 0);
+  EXPECT_EQ(since.dropped(), 200);
+}
+
+TEST_F(Plan, ADyingInputGivesItsMemory) {
+  auto x = ramp({1000});
+  x.wait_for_eval();
+  const Since since;
+  x += 1.0;
+  x.wait_for_eval();
+  EXPECT_EQ(since.in_place(), 1);
+  const auto held = x;
+  x += 1.0;
+  x.wait_for_eval();
+  EXPECT_EQ(since.in_place(), 1);  // held must not change
+  EXPECT_EQ(values(held)[1], 2.0f);
+  EXPECT_EQ(values(x)[1], 3.0f);
+}
+
+// One output takes over the input's memory while another still reads the input.
+TEST_F(Plan, TakingOverMemoryIsSafeWithSeveralOutputs) {
+  auto x = ramp({5000});
+  x.wait_for_eval();
+  const auto a = x + 1.0;
+  const auto b = x * 3.0 + a;
+  const auto c = elewise::square(x) - b;
+  x = NArray();
+  wait_for_all();
+  for (int i : {0, 1, 999, 1024, 4999}) {
+    const auto v = static_cast<float>(i);
+    EXPECT_EQ(values(a)[static_cast<std::size_t>(i)], v + 1);
+    EXPECT_EQ(values(b)[static_cast<std::size_t>(i)], v * 3 + (v + 1));
+    EXPECT_EQ(values(c)[static_cast<std::size_t>(i)], v * v - (v * 3 + (v + 1)));
+  }
+}
+
+TEST_F(Plan, ATransposeThatAProductConsumesCostsNothing) {
+  const auto a = ramp({3, 5}), b = ramp({3, 2});
+  const Since since;
+  const auto c = a.trans() * b;
+  c.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 1);
+  EXPECT_EQ(since.copies(), 0);
+  EXPECT_EQ(values(c)[0], 0 * 0 + 1 * 1 + 2 * 2.0f);
+}
+
+TEST_F(Plan, ViewsShareMemory) {
+  const auto x = ramp({4, 6});
+  const Since since;
+  const auto y = slice(x, 1, 2, 3).reshape({12});
+  EXPECT_EQ(values(y)[0], 8.0f);
+  EXPECT_EQ(since.kernels(), 0);
+}
+
+TEST_F(Plan, LongChainsAreCutIntoProgramsOfBoundedLength) {
+  auto x = ramp({4});
+  const Since since;
+  for (int i = 0; i < 1000; ++i) x = x + 1.0;
+  x.wait_for_eval();
+  EXPECT_EQ(since.fused(), 1000);
+  EXPECT_LE(since.kernels(), 32);
+  EXPECT_EQ(values(x)[0], 1000.0f);
+}
+
+TEST(NullDevice, PlansAndSchedulesWithoutComputing) {
+  const int null = create_null_device();
+  set_device(null);
+  const Since since;
+  {
+    const auto x = zeros({1000, 1000});
+    const auto y = x * x + 1.0;
+    y.wait_for_eval();
+    EXPECT_EQ(since.kernels(), 3);
+    EXPECT_THROW(values(y), DeviceError);
+  }
+  set_device(0);
+}
+
+}  // namespace
+}  // namespace owl::test

@@ -1,0 +1,311 @@
+// The interpreter of fused programs against plain loops: every element by itself, one operation after another. Bits
+// must agree, which also shows that they do not depend on tiles, chunks, tails or the instruction set.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "backend/cpu/isa/kernels.h"
+#include "backend/cpu/tile.h"
+#include "ops/elementwise.h"
+#include "ops/records.h"
+
+namespace owl::cpu {
+namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+using Random = std::mt19937;
+
+int pick(Random& random, int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); }
+
+void put(void* to, DType type, double v) {
+  switch (type) {
+    case DType::kBool: *static_cast<std::uint8_t*>(to) = v > 0; break;
+    case DType::kInt32: *static_cast<std::int32_t*>(to) = static_cast<std::int32_t>(v * 10); break;
+    case DType::kFloat32: *static_cast<float*>(to) = static_cast<float>(v); break;
+    case DType::kFloat64: *static_cast<double*>(to) = v; break;
+  }
+}
+
+Bytes random_array(Random& random, DType type, std::int64_t n) {
+  Bytes bytes(static_cast<std::size_t>(n) * itemsize(type));
+  std::normal_distribution<double> normal(0, 3);
+  for (std::int64_t i = 0; i < n; ++i)
+    put(bytes.data() + static_cast<std::size_t>(i) * itemsize(type), type, pick(random, 20) == 0 ? 0 : normal(random));
+  return bytes;
+}
+
+struct Case {
+  Program program;
+  std::vector<Bytes> inputs;  // memory behind each input
+};
+
+// A random well-typed program over `shape`; inputs broadcast along random axes.
+Case random_case(Random& random, const Shape& shape, int instructions) {
+  Case c;
+  c.program.shape = shape;
+  std::vector<DType> types;
+  const int inputs = 1 + pick(random, 4);
+  for (int i = 0; i < inputs; ++i) {
+    const auto type = pick(random, 3) ? DType::kFloat32 : static_cast<DType>(pick(random, 4));
+    Program::Input input{type, {}, true};
+    std::int64_t size = 1;
+    const bool dense = pick(random, 2);
+    for (int a = 0; a < shape.ndim(); ++a) {
+      const bool repeat = !dense && pick(random, 2);
+      if (repeat && shape[a] != 1) input.dense = false;
+      input.strides[a] = repeat ? 0 : size;
+      if (!repeat) size *= shape[a];
+    }
+    c.program.inputs.push_back(input);
+    c.inputs.push_back(random_array(random, type, size));
+    types.push_back(type);
+  }
+  for (int i = 0; i < 2; ++i) {
+    c.program.constants.push_back({DType::kFloat32, 0.5 + i});
+    types.push_back(DType::kFloat32);
+  }
+  for (int s = 0; s < instructions; ++s) {
+    const auto code = static_cast<std::uint16_t>(pick(random, kElementwiseCount));
+    const auto& info = elementwise_ops::All::infos[code];
+    const auto any = [&] { return static_cast<std::uint16_t>(pick(random, static_cast<int>(types.size()))); };
+    Program::Instruction step{code, DType::kFloat32, DType::kFloat32, static_cast<std::uint8_t>(info.arity), {}};
+    step.in[0] = any();
+    step.dtype = types[step.in[0]];
+    bool fits = true;
+    for (int k = 1; k < info.arity; ++k) {
+      step.in[k] = any();
+      if (info.rule == TypeRule::kSelect && k == 1) step.dtype = types[step.in[1]];
+      fits = fits && types[step.in[k]] == step.dtype;
+    }
+    if (info.rule == TypeRule::kSelect) fits = fits && types[step.in[0]] == DType::kBool;
+    step.result = code == kCastCode ? static_cast<DType>(pick(random, 4))
+                  : info.rule == TypeRule::kCompare || info.rule == TypeRule::kPredicate ? DType::kBool
+                                                                                         : step.dtype;
+    if (!fits || (code != kCastCode && tile_function(code, step.dtype) == nullptr)) {
+      --s;
+      continue;
+    }
+    c.program.instructions.push_back(step);
+    types.push_back(step.result);
+  }
+  const int outputs = 1 + pick(random, 3);
+  for (int o = 0; o < outputs; ++o) {
+    const auto v = static_cast<std::uint16_t>(o == 0 ? static_cast<int>(types.size()) - 1
+                                                     : pick(random, static_cast<int>(types.size())));
+    c.program.outputs.push_back({v, types[v]});
+  }
+  return c;
+}
+
+// One element at a time.
+std::vector<Bytes> expected(const Case& c) {
+  const Program& p = c.program;
+  const auto n = p.shape.size();
+  std::vector<Bytes> results;
+  for (const auto& o : p.outputs) results.emplace_back(static_cast<std::size_t>(n) * itemsize(o.dtype));
+  std::vector<std::array<std::uint8_t, 8>> values(p.inputs.size() + p.constants.size() + p.instructions.size());
+  for (std::int64_t at = 0; at < n; ++at) {
+    std::size_t v = 0;
+    for (std::size_t i = 0; i < p.inputs.size(); ++i) {
+      std::int64_t rest = at, offset = 0;
+      for (int a = 0; a < p.shape.ndim(); ++a) {
+        offset += rest % p.shape[a] * p.inputs[i].strides[a];
+        rest /= p.shape[a];
+      }
+      const auto item = itemsize(p.inputs[i].dtype);
+      std::memcpy(values[v++].data(), c.inputs[i].data() + static_cast<std::size_t>(offset) * item, item);
+    }
+    for (const auto& k : p.constants) {
+      const auto f = static_cast<float>(k.value);
+      std::memcpy(values[v++].data(), &f, sizeof f);
+    }
+    for (const auto& s : p.instructions) {
+      const TileFn fn = s.code == kCastCode ? cast_function(s.dtype, s.result) : tile_function(s.code, s.dtype);
+      fn(values[v].data(), values[s.in[0]].data(), values[s.in[1]].data(), values[s.in[2]].data(), 1);
+      ++v;
+    }
+    for (std::size_t o = 0; o < p.outputs.size(); ++o) {
+      const auto item = itemsize(p.outputs[o].dtype);
+      std::memcpy(results[o].data() + static_cast<std::size_t>(at) * item, values[p.outputs[o].value].data(), item);
+    }
+  }
+  return results;
+}
+
+std::vector<const void*> pointers(const std::vector<Bytes>& arrays) {
+  std::vector<const void*> p;
+  for (const auto& a : arrays) p.push_back(a.data());
+  return p;
+}
+
+std::vector<Bytes> run(const Case& c, bool launched) {
+  std::vector<Bytes> outputs;
+  std::vector<void*> out;
+  for (const auto& o : c.program.outputs)
+    outputs.emplace_back(static_cast<std::size_t>(c.program.shape.size()) * itemsize(o.dtype), std::uint8_t{0xee});
+  for (auto& o : outputs) out.push_back(o.data());
+  if (launched) {
+    Launch launch;
+    launch_program(c.program, pointers(c.inputs), out, launch);
+    for (const auto& stage : launch.stages)
+      for (std::int64_t chunk = stage.chunks; chunk-- > 0;) stage.body(chunk);
+  } else {
+    run_program(c.program, pointers(c.inputs).data(), out.data());
+  }
+  return outputs;
+}
+
+TEST(Tile, RandomProgramsMatchElementByElement) {
+  Random random(7);
+  const Shape shapes[] = {Shape{1}, Shape{15}, Shape{16}, Shape{17}, Shape{1000}, Shape{7, 5}, Shape{1, 33},
+                          Shape{10, 257}, Shape{3, 4, 5}, Shape{2, 1, 300, 3}, Shape{5000}, Shape{300, 40}};
+  for (int trial = 0; trial < 400; ++trial) {
+    const Case c = random_case(random, shapes[trial % 12], pick(random, 12));
+    const auto want = expected(c);
+    EXPECT_EQ(run(c, false), want) << "trial " << trial << ", shape " << c.program.shape.str();
+    EXPECT_EQ(run(c, true), want) << "trial " << trial << " in chunks, shape " << c.program.shape.str();
+  }
+}
+
+TEST(Tile, NothingToDoForEmptyShapes) {
+  Random random(1);
+  Case c = random_case(random, Shape{4, 0, 3}, 5);
+  EXPECT_EQ(run(c, false)[0].size(), 0u);
+  EXPECT_EQ(run(c, true)[0].size(), 0u);
+}
+
+// The result takes an operand's memory: it must not be written before the last read.
+TEST(Tile, OutputMayTakeADenseInputsMemory) {
+  Random random(11);
+  for (int trial = 0; trial < 200; ++trial) {
+    Case c = random_case(random, Shape{trial % 2 ? 1003 : 40, 3}, 1 + pick(random, 8));
+    const auto want = expected(c);
+    for (std::size_t o = 0; o < c.program.outputs.size(); ++o)
+      for (std::size_t i = 0; i < c.inputs.size(); ++i) {
+        const auto& in = c.program.inputs[i];
+        if (!in.dense || itemsize(in.dtype) != itemsize(c.program.outputs[o].dtype)) continue;
+        auto inputs = c.inputs;
+        std::vector<Bytes> outputs = want;
+        std::vector<void*> out;
+        for (auto& b : outputs) out.push_back(b.data());
+        out[o] = inputs[i].data();
+        run_program(c.program, pointers(inputs).data(), out.data());
+        outputs[o] = inputs[i];
+        EXPECT_EQ(outputs, want) << "trial " << trial << ", output " << o << " in input " << i;
+      }
+  }
+}
+
+TEST(Tile, StridedCopies) {
+  Random random(3);
+  const Shape shapes[] = {Shape{67, 45}, Shape{128, 96, 3}, Shape{5, 7, 9, 2}, Shape{1, 300}, Shape{700, 300}};
+  for (const Shape& shape : shapes)
+    for (const DType type : {DType::kBool, DType::kFloat32, DType::kFloat64})
+      for (int trial = 0; trial < 6; ++trial) {
+        Case c;
+        c.program.shape = shape;
+        Program::Input input{type, {}, false};
+        std::vector<int> order(static_cast<std::size_t>(shape.ndim()));
+        for (int a = 0; a < shape.ndim(); ++a) order[static_cast<std::size_t>(a)] = a;
+        std::shuffle(order.begin(), order.end(), random);
+        std::int64_t size = 1;
+        for (const int a : order) {
+          input.strides[a] = size;
+          size *= shape[a] + pick(random, 2);
+        }
+        c.program.inputs = {input};
+        c.program.outputs = {{0, type}};
+        c.inputs = {random_array(random, type, size)};
+        const auto want = expected(c);
+        EXPECT_EQ(run(c, false), want) << shape.str();
+        EXPECT_EQ(run(c, true), want) << shape.str();
+      }
+}
+
+// float32 and integers: the same bits from every copy of the loops that this processor can run.
+TEST(Tile, InstructionSetsAgree) {
+  std::vector<const TileTable*> tables = {&baseline::tile_table()};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) tables.push_back(&avx2::tile_table());
+#endif
+  if (&best_tile_table() != tables.back()) tables.push_back(&best_tile_table());
+  Random random(5);
+  constexpr std::int64_t n = 4099;
+  for (int code = 1; code < kElementwiseCount; ++code)
+    for (int type = 0; type < kTypes; ++type) {
+      if (tables[0]->functions[code][type] == nullptr) continue;
+      const auto dtype = static_cast<DType>(type);
+      const bool select = elementwise_ops::All::infos[code].rule == TypeRule::kSelect;
+      const Bytes a = random_array(random, select ? DType::kBool : dtype, n), b = random_array(random, dtype, n),
+                  c = random_array(random, dtype, n);
+      std::vector<Bytes> results;
+      for (const auto* table : tables) {
+        results.emplace_back(static_cast<std::size_t>(n) * itemsize(dtype));
+        table->functions[code][type](results.back().data(), a.data(), b.data(), c.data(), n);
+      }
+      for (const auto& r : results) EXPECT_EQ(r, results[0]) << elementwise_ops::All::infos[code].name << " " << type;
+    }
+}
+
+struct Accuracy {
+  const char* name;
+  double (*exact)(double);
+};
+class TileAccuracy : public testing::TestWithParam<Accuracy> {};
+
+// Every 4099th float32 there is.
+TEST_P(TileAccuracy, WithinTwoUlp) {
+  const OpRecord* op = find_elementwise(GetParam().name);
+  ASSERT_NE(op, nullptr);
+  std::vector<float> x, y;
+  for (std::uint64_t bits = 0; bits <= UINT32_MAX; bits += 4099)
+    x.push_back(math::from_bits(static_cast<std::int32_t>(static_cast<std::uint32_t>(bits))));
+  for (int i = -60000; i < 60000; ++i) x.push_back(static_cast<float>(i) * 3e-4f);
+  y.resize(x.size());
+  tile_function(op->code, DType::kFloat32)(y.data(), x.data(), nullptr, nullptr, static_cast<std::int64_t>(x.size()));
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double want = GetParam().exact(x[i]);
+    const auto rounded = static_cast<float>(want);
+    if (std::isnan(rounded) && std::isnan(y[i])) continue;
+    if (rounded == y[i]) continue;
+    int exponent;
+    std::frexp(std::max(std::abs(want), 1.17549435e-38), &exponent);
+    ASSERT_LE(std::abs(y[i] - want), 2 * std::ldexp(1.0, exponent - 24))
+        << GetParam().name << "(" << x[i] << ") = " << y[i] << ", expected " << want;
+  }
+}
+
+double exact_softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
+double exact_gelu(double x) { return x < -40 ? 0.0 : 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }
+
+INSTANTIATE_TEST_SUITE_P(
+    Functions, TileAccuracy,
+    testing::Values(Accuracy{"exp", std::exp}, Accuracy{"expm1", std::expm1}, Accuracy{"ln", std::log},
+                    Accuracy{"log1p", std::log1p}, Accuracy{"tanh", std::tanh}, Accuracy{"sin", std::sin},
+                    Accuracy{"cos", std::cos}, Accuracy{"erf", std::erf}, Accuracy{"sqrt", std::sqrt},
+                    Accuracy{"sigm", [](double x) { return 1 / (1 + std::exp(-x)); }},
+                    Accuracy{"softplus", exact_softplus}, Accuracy{"gelu", exact_gelu}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+TEST(Tile, PowerFollowsTheStandard) {
+  const float values[] = {0.0f, -0.0f, 1.0f, -1.0f, 2.0f, -2.0f, 3.0f, 0.5f, -0.5f, 1e30f, -1e30f, 16777217.0f,
+                          math::kInf, -math::kInf, math::kNaN, 1e-20f, -7.0f};
+  const TileFn fn = tile_function(find_elementwise("pow")->code, DType::kFloat32);
+  for (const float x : values)
+    for (const float y : values) {
+      float got;
+      fn(&got, &x, &y, nullptr, 1);
+      const auto want = static_cast<float>(std::pow(static_cast<double>(x), static_cast<double>(y)));
+      if (std::isnan(want)) EXPECT_TRUE(std::isnan(got)) << x << " ** " << y;
+      else EXPECT_FLOAT_EQ(got, want) << x << " ** " << y;
+      EXPECT_EQ(std::signbit(got) && !std::isnan(got), std::signbit(want) && !std::isnan(want)) << x << " ** " << y;
+    }
+}
+
+}  // namespace
+}  // namespace owl::cpu

@@ -1,0 +1,124 @@
+"""Fixtures and helpers that every test file shares. OWL_SOAK=N multiplies the number of random examples."""
+import contextlib
+import faulthandler
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+import owl  # noqa: E402
+
+SOAK = int(os.environ.get("OWL_SOAK", "1"))
+WINDOW = int(os.environ.get("OWL_WINDOW", "64")), int(os.environ.get("OWL_IDLE_US", "100"))  # the engine's own
+HANG_S = 180 * SOAK  # a test that takes longer hangs: every thread's stack is printed and the run ends
+
+settings.register_profile("owl", deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+settings.load_profile("owl")
+
+
+def pytest_configure(config):
+    config.owl_stderr = os.fdopen(os.dup(2), "w")  # the real one: output is not captured yet
+
+
+@pytest.fixture(autouse=True)
+def guard_against_hangs(request):
+    faulthandler.dump_traceback_later(HANG_S, exit=True, file=request.config.owl_stderr)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def on_device_0():
+    owl.set_device(0)
+    yield
+    owl.set_device(0)
+
+
+@contextlib.contextmanager
+def window(count, idle_us):
+    """The engine with a window of `count` operations, flushed after `idle_us` (-1: never) of quiet."""
+    owl._owl.set_window(count, idle_us)
+    try:
+        yield
+    finally:
+        owl._owl.set_window(*WINDOW)
+
+
+@contextlib.contextmanager
+def unflushed():
+    """Nothing is planned before a value is asked for."""
+    with window(1 << 30, -1):
+        yield
+
+
+def settle(timeout=30):
+    """Waits until the engine has nothing left to do; gives the counters."""
+    gc.collect()
+    owl.wait_for_all()
+    deadline = time.monotonic() + timeout
+    while True:
+        s = owl.stats()
+        if s["window_nodes"] == 0 and s["tasks_in_flight"] == 0:
+            return s
+        assert time.monotonic() < deadline, f"the engine does not come to rest: {s}"
+        time.sleep(0.002)
+
+
+class Counted:
+    """Counter differences over a `with` block."""
+
+    def __enter__(self):
+        self._before = settle()
+        return self
+
+    def __exit__(self, *error):
+        if error[0] is None:
+            after = settle()
+            self.delta = {k: after[k] - self._before[k] for k in after}
+
+    def __getattr__(self, name):
+        return self.delta[name]
+
+
+def rss():
+    """Resident memory of this process, in bytes."""
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Runs Python text in a process of its own: script(text, env={...}) -> CompletedProcess with .path."""
+    def run(text, env=None, timeout=100, args=(), expect=0):
+        path = tmp_path / "user_script.py"
+        path.write_text(textwrap.dedent(text))
+        full = {k: v for k, v in os.environ.items() if not k.startswith("OWL_")}
+        full["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), *filter(None, [full.get("PYTHONPATH")])])
+        full.update(env or {})
+        done = subprocess.run([sys.executable, "-X", "faulthandler", str(path), *map(str, args)], env=full,
+                              cwd=tmp_path, capture_output=True, text=True, timeout=timeout)
+        assert expect is None or done.returncode == expect, \
+            f"exit code {done.returncode}, not {expect}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+        done.path = path
+        return done
+    return run
+
+
+def line_of(path, mark):
+    """The 1-based number of the only line of a file that holds `mark`."""
+    lines = [i for i, text in enumerate(path.read_text().splitlines(), 1) if mark in text]
+    assert len(lines) == 1, (mark, lines)
+    return lines[0]
+
+
+def same_bits(a, b):
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

@@ -1,0 +1,274 @@
+"""The MNIST programs as a user runs them: options, training on a little data, devices, errors and Ctrl-C."""
+
+import importlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import owl
+
+APPS = Path(__file__).resolve().parents[2] / "apps" / "mnist"
+sys.path.insert(0, str(APPS))
+
+PROGRAMS = ("mnist_mlp", "mnist_cnn")
+TRAIN, TEST = 5200, 400  # 21 minibatches of 256
+PATIENCE = 150  # seconds until a program counts as hung; no test is about speed
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with a small set of digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    images, labels = owl._owl.make_digits(5, TRAIN + TEST)
+    np.savez(folder / "mnist.npz", x_train=images[:TRAIN], y_train=labels[:TRAIN], x_test=images[TRAIN:],
+             y_test=labels[TRAIN:])  # fmt: skip
+    return folder
+
+
+def environment(**more):
+    """This process's environment without its data and simulated devices."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("OWL_DATA", "OWL_SIMULATED_GPUS")}
+    return {**kept, **more}
+
+
+def command(program, *options):
+    return [sys.executable, str(APPS / f"{program}.py"), *map(str, options)]
+
+
+def run(program, *options, **more):
+    return subprocess.run(command(program, *options), env=environment(**more), capture_output=True, text=True,
+                          timeout=PATIENCE)  # fmt: skip
+
+
+def succeed(program, *options, **more):
+    done = run(program, *options, **more)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def table_of(stdout):
+    """The rows of the closing table, split at blanks, without its header."""
+    lines = stdout.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.split() == ["epoch", "loss", "test", "images/s", "seconds"])
+    rows = []
+    for line in lines[header + 1 :]:
+        if not re.match(r" *\d+  ", line):
+            break
+        rows.append(line.replace(" %", "%").split())
+    return rows
+
+
+def read_log(path):
+    steps, losses = zip(*(line.split() for line in path.read_text().splitlines()))
+    assert list(map(int, steps)) == list(range(1, len(steps) + 1))
+    return np.array(losses, float)
+
+
+# ---- Options --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_names_every_option(program):
+    text = succeed(program, "--help").stdout
+    options = ["--data", "--epochs", "--batch-size", "--lr", "--momentum", "--weight-decay", "--device", "--num-gpus",
+               "--seed", "--max-steps", "--log", "--quiet"]  # fmt: skip
+    for option in options + (["--hidden"] if program == "mnist_mlp" else []):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--epochs", "-1"], "--epochs: expected an integer of at least 1, not '-1'"),
+        (["--epochs", "two"], "--epochs: expected an integer"),
+        (["--batch-size", "0"], "--batch-size: expected an integer of at least 1, not '0'"),
+        (["--lr", "0"], "--lr: expected a number above 0, not '0'"),
+        (["--lr", "nan"], "--lr: expected a number above 0"),
+        (["--momentum", "1"], "--momentum: expected a number at least 0 and below 1, not '1'"),
+        (["--weight-decay", "-0.1"], "--weight-decay: expected a number at least 0"),
+        (["--weight-decay", "inf"], "--weight-decay: expected a number at least 0"),
+        (["--seed", "-3"], "--seed: expected an integer of at least 0"),
+        (["--max-steps", "0"], "--max-steps: expected an integer of at least 1"),
+        (["--device", "tpu"], "--device: expected cpu, gpu, gpu:N or auto, not 'tpu'"),
+        (["--device", "gpu:x"], "--device: expected cpu, gpu, gpu:N or auto, not 'gpu:x'"),
+        (["--num-gpus", "0"], "--num-gpus: expected an integer of at least 1"),
+        (["--num-gpus", "2", "--device", "cpu"], "does not go with --device cpu"),
+        (["--num-gpus", "2", "--batch-size", "1"], "leaves nothing to share in --batch-size 1"),
+        (["--log", "/no/such/folder/log"], "--log /no/such/folder/log: No such file"),
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+    ],
+)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_wrong_options(program, options, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(program).main(options)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_hidden_units_have_to_be_some(capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module("mnist_mlp").main(["--hidden", "0"])
+    assert "--hidden: expected an integer of at least 1" in capsys.readouterr().err
+
+
+# ---- Training -------------------------------------------------------------------------------------------------------
+
+
+def test_mlp_learns(data):
+    done = succeed("mnist_mlp", "--data", data, "--epochs", 3, "--batch-size", 64, "--device", "cpu")
+    rows = table_of(done.stdout)
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1][1]) < float(rows[0][1])
+    assert float(rows[-1][2].rstrip("%")) > 75
+    # Not a terminal: one line for each epoch, and nothing on stderr.
+    assert len(re.findall(r"^epoch \d/3  loss [\d.]+  test [\d.]+ %  [\d,]+ images/s", done.stdout, re.M)) == 3
+    assert done.stderr == "" and "\r" not in done.stdout
+
+
+def test_cnn_learns(data):
+    done = succeed("mnist_cnn", "--data", data, "--epochs", 1, "--batch-size", 32, "--max-steps", 100, "--quiet")
+    (row,) = table_of(done.stdout)
+    assert float(row[2].rstrip("%")) > 75
+    assert "epoch 1/1" not in done.stdout
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_log_is_the_same_for_the_same_seed(program, data, tmp_path):
+    logs = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        log = tmp_path / name
+        succeed(program, "--data", data, "--max-steps", 12, "--batch-size", 32, "--seed", seed, "--log", log)
+        logs.append(read_log(log))
+    assert len(logs[0]) == 12
+    np.testing.assert_array_equal(logs[0], logs[1])
+    assert not np.array_equal(logs[0], logs[2])
+
+
+def test_batch_size_larger_than_the_data(data):
+    done = succeed("mnist_mlp", "--data", data, "--epochs", 2, "--batch-size", 100_000)
+    assert len(table_of(done.stdout)) == 2
+
+
+@pytest.mark.parametrize("program, batch", [("mnist_mlp", 100), ("mnist_cnn", 61)])
+def test_loss_curve_is_one_devices_whatever_their_number(program, batch, data, tmp_path):
+    def curve(name, *options):
+        log = tmp_path / name
+        succeed(program, "--data", data, "--epochs", 15, "--max-steps", 100, "--batch-size", batch, "--log", log,
+                *options, OWL_SIMULATED_GPUS="3")  # fmt: skip
+        return read_log(log)
+
+    one = curve("one", "--device", "cpu")
+    assert len(one) == 100 and one[-1] < one[0]
+    for n in (2, 3):
+        np.testing.assert_allclose(curve(f"{n}", "--num-gpus", n), one, rtol=1e-4)
+
+
+@pytest.mark.parametrize("script", ["walkthrough_mlp", "walkthrough_cnn"])
+def test_walkthrough(script, data, tmp_path):
+    text = (APPS / f"{script}.py").read_text()
+    assert "max_epoch = 10\n" in text
+    (tmp_path / "script.py").write_text(text.replace("max_epoch = 10\n", "max_epoch = 1\n"))
+    path = os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE,
+                          env=environment(OWL_DATA=str(data), PYTHONPATH=path))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    accuracies = re.findall(r"Minibatch \d+, training accuracy: ([\d.]+)", done.stdout)
+    assert len(accuracies) == 1 and 0 <= float(accuracies[0]) <= 1
+
+
+def test_progress_bar_on_a_terminal(data):
+    pytest.importorskip("tqdm")
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    options = ("--data", data, "--epochs", 2, "--batch-size", 16)
+    process = subprocess.Popen(command("mnist_mlp", *options), env=environment(TERM="xterm"), stdout=subprocess.PIPE,
+                               stderr=slave, text=True)  # fmt: skip
+    os.close(slave)
+    pieces = []
+
+    def collect():
+        try:
+            while piece := os.read(master, 65536):
+                pieces.append(piece)
+        except OSError:  # how Linux says that the terminal's other end is closed
+            pass
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    try:
+        stdout, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        collector.join()
+        os.close(master)
+    bar = b"".join(pieces).decode()
+    assert process.returncode == 0
+    assert "epoch 1/2" in bar and "images" in bar
+    assert len(table_of(stdout)) == 2 and "\r" not in stdout
+
+
+# ---- What can go wrong ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_missing_data(program, tmp_path):
+    done = run(program, "--data", tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert f"{program}.py: error: {tmp_path / 'nowhere'}" in done.stderr and "no such file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_damaged_data(data, tmp_path):
+    (tmp_path / "mnist.npz").write_bytes((data / "mnist.npz").read_bytes()[:-1000])
+    done = run("mnist_mlp", OWL_DATA=str(tmp_path))
+    assert done.returncode == 1
+    assert str(tmp_path / "mnist.npz") in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("options", [["--device", "gpu:99"], ["--num-gpus", "99"]])
+def test_missing_gpu(options, data):
+    done = run("mnist_mlp", "--data", data, *options)
+    assert done.returncode == 1
+    assert "mnist_mlp.py: error: " in done.stderr and "GPU" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_loss_that_grows_out_of_bounds_stops_the_run(data):
+    done = run("mnist_mlp", "--data", data, "--lr", "1e20", "--epochs", 2)
+    assert done.returncode == 1
+    assert "the loss became" in done.stderr and "smaller --lr" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_ctrl_c_ends_with_what_was_reached(program, data):
+    process = subprocess.Popen(command(program, "--data", data, "--epochs", 100_000), env=environment(),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    try:
+        first = process.stdout.readline()  # an epoch is done, the next one runs
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert first.startswith("epoch 1/100000")
+    assert process.returncode == 130, stderr
+    assert "interrupted" in stdout and table_of(stdout)[0][0] == "1"
+    assert "Traceback" not in stderr
+
+
+# ---- The real data --------------------------------------------------------------------------------------------------
+
+REAL = os.path.abspath(os.environ["OWL_DATA"]) if os.environ.get("OWL_DATA") else None
+
+
+@pytest.mark.skipif(not REAL, reason="OWL_DATA does not name the real MNIST")
+def test_one_epoch_of_real_mnist():
+    done = succeed("mnist_mlp", "--data", REAL, "--epochs", 1)
+    assert float(table_of(done.stdout)[0][2].rstrip("%")) > 90

@@ -1,0 +1,432 @@
+"""Making arrays, exchanging them with NumPy, and changing their form."""
+import gc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import owl
+from conftest import SOAK, Counted, same_bits, unflushed
+from reference import DTYPES, arr, dtype_of, val
+
+F32 = np.float32
+
+
+def counting(shape, dtype="float32"):
+    return np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+
+
+# --- NumPy and back
+
+LAYOUTS = {
+    "c": lambda a: a, "fortran": np.asfortranarray, "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "negative": lambda a: a[::-1, :, ::-1], "transposed": lambda a: a.transpose(1, 2, 0), "offset": lambda a: a[1:, 1:],
+    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape), "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "empty": lambda a: a[:, :0], "one row": lambda a: a[:1], "flat": lambda a: a.ravel(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_layout_of_numpy(layout, dtype):
+    a = LAYOUTS[layout](counting((3, 4, 5), dtype))
+    x = owl.from_numpy(a)
+    assert x.shape == list(a.shape[::-1]) and dtype_of(x) == dtype
+    native = a.astype(dtype)
+    assert same_bits(x.to_numpy(), native) and same_bits(np.asarray(x), native)
+
+
+def test_read_only_and_misaligned_arrays():
+    a = counting((3, 4))
+    a.flags.writeable = False
+    assert same_bits(owl.from_numpy(a).to_numpy(), a)
+    raw = np.zeros(4 * 12 + 1, np.uint8)
+    odd = raw[1:].view(F32)
+    odd[:] = np.arange(12)
+    assert same_bits(owl.from_numpy(odd).to_numpy(), np.arange(12, dtype=F32))
+
+
+@pytest.mark.parametrize("scalar", [np.array(2.5, F32), F32(2.5), 2.5, np.array(7, np.int32)], ids=repr)
+def test_a_scalar_has_shape_1(scalar):
+    x = owl.from_numpy(scalar)
+    assert x.shape == [1] and float(x) == scalar
+
+
+CASTS = {"float16": "float32", "longdouble": "float64", "int8": "int32", "uint8": "int32", "int16": "int32",
+         "uint16": "int32", "int64": "int32", "uint32": "int32", "uint64": "int32"}
+
+
+@pytest.mark.parametrize("source", CASTS)
+def test_other_types_are_cast_to_the_nearest(source):
+    a = np.array([0, 1, 100]).astype(source)
+    x = owl.from_numpy(a)
+    assert dtype_of(x) == CASTS[source]
+    np.testing.assert_array_equal(x.to_numpy(), a)
+
+
+@pytest.mark.parametrize("a", [np.array([2**31], np.int64), np.array([-2**31 - 1], np.int64),
+                               np.array([2**32 - 1], np.uint32), np.array([1, 2**63], np.uint64)], ids=repr)
+def test_integers_that_do_not_fit_give_float64(a):
+    x = owl.from_numpy(a)
+    assert dtype_of(x) == "float64"
+    np.testing.assert_array_equal(x.to_numpy(), a.astype(np.float64))
+
+
+def test_extremes_of_int32_stay_int32():
+    a = np.array([2**31 - 1, -2**31], np.int64)
+    assert same_bits(owl.from_numpy(a).to_numpy(), a.astype(np.int32))
+
+
+@pytest.mark.parametrize("a", [np.array([1j]), np.array(["a"]), np.array([None]), np.array(["2020-01-01"], "M8[D]"),
+                               np.zeros(2, [("x", "f4")])], ids=lambda a: a.dtype.kind)
+def test_types_that_have_no_nearest(a):
+    with pytest.raises(TypeError):
+        owl.from_numpy(a)
+
+
+def test_the_caller_may_change_the_source():
+    a = np.ones((300, 400), F32)
+    x = owl.from_numpy(a)
+    y = x + 1
+    a[:] = 7
+    assert (x.to_numpy() == 1).all() and (y.to_numpy() == 2).all()
+
+
+def test_what_to_numpy_gives_cannot_change_the_array():
+    x = owl.ones([3, 4])
+    for export in (x.to_numpy, lambda: np.asarray(x), lambda: np.array(x)):
+        a = export()
+        if a.flags.writeable:
+            a[:] = 5
+        assert (x.to_numpy() == 1).all()
+
+
+def test_numpy_arrays_outlive_their_source():
+    x = arr(counting((200, 300))) + 0
+    a, b = x.to_numpy(), np.asarray(x)
+    del x
+    gc.collect()
+    for _ in range(20):
+        (owl.ones([200, 300]) * 9).wait_for_eval()
+    assert same_bits(a, counting((200, 300)).T) and same_bits(b, a)
+
+
+def test_asarray_with_a_type():
+    x = owl.ones([2, 3])
+    assert np.asarray(x, dtype=np.float64).dtype == np.float64
+    assert np.asarray(x).shape == (3, 2)
+
+
+# --- DLPack
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dlpack_to_numpy(dtype):
+    x = arr(counting((3, 4, 5), dtype))
+    a = np.from_dlpack(x)
+    assert same_bits(a, x.to_numpy()) and a.shape == (5, 4, 3)
+    assert not a.flags.writeable
+    assert np.shares_memory(a, np.from_dlpack(x))
+    del x
+    gc.collect()
+    assert same_bits(a, counting((3, 4, 5), dtype).T)
+
+
+def test_dlpack_waits_for_the_value_and_takes_views():
+    x = arr(counting((6, 7)))
+    with unflushed():
+        assert same_bits(np.from_dlpack(x + 1), x.to_numpy() + F32(1))
+    assert same_bits(np.from_dlpack(x[::2, 1:5]), x.to_numpy()[1:5, ::2])
+    assert same_bits(np.from_dlpack(x.trans()), x.to_numpy().T)
+    assert x.__dlpack_device__() == (1, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dlpack_from_numpy(dtype):
+    a = counting((3, 4, 5), dtype)
+    x = owl.from_dlpack(a)
+    assert x.shape == [5, 4, 3] and dtype_of(x) == dtype
+    assert same_bits(x.to_numpy(), a)
+    assert np.shares_memory(np.from_dlpack(x), a), "not zero-copy"
+    y = x.astype("float64") + 1
+    del x
+    gc.collect()
+    np.testing.assert_array_equal(y.to_numpy(), a.astype(np.float64) + 1)
+
+
+def test_dlpack_from_odd_layouts():
+    a = counting((6, 8))
+    for b in (a[::2, ::3], a.T, a[::-1], a[:, 2:5], a[:0]):
+        assert same_bits(owl.from_dlpack(b).to_numpy(), np.ascontiguousarray(b))
+
+
+def test_memory_lent_by_dlpack_is_never_written():
+    a = counting((64, 64))
+    before, x = a.copy(), owl.from_dlpack(a)
+    x -= 1
+    x *= 3
+    x.wait_for_eval()
+    del x
+    assert same_bits(a, before)
+
+
+def test_dlpack_refuses_what_it_cannot_take():
+    for other in (3, [1.0], None, object()):
+        with pytest.raises((TypeError, AttributeError)):
+            owl.from_dlpack(other)
+    with pytest.raises((TypeError, BufferError)):
+        owl.from_dlpack(np.ones(3, np.complex64))
+
+
+# --- makers
+
+@pytest.mark.parametrize("shape", [[3], [2, 3], [0], [4, 0, 2], [1, 1, 1], [2] * 8], ids=str)
+@pytest.mark.parametrize("dtype", [None, *DTYPES])
+def test_constants(shape, dtype):
+    kw = {"dtype": dtype} if dtype else {}
+    for x, value in ((owl.zeros(shape, **kw), 0), (owl.ones(shape, **kw), 1), (owl.full(shape, 7, **kw), 7)):
+        assert x.shape == shape and dtype_of(x) == (dtype or "float32")
+        assert (val(x) == np.array(value).astype(dtype or F32)).all() and val(x).shape == tuple(shape)
+
+
+def test_ways_to_name_a_shape_and_a_type():
+    for shape in ((2, 3), [2, 3], [np.int64(2), np.int32(3)], np.array([2, 3])):
+        assert owl.zeros(shape).shape == [2, 3]
+    assert owl.zeros(5).shape == [5]
+    for dtype in ("float64", np.float64, np.dtype("float64"), float):
+        assert dtype_of(owl.zeros([2], dtype=dtype)) == "float64"
+    for dtype in ("int32", np.int32, np.dtype("int32")):
+        assert dtype_of(owl.ones([2]).astype(dtype)) == "int32"
+    assert owl.ones([2]).dtype == np.float32
+
+
+def test_arange():
+    for n in (0, 1, 5, 1000):
+        assert same_bits(val(owl.arange(n)), np.arange(n, dtype=F32))
+    assert same_bits(val(owl.arange(5, dtype="int32")), np.arange(5, dtype=np.int32))
+    assert same_bits(val(owl.arange(100_000, dtype="int32")), np.arange(100_000, dtype=np.int32))
+
+
+BAD_SHAPES = [[], (), [-1], [2, -3], [2**31, 2**31, 2**31], [2**63 - 1, 2], [1] * 9]
+
+
+@pytest.mark.parametrize("shape", BAD_SHAPES, ids=str)
+@pytest.mark.parametrize("make", [owl.zeros, owl.ones, lambda s: owl.full(s, 2), owl.randn, owl.rand,
+                                  lambda s: owl.randb(s, 0.5)],
+                         ids=["zeros", "ones", "full", "randn", "rand", "randb"])
+def test_shapes_that_are_none(make, shape):
+    with pytest.raises(owl.ShapeError):
+        make(shape)
+
+
+# --- random numbers
+
+def moments(x):
+    a = val(x).astype(np.float64)
+    return a.mean(), a.std(), ((a - a.mean()) ** 3).mean() / a.std() ** 3
+
+
+def test_moments():
+    """Bounds of six standard errors and more for 250,000 draws."""
+    owl.seed(11)
+    mean, std, skew = moments(owl.randn([500, 500], 3.0, 0.5))
+    assert abs(mean - 3) < 0.008 and abs(std - 0.5) < 0.006 and abs(skew) < 0.05
+    a = val(owl.randn([250_000]))
+    assert 4 < np.abs(a).max() < 7 and abs((np.abs(a) < 1).mean() - 0.6827) < 0.007
+    u = val(owl.rand([250_000], -2.0, 3.0))
+    assert -2 <= u.min() < -1.99 and 2.99 < u.max() <= 3
+    assert abs(u.mean() - 0.5) < 0.02 and abs(u.std() - 5 / 12 ** 0.5) < 0.02
+    for prob in (0.0, 0.25, 1.0):
+        b = val(owl.randb([250_000], prob))
+        assert set(np.unique(b)) <= {0, 1} and abs(b.mean() - prob) < 0.006
+    assert abs(np.corrcoef(a[:-1], a[1:])[0, 1]) < 0.015
+
+
+def test_the_third_argument_of_randn_is_the_standard_deviation():
+    owl.seed(3)
+    assert abs(val(owl.randn([100_000], 0.0, 4.0)).std() - 4) < 0.06
+
+
+@pytest.mark.parametrize("make", [owl.randn, owl.rand, lambda s: owl.randb(s, 0.4)], ids=["randn", "rand", "randb"])
+def test_the_same_seed_gives_the_same_numbers(make):
+    def draw():
+        owl.seed(1234)
+        return val(make([37, 11])), val(make([37, 11]))
+    (a, b), (c, d) = draw(), draw()
+    assert same_bits(a, c) and same_bits(b, d) and not same_bits(a, b)
+    owl.seed(1235)
+    assert not same_bits(val(make([37, 11])), a)
+
+
+def test_numbers_do_not_depend_on_when_they_are_waited_for():
+    owl.seed(5)
+    with unflushed():
+        x, y = owl.randn([1000]), owl.randn([1000])
+        later = val(y), val(x)
+    owl.seed(5)
+    sooner = val(owl.randn([1000])), val(owl.randn([1000]))
+    assert same_bits(later[1], sooner[0]) and same_bits(later[0], sooner[1])
+
+
+def test_numbers_drawn_and_dropped_still_count():
+    owl.seed(5)
+    owl.randn([1000])
+    second = val(owl.randn([1000]))
+    owl.seed(5)
+    val(owl.randn([1000]))
+    assert same_bits(second, val(owl.randn([1000])))
+
+
+@pytest.mark.parametrize("prob", [-0.1, 1.5, float("nan")])
+def test_a_probability_outside_0_to_1(prob):
+    with pytest.raises((ValueError, owl.Error)):
+        owl.randb([3], prob)
+
+
+# --- properties
+
+def test_properties():
+    x = owl.zeros([2, 3, 4], dtype="int32")
+    assert x.shape == [2, 3, 4] and isinstance(x.shape, list)
+    assert (x.ndim, x.size, len(x), dtype_of(x), x.device) == (3, 24, 2, "int32", 0)
+    x.shape.append(9)
+    assert x.shape == [2, 3, 4]
+    for name in ("shape", "ndim", "size", "dtype", "device"):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(x, name, 1)
+    with pytest.raises(TypeError):
+        x[0] = 1
+
+
+def test_properties_and_repr_do_not_wait():
+    x = owl.ones([300, 2])
+    x.wait_for_eval()
+    with unflushed():
+        y = x + 41
+        for _ in range(2):
+            text = repr(y)
+            assert not y.ready()
+            assert "300" in text and "float32" in text and "42" not in text
+            assert (y.shape, y.ndim, y.size, len(y), dtype_of(y), y.device) == ([300, 2], 2, 600, 300, "float32", 0)
+        y.wait_for_eval()
+        assert "42" in repr(y)
+    assert len(repr(owl.zeros([1000, 1000]))) < 5000
+    assert repr(owl.zeros([0, 3])) and str(y)
+
+
+def test_numbers_out_of_arrays():
+    for dtype, kind in (("float32", float), ("float64", float), ("int32", int), ("bool", bool)):
+        for shape in ([1], [1, 1, 1]):
+            x = owl.full(shape, 1, dtype=dtype)
+            assert type(x.item()) is kind and x.item() == 1
+            assert float(x) == 1.0 and int(x) == 1 and bool(x) is True
+    assert bool(owl.zeros([1])) is False and int(owl.full([1], -2.7)) == -2
+    assert float(owl.full([1], 0.1, dtype="float64")) == 0.1
+    for shape in ([2], [0], [1, 2]):
+        for f in (float, int, bool, lambda x: x.item()):
+            with pytest.raises((ValueError, TypeError)):
+                f(owl.ones(shape))
+    with pytest.raises((ValueError, OverflowError)):
+        int(owl.full([1], float("nan")))
+
+
+def test_waiting():
+    x = owl.ones([3])
+    with unflushed():
+        y = x + 1
+        assert not y.ready()
+        assert y.start_eval() is None
+        assert y.wait_for_eval() is not False and y.ready()
+        assert (x + 1).wait_for_eval(60.0) is True
+        assert (x + 1).wait_for_eval(timeout=60) is True
+
+
+# --- form
+
+@given(st.data())
+@settings(max_examples=100 * SOAK)
+def test_reshape_and_transpose(d):
+    shape = d.draw(st.lists(st.integers(0, 5), min_size=1, max_size=5), "shape")
+    a = counting(shape)
+    order = d.draw(st.permutations(range(len(shape))), "order")
+    x, b = arr(a).transpose(list(order)), a.transpose(order)
+    assert same_bits(val(x), b)
+    target = [int(np.prod(b.shape[:2], dtype=int)), *b.shape[2:]]
+    assert same_bits(val(x.reshape(target)), b.reshape(target, order="F"))
+    if b.size:
+        assert same_bits(val(x.reshape([-1, *b.shape[2:]])), b.reshape(target, order="F"))
+        assert same_bits(val(x.reshape([-1])), b.reshape(-1, order="F"))
+
+
+def test_reshape_errors():
+    x = owl.ones([2, 6])
+    for shape in ([5], [5, -1], [2, 6, 2], [0, -1]):
+        with pytest.raises(owl.ShapeError, match=r"\[2, 6\]"):
+            x.reshape(shape)
+    for shape in ([], [-1, -1], [-2, 6], [1] * 8 + [12]):
+        with pytest.raises(owl.ShapeError):
+            x.reshape(shape)
+    with pytest.raises(owl.ShapeError):
+        owl.zeros([0, 3]).reshape([0, -1])
+    with pytest.raises(TypeError):
+        x.reshape([2.0, 6.0])
+
+
+def test_trans():
+    a = counting((3, 5))
+    assert same_bits(val(arr(a).trans()), a.T) and same_bits(val(arr(a).T), a.T)
+    assert same_bits(val(arr(a).trans().trans()), a)
+    for shape in ([3], [2, 3, 4]):
+        with pytest.raises(owl.ShapeError):
+            owl.ones(shape).trans()
+    for axes in ([0], [0, 0], [0, 2], [1, 0, 2], []):
+        with pytest.raises(owl.ShapeError):
+            arr(a).transpose(axes)
+    assert same_bits(val(arr(a).transpose([-1, 0])), a.T)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1, -3])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_concat(dim, dtype):
+    parts = []
+    for length in (2, 1, 0, 3):
+        shape = [3, 4, 2]
+        shape[dim] = length
+        parts.append(counting(shape, dtype))
+    assert same_bits(val(owl.concat([arr(p) for p in parts], dim)), np.concatenate(parts, axis=dim))
+    views = [arr(p)[::-1, :, ::-1] for p in parts]
+    assert same_bits(val(owl.concat(views, dim)), np.concatenate([p[::-1, :, ::-1] for p in parts], axis=dim))
+
+
+def test_concat_of_many_and_of_one():
+    parts = [counting((2, 1)) + i for i in range(500)]
+    assert same_bits(val(owl.concat([arr(p) for p in parts], 1)), np.concatenate(parts, axis=1))
+    assert same_bits(val(owl.concat([arr(parts[3])], 0)), parts[3])
+
+
+def test_concat_errors():
+    x = owl.ones([2, 3])
+    for arrays, dim in (([], 0), ([x, owl.ones([2, 4])], 0), ([x, owl.ones([2])], 0), ([x, x], 2), ([x, x], -3)):
+        with pytest.raises(owl.ShapeError):
+            owl.concat(arrays, dim)
+    for arrays in ([x, 1.0], [np.ones((2, 3))], x.to_numpy(), 5):
+        with pytest.raises(TypeError):
+            owl.concat(arrays, 0)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_slice(dim):
+    a = counting((5, 7))
+    for offset, count in ((0, 5), (1, 3), (4, 1), (2, 0), (0, 0)):
+        got = owl.slice(arr(a), dim, offset, count)
+        assert same_bits(val(got), np.take(a, range(offset, offset + count), axis=dim))
+    for offset, count in ((-1, 2), (0, a.shape[dim] + 1), (3, 6), (1, -1), (2**62, 2**62)):
+        with pytest.raises((owl.ShapeError, IndexError)):
+            owl.slice(arr(a), dim, offset, count)
+
+
+def test_a_slice_along_the_last_axis_shares_memory():
+    x = owl.ones([1000, 100])
+    with Counted() as c:
+        parts = [owl.slice(x, 1, i, 10) for i in range(0, 100, 10)]
+        assert sum(float(p[0, 0]) for p in parts) == 10
+    assert c.bytes_written == 0 and c.kernels == 0

@@ -1,0 +1,140 @@
+"""Wrong calls give one clear error of the right kind at their line; nothing aborts; all else stays good."""
+import numpy as np
+import pytest
+
+import owl
+from conftest import same_bits, settle
+from reference import arr, val
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+SHAPE, DTYPE, INDEX = owl.ShapeError, owl.DTypeError, IndexError
+NAN = float("nan")
+
+
+def f32(*shape):
+    return owl.ones(list(shape))
+
+
+def bools(*shape):
+    return owl.ones(list(shape), dtype="bool")
+
+
+CASES = {
+    # shapes
+    "add": (lambda: f32(2, 3) + f32(3, 2), SHAPE, ["[2, 3]", "[3, 2]"]),
+    "mult": (lambda: owl.elewise.mult(f32(4), f32(5)), SHAPE, ["[4]", "[5]"]),
+    "where": (lambda: owl.elewise.where(f32(2) > 0, f32(3), f32(2)), SHAPE, ["[3]"]),
+    "matmul": (lambda: f32(256, 784) * f32(256, 10), SHAPE,
+               ["matrix product of [256, 784] and [256, 10]", "784", "256"]),
+    "matmul 3-d": (lambda: f32(2, 3, 4) * f32(4, 3), SHAPE, ["[2, 3, 4]"]),
+    "in-place": (lambda: f32(2, 1).__iadd__(f32(2, 5)), SHAPE, ["[2, 1]", "[2, 5]"]),
+    "reshape": (lambda: f32(2, 3).reshape([7]), SHAPE, ["[2, 3]", "7"]),
+    "reshape to nothing": (lambda: f32(1).reshape([]), SHAPE, []),
+    "zeros of nothing": (lambda: owl.zeros([]), SHAPE, []),
+    "negative length": (lambda: owl.zeros([3, -2]), SHAPE, ["-2"]),
+    "nine axes": (lambda: owl.zeros([1] * 9), SHAPE, ["9"]),
+    "overflow": (lambda: owl.zeros([2**40, 2**40]), SHAPE, []),
+    "too long by broadcasting": (lambda: owl.zeros([2**40, 1]) + owl.zeros([1, 2**40]), SHAPE, []),
+    "trans": (lambda: f32(2, 3, 4).trans(), SHAPE, ["[2, 3, 4]"]),
+    "transpose": (lambda: f32(2, 3).transpose([0, 0]), SHAPE, []),
+    "concat": (lambda: owl.concat([f32(2, 3), f32(3, 3)], 1), SHAPE, ["[2, 3]", "[3, 3]"]),
+    "concat of nothing": (lambda: owl.concat([], 0), SHAPE, []),
+    "conv": (lambda: owl.conv.Convolver(0, 0, 1, 1).ff(f32(8, 8, 3, 1), f32(3, 3, 2, 4), f32(4)), SHAPE, ["3", "2"]),
+    "conv kernel too large": (lambda: owl.conv.Convolver(0, 0, 1, 1).ff(f32(2, 2, 1, 1), f32(3, 3, 1, 1), f32(1)),
+                              SHAPE, []),
+    "pool": (lambda: owl.conv.Pooler(2, 2, 2, 2).ff(f32(4, 4)), SHAPE, ["[4, 4]"]),
+    "softmax_back": (lambda: owl.conv.softmax_back(f32(2, 3), f32(3, 2)), SHAPE, []),
+    "empty maximum": (lambda: owl.zeros([0, 3]).max(0), SHAPE, ["max"]),
+    # axes and indices
+    "sum axis": (lambda: f32(2, 3).sum(2), SHAPE, ["2", "[2, 3]"]),
+    "max axis": (lambda: f32(2, 3).max(-3), SHAPE, ["-3", "[2, 3]"]),
+    "argmax axis": (lambda: f32(2, 3).argmax(5), SHAPE, ["5", "[2, 3]"]),
+    "axis twice": (lambda: f32(2, 3).sum([1, 1]), SHAPE, []),
+    "concat axis": (lambda: owl.concat([f32(2)], 1), SHAPE, ["1"]),
+    "index": (lambda: f32(2, 3)[0, 3], INDEX, ["index 3", "axis 1", "3"]),
+    "too many indices": (lambda: f32(2, 3)[0, 0, 0], INDEX, []),
+    "slice": (lambda: owl.slice(f32(2, 3), 1, 2, 5), (SHAPE, INDEX), ["5"]),
+    # element types
+    "minus of bool": (lambda: bools(2) - bools(2), DTYPE, ["bool"]),
+    "unary minus of bool": (lambda: -bools(2), DTYPE, ["bool"]),
+    "dtype name": (lambda: owl.zeros([2], dtype="float99"), TypeError, []),
+    "dtype unsupported": (lambda: owl.zeros([2], dtype="complex64"), DTYPE, ["complex64", "float32"]),
+    "astype": (lambda: f32(2).astype("int8"), DTYPE, ["int8"]),
+    "text": (lambda: owl.from_numpy(np.array(["a"])), DTYPE, []),
+    "objects": (lambda: owl.from_numpy(np.array([{}])), DTYPE, []),
+    # arguments
+    "shape as text": (lambda: owl.zeros("23"), TypeError, []),
+    "shape of floats": (lambda: owl.zeros([2.0]), TypeError, []),
+    "full of text": (lambda: owl.full([2], "1"), TypeError, []),
+    "axis as float": (lambda: f32(2).sum(0.0), TypeError, []),
+    "seed as text": (lambda: owl.seed("x"), TypeError, []),
+    "no argument": (lambda: owl.elewise.exp(), TypeError, []),
+    "two arguments": (lambda: owl.elewise.exp(f32(1), f32(1)), TypeError, []),
+    "number alone": (lambda: owl.elewise.exp(1.0), TypeError, []),
+    "unknown keyword": (lambda: owl.zeros([2], color=1), TypeError, ["color"]),
+    "op of another kind": (lambda: owl.conv.softmax(f32(2, 2), owl.conv.pool_op.max), TypeError, []),
+    "numpy to conv": (lambda: owl.conv.softmax(X), TypeError, []),
+    "start_eval argument": (lambda: f32(1).start_eval(1), TypeError, []),
+    "timeout as text": (lambda: f32(1).wait_for_eval("1"), TypeError, []),
+    "item of many": (lambda: f32(2).item(), (ValueError, TypeError), ["[2]"]),
+    "float of many": (lambda: float(f32(2)), (ValueError, TypeError), ["[2]"]),
+    # values
+    "even LRN": (lambda: owl.conv.Lrner(4, 0.1, 0.75).ff(f32(2, 2, 5, 1), f32(2, 2, 5, 1)), ValueError, ["4"]),
+    "probability": (lambda: owl.randb([2], 1.5), (ValueError, owl.Error), ["1.5"]),
+    "too large a number for int32": (lambda: owl.zeros([2], dtype="int32") + 2**40,
+                                     (OverflowError, ValueError, owl.Error), []),
+    "too large a fill for int32": (lambda: owl.full([2], 2**40, dtype="int32"), (OverflowError, ValueError, owl.Error),
+                                   []),
+    # classes
+    "new NArray": (lambda: owl.NArray(), TypeError, []),
+    "derived": (lambda: type("Mine", (owl.NArray,), {}), TypeError, []),
+    "attribute": (lambda: setattr(f32(1), "color", 1), AttributeError, []),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_clear_error(case):
+    before = arr(X)
+    call, kinds, parts = CASES[case]
+    with pytest.raises(kinds) as e:
+        call()
+    text = str(e.value)
+    for part in parts:
+        assert part in text, text
+    assert text and "internal error" not in text and "std::" not in text and "pybind11" not in text
+    assert same_bits(val(before), X) and same_bits(val(before + 1), X + np.float32(1))
+
+
+def test_errors_leave_no_work_behind():
+    before = settle()["live_nodes"]
+    for call, kinds, _ in CASES.values():
+        with pytest.raises(kinds):
+            call()
+    assert settle()["live_nodes"] <= before
+
+
+def test_a_number_beyond_float32_is_infinite():
+    x = owl.ones([2]) * 1e300
+    assert np.isinf(val(x)).all()
+    assert np.isnan(val(owl.full([2], NAN))).all()
+
+
+def test_settings_that_make_no_sense(script):
+    """A bad value of a setting is told, and never ends in a crash."""
+    for name, value in (("OWL_NUM_THREADS", "many"), ("OWL_NUM_THREADS", "-3"), ("OWL_WINDOW", "x"),
+                        ("OWL_SIMULATED_GPUS", "-1"), ("OWL_FAULT", "what")):
+        done = script("import owl\nprint(float(owl.ones([3]).sum()))", env={name: value}, expect=None)
+        assert done.returncode in (0, 1), done.stderr
+        assert name in done.stderr, f"{name}={value} is taken in silence"
+        assert done.stdout.strip() == "3.0" or "Error" in done.stderr
+
+
+def test_an_unknown_setting_is_reported_with_the_nearest(script):
+    done = script("import owl\nprint(float(owl.ones([3]).sum()))", env={"OWL_NUM_THREAD": "1"})
+    assert done.stdout.strip() == "3.0"
+    assert "OWL_NUM_THREAD" in done.stderr and "OWL_NUM_THREADS" in done.stderr
+
+
+def test_import_from_any_folder(script):
+    done = script("import os\nos.chdir('/')\nimport owl\nprint(float(owl.ones([3]).sum()))")
+    assert done.stdout.strip() == "3.0"

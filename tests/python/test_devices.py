@@ -1,0 +1,321 @@
+"""Devices: making and choosing them, copies between them, simulated GPUs, memory limits."""
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+import owl
+from conftest import Counted, line_of, same_bits, settle
+from reference import arr, val
+
+
+@pytest.fixture(scope="module")
+def other():
+    return owl.create_cpu_device()
+
+
+def test_a_script_that_names_no_device_runs():
+    assert owl.devices()[0].id == 0 and owl.devices()[0].kind == "cpu" and not owl.devices()[0].simulated
+    assert owl.devices()[0].threads >= 1
+    assert (owl.ones([2]) + 1).device == 0
+
+
+def test_initialize_is_harmless():
+    assert owl.initialize() is None
+    assert owl.initialize(["script.py", "--anything"]) is None
+    assert owl.initialize(argv=None) is None
+
+
+def test_new_devices():
+    count = len(owl.devices())
+    a, b = owl.create_cpu_device(), owl.create_cpu_device()
+    assert type(a) is int and a != b and 0 not in (a, b)
+    assert len(owl.devices()) == count + 2 and {d.id for d in owl.devices()} >= {0, a, b}
+    for d in (a, b):
+        with owl.device(d):
+            x = owl.ones([3, 4]) * 2
+            assert x.device == d and (val(x) == 2).all()
+
+
+def test_set_device_decides_where_things_are_computed(other):
+    x = owl.ones([3])
+    owl.set_device(other)
+    assert x.device == 0
+    for y in (x + 1, owl.zeros([2]), owl.from_numpy(np.ones(2, np.float32)), x.sum(), owl.randn([2]),
+              owl.concat([x, x], 0)):
+        assert y.device == other
+        y.wait_for_eval()
+    owl.set_device(0)
+    assert (x + 1).device == 0
+
+
+def test_with_device_returns_to_the_one_before(other):
+    with owl.device(other):
+        assert owl.zeros([1]).device == other
+        with owl.device(0):
+            assert owl.zeros([1]).device == 0
+        assert owl.zeros([1]).device == other
+    assert owl.zeros([1]).device == 0
+    with pytest.raises(KeyError):
+        with owl.device(other):
+            raise KeyError
+    assert owl.zeros([1]).device == 0
+
+
+def test_an_operand_is_copied_once(other):
+    x = arr(np.arange(12, dtype=np.float32).reshape(3, 4))
+    x.wait_for_eval()
+    with Counted() as c:
+        with owl.device(other):
+            results = [x * k for k in range(6)]
+            results.append(x.sum())
+            owl.wait_for_all()
+    assert c.copies == 1
+    for k in range(6):
+        assert same_bits(val(results[k]), val(x) * np.float32(k))
+    assert float(results[6]) == 66 and results[6].device == other and x.device == 0
+
+
+def test_an_operand_is_copied_once_to_each_of_two_devices(other):
+    third, x = owl.create_cpu_device(), owl.ones([100])
+    x.wait_for_eval()
+    with Counted() as c:
+        results = []
+        for k in range(8):
+            with owl.device((other, third)[k % 2]):
+                results.append(x + k)
+        owl.wait_for_all()
+    assert c.copies == 2
+    assert [float(r[5]) for r in results] == [1.0 + k for k in range(8)]
+
+
+def test_a_copy_of_a_pending_value_waits_for_nothing(other):
+    x = owl.full([400, 400], 1 / 400)
+    for _ in range(10):
+        x = x * x.trans()
+    with owl.device(other):
+        y = x + 1
+    assert y.device == other
+    np.testing.assert_allclose(val(y), 1 + 1 / 400, rtol=1e-5)
+
+
+def test_values_pass_to_and_fro(other):
+    x = owl.ones([50])
+    for k in range(40):
+        with owl.device((0, other)[k % 2]):
+            x = x + 1
+    assert (val(x) == 41).all()
+
+
+def test_copy_to(other):
+    a = np.arange(6, dtype=np.float32).reshape(2, 3)
+    x = arr(a)
+    y = x.copy_to(other)
+    assert y.device == other and x.device == 0 and same_bits(val(y), a)
+    assert x.copy_to(0).device == 0 and same_bits(val(y.copy_to(0)), a)
+    assert same_bits(val(x[:, ::-1].copy_to(other)), a[:, ::-1])
+
+
+def test_views_of_a_value_elsewhere(other):
+    x = arr(np.arange(20, dtype=np.float32).reshape(4, 5))
+    with owl.device(other):
+        y = x[1::2, ::-1] * 2
+        z = x.trans() * x
+    assert y.device == z.device == other
+    assert same_bits(val(y), val(x)[1::2, ::-1] * np.float32(2))
+    np.testing.assert_array_equal(val(z), val(x).T @ val(x))
+
+
+def test_in_place_with_an_operand_elsewhere(other):
+    w, keep = owl.ones([10]), None
+    with owl.device(other):
+        g = owl.full([10], 0.25)
+    keep = w
+    w -= g * 2
+    assert w.device == 0 and (val(w) == 0.5).all() and (val(keep) == 1).all()
+
+
+def test_the_device_may_change_the_memory_of_its_copy_only(other):
+    x = owl.ones([1000])
+    x.wait_for_eval()
+    with owl.device(other):
+        y = x
+        y += 1
+        y.wait_for_eval()
+    assert (val(x) == 1).all() and (val(y) == 2).all()
+
+
+@pytest.mark.parametrize("device", [-1, 1000, 2**31 - 1])
+def test_ids_that_name_no_device(device):
+    for f in (lambda: owl.set_device(device), lambda: owl.ones([2]).copy_to(device), lambda: owl.memory_stats(device)):
+        with pytest.raises(owl.DeviceError, match=str(device)):
+            f()
+    with pytest.raises(owl.DeviceError):
+        with owl.device(device):
+            pass
+    assert owl.ones([1]).device == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", 1.5, None, [0]])
+def test_ids_of_another_type(device):
+    with pytest.raises(TypeError):
+        owl.set_device(device)
+    with pytest.raises(TypeError):
+        owl.ones([2]).copy_to(device)
+
+
+# --- GPUs
+
+def test_without_a_gpu(script):
+    done = script("""
+        import owl
+        print(owl.has_cuda(), owl.get_gpu_device_count())
+        for i in (0, 3, -1):
+            try:
+                print("made", owl.create_gpu_device(i))
+            except owl.DeviceError as e:
+                print(isinstance(e, RuntimeError), e)
+        print(float(owl.ones([3]).sum()))
+    """)
+    lines = done.stdout.splitlines()
+    if lines[0].startswith("True"):
+        assert int(lines[0].split()[1]) > 0
+        return
+    assert lines[0] == "False 0"
+    for i, line in zip((0, 3, -1), lines[1:4]):
+        assert line.startswith("True ") and str(i) in line
+    assert "OWL_SIMULATED_GPUS" in lines[1], "the message says what to do"
+    assert lines[4] == "3.0"
+
+
+SIMULATED = """
+    import numpy as np
+    import owl
+    print(owl.has_cuda(), owl.get_gpu_device_count())
+    a, b = owl.create_gpu_device(0), owl.create_gpu_device(1)
+    print(a != b, [(d.kind, d.simulated) for d in owl.devices() if d.id in (a, b)])
+    print("simulated" in [d for d in owl.devices() if d.id == a][0].name.lower())
+    x = owl.from_numpy(np.arange(6, dtype=np.float32))
+    with owl.device(a):
+        p = x * 2
+    with owl.device(b):
+        q = x + 1
+    owl.set_device(a)
+    r = p + q
+    print(p.device == a, q.device == b, r.device == a, r.to_numpy().tolist())
+    try:
+        owl.create_gpu_device(2)
+    except owl.DeviceError as e:
+        print("refused", e)
+"""
+
+
+def test_simulated_gpus(script):
+    lines = script(SIMULATED, env={"OWL_SIMULATED_GPUS": "2"}).stdout.splitlines()
+    assert lines[0] == "False 2"
+    assert lines[1] == "True [('gpu', True), ('gpu', True)]" and lines[2] == "True"
+    assert lines[3] == "True True True [1.0, 4.0, 7.0, 10.0, 13.0, 16.0]"
+    assert lines[4].startswith("refused") and "2" in lines[4]
+
+
+def test_threads_are_limited(script):
+    done = script("import owl\nprint(owl.devices()[0].threads)", env={"OWL_NUM_THREADS": "1"})
+    assert done.stdout.strip() == "1"
+
+
+# --- memory
+
+@pytest.fixture
+def limit():
+    yield owl.set_memory_limit
+    owl.set_memory_limit(0)
+
+
+def test_memory_stats():
+    settle()
+    before = owl.memory_stats()
+    x = owl.ones([1000, 1000])
+    x.wait_for_eval()
+    now = owl.memory_stats()
+    assert {"allocated", "cached", "peak", "limit"} <= set(now)
+    assert now["allocated"] - before["allocated"] >= 4_000_000 and now["peak"] >= now["allocated"]
+    del x
+    settle()
+    assert owl.memory_stats()["allocated"] == before["allocated"]
+
+
+def test_a_value_too_large_for_the_limit(limit):
+    small = owl.ones([10])
+    settle()
+    limit(owl.memory_stats()["allocated"] + (16 << 20))
+    big = owl.ones([3000, 3000]) + 1
+    for ask in (big.wait_for_eval, big.to_numpy, (big * 2).wait_for_eval, owl.wait_for_all):
+        with pytest.raises(owl.OutOfMemoryError) as e:
+            ask()
+    text = str(e.value)
+    assert re.search(r"\d+(\.\d+)? ?(MiB|MB|GiB|GB|bytes)", text), "sizes are named"
+    assert "test_devices.py" in text
+    assert (val(small) == 1).all() and (val(small + 1) == 2).all()
+    assert owl.ones([100, 100]).count_zero() == 0
+    limit(0)
+    assert float((owl.ones([3000, 3000]) + 1).max()) == 2
+    with pytest.raises(owl.OutOfMemoryError):
+        big.wait_for_eval()
+    del big
+    owl.wait_for_all()
+
+
+def test_the_largest_holders_are_named(limit):
+    holder = owl.ones([1000, 1000]) * 2  # HOLDER
+    holder.wait_for_eval()
+    settle()
+    limit(owl.memory_stats()["allocated"] + (4 << 20))
+    with pytest.raises(owl.OutOfMemoryError) as e:
+        owl.ones([2000, 2000]).wait_for_eval()
+    here = line_of(pathlib.Path(__file__), "# HOLD" + "ER")
+    assert "[1000, 1000]" in str(e.value) or f"test_devices.py:{here}" in str(e.value)
+    limit(0)
+    assert (val(holder) == 2).all()
+
+
+def test_a_program_that_fits_runs_at_the_limit(limit):
+    """The cache is trimmed and running work is waited for before anything fails."""
+    kept = [owl.ones([k, 1000]) for k in range(1, 200, 3)]
+    owl.wait_for_all()
+    del kept
+    settle()
+    limit(owl.memory_stats()["allocated"] + (12 << 20))
+    x = owl.ones([500, 1000])
+    for k in range(300):
+        x = (x + 1.0).reshape([-1])[::-1].reshape([500, 1000])
+    assert (val(x) == 301).all()
+    assert owl.memory_stats()["allocated"] <= owl.memory_stats()["limit"]
+
+
+def test_a_limit_of_one_device(other, limit):
+    owl.set_memory_limit(8 << 20, other)
+    try:
+        with owl.device(other):
+            x = owl.ones([3000, 3000])
+            with pytest.raises(owl.OutOfMemoryError):
+                x.wait_for_eval()
+            del x
+        assert owl.ones([3000, 3000]).count_zero() == 0
+        assert owl.memory_stats(other)["limit"] == 8 << 20
+    finally:
+        owl.set_memory_limit(0, other)
+
+
+def test_limits_out_of_range():
+    for bytes in (-1, "1GB", 1.5):
+        with pytest.raises((ValueError, TypeError)):
+            owl.set_memory_limit(bytes)
+
+
+def test_a_size_that_no_machine_has():
+    x = owl.ones([1 << 58])
+    with pytest.raises(owl.OutOfMemoryError):
+        x.wait_for_eval()
+    del x
+    assert float(owl.ones([2]).sum()) == 2

@@ -1,0 +1,190 @@
+"""Law 6: mistakes that recording sees are raised at their line; failures of running work come home."""
+import traceback
+
+import pytest
+
+import owl
+from conftest import line_of, unflushed
+from reference import val
+
+
+def test_recording_errors_are_raised_at_the_line():
+    with unflushed():
+        x, y = owl.ones([2, 3]), owl.ones([4, 5])
+        with pytest.raises(owl.ShapeError) as e:
+            x + y  # THE LINE
+    last = traceback.extract_tb(e.value.__traceback__)[-1]
+    assert last.filename == __file__ and "THE LINE" in last.line
+    assert (val(x) == 1).all() and (val(y) == 1).all()
+
+
+def test_error_classes():
+    for cls, builtin in ((owl.ShapeError, ValueError), (owl.DTypeError, TypeError), (owl.DeviceError, RuntimeError),
+                         (owl.OutOfMemoryError, MemoryError), (owl.DataError, ValueError), (owl.NaNError, Exception)):
+        assert issubclass(cls, owl.Error) and issubclass(cls, builtin)
+
+
+# The N-th task that is launched fails. Five products, each waited for, then what came of the failed one.
+FAULTS = """
+    import sys
+    import owl
+    x = owl.from_numpy(__import__("numpy").ones((8, 8), "float32"))
+    values, failed = [], []
+    for i in range(5):
+        v = x * x  # HERE
+        values.append(v)
+        try:
+            v.wait_for_eval()
+        except owl.Error as e:
+            failed.append(i)
+            print("kind", type(e).__name__)
+            print("message", str(e).replace("\\n", " "))
+    print("failed", failed)
+    bad = values[failed[0]]
+    for name, make in (("again", lambda: bad), ("child", lambda: bad + 1), ("grandchild", lambda: (bad + 1).sum() * 2),
+                       ("view", lambda: bad[0]), ("mixed", lambda: x - bad)):
+        for ask in ("wait_for_eval", "to_numpy"):
+            try:
+                getattr(make(), ask)()
+                print(name, "no error")
+            except owl.Error as e:
+                print(name, "HERE" if "matmul" in str(e) and "user_script.py:%d" % LINE in str(e) else str(e))
+    print("ready", bad.ready() in (True, False), "repr", bool(repr(bad)), bad.shape)
+    print("good", [float(v[0, 0]) for v in values if v is not bad])
+    print("goes on", float((x * x + x).sum()))
+    del bad, v
+    values.clear()
+    owl.wait_for_all()
+    print("end")
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("env", [{}, {"OWL_NUM_THREADS": "1"}], ids=str)
+def test_a_task_that_fails(script, n, env):
+    here = next(i for i, line in enumerate(FAULTS.splitlines(), 1) if "# HERE" in line)
+    text = FAULTS.replace("% LINE", f"% {here}")
+    done = script(text, env={"OWL_FAULT": f"op:{n}", **env})
+    lines = done.stdout.splitlines()
+    said = dict(s.split(" ", 1) for s in lines if " " in s)
+    assert said["failed"] == f"[{n - 1}]"
+    assert "matmul" in said["message"] and f"user_script.py:{line_of(done.path, '# HERE')}" in said["message"]
+    for name in ("again", "child", "grandchild", "view", "mixed"):
+        assert [s for s in lines if s.startswith(name)] == [f"{name} HERE"] * 2
+    assert said["good"] == str([8.0] * 4)
+    assert said["goes"] == "on 576.0"
+    assert lines[-1] == "end"
+
+
+def test_eager_raises_at_the_line(script):
+    """With OWL_EAGER=1 an operation is waited for where it is recorded, so its failure is raised there."""
+    done = script("""
+        import numpy as np
+        import owl
+        x = owl.from_numpy(np.ones((8, 8), "float32"))
+        y = x * x
+        try:
+            y * x  # HERE
+        except owl.Error as e:
+            print(e)
+        print(float((y * x).sum()))
+    """, env={"OWL_EAGER": "1", "OWL_FAULT": "op:2"})
+    message, value = done.stdout.splitlines()
+    assert "matmul" in message and f"user_script.py:{line_of(done.path, '# HERE')}" in message
+    assert value == "4096.0"
+
+
+PENDING = """
+    import numpy as np
+    import owl
+    x = owl.from_numpy(np.ones((8, 8), "float32"))
+    owl._owl.set_window(1 << 30, -1)
+    a = x * x  # FIRST
+    b = a.trans() * x
+    c = owl.elewise.relu(b) + 1
+    d = c.sum()
+    free = owl.conv.softmax(x)
+    try:
+        owl.wait_for_all()
+        print("no error")
+    except owl.Error as e:
+        print(type(e).__name__, e)
+    for v in (d, c, b, a):
+        try:
+            v.wait_for_eval()
+            print("no error")
+        except owl.Error as e:
+            print("failed", "FIRST" if "matmul" in str(e) and ":6" in str(e) else e)
+    print("free", float(free.sum()))
+    del a, b, c, d, v
+    owl.wait_for_all()
+    print("end")
+"""
+
+
+def test_everything_computed_from_a_failure_fails_with_the_first_cause(script):
+    """a fails before b, c and d are even planned; wait_for_all raises that error; `free` has its value."""
+    done = script(PENDING, env={"OWL_FAULT": "op:1"})
+    lines = done.stdout.splitlines()
+    assert "matmul" in lines[0] and f"user_script.py:{line_of(done.path, '# FIRST')}" in lines[0]
+    assert lines[1:5] == ["failed FIRST"] * 4
+    assert lines[5].startswith("free 8") or lines[5].startswith("free 7.99")
+    assert lines[6] == "end"
+
+
+ALLOCATION = """
+    import numpy as np
+    import owl
+    x = owl.from_numpy(np.ones((64, 64), "float32"))
+    failed = []
+    for i in range(6):
+        try:
+            v = x * x  # HERE
+            v.wait_for_eval()
+        except owl.OutOfMemoryError as e:
+            failed.append(i)
+            print("message", e)
+            print("builtin", isinstance(e, MemoryError))
+    print("failed", len(failed))
+    print("goes on", float((x * x).sum()))
+"""
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_an_allocation_that_fails(script, n):
+    done = script(ALLOCATION, env={"OWL_FAULT": f"alloc:{n}"})
+    said = dict(s.split(" ", 1) for s in done.stdout.splitlines() if " " in s)
+    assert said["failed"] == "1" and said["builtin"] == "True" and said["goes"] == "on 262144.0"
+    assert "matmul" in said["message"] and f"user_script.py:{line_of(done.path, '# HERE')}" in said["message"]
+
+
+def test_failed_values_nobody_holds_are_silent(script):
+    done = script("""
+        import numpy as np
+        import owl
+        x = owl.from_numpy(np.ones((8, 8), "float32"))
+        y = x * x
+        y.start_eval()
+        while not owl.stats()["kernels"] and not owl.stats()["tasks_skipped"]:
+            try:
+                y.wait_for_eval()
+                break
+            except owl.Error:
+                break
+        del y
+        owl.wait_for_all()
+        print(float((x * x).sum()))
+    """, env={"OWL_FAULT": "op:1"})
+    assert done.stdout.strip() == "512.0"
+
+
+def test_an_error_at_the_end_of_a_script_is_a_plain_traceback(script):
+    done = script("""
+        import numpy as np
+        import owl
+        x = owl.from_numpy(np.ones((8, 8), "float32"))
+        y = x * x
+        print(y.to_numpy())
+    """, env={"OWL_FAULT": "op:1"}, expect=1)
+    assert "owl.Error" in done.stderr and "matmul" in done.stderr and "user_script.py:5" in done.stderr
+    assert "Fatal" not in done.stderr

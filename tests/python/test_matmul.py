@@ -1,0 +1,141 @@
+"""The matrix product: every type, transposed and strided operands, empty sizes, many sizes, and what it refuses."""
+import operator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import owl
+from conftest import SOAK, Counted, same_bits, unflushed
+from reference import DTYPES, arr, dtype_of, val
+
+SIZES = [(1, 1, 1), (2, 3, 4), (1, 7, 1), (7, 1, 5), (1, 64, 33), (33, 1, 64), (16, 16, 16), (17, 31, 13),
+         (64, 4096, 3), (100, 784, 10), (256, 784, 256), (10, 256, 1), (129, 257, 65)]
+
+
+def data(shape, dtype="float32", seed=0):
+    rng = np.random.default_rng([seed, *shape])
+    return (rng.normal(size=shape) if np.dtype(dtype).kind == "f" else rng.integers(-9, 10, shape)).astype(dtype)
+
+
+def within(got, a, b):
+    """Every element within k + 2 roundings of the exact product's magnitude; the types may differ."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    exact, magnitude = a @ b, np.abs(a) @ np.abs(b)
+    assert got.shape == exact.shape
+    bound = (min(a.shape[1], 200) + 2) * np.finfo(got.dtype).eps * magnitude
+    assert (np.abs(got - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("m,k,n", SIZES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", ["nn", "tn", "nt", "tt"])
+def test_values(m, k, n, dtype, form):
+    a, b = data((m, k), dtype), data((k, n), dtype)
+    x = arr(a.T.copy()).trans() if form[0] == "t" else arr(a)
+    y = arr(b.T.copy()).trans() if form[1] == "t" else arr(b)
+    got = val(x * y)
+    assert got.dtype == dtype
+    within(got, a, b)
+
+
+@pytest.mark.parametrize("m,k,n", [(1, 1, 1), (3, 5, 2), (40, 70, 30), (2, 1000, 2)])
+@pytest.mark.parametrize("form", ["nn", "tn", "nt", "tt"])
+def test_int32_is_exact_and_wraps(m, k, n, form):
+    a, b = data((m, k), "int32") * 2**20, data((k, n), "int32") * 2**9
+    x = arr(a.T.copy()).T if form[0] == "t" else arr(a)
+    y = arr(b.T.copy()).T if form[1] == "t" else arr(b)
+    assert same_bits(val(x * y), a @ b)
+
+
+@pytest.mark.parametrize("a", DTYPES)
+@pytest.mark.parametrize("b", DTYPES)
+def test_types(a, b):
+    x, y = data((3, 4)).astype(a), data((4, 2)).astype(b)
+    got = val(arr(x) * arr(y))
+    wide = max(a, b, key=DTYPES.index)
+    if wide == "bool":  # products of bool are counted, as sums of bool are
+        assert got.dtype == np.int32
+        np.testing.assert_array_equal(got, x.astype(int) @ y.astype(int))
+    else:
+        assert got.dtype == wide
+        np.testing.assert_allclose(got, x.astype(wide) @ y.astype(wide), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("m,k,n", [(0, 3, 2), (2, 3, 0), (2, 0, 3), (0, 0, 0), (0, 0, 4)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_empty_sizes(m, k, n, dtype):
+    got = owl.ones([m, k], dtype=dtype) * owl.ones([k, n], dtype=dtype)
+    assert got.shape == [m, n] and dtype_of(got) == dtype
+    assert val(got).shape == (m, n) and (val(got) == 0).all()
+
+
+@given(st.data())
+@settings(max_examples=80 * SOAK)
+def test_views_as_operands(d):
+    """Operands cut, stepped, reversed and transposed; alone and inside an expression."""
+    m, k, n = (d.draw(st.integers(1, 40)) for _ in range(3))
+
+    def operand(rows, columns):
+        a = data((2 * rows + 1, 2 * columns + 1), seed=d.draw(st.integers(0, 9)))
+        index = tuple(d.draw(st.sampled_from([slice(0, k), slice(1, k + 1), slice(0, 2 * k, 2), slice(k, 0, -1)]))
+                      for k in (rows, columns))
+        if d.draw(st.booleans()):
+            return a[index], arr(a.T.copy()).trans()[index]
+        return a[index], arr(a)[index]
+    (a, x), (b, y) = operand(m, k), operand(k, n)
+    within(val(x * y), a, b)
+    np.testing.assert_allclose(val(owl.elewise.relu(x * y + 1) * 2), np.maximum(a @ b + 1, 0) * 2, atol=1e-4)
+
+
+def test_an_operand_with_itself():
+    a = data((30, 50))
+    x = arr(a)
+    within(val(x.trans() * x), a.T, a)
+    within(val(x * x.trans()), a, a.T)
+
+
+def test_a_chain_keeps_its_order():
+    mats = [data((20, 20), seed=i) / 4 for i in range(6)]
+    got, want = arr(mats[0]), mats[0].astype(np.float64)
+    for m in mats[1:]:
+        got, want = got * arr(m), want @ m
+    np.testing.assert_allclose(val(got), want, atol=1e-3)
+
+
+def test_special_values():
+    a, b = np.array([[np.inf, 1.0], [np.nan, 0]], np.float32), np.array([[1.0, 0], [2, 3]], np.float32)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(val(arr(a) * arr(b)), a @ b)
+
+
+def test_a_columns_bits_do_not_depend_on_its_neighbours_epilogue():
+    """A bias and an activation behind a product give what they give apart from it."""
+    a, b, bias = data((64, 100)), data((100, 33)), data((64, 1))
+    with unflushed():
+        fused = val(owl.elewise.relu(arr(a) * arr(b) + arr(bias)))
+    product = arr(a) * arr(b)
+    product.wait_for_eval()
+    assert same_bits(fused, val(owl.elewise.relu(product + arr(bias))))
+
+
+def test_a_transposed_operand_costs_no_copy():
+    x, y = arr(data((64, 80))), arr(data((64, 70)))
+    with Counted() as c:
+        product = x.trans() * y
+        product.wait_for_eval()
+    assert c.copies == 0 and c.kernels == 1 and c.buffers_written == 1
+
+
+BAD = [((256, 784), (256, 10), "matrix product of [256, 784] and [256, 10]: inner sizes 784 and 256 differ"),
+       ((2, 3), (2, 3), "inner sizes 3 and 2 differ"), ((3,), (3, 2), "[3]"), ((2, 3), (3,), "[3]"),
+       ((2, 3, 1), (3, 2), "[2, 3, 1]"), ((1, 1), (1,), "[1]")]
+
+
+@pytest.mark.parametrize("a,b,text", BAD, ids=lambda v: str(v)[:20])
+def test_errors(a, b, text):
+    x, y = owl.ones(list(a)), owl.ones(list(b))
+    for f in (lambda: x * y, lambda: x @ y, lambda: operator.imul(x, y)):
+        with pytest.raises(owl.ShapeError) as e:
+            f()
+        assert text in str(e.value)

@@ -1,0 +1,478 @@
+"""The MNIST reader: every form of the data, every way for a file to be wrong, and the synthetic stand-in."""
+
+import gzip
+import hashlib
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import owl
+
+APPS = Path(__file__).resolve().parents[2] / "apps" / "mnist"
+sys.path.insert(0, str(APPS))
+
+import mnist_io  # noqa: E402
+
+TRAIN, TEST = 40, 20
+IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """An empty working folder and an empty cache, and no OWL_DATA: nothing is found unless a test puts it there."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("OWL_DATA", raising=False)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A small data set in the form that `load` gives: every class occurs in both parts."""
+    rng = np.random.default_rng(7)
+    images = rng.integers(0, 256, (TRAIN + TEST, 28, 28), dtype=np.uint8)
+    labels = (np.arange(TRAIN + TEST) % 10).astype(np.uint8)
+    return (images[:TRAIN], labels[:TRAIN]), (images[TRAIN:], labels[TRAIN:])
+
+
+def idx_bytes(array):
+    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def write_idx(folder, data, zipped=False):
+    folder.mkdir(exist_ok=True)
+    for name, array in zip(IDX_NAMES, [array for split in data for array in split]):
+        if zipped:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(array)))
+        else:
+            (folder / name).write_bytes(idx_bytes(array))
+    return folder
+
+
+def write_npz(path, data, **replaced):
+    (x_train, y_train), (x_test, y_test) = data
+    arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test, **replaced}
+    np.savez_compressed(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def write_mat(path, data, **replaced):
+    scipy_io = pytest.importorskip("scipy.io")
+    variables = {}
+    for prefix, (images, labels) in zip(("train", "test"), data):
+        for digit in range(10):
+            variables[f"{prefix}{digit}"] = images[labels == digit].reshape(-1, 784)
+    variables.update(replaced)
+    scipy_io.savemat(path, {name: value for name, value in variables.items() if value is not None})
+    return path
+
+
+def assert_same(found, expected):
+    for found_split, expected_split in zip(found, expected):
+        for f, e in zip(found_split, expected_split):
+            assert f.dtype == np.uint8
+            np.testing.assert_array_equal(f, e)
+
+
+def assert_data_error(path, *words):
+    """Loading `path` is a DataError whose message has all of `words`."""
+    with pytest.raises(owl.DataError) as caught:
+        mnist_io.load(path)
+    for word in words:
+        assert str(word) in str(caught.value)
+
+
+# ---- Sound files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_idx(tmp_path, digits, zipped):
+    assert_same(mnist_io.load(write_idx(tmp_path / "idx", digits, zipped)), digits)
+
+
+def test_idx_with_dots_in_the_names(tmp_path, digits):
+    folder = write_idx(tmp_path / "idx", digits)
+    for name in IDX_NAMES:
+        (folder / name).rename(folder / name.replace("-idx", ".idx"))
+    assert_same(mnist_io.load(str(folder)), digits)
+
+
+def test_npz(tmp_path, digits):
+    path = write_npz(tmp_path / "mnist.npz", digits)
+    assert_same(mnist_io.load(path), digits)
+    assert_same(mnist_io.load(tmp_path), digits)
+
+
+def test_npz_with_wide_labels(tmp_path, digits):
+    path = write_npz(tmp_path / "mnist.npz", digits, y_train=digits[0][1].astype(np.int64))
+    assert_same(mnist_io.load(path), digits)
+
+
+def test_mat_is_in_the_order_of_the_digits(tmp_path, digits):
+    found = mnist_io.load(write_mat(tmp_path / "mnist_all.mat", digits))
+    ordered = [(images[np.argsort(labels, kind="stable")], np.sort(labels)) for images, labels in digits]
+    assert_same(found, ordered)
+
+
+def test_mat_without_scipy(tmp_path, monkeypatch):
+    (tmp_path / "mnist_all.mat").write_bytes(b"MATLAB")
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    assert_data_error(tmp_path / "mnist_all.mat", "SciPy", "pip install scipy")
+
+
+# ---- Where the data is looked for -----------------------------------------------------------------------------------
+
+
+def test_search_order(tmp_path, digits, monkeypatch):
+    def only(k):  # data sets that differ, so that it shows where one came from
+        return tuple((images[k:], labels[k:]) for images, labels in digits)
+
+    write_npz(tmp_path / "named.npz", only(1))
+    (tmp_path / "environment").mkdir()
+    write_npz(tmp_path / "environment" / "mnist.npz", only(2))
+    write_npz(tmp_path / "work" / "mnist.npz", only(3))
+    (tmp_path / "cache" / "owl").mkdir(parents=True)
+    write_npz(tmp_path / "cache" / "owl" / "mnist.npz", only(4))
+
+    monkeypatch.setenv("OWL_DATA", str(tmp_path / "environment"))
+    assert_same(mnist_io.load(tmp_path / "named.npz"), only(1))
+    assert_same(mnist_io.load(), only(2))
+    monkeypatch.delenv("OWL_DATA")
+    assert_same(mnist_io.load(), only(3))
+    (tmp_path / "work" / "mnist.npz").unlink()
+    assert_same(mnist_io.load(), only(4))
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+@pytest.mark.parametrize("what", ["missing", "empty folder", "other file", "empty file"])
+def test_a_named_place_never_falls_through(tmp_path, digits, monkeypatch, what, by_environment):
+    write_npz(tmp_path / "work" / "mnist.npz", digits)  # what a fall through would find
+    path = tmp_path / {"other file": "notes.txt", "empty file": "empty.npz"}.get(what, "there")
+    if what == "empty folder":
+        path.mkdir()
+    elif what == "other file":
+        path.write_text("not data")
+    elif what == "empty file":
+        path.touch()
+    if by_environment:
+        monkeypatch.setenv("OWL_DATA", str(path))
+    assert_data_error(None if by_environment else path, path)
+
+
+def test_an_empty_path_is_an_error():
+    assert_data_error("", "empty")
+
+
+def test_a_damaged_file_in_the_working_folder_is_an_error(tmp_path):
+    (tmp_path / "work" / "mnist.npz").write_bytes(b"PK\x03\x04 and no more")
+    assert_data_error(None, "mnist.npz")
+
+
+# ---- Damaged and mislabelled files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", IDX_NAMES)
+def test_idx_set_that_lacks_a_file(tmp_path, digits, name):
+    folder = write_idx(tmp_path / "idx", digits)
+    (folder / name).unlink()
+    assert_data_error(folder, folder, name)
+
+
+def test_idx_images_and_labels_exchanged(tmp_path, digits):
+    folder = write_idx(tmp_path / "idx", digits)
+    images, labels = folder / IDX_NAMES[0], folder / IDX_NAMES[1]
+    content = images.read_bytes()
+    images.write_bytes(labels.read_bytes())
+    labels.write_bytes(content)
+    assert_data_error(folder, images, "magic number 2051", "2049")
+
+
+@pytest.mark.parametrize("name", IDX_NAMES)
+@pytest.mark.parametrize("keep", [0, 3, 9, -1])
+def test_idx_truncated(tmp_path, digits, name, keep):
+    path = write_idx(tmp_path / "idx", digits) / name
+    path.write_bytes(path.read_bytes()[:keep])
+    assert_data_error(path.parent, path, "only")
+
+
+def test_idx_with_bytes_left_over(tmp_path, digits):
+    path = write_idx(tmp_path / "idx", digits) / IDX_NAMES[1]
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert_data_error(path.parent, path, "40", "more")
+
+
+def test_idx_header_that_promises_the_earth(tmp_path, digits):
+    path = write_idx(tmp_path / "idx", digits) / IDX_NAMES[0]
+    content = bytearray(path.read_bytes())
+    content[4:8] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert_data_error(path.parent, path, "4,294,967,295", "only")
+
+
+def test_idx_images_of_another_size(tmp_path, digits):
+    path = write_idx(tmp_path / "idx", digits) / IDX_NAMES[2]
+    path.write_bytes(idx_bytes(np.zeros((TEST, 32, 32), np.uint8)))
+    assert_data_error(path.parent, path, "28 x 28", "32 x 32")
+
+
+def test_idx_of_other_elements(tmp_path, digits):
+    path = write_idx(tmp_path / "idx", digits) / IDX_NAMES[0]
+    content = bytearray(path.read_bytes())
+    content[2] = 0x0D  # float32
+    path.write_bytes(content)
+    assert_data_error(path.parent, path, "magic number 2051", "0x00000d03")
+
+
+def test_idx_counts_differ(tmp_path, digits):
+    path = write_idx(tmp_path / "idx", digits) / IDX_NAMES[3]
+    path.write_bytes(idx_bytes(np.zeros(TEST - 1, np.uint8)))
+    assert_data_error(path.parent, path.name, "20 images", "19 labels")
+
+
+def test_idx_label_above_nine(tmp_path, digits):
+    path = write_idx(tmp_path / "idx", digits) / IDX_NAMES[1]
+    content = bytearray(path.read_bytes())
+    content[8 + 5] = 10
+    path.write_bytes(content)
+    assert_data_error(path.parent, path.name, "0 to 9", "found 10 at position 5")
+
+
+def test_idx_without_images(tmp_path, digits):
+    folder = write_idx(tmp_path / "idx", digits)
+    (folder / IDX_NAMES[0]).write_bytes(idx_bytes(np.zeros((0, 28, 28), np.uint8)))
+    (folder / IDX_NAMES[1]).write_bytes(idx_bytes(np.zeros(0, np.uint8)))
+    assert_data_error(folder, IDX_NAMES[0], "none")
+
+
+def test_idx_gzip_data_without_its_ending(tmp_path, digits):
+    folder = write_idx(tmp_path / "idx", digits, zipped=True)
+    for name in IDX_NAMES:
+        (folder / f"{name}.gz").rename(folder / name)
+    assert_data_error(folder, IDX_NAMES[0], "gzip", ".gz")
+
+
+def test_idx_plain_data_named_gz(tmp_path, digits):
+    folder = write_idx(tmp_path / "idx", digits)
+    for name in IDX_NAMES:
+        (folder / name).rename(folder / f"{name}.gz")
+    assert_data_error(folder, f"{IDX_NAMES[0]}.gz", "compressed")
+
+
+@pytest.mark.parametrize("keep", [5, 500, -9, -1])
+def test_idx_gzip_truncated(tmp_path, digits, keep):
+    path = write_idx(tmp_path / "idx", digits, zipped=True) / f"{IDX_NAMES[0]}.gz"
+    path.write_bytes(path.read_bytes()[:keep])
+    assert_data_error(path.parent, path, "truncated")
+
+
+def test_idx_gzip_damaged(tmp_path, digits):
+    path = write_idx(tmp_path / "idx", digits, zipped=True) / f"{IDX_NAMES[0]}.gz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    assert_data_error(path.parent, path)
+
+
+def replaced_arrays(digits):
+    (x_train, y_train), _ = digits
+    high, low = y_train.astype(np.int64), y_train.astype(np.int64)
+    high[3], low[3] = 10, -1
+    return {
+        "no y_train": ({"y_train": None}, "y_train"),
+        "float images": ({"x_train": x_train.astype(np.float32)}, "float32"),
+        "flat images": ({"x_train": x_train.reshape(TRAIN, 784)}, "[40, 784]"),
+        "float labels": ({"y_train": y_train.astype(np.float64)}, "float64"),
+        "one-hot labels": ({"y_train": np.eye(10, dtype=np.uint8)[y_train]}, "[40, 10]"),
+        "fewer labels": ({"y_train": y_train[1:]}, "39 labels"),
+        "label 10": ({"y_train": high}, "found 10 at position 3"),
+        "label -1": ({"y_train": low}, "found -1 at position 3"),
+        "pickled objects": ({"y_train": np.array([None] * TRAIN, dtype=object)}, "mnist.npz"),
+    }
+
+
+@pytest.mark.parametrize("what", ["no y_train", "float images", "flat images", "float labels", "one-hot labels",
+                                  "fewer labels", "label 10", "label -1", "pickled objects"])  # fmt: skip
+def test_npz_with_wrong_arrays(tmp_path, digits, what):
+    replaced, word = replaced_arrays(digits)[what]
+    path = write_npz(tmp_path / "mnist.npz", digits, **replaced)
+    assert_data_error(path, path, word)
+
+
+def test_npz_that_is_something_else(tmp_path, digits):
+    path = tmp_path / "mnist.npz"
+    for content in (b"", b"PK", b"<html>not found</html>", b"\x80\x04K\x01."):
+        path.write_bytes(content)
+        assert_data_error(path, path)
+    with open(path, "wb") as file:
+        np.save(file, digits[0][0])
+    assert_data_error(path, path, ".npy")
+
+
+def test_mat_with_wrong_variables(tmp_path, digits):
+    path = tmp_path / "mnist_all.mat"
+    write_mat(path, digits, train3=None)
+    assert_data_error(path, path, "train3")
+    write_mat(path, digits, test4=np.zeros((3, 100), np.uint8))
+    assert_data_error(path, path, "test4", "[3, 100]")
+    write_mat(path, digits, test4=np.zeros((3, 784)))
+    assert_data_error(path, path, "test4", "float64")
+
+
+@pytest.mark.parametrize("form", ["npz", "mat"])
+def test_truncated_at_any_place(tmp_path, digits, form):
+    path = tmp_path / {"npz": "mnist.npz", "mat": "mnist_all.mat"}[form]
+    {"npz": write_npz, "mat": write_mat}[form](path, digits)
+    content = path.read_bytes()
+    for keep in range(0, len(content), len(content) // 23):
+        path.write_bytes(content[:keep])
+        assert_data_error(path, path)
+
+
+@pytest.mark.parametrize("form", ["idx", "npz", "mat"])
+def test_flipped_bits_never_surprise(tmp_path, digits, form):
+    """A damaged file gives a DataError or, where the bit is a pixel's or nobody's, sound arrays; nothing else."""
+    if form == "idx":
+        path = write_idx(tmp_path / "idx", digits, zipped=True) / f"{IDX_NAMES[1]}.gz"
+        place = path.parent
+    else:
+        place = path = tmp_path / {"npz": "mnist.npz", "mat": "mnist_all.mat"}[form]
+        {"npz": write_npz, "mat": write_mat}[form](path, digits)
+    content = path.read_bytes()
+    rng = np.random.default_rng(5)
+    for position in rng.integers(0, len(content), 60):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            data = mnist_io.load(place)
+        except owl.DataError:
+            continue
+        for images, labels in data:
+            assert images.dtype == labels.dtype == np.uint8
+            assert images.shape == (len(labels), 28, 28)
+            assert labels.max() <= 9
+
+
+def test_a_folder_in_a_files_place(tmp_path):
+    (tmp_path / "mnist.npz").mkdir()
+    assert_data_error(tmp_path, "mnist.npz")
+
+
+# ---- Minibatches for the walkthrough --------------------------------------------------------------------------------
+
+
+def test_minibatches(tmp_path, digits):
+    np.random.seed(3)
+    train_data, test_data = mnist_io.load_mb_from_mat(write_mat(tmp_path / "mnist_all.mat", digits), 16)
+    assert [samples.shape for samples, _ in train_data] == [(16, 784), (16, 784), (8, 784)]
+    assert [labels.shape for _, labels in train_data] == [(16, 10), (16, 10), (8, 10)]
+    for samples, labels in [*train_data, test_data]:
+        assert samples.dtype == labels.dtype == np.float32
+        assert ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()
+
+    # The same samples with the same labels, in another order.
+    def pairs(samples, labels):
+        return sorted((s.tobytes(), int(label)) for s, label in zip(samples, labels))
+
+    samples, targets = (np.concatenate(parts) for parts in zip(*train_data))
+    (images, labels), _ = digits
+    assert pairs((samples * 256).astype(np.uint8), targets.argmax(1)) == pairs(images.reshape(TRAIN, 784), labels)
+    assert not np.array_equal(targets.argmax(1), np.sort(labels))
+
+
+def test_minibatches_of_the_walkthroughs_file_found_elsewhere(tmp_path, digits, monkeypatch):
+    monkeypatch.setenv("OWL_DATA", str(write_idx(tmp_path / "idx", digits)))
+    train_data, test_data = mnist_io.load_mb_from_mat("mnist_all.mat", 256)
+    assert len(train_data) == 1 and len(train_data[0][0]) == TRAIN and len(test_data[0]) == TEST
+    with pytest.raises(owl.DataError, match="other.mat"):
+        mnist_io.load_mb_from_mat("other.mat", 256)
+    with pytest.raises(owl.DataError, match="no such file"):
+        mnist_io.load_mb_from_mat(tmp_path / "mnist_all.mat", 256)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, None])
+def test_minibatches_of_an_impossible_size(size):
+    with pytest.raises(ValueError, match="minibatch size"):
+        mnist_io.load_mb_from_mat("mnist_all.mat", size)
+
+
+# ---- Synthetic digits -----------------------------------------------------------------------------------------------
+
+
+def test_synthetic_digits_are_announced_and_cached(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(mnist_io, "SYNTHETIC_TRAIN", 300)
+    monkeypatch.setattr(mnist_io, "SYNTHETIC_TEST", 100)
+    drawn = mnist_io.load()
+    assert "SYNTHETIC" in capsys.readouterr().err
+    assert [len(labels) for _, labels in drawn] == [300, 100]
+    assert_same(drawn, drawn)  # uint8
+
+    cached = tmp_path / "cache" / "owl" / mnist_io.SYNTHETIC_NAME
+    assert os.listdir(cached.parent) == [cached.name]  # and no temporary file
+    monkeypatch.setattr(owl._owl, "make_digits", lambda *args: pytest.fail("drawn again"))
+    assert_same(mnist_io.load(), drawn)
+    assert "SYNTHETIC" in capsys.readouterr().err
+
+
+def test_a_damaged_cache_is_drawn_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(mnist_io, "SYNTHETIC_TRAIN", 300)
+    monkeypatch.setattr(mnist_io, "SYNTHETIC_TEST", 100)
+    drawn = mnist_io.load()
+    cached = tmp_path / "cache" / "owl" / mnist_io.SYNTHETIC_NAME
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[: len(whole) // 2])
+    assert_same(mnist_io.load(), drawn)
+    assert "again" in capsys.readouterr().err
+    assert cached.read_bytes()[:2] == b"PK" and len(cached.read_bytes()) == len(whole)
+
+
+def test_an_unwritable_cache_is_no_obstacle(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(mnist_io, "SYNTHETIC_TRAIN", 30)
+    monkeypatch.setattr(mnist_io, "SYNTHETIC_TEST", 10)
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert len(mnist_io.load()[0][1]) == 30
+    assert "not cached" in capsys.readouterr().err
+
+
+def test_synthetic_digits_do_not_depend_on_threads_or_count():
+    images, labels = owl._owl.make_digits(11, 2500, threads=1)
+    for threads, count in ((2, 2500), (7, 2500), (0, 700), (3, 257), (1, 1), (5, 0)):
+        some, their_labels = owl._owl.make_digits(11, count, threads=threads)
+        np.testing.assert_array_equal(some, images[:count])
+        np.testing.assert_array_equal(their_labels, labels[:count])
+
+
+def test_synthetic_digits_follow_the_seed_and_look_like_digits():
+    images, labels = owl._owl.make_digits(1, 2000)
+    assert images.shape == (2000, 28, 28) and images.dtype == np.uint8
+    assert labels.shape == (2000,) and labels.dtype == np.uint8
+    assert np.bincount(labels, minlength=10).min() > 130 and labels.max() == 9
+    ink = images.astype(float).mean((1, 2)) / 255
+    assert 0.03 < ink.min() and ink.max() < 0.5
+    again, other = owl._owl.make_digits(1, 2000), owl._owl.make_digits(2, 2000)
+    assert np.array_equal(again[0], images) and np.array_equal(again[1], labels)
+    assert not np.array_equal(other[0], images)
+    assert len({hashlib.sha256(image.tobytes()).digest() for image in images}) == 2000
+
+
+# ---- The real data --------------------------------------------------------------------------------------------------
+
+REAL = os.path.abspath(os.environ["OWL_DATA"]) if os.environ.get("OWL_DATA") else None
+
+
+@pytest.mark.skipif(not REAL, reason="OWL_DATA does not name the real MNIST")
+def test_real_mnist():
+    real = Path(REAL)
+    (images, labels), (test_images, test_labels) = mnist_io.load(real)
+    assert images.shape == (60_000, 28, 28) and test_images.shape == (10_000, 28, 28)
+    assert labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert np.bincount(test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    if (real / "mnist_all.mat").exists():
+        pytest.importorskip("scipy.io")
+        by_digit = mnist_io.load(real / "mnist_all.mat")
+        assert np.bincount(by_digit[0][1]).tolist() == np.bincount(labels).tolist()
+        assert by_digit[1][0].sum(dtype=np.int64) == test_images.sum(dtype=np.int64)

@@ -1,0 +1,212 @@
+"""Reductions: every axis and list of axes, every type, empty axes, ties, views; and how exact sums are."""
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import owl
+from conftest import SOAK, same_bits
+from reference import DTYPES, arr, dtype_of, ulps, val
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own
+SHAPES = [(7,), (1,), (3, 4), (1, 5), (5, 1), (2, 3, 4), (3, 1, 2, 2), (65, 33), (2, 1025), (1025, 2), (1, 1, 3000)]
+SUM_TYPE = {"bool": "int32", "int32": "int32", "float32": "float32", "float64": "float64"}
+MEAN_TYPE = {"bool": "float32", "int32": "float32", "float32": "float32", "float64": "float64"}
+
+
+def data(shape, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 2, shape).astype(bool) if dtype == "bool" else (rng.normal(size=shape) * 20).astype(dtype)
+
+
+def axis_choices(ndim):
+    """Every axis, negative ones, every list of axes, and none."""
+    yield None
+    yield from range(-ndim, ndim)
+    for k in range(2, ndim + 1):
+        for axes in itertools.combinations(range(ndim), k):
+            yield list(axes)
+    if ndim > 1:
+        yield [-1, 0]
+
+
+def want(f, a, axis):
+    """NumPy's result in owl's form: the axis stays, and with no axis the shape is [1]."""
+    if axis is None:
+        return np.asarray(f(a)).reshape(1)
+    return f(a, axis=tuple(axis) if isinstance(axis, list) else axis, keepdims=True)
+
+
+def call(x, name, axis):
+    return getattr(x, name)() if axis is None else getattr(x, name)(axis)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min"])
+def test_against_numpy(name, dtype, shape):
+    a = data(shape, dtype)
+    for axis in axis_choices(len(shape)):
+        got = call(arr(a), name, axis)
+        if name in ("max", "min"):
+            assert dtype_of(got) == dtype
+            assert same_bits(val(got), want(getattr(np, name), a, axis)), axis
+            continue
+        assert dtype_of(got) == (SUM_TYPE if name == "sum" else MEAN_TYPE)[dtype]
+        exact = want(getattr(np, name), a.astype(np.float64), axis)
+        if got.to_numpy().dtype == np.int32:
+            np.testing.assert_array_equal(val(got), exact)
+            continue
+        magnitude = want(getattr(np, name), np.abs(a.astype(np.float64)), axis)
+        eps = np.finfo(val(got).dtype).eps
+        count = a.size / exact.size
+        assert val(got).shape == exact.shape
+        assert (np.abs(val(got) - exact) <= (np.log2(count) + 34) * eps * magnitude).all(), axis
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_arg_against_numpy(name, dtype, shape):
+    a = data(shape, dtype)
+    for axis in range(-len(shape), len(shape)):
+        got = getattr(arr(a), name)(axis)
+        assert dtype_of(got) == "int32"
+        np.testing.assert_array_equal(val(got), getattr(np, name)(a, axis=axis, keepdims=True))
+        if name == "argmax":
+            assert same_bits(val(arr(a).max_index(axis)), val(got))
+
+
+def test_arg_without_an_axis_counts_in_column_major_order():
+    a = data((5, 6, 7), "float32")
+    flat = a.T.ravel()
+    assert arr(a).argmax().shape == [1]
+    assert int(arr(a).argmax()) == flat.argmax() and int(arr(a).argmin()) == flat.argmin()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_the_first_of_equals(dtype):
+    a = np.array([[1, 3, 3, 0, 0], [2, 2, 2, 2, 2]]).astype(dtype)
+    np.testing.assert_array_equal(val(arr(a).argmax(1)), [[1], [0]])
+    np.testing.assert_array_equal(val(arr(a).argmin(1)), [[3], [0]])
+    long = np.zeros((3, 5000), dtype)
+    long[1, [4000, 777, 4999]] = 1
+    np.testing.assert_array_equal(val(arr(long).argmax(1)), [[0], [777], [0]])
+    np.testing.assert_array_equal(val(arr(long.T).argmax(0)), [[0, 777, 0]])
+
+
+def test_nan_and_infinity():
+    for length in (3, 1000, 70_000):
+        a = np.zeros(length, np.float32)
+        a[length // 2] = np.nan
+        for name in ("sum", "mean", "max", "min"):
+            assert np.isnan(float(call(arr(a), name, 0))), (name, length)
+        assert int(arr(a).argmax(0)) == int(arr(a).argmin(0)) == length // 2
+        a[length // 2] = -np.inf
+        assert float(arr(a).sum()) == -np.inf and float(arr(a).min()) == -np.inf and float(arr(a).max()) == 0
+    assert float(arr(np.full(9, -np.inf, np.float32)).max()) == -np.inf
+    assert int(arr(np.full(9, -np.inf, np.float32)).argmax(0)) == 0
+
+
+def test_long_sums_are_exact_enough():
+    """One million additions of 0.1: sums are made in parts, so the error does not grow with the length."""
+    a = np.full(1_000_000, 0.1, np.float32)
+    exact = a.astype(np.float64).sum()
+    for x, axis in ((arr(a), None), (arr(a.reshape(1000, 1000)), [0, 1]), (arr(a.reshape(1, -1)), 1),
+                    (arr(a.reshape(-1, 1)), 0)):
+        assert abs(float(call(x, "sum", axis)) - exact) < exact * 16 * np.finfo(np.float32).eps
+    assert abs(float(arr(a).mean()) - 0.1) < 1e-7
+
+
+def test_integer_sums():
+    a = np.full((300, 7), 2**31 - 1, np.int32)
+    with np.errstate(over="ignore"):
+        assert same_bits(val(arr(a).sum(0)), a.sum(axis=0, keepdims=True, dtype=np.int32))
+    ones = np.ones(100_000, bool)
+    assert int(arr(ones).sum()) == 100_000
+    assert float(arr(ones).mean()) == 1.0
+
+
+@pytest.mark.parametrize("shape,axis", [((0,), 0), ((3, 0), 1), ((0, 3), 0), ((2, 0, 4), 1), ((2, 0, 4), [0, 1]),
+                                        ((0, 0), None)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_over_an_empty_axis(dtype, shape, axis):
+    x = owl.zeros(list(shape), dtype=dtype)
+    a = np.zeros(shape, dtype)
+    total = call(x, "sum", axis)
+    np.testing.assert_array_equal(val(total), want(np.sum, a, axis))
+    assert dtype_of(total) == SUM_TYPE[dtype]
+    mean = val(call(x, "mean", axis))
+    assert np.isnan(mean).all() and mean.shape == val(total).shape
+    for name in ("max", "min"):
+        with pytest.raises(owl.ShapeError, match=name):
+            call(x, name, axis)
+    if not isinstance(axis, list):
+        for name in ("argmax", "argmin"):
+            with pytest.raises(owl.ShapeError):
+                call(x, name, axis)
+
+
+def test_along_a_full_axis_of_an_empty_array():
+    x = owl.zeros([3, 0])
+    for name in ("sum", "mean", "max", "min", "argmax", "argmin"):
+        assert call(x, name, 0).shape == [1, 0] and val(call(x, name, 0)).shape == (1, 0)
+
+
+@pytest.mark.parametrize("name", ["sum", "max", "min", "mean", "argmax", "argmin", "max_index"])
+@pytest.mark.parametrize("axis", [2, -3, 100, -(2**62)])
+def test_an_axis_out_of_range(name, axis):
+    with pytest.raises(owl.ShapeError) as e:
+        getattr(owl.ones([2, 3]), name)(axis)
+    assert str(axis) in str(e.value) and "[2, 3]" in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["sum", "max", "min", "mean"])
+def test_bad_lists_of_axes(name):
+    x = owl.ones([2, 3])
+    for axes in ([0, 0], [0, -2], [0, 2]):
+        with pytest.raises(owl.ShapeError):
+            getattr(x, name)(axes)
+    for axis in (1.5, "0", [0.5], {}):
+        with pytest.raises(TypeError):
+            getattr(x, name)(axis)
+    assert val(getattr(x, name)((0, 1))).shape == (1, 1)
+
+
+def test_count_zero():
+    a = np.array([[0, 1, -0.0, 2], [0, 3, 4, np.nan]], np.float32)
+    for dtype in DTYPES:
+        b = np.nan_to_num(a, nan=1).astype(dtype)
+        got = arr(b).count_zero()
+        assert type(got) is int and got == 3
+    assert arr(a).count_zero() == 3
+    assert owl.zeros([0, 5]).count_zero() == 0
+    assert owl.zeros([1000, 100]).count_zero() == 100_000
+    assert (owl.arange(1000) - 5).count_zero() == 1
+
+
+@given(st.data())
+@settings(max_examples=60 * SOAK)
+def test_views_and_fused_operands(d):
+    """A reduction reads strided views and expressions just as it reads plain arrays."""
+    shape = d.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4), "shape")
+    a = np.random.default_rng(d.draw(st.integers(0, 99), "seed")).normal(size=shape).astype(np.float32)
+    cuts = st.sampled_from([slice(None), slice(None, None, 2), slice(None, None, -1), slice(1, None)])
+    index = tuple(d.draw(cuts) for _ in shape)
+    order = d.draw(st.permutations(range(len(shape))))
+    b = a[index].transpose(order)
+    x = arr(a)[index].transpose(list(order))
+    if d.draw(st.booleans(), "in an expression"):
+        b, x = b * np.float32(0.5) + np.float32(1), x * 0.5 + 1
+    axis = d.draw(st.sampled_from(list(axis_choices(len(shape)))), "axis")
+    count = b.size // max(want(np.sum, b, axis).size, 1)
+    np.testing.assert_allclose(val(call(x, "sum", axis)), want(np.sum, b.astype(np.float64), axis),
+                               rtol=0, atol=1e-6 * max(count, 1) * (1 + np.abs(b).max(initial=0)))
+    if b.size:
+        assert same_bits(val(call(x, "max", axis)), want(np.max, b, axis))
+
+
+def test_the_mean_of_a_constant_is_the_constant():
+    for value in (0.1, 3.0, -7.25):
+        assert ulps(val(owl.full([123, 45], value).mean()), np.array([np.float64(np.float32(value))])) <= 4

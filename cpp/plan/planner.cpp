@@ -36,7 +36,8 @@ const Node* owner_of(const Node* node) { return node->base ? node->base : node; 
 
 class Batch {
  public:
-  explicit Batch(std::span<Node* const> nodes) : nodes_(nodes) {
+  // With `dry`, nodes stay as they are and storages go there.
+  explicit Batch(std::span<Node* const> nodes, DryPlan* dry = nullptr) : nodes_(nodes), dry_(dry) {
     for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i]->plan = {static_cast<std::int32_t>(i), 0, 0};
     group_of_.resize(nodes.size());
   }
@@ -47,6 +48,7 @@ class Batch {
     emit_in_order();
     for (Node* node : nodes_) {
       node->plan.index = -1;
+      if (dry_) continue;
       node->clear_inputs();
       node->release();
     }
@@ -104,7 +106,9 @@ class Batch {
   bool can_join(int g, const Node& node, const GroupSet& direct) const {
     const Group& group = groups_[static_cast<std::size_t>(g)];
     const Node& first = *group.members.front();
-    if (!group.elementwise || first.device != node.device || !(first.shape == node.shape)) return false;
+    if (!group.elementwise || first.device != node.device || first.traced != node.traced ||
+        !(first.shape == node.shape))
+      return false;
     if (group.instructions + 1 + casts(node) > kMaxInstructions || group.inputs + new_inputs(node, g) > kMaxInputs)
       return false;
     for (std::size_t other = 0; other < groups_.size(); ++other)
@@ -186,22 +190,33 @@ class Batch {
   // --- emission
 
   void emit(const Group& group) {
+    const auto before = tasks_->size();
     if (group.elementwise) emit_program(group);
     else emit_kernel(*group.members.front());
+    if (dry_ && tasks_->size() > before)  // the last one: copies for it come first
+      for (const Node* node : group.members) dry_->task_of[node] = tasks_->size() - 1;
   }
 
-  static TaskOperand operand(const Node& node) {
+  Storage* storage_of(const Node& node) const {
+    if (dry_)
+      if (const auto found = dry_->storages.find(owner_of(&node)); found != dry_->storages.end())
+        return found->second.get();
+    return node.storage();
+  }
+
+  TaskOperand operand(const Node& node) const {
     TaskOperand o;
-    o.storage = Ref<Storage>::borrow(node.storage());
+    o.storage = Ref<Storage>::borrow(storage_of(node));
     o.offset = node.offset;
     o.array = {nullptr, node.shape, strides_of(node), node.dtype, node.strides == nullptr};
     return o;
   }
 
-  static TaskOperand result(Node& node, Task& task) {
+  TaskOperand result(Node& node, Task& task) {
     auto storage = Storage::create(node);
     storage->producer = &task;
-    node.set_storage(storage);
+    if (dry_) dry_->storages[&node] = storage;
+    else node.set_storage(storage);
     TaskOperand o;
     o.storage = std::move(storage);
     o.array = {nullptr, node.shape, node.shape.dense_strides(), node.dtype, true};
@@ -214,13 +229,13 @@ class Batch {
     task->name = node.op->name;
     task->source = node.source;
     task->sequence = node.sequence;
+    task->traced = node.traced;
     return task;
   }
 
   void emit_kernel(Node& node) {
     auto task = new_task(node);
     task->op = node.op;
-    task->params = std::move(node.params);
     std::vector<Shape> shapes;
     double elements = static_cast<double>(node.shape.size());
     const auto inputs = node.inputs();
@@ -233,9 +248,10 @@ class Batch {
       elements += static_cast<double>(in.shape.size());
     }
     task->outputs.push_back(result(node, *task));
-    const double work = node.op->cost ? node.op->cost(shapes, node.shape, task->params.get()) : elements;
+    const double work = node.op->cost ? node.op->cost(shapes, node.shape, node.params.get()) : elements;
     task->cost_ns = kKernelOverheadNs + work / kOperationsPerNs;
-    if (settings().log_plan) log_line("plan kernel " + std::string(task->name) + " " + node.shape.str());
+    if (!dry_) task->params = std::move(node.params);
+    if (!dry_ && settings().log_plan) log_line("plan kernel " + std::string(task->name) + " " + node.shape.str());
     tasks_->push_back(std::move(task));
   }
 
@@ -252,7 +268,7 @@ class Batch {
     task->program->outputs.push_back({0, view.dtype});
     task->inputs.push_back(operand(view));
     auto storage = Storage::create(view);
-    count(counters.copies);
+    if (!dry_) count(counters.copies);
     storage->producer = task.get();
     TaskOperand o;
     o.storage = std::move(storage);
@@ -269,17 +285,17 @@ class Batch {
         if (in && in->plan.index >= 0 && is_member(in, group)) ++in->plan.uses;
 
     auto task = new_task(*group.members.back());
-    ProgramWriter writer(*task, group.members.front()->shape);
+    ProgramWriter writer(*this, *task, group.members.front()->shape);
     for (Node* node : group.members) {
       Program::Instruction instruction{node->op->code, node->compute, node->dtype,
-                                       static_cast<std::uint8_t>(node->op->arity), {}};
+                                       static_cast<std::uint8_t>(node->op->arity), {}, node->source, node->sequence};
       const auto inputs = node->inputs();
       for (std::size_t i = 0; i < inputs.size(); ++i) {
         const auto type = operand_type(*node, i);
         std::uint16_t value;
         if (!inputs[i]) value = writer.constant(type, node->scalars[i].value);
-        else if (is_member(inputs[i], group)) value = writer.converted(inputs[i]->plan.value, inputs[i]->dtype, type);
-        else value = writer.converted(writer.input(*inputs[i]), inputs[i]->dtype, type);
+        else if (is_member(inputs[i], group)) value = writer.converted(inputs[i]->plan.value, inputs[i]->dtype, type, *node);
+        else value = writer.converted(writer.input(*inputs[i]), inputs[i]->dtype, type, *node);
         instruction.in[i] = value;
       }
       node->plan.value = writer.add(instruction);
@@ -292,8 +308,8 @@ class Batch {
     if (task->outputs.empty()) return;  // the last holder let go while this was planned
     task->program = writer.finish();
     task->cost_ns = cpu::program_cost_ns(*task->program);
-    count(counters.fused_operations, static_cast<std::int64_t>(group.members.size()));
-    if (settings().log_plan)
+    if (!dry_) count(counters.fused_operations, static_cast<std::int64_t>(group.members.size()));
+    if (!dry_ && settings().log_plan)
       log_line("plan program of " + std::to_string(group.members.size()) + " operations over " +
                task->program->shape.str() + ", " + std::to_string(task->inputs.size()) + " inputs, " +
                std::to_string(task->outputs.size()) + " outputs");
@@ -309,7 +325,8 @@ class Batch {
   // are is not known; finish() puts them in a row.
   class ProgramWriter {
    public:
-    ProgramWriter(Task& task, const Shape& shape) : task_(task), program_(std::make_unique<Program>()) {
+    ProgramWriter(const Batch& batch, Task& task, const Shape& shape)
+        : batch_(batch), task_(task), program_(std::make_unique<Program>()) {
       program_->shape = shape;
     }
 
@@ -317,7 +334,7 @@ class Batch {
       for (std::size_t i = 0; i < seen_.size(); ++i)
         if (seen_[i] == &node) return static_cast<std::uint16_t>(i);
       seen_.push_back(&node);
-      task_.inputs.push_back(operand(node));
+      task_.inputs.push_back(batch_.operand(node));
       Strides strides = task_.inputs.back().array.strides;
       const Shape& shape = program_->shape;
       for (int axis = 0; axis < kMaxAxes; ++axis)
@@ -336,12 +353,12 @@ class Batch {
       return static_cast<std::uint16_t>(kConstant + all.size() - 1);
     }
 
-    std::uint16_t converted(std::uint16_t value, DType from, DType to) {
+    std::uint16_t converted(std::uint16_t value, DType from, DType to, const Node& reader) {
       static const std::uint16_t cast = find_op("cast")->code;
       if (from == to) return value;
       for (auto& c : conversions_)
         if (c.value == value && c.to == to) return c.result;
-      const auto result = add({cast, from, to, 1, {value, 0, 0}});
+      const auto result = add({cast, from, to, 1, {value, 0, 0}, reader.source, reader.sequence});
       conversions_.push_back({value, to, result});
       return result;
     }
@@ -375,6 +392,7 @@ class Batch {
       DType to;
       std::uint16_t result;
     };
+    const Batch& batch_;
     Task& task_;
     std::unique_ptr<Program> program_;
     std::vector<const Node*> seen_;
@@ -384,12 +402,21 @@ class Batch {
   static constexpr std::size_t kEmitted = kMaxBatch;
 
   std::span<Node* const> nodes_;
+  DryPlan* dry_;
   std::vector<int> group_of_;  // by position in the batch
   std::vector<Group> groups_;
   std::vector<std::unique_ptr<Task>>* tasks_ = nullptr;
 };
 
 }  // namespace
+
+DryPlan plan_dry(const std::vector<Node*>& batch) {
+  DryPlan dry;
+  const std::span all(batch);
+  for (std::size_t at = 0; at < all.size(); at += kMaxBatch)
+    Batch(all.subspan(at, std::min(kMaxBatch, all.size() - at)), &dry).run(dry.tasks);
+  return dry;
+}
 
 std::vector<std::unique_ptr<Task>> plan(const std::vector<Node*>& batch) {
   std::vector<std::unique_ptr<Task>> tasks;

@@ -25,6 +25,8 @@ struct Program {
     DType result;         // type of the result
     std::uint8_t arity;
     std::uint16_t in[3];  // value numbers
+    Source source{};      // where the script recorded it
+    std::uint64_t sequence = 0;
   };
   struct Output {
     std::uint16_t value;

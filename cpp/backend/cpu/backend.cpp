@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "backend/cpu/nan_watch.h"
 #include "backend/cpu/tile.h"
 #include "base/env.h"
 #include "runtime/task.h"
@@ -23,10 +24,13 @@ class CpuBackend : public Backend {
       std::vector<void*> out;
       for (auto& operand : task.inputs) in.push_back(operand.array.data);
       for (auto& operand : task.outputs) out.push_back(operand.array.data);
-      launch_program(*task.program, std::move(in), std::move(out), launch);
+      const auto watch = task.traced ? std::make_shared<NanWatch>(*task.program) : nullptr;
+      launch_program(*task.program, std::move(in), std::move(out), launch, watch.get());
+      if (watch) launch.stage(1, [watch, &task](std::int64_t) { watch->report(task); });
     } else {
       for (auto& operand : task.inputs) launch.operands.push_back(operand.array);
       task.op->cpu({launch.operands, task.outputs[0].array, task.params.get()}, launch);
+      if (task.traced) watch_kernel(task, launch);
     }
   }
 };

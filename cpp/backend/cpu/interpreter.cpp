@@ -50,8 +50,8 @@ void store_constant(void* to, const Program::Constant& c) {
 
 }  // namespace
 
-Interpreter::Interpreter(const Program& program, const void* const* inputs, void* const* outputs)
-    : program_(program), input_count_(static_cast<int>(program.inputs.size())),
+Interpreter::Interpreter(const Program& program, const void* const* inputs, void* const* outputs, NanWatch* watch)
+    : program_(program), watch_(watch), input_count_(static_cast<int>(program.inputs.size())),
       constant_count_(static_cast<int>(program.constants.size())),
       step_count_(static_cast<int>(program.instructions.size())),
       output_count_(static_cast<int>(program.outputs.size())), size_(program.shape.size()) {
@@ -147,7 +147,7 @@ void Interpreter::place_results() {
       const int x = instruction.in[k];
       if (x < first_result || last_use[x] != s || register_of[x] < 0) continue;
       const bool same = itemsize(program_.instructions[x - first_result].result) == item;
-      if (same) free_registers[free_count++] = register_of[x];
+      if (same && !watch_) free_registers[free_count++] = register_of[x];
       else later[later_count++] = register_of[x];
       register_of[x] = -1;  // an operand may come twice
     }
@@ -263,6 +263,10 @@ void Interpreter::run_tile(std::int64_t begin, std::int64_t n, char* memory, voi
   for (int s = 0; s < step_count_; ++s) {
     const Step& step = step_[s];
     step.fn(where[step.dst], where[step.in[0]], where[step.in[1]], where[step.in[2]], count);
+    if (watch_) {
+      const void* operands[] = {where[step.in[0]], where[step.in[1]], where[step.in[2]]};
+      watch_->look(s, where[step.dst], operands, begin, n);
+    }
   }
   const auto store = [&](int value, int output) {
     const auto item = static_cast<std::int64_t>(itemsize(program_.outputs[output].dtype));

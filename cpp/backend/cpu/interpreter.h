@@ -6,6 +6,7 @@
 #pragma once
 
 #include "backend/cpu/isa/kernels.h"
+#include "backend/cpu/nan_watch.h"
 #include "backend/cpu/strided_copy.h"
 #include "backend/cpu/tile.h"
 
@@ -15,10 +16,11 @@ inline constexpr int kMaxInputs = 64, kMaxOutputs = 64, kMaxInstructions = 256, 
 inline constexpr std::int64_t kMinTile = 256, kMaxTile = 4096;  // elements
 
 // Arrays are sized for the largest program and left unset: small programs must not pay for them. The program and the
-// memory it names must outlive the interpreter.
+// memory it names must outlive the interpreter. With a watch, every result is looked at, and no result takes the place
+// of an operand.
 class Interpreter {
  public:
-  Interpreter(const Program& program, const void* const* inputs, void* const* outputs);
+  Interpreter(const Program& program, const void* const* inputs, void* const* outputs, NanWatch* watch = nullptr);
 
   std::int64_t size() const { return size_; }
   std::int64_t tile() const { return tile_; }
@@ -58,6 +60,7 @@ class Interpreter {
   }
 
   const Program& program_;
+  NanWatch* const watch_;
   const int input_count_, constant_count_, step_count_, output_count_;
   std::int64_t size_, tile_ = kBlock, arena_bytes_ = 0;
   std::int64_t item_ = 1;  // the largest item size: of one register's element

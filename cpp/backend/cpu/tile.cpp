@@ -69,7 +69,7 @@ double program_cost_ns(const Program& program) {
 }
 
 void launch_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs,
-                    Launch& launch) {
+                    Launch& launch, NanWatch* watch) {
   if (program.shape.size() == 0) return;
   if (is_copy(program)) {
     const auto& in = program.inputs[0];
@@ -80,7 +80,7 @@ void launch_program(const Program& program, std::vector<const void*> inputs, std
   }
   // A transposed input would be gathered element by element, each from another cache line: copied by blocks first.
   const auto straight = make_dense(program, inputs, launch);
-  auto interpreter = std::make_shared<Interpreter>(*straight, inputs.data(), outputs.data());
+  auto interpreter = std::make_shared<Interpreter>(*straight, inputs.data(), outputs.data(), watch);
   const std::int64_t tile = interpreter->tile(), size = interpreter->size();
   const auto wanted = static_cast<std::int64_t>(kChunkNs / element_ns(program));
   const std::int64_t chunk_size = std::max(std::int64_t{1}, wanted / tile) * tile;

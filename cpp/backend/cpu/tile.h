@@ -5,6 +5,8 @@
 
 namespace owl::cpu {
 
+class NanWatch;
+
 // Runs `n` elements of one scalar expression; operands and result are dense, of the instruction's types.
 // `dst` may be the same pointer as an operand.
 using TileFn = void (*)(void* dst, const void* a, const void* b, const void* c, std::int64_t n);
@@ -18,9 +20,9 @@ TileFn cast_function(DType from, DType to);
 
 // Cuts the program into chunks and adds one stage. `inputs` and `outputs` are data pointers in the program's order;
 // an output may be the same memory as a dense input of the same item size.
-// `program` must outlive the launch.
+// `program` must outlive the launch; so must the watch, if there is one.
 void launch_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs,
-                    Launch& launch);
+                    Launch& launch, NanWatch* watch = nullptr);
 
 // The same in one go on the calling thread: for programs too small to be worth a chunk.
 void run_program(const Program& program, const void* const* inputs, void* const* outputs);

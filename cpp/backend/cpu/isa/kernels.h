@@ -16,6 +16,8 @@ struct TileTable {
   const Fn (*functions)[kTypes];  // by code and type of the operands; null where the operation lacks the type
   const Fn (*casts)[kTypes];      // by source and target type
   void (*fill)(void* dst, const void* value, std::int64_t item, std::int64_t n);  // items of 1, 4 or 8 bytes
+  // Whether any of n floats (item 4) or doubles (item 8) is NaN or infinite.
+  bool (*any_nonfinite)(const void* x, std::int64_t item, std::int64_t n);
   // dst[i + j * dst_stride] = src[j + i * src_stride] for 4-byte elements, i < rows, j < columns.
   void (*transpose4)(std::uint32_t* dst, std::int64_t dst_stride, const std::uint32_t* src, std::int64_t src_stride,
                      std::int64_t rows, std::int64_t columns);

@@ -156,6 +156,20 @@ void fill(void* dst, const void* value, std::int64_t item, std::int64_t n) {
   else fill_items<std::uint64_t>(dst, value, n);
 }
 
+template <class Bits, Bits exponent> [[gnu::always_inline]] inline bool any_full_exponent(const void* x, std::int64_t n) {
+  Bits found = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    Bits bits;
+    __builtin_memcpy(&bits, static_cast<const Bits*>(x) + i, sizeof bits);
+    found |= static_cast<Bits>((bits & exponent) == exponent);
+  }
+  return found != 0;
+}
+bool any_nonfinite(const void* x, std::int64_t item, std::int64_t n) {
+  return item == 4 ? any_full_exponent<std::uint32_t, 0x7f800000u>(x, n)
+                   : any_full_exponent<std::uint64_t, 0x7ff0000000000000u>(x, n);
+}
+
 // 16 x 16 elements by way of a small buffer: every cache line of both sides is touched once, in one go. (Rows a power
 // of two apart compete for the same few places of a cache.)
 [[gnu::always_inline]] inline void transpose_block(std::uint32_t* dst, std::int64_t dst_stride,
@@ -190,7 +204,7 @@ void transpose4(std::uint32_t* dst, std::int64_t dst_stride, const std::uint32_t
 }  // namespace
 
 const TileTable& tile_table() {
-  static constexpr TileTable table{Functions<elementwise_ops::All>::table, kCasts, fill, transpose4};
+  static constexpr TileTable table{Functions<elementwise_ops::All>::table, kCasts, fill, any_nonfinite, transpose4};
   return table;
 }
 

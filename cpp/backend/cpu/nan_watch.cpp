@@ -1,0 +1,143 @@
+#include "backend/cpu/nan_watch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "backend/cpu/isa/kernels.h"
+#include "ops/elementwise.h"
+#include "owl/error.h"
+
+namespace owl::cpu {
+
+namespace {
+
+constexpr std::int64_t kChunk = 1 << 16;  // elements
+
+double element(const void* x, DType dtype, std::int64_t i) {
+  switch (dtype) {
+    case DType::kBool: return static_cast<const std::uint8_t*>(x)[i];
+    case DType::kInt32: return static_cast<const std::int32_t*>(x)[i];
+    case DType::kFloat32: return static_cast<double>(static_cast<const float*>(x)[i]);
+    case DType::kFloat64: return static_cast<const double*>(x)[i];
+  }
+  return 0;
+}
+
+bool any_nonfinite(const void* x, DType dtype, std::int64_t begin, std::int64_t n) {
+  const auto item = static_cast<std::int64_t>(itemsize(dtype));
+  return is_float(dtype) && best_tile_table().any_nonfinite(static_cast<const char*>(x) + begin * item, item, n);
+}
+
+std::string text(double v) {
+  if (std::isnan(v)) return "NaN";
+  if (std::isinf(v)) return v > 0 ? "infinity" : "-infinity";
+  char buffer[32];
+  std::snprintf(buffer, sizeof buffer, "%.9g", v);
+  return buffer;
+}
+
+// "[3, 0]", of the element at this place in memory order.
+std::string place_in(const Shape& shape, std::int64_t at) {
+  std::string s;
+  for (int axis = 0; axis < shape.ndim(); ++axis) {
+    s += (s.empty() ? "" : ", ") + std::to_string(at % shape[axis]);
+    at /= shape[axis];
+  }
+  return "[" + s + "]";
+}
+
+// The operand as the instruction reads it: of where(c, x, y) the condition is a bool.
+DType operand_type(const Program::Instruction& i, int k) {
+  return elementwise_ops::All::infos[i.code].rule == TypeRule::kSelect && k == 0 ? DType::kBool : i.dtype;
+}
+
+}  // namespace
+
+void NanWatch::look(int step, const void* result, const void* const* operands, std::int64_t begin, std::int64_t n) {
+  const auto& instruction = program_.instructions[static_cast<std::size_t>(step)];
+  if (!any_nonfinite(result, instruction.result, 0, n)) return;
+  for (std::int64_t i = 0; i < n; ++i) {
+    Found found{begin + i, element(result, instruction.result, i)};
+    if (std::isfinite(found.result)) continue;
+    bool finite = true;
+    for (int k = 0; k < instruction.arity; ++k) {
+      found.operands[k] = element(operands[k], operand_type(instruction, k), i);
+      finite &= std::isfinite(found.operands[k]);
+    }
+    if (!finite) continue;
+    std::lock_guard lock(mutex_);
+    auto& first = found_[static_cast<std::size_t>(step)];
+    if (first.element < 0 || found.element < first.element) first = found;
+    return;
+  }
+}
+
+std::shared_ptr<const Failure> NanWatch::failure(std::size_t step) const {
+  const auto& instruction = program_.instructions[step];
+  const Found& found = found_[step];
+  auto f = std::make_shared<Failure>();
+  f->kind = Failure::Kind::kNaN;
+  f->op = elementwise_ops::All::infos[instruction.code].name;
+  f->source = instruction.source;
+  f->sequence = instruction.sequence;
+  std::string operands;
+  for (int k = 0; k < instruction.arity; ++k) operands += (k ? " and " : "") + text(found.operands[k]);
+  f->message = std::string(f->op) + " made " + text(found.result) + " of " + operands + ", at " +
+               place_in(program_.shape, found.element) + " of its result " + program_.shape.str();
+  return f;
+}
+
+void NanWatch::report(Task& task) const {
+  const auto steps = program_.instructions.size();
+  const auto first_result = program_.inputs.size() + program_.constants.size();
+  // Of each result: the earliest recorded guilty instruction that it depends on; `steps` for none.
+  std::vector<std::size_t> guilty(steps, steps);
+  const auto earlier = [&](std::size_t a, std::size_t b) {
+    if (a == steps || b == steps) return std::min(a, b);
+    return program_.instructions[a].sequence <= program_.instructions[b].sequence ? a : b;
+  };
+  for (std::size_t s = 0; s < steps; ++s) {
+    if (found_[s].element >= 0) guilty[s] = s;
+    const auto& instruction = program_.instructions[s];
+    for (int k = 0; k < instruction.arity; ++k)
+      if (instruction.in[k] >= first_result) guilty[s] = earlier(guilty[s], guilty[instruction.in[k] - first_result]);
+  }
+  for (std::size_t o = 0; o < task.outputs.size(); ++o) {
+    const auto value = program_.outputs[o].value;
+    if (value < first_result) continue;
+    if (const auto s = guilty[value - first_result]; s < steps) task.outputs[o].failure = failure(s);
+  }
+}
+
+void watch_kernel(const Task& task, Launch& launch) {
+  const auto& out = task.outputs[0].array;
+  if (task.inputs.empty() || !is_float(out.dtype) || out.shape.size() == 0) return;
+  const auto suspicious = std::make_shared<std::atomic<bool>>(false);
+  const std::int64_t size = out.shape.size();
+  launch.stage((size + kChunk - 1) / kChunk, [out, size, suspicious](std::int64_t chunk) {
+    const auto begin = chunk * kChunk;
+    if (any_nonfinite(out.data, out.dtype, begin, std::min(kChunk, size - begin))) *suspicious = true;
+  });
+  launch.stage(1, [&task, out, size, suspicious](std::int64_t) {
+    if (!*suspicious) return;
+    std::string shapes;
+    for (const auto& in : task.inputs) {
+      shapes += (shapes.empty() ? "" : ", ") + in.array.shape.str();
+      // A strided operand is a window onto its whole block: what lies between its elements counts as well.
+      const auto& block = *in.storage;
+      const auto items = static_cast<std::int64_t>(block.bytes / itemsize(in.array.dtype));
+      if (in.array.dense ? any_nonfinite(in.array.data, in.array.dtype, 0, in.array.shape.size())
+                         : any_nonfinite(block.data, in.array.dtype, 0, items))
+        return;
+    }
+    std::int64_t at = 0;
+    while (std::isfinite(element(out.data, out.dtype, at))) ++at;
+    throw NaNError(std::string(task.name) + " made " + text(element(out.data, out.dtype, at)) +
+                   " of finite operands " + shapes + ", at " + place_in(out.shape, at) + " of its result " +
+                   out.shape.str());
+  });
+}
+
+}  // namespace owl::cpu

@@ -1,0 +1,40 @@
+// Finds the operation that makes a NaN or an infinity from finite operands (owl::trace_nan).
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "runtime/task.h"
+
+namespace owl::cpu {
+
+// Watches one run of a fused program, each instruction for itself: an element counts where the result is not finite
+// although every operand's element is.
+class NanWatch {
+ public:
+  explicit NanWatch(const Program& program) : program_(program), found_(program.instructions.size()) {}
+
+  // Instruction `step` has computed elements [begin, begin + n).
+  void look(int step, const void* result, const void* const* operands, std::int64_t begin, std::int64_t n);
+  // Gives every output that depends on such an instruction its failure; the others stay good.
+  void report(Task& task) const;
+
+ private:
+  struct Found {
+    std::int64_t element = -1;  // the first in memory order
+    double result = 0;
+    double operands[3] = {};
+  };
+  std::shared_ptr<const Failure> failure(std::size_t step) const;
+
+  const Program& program_;
+  std::mutex mutex_;
+  std::vector<Found> found_;  // by instruction
+};
+
+// Stages behind a kernel's own that look at its result as a whole. NaNError where it holds a NaN or an infinity and no
+// operand does. Kernels without operands (full, randn) are not looked at.
+void watch_kernel(const Task& task, Launch& launch);
+
+}  // namespace owl::cpu

@@ -1,0 +1,76 @@
+// Seeing inside: what the planner would do, where time goes, who made the first NaN.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "owl/export.h"
+#include "owl/narray.h"
+
+namespace owl OWL_API {
+
+// From now on every operation runs alone, before the next is recorded, as with OWL_EAGER=1 (or no longer): what goes
+// wrong is raised at its own line. Values are the same.
+void eager(bool on = true);
+bool is_eager();
+
+// Operations recorded from now on, by any thread, are watched (or no longer): the first that makes a NaN or an
+// infinity from finite operands becomes a NaNError, raised where its value is first waited for. Bits do not change.
+void trace_nan(bool on = true);
+bool tracing_nan();
+
+// One unit of work that a device would run.
+struct PlannedTask {
+  std::string kind;                     // "fused" (an elementwise program), "kernel" or "copy"
+  int device = 0;
+  Shape shape;                          // of what it computes
+  std::vector<std::string> operations;  // in order of recording; one for a kernel
+  std::vector<std::string> places;      // "file:line" of each, "" where unknown
+  std::int64_t bytes_read = 0, bytes_written = 0;
+  std::int64_t outputs = 0;             // values that reach memory
+  std::vector<int> after;               // the tasks of this plan whose results it reads
+  int reuses = -1;                      // the task whose memory its result takes over; -1: none of this plan
+  double cost_us = 0;                   // estimate, on one thread
+};
+
+struct Plan {
+  std::vector<PlannedTask> tasks;       // in an order in which they could run
+  std::string str() const;              // a table
+};
+
+// What would run for these values, or for everything recorded, if it were planned now. Runs nothing. Values that are
+// computed, or being computed, need no task: a script that was quiet for OWL_IDLE_US has none left to explain.
+Plan explain(std::span<const NArray> values);
+Plan explain();
+
+// The recorded, not yet planned graph behind these values in Graphviz's language: operations that would run as one
+// task share a frame, values in memory are the leaves.
+std::string dot(std::span<const NArray> values);
+
+// While it lives, nothing leaves the window but by a wait: what is recorded can be explained whole.
+class HoldWindow {
+ public:
+  HoldWindow();
+  ~HoldWindow() { release(); }
+  void release();
+  HoldWindow(const HoldWindow&) = delete;
+  HoldWindow& operator=(const HoldWindow&) = delete;
+
+ private:
+  std::size_t count_;
+  std::int64_t idle_us_;
+  bool held_ = true;
+};
+
+// Records what every thread of the engine does, from start_profile to stop_profile, which writes it as a trace for
+// ui.perfetto.dev or chrome://tracing: a lane per worker and per recording thread, the script's line on each task.
+// Error: it is on already (or was not), or the file cannot be written; a file is replaced as a whole.
+void start_profile(const std::string& path);
+void stop_profile();
+
+// What the engine is doing at this moment, as lines of text: recorded operations, tasks that run or wait, memory.
+std::string describe_engine();
+
+}  // namespace owl

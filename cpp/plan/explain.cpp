@@ -1,0 +1,262 @@
+// What the planner would do, for people (and for the tests that hold it to its structure).
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <unordered_set>
+
+#include "backend/cpu/tile.h"
+#include "graph/node.h"
+#include "ops/elementwise.h"
+#include "owl/inspect.h"
+#include "plan/planner.h"
+#include "runtime/device.h"
+#include "runtime/engine.h"
+
+namespace owl {
+
+namespace {
+
+Node* owner_of(Node* node) { return node->base ? node->base : node; }
+
+std::int64_t bytes_of(const ArrayRef& array) { return static_cast<std::int64_t>(array.nbytes()); }
+
+PlannedTask describe(const Task& task) {
+  PlannedTask d;
+  d.device = task.device->id;
+  d.shape = task.outputs[0].array.shape;
+  d.cost_us = task.cost_ns / 1000;
+  d.outputs = static_cast<std::int64_t>(task.outputs.size());
+  for (const auto& in : task.inputs) d.bytes_read += bytes_of(in.array);
+  for (const auto& out : task.outputs) d.bytes_written += bytes_of(out.array);
+  if (!task.program) {
+    d.kind = "kernel";
+    d.operations.emplace_back(task.name);
+    d.places.push_back(place_of(task.source));
+  } else if (task.program->instructions.empty()) {
+    d.kind = "copy";
+    d.operations.emplace_back("copy");
+    d.places.push_back(place_of(task.source));
+  } else {
+    d.kind = "fused";
+    for (const auto& i : task.program->instructions) {
+      d.operations.emplace_back(elementwise_ops::All::infos[i.code].name);
+      d.places.push_back(place_of(i.source));
+    }
+  }
+  return d;
+}
+
+// Whether the task may write its result where this operand was, once nobody else reads it (see start_task).
+bool fits_in_place(const Task& task, std::size_t i) {
+  if (task.traced) return false;
+  const auto &in = task.inputs[i], &out = task.outputs[0];
+  if (task.program ? !task.program->inputs[i].dense : task.op->in_place != static_cast<int>(i)) return false;
+  return in.array.dense && in.offset == 0 && in.storage->bytes == out.storage->bytes &&
+         itemsize(in.array.dtype) == itemsize(out.array.dtype);
+}
+
+// The plan's tasks among those of the whole window: all, or what `values` need.
+Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* values) {
+  const DryPlan dry = plan_dry(window);
+  const auto count = dry.tasks.size();
+  std::map<const Task*, std::size_t> number;
+  for (std::size_t t = 0; t < count; ++t) number[dry.tasks[t].get()] = t;
+  const auto producer = [&](const Storage* s) {
+    const auto found = number.find(s->producer);
+    return found == number.end() ? count : found->second;
+  };
+
+  std::unordered_set<const Storage*> held;  // by the script: not to be written over
+  for (const auto& [node, storage] : dry.storages)
+    if (node->handles() > 0) held.insert(storage.get());
+  std::map<const Storage*, std::size_t> last_reader;
+  for (std::size_t t = 0; t < count; ++t)
+    for (const auto& in : dry.tasks[t]->inputs) last_reader[in.storage.get()] = t;
+
+  std::vector<bool> needed(count, values == nullptr);
+  if (values != nullptr)
+    for (Node* node : *values)
+      if (const auto found = dry.storages.find(owner_of(node)); found != dry.storages.end())
+        needed[producer(found->second.get())] = true;
+  for (std::size_t t = count; t-- > 0;) {
+    if (!needed[t]) continue;
+    for (const auto& in : dry.tasks[t]->inputs)
+      if (const auto p = producer(in.storage.get()); p < count) needed[p] = true;
+  }
+
+  Plan plan;
+  std::vector<int> renumbered(count, -1);
+  for (std::size_t t = 0; t < count; ++t) {
+    if (!needed[t]) continue;
+    const Task& task = *dry.tasks[t];
+    auto d = describe(task);
+    for (std::size_t i = 0; i < task.inputs.size(); ++i) {
+      const Storage* from = task.inputs[i].storage.get();
+      const auto p = producer(from);
+      if (p == count) continue;
+      const int maker = renumbered[p];
+      if (std::find(d.after.begin(), d.after.end(), maker) == d.after.end()) d.after.push_back(maker);
+      if (d.reuses < 0 && last_reader[from] == t && !held.contains(from) && fits_in_place(task, i)) d.reuses = maker;
+    }
+    renumbered[t] = static_cast<int>(plan.tasks.size());
+    plan.tasks.push_back(std::move(d));
+  }
+  return plan;
+}
+
+std::string amount(double value, const char* const* units, int count, double step) {
+  int unit = 0;
+  while (value >= step && unit + 1 < count) value /= step, ++unit;
+  char text[32];
+  std::snprintf(text, sizeof text, value < 10 && unit > 0 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+  return text;
+}
+
+std::string bytes_text(std::int64_t n) {
+  static constexpr const char* units[] = {"B", "KB", "MB", "GB", "TB"};
+  return amount(static_cast<double>(n), units, 5, 1000);
+}
+
+std::string time_text(double us) {
+  static constexpr const char* units[] = {"us", "ms", "s"};
+  return amount(us, units, 3, 1000);
+}
+
+std::string base_name(const std::string& path) { return path.substr(path.find_last_of('/') + 1); }
+
+// "matmul" or "mult, add x3, relu", then the lines they were recorded at.
+std::string operations_text(const PlannedTask& task) {
+  std::string text;
+  for (std::size_t i = 0; i < task.operations.size();) {
+    std::size_t n = 1;
+    while (i + n < task.operations.size() && task.operations[i + n] == task.operations[i]) ++n;
+    text += (i ? ", " : "") + task.operations[i] + (n > 1 ? " x" + std::to_string(n) : "");
+    i += n;
+  }
+  std::vector<std::string> places;
+  for (const auto& p : task.places)
+    if (!p.empty() && std::find(places.begin(), places.end(), base_name(p)) == places.end())
+      places.push_back(base_name(p));
+  for (std::size_t i = 0; i < places.size(); ++i) text += (i ? ", " : "  (") + places[i];
+  return places.empty() ? text : text + ")";
+}
+
+std::string quoted(const std::string& s) {
+  std::string text = "\"";
+  for (const char c : s) {
+    if (c == '"' || c == '\\') text += '\\';
+    if (c == '\n') text += "\\n";
+    else text += c;
+  }
+  return text + "\"";
+}
+
+std::string dot_window(const std::vector<Node*>& window, const std::vector<Node*>& values) {
+  const DryPlan dry = plan_dry(window);
+  // The nodes behind the values, operands before readers where possible; views hang on their bases.
+  std::vector<Node*> order, stack(values.begin(), values.end());
+  std::unordered_set<Node*> seen;
+  while (!stack.empty()) {
+    Node* node = stack.back();
+    stack.pop_back();
+    if (!seen.insert(node).second) continue;
+    order.push_back(node);
+    if (node->base) stack.push_back(node->base);
+    for (Node* in : node->inputs())
+      if (in) stack.push_back(in);
+  }
+  std::map<const Node*, std::string> id;
+  for (std::size_t i = 0; i < order.size(); ++i) id[order[i]] = "n" + std::to_string(i);
+
+  std::map<std::size_t, std::vector<Node*>> of_task;
+  std::string lines;
+  const auto line = [&](Node* node) {
+    const char* what = node->base ? "view" : node->op ? node->op->name : "data";
+    const auto place = place_of(node->source);
+    const bool pending = !node->base && !node->planned();
+    const auto label = std::string(what) + "\n" + std::string(name(node->dtype)) + " " + node->shape.str() +
+                       (pending && !place.empty() ? "\n" + base_name(place) : "");
+    return id[node] + " [label=" + quoted(label) + (pending ? "" : ", style=dashed") +
+           (node->handles() > 0 ? ", penwidth=2" : "") + "];\n";
+  };
+  for (Node* node : order) {
+    const auto task = dry.task_of.find(node);
+    if (task == dry.task_of.end()) lines += "  " + line(node);
+    else of_task[task->second].push_back(node);
+  }
+  for (const auto& [task, nodes] : of_task) {
+    if (nodes.size() == 1) {
+      lines += "  " + line(nodes[0]);
+      continue;
+    }
+    lines += "  subgraph cluster_" + std::to_string(task) + " {\n    label=\"one task\";\n";
+    for (Node* node : nodes) lines += "    " + line(node);
+    lines += "  }\n";
+  }
+  for (Node* node : order) {
+    if (node->base) lines += "  " + id[node->base] + " -> " + id[node] + " [style=dashed];\n";
+    for (Node* in : node->inputs())
+      if (in) lines += "  " + id[in] + " -> " + id[node] + ";\n";
+  }
+  return "digraph owl {\n  node [shape=box, fontname=\"sans-serif\"];\n" + lines + "}\n";
+}
+
+std::vector<Node*> nodes_of(std::span<const NArray> values) {
+  std::vector<Node*> nodes;
+  for (const auto& v : values) {
+    if (!v) throw Error("explain: an empty NArray has no value");
+    nodes.push_back(v.node());
+  }
+  return nodes;
+}
+
+}  // namespace
+
+Plan explain(std::span<const NArray> values) {
+  const auto nodes = nodes_of(values);
+  Plan plan;
+  Engine::get().with_window([&](const std::vector<Node*>& window) { plan = explain_window(window, &nodes); });
+  return plan;
+}
+
+Plan explain() {
+  Plan plan;
+  Engine::get().with_window([&](const std::vector<Node*>& window) { plan = explain_window(window, nullptr); });
+  return plan;
+}
+
+std::string dot(std::span<const NArray> values) {
+  const auto nodes = nodes_of(values);
+  std::string text;
+  Engine::get().with_window([&](const std::vector<Node*>& window) { text = dot_window(window, nodes); });
+  return text;
+}
+
+std::string dump_text(const std::vector<Node*>& window) { return explain_window(window, nullptr).str(); }
+std::string dump_dot(const std::vector<Node*>& window) { return dot_window(window, window); }
+
+std::string Plan::str() const {
+  if (tasks.empty()) return "nothing to run: every value is there, or being computed\n";
+  std::vector<std::vector<std::string>> rows{
+      {"task", "device", "kind", "result", "reads", "writes", "cost", "after", "in place of", "operations"}};
+  for (std::size_t t = 0; t < tasks.size(); ++t) {
+    const auto& task = tasks[t];
+    std::string after;
+    for (const int a : task.after) after += (after.empty() ? "" : " ") + std::to_string(a);
+    rows.push_back({std::to_string(t), std::to_string(task.device), task.kind,
+                    task.shape.str() + (task.outputs > 1 ? " x" + std::to_string(task.outputs) : ""),
+                    bytes_text(task.bytes_read), bytes_text(task.bytes_written), time_text(task.cost_us), after,
+                    task.reuses < 0 ? "" : std::to_string(task.reuses), operations_text(task)});
+  }
+  std::vector<std::size_t> widths(rows[0].size());
+  for (const auto& row : rows)
+    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
+  std::string text;
+  for (const auto& row : rows) {
+    for (std::size_t c = 0; c + 1 < row.size(); ++c) text += row[c] + std::string(widths[c] - row[c].size() + 2, ' ');
+    text += row.back() + "\n";
+  }
+  return text;
+}
+
+}  // namespace owl

@@ -1,0 +1,72 @@
+// owl.explain, owl.dot, owl.profile, owl.trace_nan: see owl/inspection.py for what users call.
+#include "owl/inspect.h"
+
+#include <pybind11/stl.h>
+
+#include "python/bind.h"
+#include "python/gil.h"
+#include "python/narray_type.h"
+
+namespace owl::python {
+
+namespace {
+
+std::vector<NArray> arrays_of(const py::iterable& values) {
+  std::vector<NArray> arrays;
+  for (auto v : values) {
+    if (!is_narray(v.ptr()))
+      throw py::type_error("expected an NArray, not " + py::str(py::type::of(v).attr("__name__")).cast<std::string>());
+    arrays.push_back(narray(v.ptr()));
+  }
+  return arrays;
+}
+
+py::tuple explained(const std::optional<py::iterable>& values) {
+  const auto arrays = values ? arrays_of(*values) : std::vector<NArray>();
+  const Plan plan = values ? explain(arrays) : explain();
+  py::list tasks;
+  for (const auto& t : plan.tasks) {
+    py::dict d;
+    d["kind"] = t.kind;
+    d["device"] = t.device;
+    d["shape"] = std::vector<std::int64_t>(t.shape.begin(), t.shape.end());
+    d["operations"] = t.operations;
+    d["places"] = t.places;
+    d["bytes_read"] = t.bytes_read;
+    d["bytes_written"] = t.bytes_written;
+    d["outputs"] = t.outputs;
+    d["after"] = t.after;
+    d["reuses"] = t.reuses < 0 ? py::object(py::none()) : py::object(py::int_(t.reuses));
+    d["cost_us"] = t.cost_us;
+    tasks.append(d);
+  }
+  return py::make_tuple(tasks, plan.str());
+}
+
+}  // namespace
+
+void bind_inspect(py::module_& m) {
+  m.def("explain", &explained, py::arg("values"), "The tasks as dicts, and the table; None: of everything recorded.");
+  m.def("dot", [](const py::iterable& values) { return dot(arrays_of(values)); }, py::arg("values"));
+  m.def("eager", &eager, py::arg("on"));
+  m.def("is_eager", &is_eager);
+  m.def("trace_nan", &trace_nan, py::arg("on"));
+  m.def("tracing_nan", &tracing_nan);
+  m.def("start_profile", &start_profile, py::arg("path"));
+  m.def("stop_profile", [] {
+    WithoutGil others_run;
+    stop_profile();
+  });
+  m.def("describe_engine", &describe_engine);
+  py::class_<HoldWindow>(m, "HoldWindow", "Nothing leaves the window but by a wait, until this is released.")
+      .def(py::init([] {
+        WithoutGil workers_may_need_it;
+        return std::make_unique<HoldWindow>();
+      }))
+      .def("release", [](HoldWindow& hold) {
+        WithoutGil workers_may_need_it;
+        hold.release();
+      });
+}
+
+}  // namespace owl::python

@@ -1,0 +1,55 @@
+// The profiler: who did what when, written as a trace for ui.perfetto.dev. Costs one relaxed load where it is off.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "graph/node.h"
+
+namespace owl {
+
+struct Task;
+
+namespace profile {
+
+using Clock = std::chrono::steady_clock;
+
+extern std::atomic<bool> on;
+
+// The calling thread's lane: what it is called in the trace, and after which lanes it stands.
+void name_lane(std::string name);
+
+// A span on the calling thread's lane, from its construction to its end. `task` may end before the span does.
+class Span {
+ public:
+  explicit Span(const Task& task, std::int64_t chunk = -1, std::int64_t chunks = 0) {
+    if (on.load(std::memory_order_relaxed)) begin(task, chunk, chunks);
+  }
+  explicit Span(const char* name) {
+    if (on.load(std::memory_order_relaxed)) begin(name);
+  }
+  ~Span() {
+    if (active_) end();
+  }
+  Span(const Span&) = delete;
+  Span& operator=(const Span&) = delete;
+
+ private:
+  void begin(const Task& task, std::int64_t chunk, std::int64_t chunks);
+  void begin(const char* name);
+  void end();
+
+  bool active_ = false;
+  Clock::time_point begin_;
+  std::string name_, arguments_;
+  const char* category_ = "";
+  Source source_;
+};
+
+void lock_for_fork();
+void unlock_after_fork(bool child);  // the child profiles nothing
+
+}  // namespace profile
+}  // namespace owl

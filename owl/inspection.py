@@ -1,0 +1,179 @@
+"""Seeing inside the engine: what would run, where time goes, who made the first NaN."""
+
+from __future__ import annotations
+
+import signal as _signal
+import sys as _sys
+from collections.abc import Callable, Iterable
+from types import FrameType, TracebackType
+from typing import NamedTuple, TextIO, TypeAlias
+
+from owl import _owl
+from owl._owl import NArray, wait_for_all
+
+Explained: TypeAlias = "NArray | Iterable[NArray] | Callable[[], NArray | Iterable[NArray]] | None"
+
+
+class PlannedTask(NamedTuple):
+    """One unit of work that a device would run."""
+
+    kind: str  #: ``"fused"`` (elementwise operations in one pass over memory), ``"kernel"`` or ``"copy"``
+    device: int  #: id of the device that computes it
+    shape: list[int]  #: of what it computes
+    operations: list[str]  #: in the order of recording; one for a kernel
+    places: list[str]  #: ``file:line`` of each, empty where unknown
+    bytes_read: int  #: of its operands
+    bytes_written: int  #: of its results
+    outputs: int  #: how many values it writes to memory
+    after: list[int]  #: the tasks of the plan whose results it reads
+    reuses: int | None  #: the task of the plan whose memory its result takes over
+    cost_us: float  #: estimated microseconds on one thread
+
+
+class Plan:
+    """What would run, in an order in which it could; ``print`` shows it as a table."""
+
+    def __init__(self, tasks: list[PlannedTask], table: str) -> None:
+        self.tasks = tasks  #: in that order
+        self._table = table
+
+    def __str__(self) -> str:
+        return self._table
+
+    def __repr__(self) -> str:
+        return f"<owl.Plan of {len(self.tasks)} tasks>\n{self._table}"
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+def _recorded(x: Explained) -> list[NArray] | None:
+    if x is None:
+        return None
+    if callable(x):
+        x = x()
+    return [x] if isinstance(x, NArray) else list(x)
+
+
+def explain(x: Explained = None) -> Plan:
+    """What would run to compute ``x``: tasks, what is fused in each, buffers taken over, copies. Runs nothing.
+
+    ``x`` is an NArray, several, or None for everything recorded so far. Values that are there, or being computed, need
+    no task; since owl starts by itself, that is soon true of every array. To see how something is computed give a
+    function without arguments: it is called while nothing may start, and what it returns is explained.
+
+    >>> a = owl.randn([100, 50])
+    >>> owl.wait_for_all()
+    >>> plan = owl.explain(lambda: owl.elewise.relu(a * 2.0 + 1.0).sum(0))
+    >>> [task.operations for task in plan.tasks]
+    [['mult', 'add', 'relu'], ['sum']]
+    """
+    if not callable(x):
+        tasks, table = _owl.explain(_recorded(x))
+    else:
+        hold = _owl.HoldWindow()
+        try:
+            values = _recorded(x)
+            tasks, table = _owl.explain(values)
+        finally:
+            hold.release()
+    return Plan([PlannedTask(**task) for task in tasks], table)
+
+
+def dot(x: Explained) -> str:
+    """The recorded, not yet planned graph behind ``x`` in Graphviz's language (``dot -Tsvg``).
+
+    Operations that would run as one task share a frame, values in memory are dashed, values that the script holds have
+    a thick border. ``x`` as in :func:`explain`, a function included.
+    """
+    if not callable(x):
+        return _owl.dot(_recorded(x) or [])
+    hold = _owl.HoldWindow()
+    try:
+        return _owl.dot(_recorded(x) or [])
+    finally:
+        hold.release()
+
+
+class profile:
+    """``with owl.profile("trace.json"):`` records what every thread does and writes it when the block ends.
+
+    The file opens in https://ui.perfetto.dev and in chrome://tracing: a lane for each worker and each recording thread,
+    a bar for each task (or chunk of one) with its shape and the script's line. The end of the block waits for what was
+    recorded in it. ``OWL_PROFILE=trace.json`` does the same for a whole run. owl.Error: the file cannot be written, or
+    another profile is being recorded.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = str(path)
+
+    def __enter__(self) -> profile:
+        _owl.start_profile(self.path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                wait_for_all()
+        finally:
+            _owl.stop_profile()
+
+
+class _Switch:
+    """A setting that a call changes for good, and a ``with`` block until its end."""
+
+    _read: Callable[[], bool]
+    _write: Callable[[bool], None]
+
+    def __init__(self, on: bool = True) -> None:
+        self._before = type(self)._read()
+        type(self)._write(bool(on))
+
+    def __enter__(self) -> _Switch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        type(self)._write(self._before)
+
+
+class trace_nan(_Switch):
+    """Watches every operation recorded from now on: the first that makes a NaN or infinity from finite operands
+    becomes an ``owl.NaNError`` where its value, or one computed from it, is first waited for.
+
+    ``owl.trace_nan()`` switches it on, ``owl.trace_nan(False)`` off, for all threads; ``with owl.trace_nan():`` does it
+    for a block. The error names the operation, the element, its operands and the script's line. Values do not change.
+    """
+
+    _read, _write = staticmethod(_owl.tracing_nan), staticmethod(_owl.trace_nan)
+
+
+class eager(_Switch):
+    """From now on every operation runs alone, before the next is recorded: an error is raised at its own line, and a
+    debugger sees every value. Values are the same as without.
+
+    ``owl.eager()`` switches it on, ``owl.eager(False)`` off, for all threads; ``with owl.eager():`` does it for a
+    block; ``OWL_EAGER=1`` for a whole run.
+    """
+
+    _read, _write = staticmethod(_owl.is_eager), staticmethod(_owl.eager)
+
+
+def dump(file: TextIO | None = None) -> None:
+    """Prints what the engine is doing: recorded operations, tasks that run or wait and for what, memory and its holders.
+
+    ``file`` is standard error unless given. For scripts that seem to hang; see also :func:`dump_on_signal`.
+    """
+    print(_owl.describe_engine(), end="", file=file or _sys.stderr, flush=True)
+
+
+def dump_on_signal(number: int = _signal.SIGUSR1) -> None:
+    """From now on this signal prints :func:`dump`, also while the script waits in owl (``kill -USR1 PID``)."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        dump()
+
+    _signal.signal(number, handler)

@@ -4,6 +4,8 @@
 #include <new>
 #include <string_view>
 
+#include "backend/cpu/isa/kernels.h"
+
 namespace owl::cpu {
 
 namespace {
@@ -12,16 +14,14 @@ using dnnl::memory;
 using Tag = memory::format_tag;
 constexpr auto kFloat = memory::data_type::f32;
 
-// An image of few channels cannot fill blocks of channels. Measured, microseconds an image of 28x28x1 with 16 5x5
-// filters, reorders included: the weight gradient 6 in nhwc and 6 in oneDNN's choice with AVX-512, but 10 and 57 with
-// AVX2; the data gradient 26 in nchw (im2col and a product), 57 to 70 in oneDNN's choice. From 16 channels on oneDNN's
-// choice (blocks of 8 or 16 channels) is the best or close to it: 25 an image of 12x12x16 with 32 filters, nchw 99.
+// In the order of preference. With nhwc and our own transposes all passes are at or near their best, with AVX2 and with
+// AVX-512: 14 us forward an image of 12x12x16 with 32 5x5 filters on a core with AVX-512, and 19 in oneDNN's choice
+// (blocks of 16 channels), to which its reorders add 60. Except for the data gradient of an image of few channels: 10 in
+// nchw (im2col and a product) for 28x28x1 with 16 filters, 40 in nhwc.
 std::vector<Tag> layouts(ConvPass pass, const ConvGeometry& g) {
-  if (g.groups == 1 && g.channels <= 3) {
-    if (pass == ConvPass::kBackData) return {Tag::nchw, Tag::any};
-    return {Tag::nhwc, Tag::any, Tag::nchw};
-  }
-  return {Tag::any, Tag::nhwc, Tag::nchw};
+  if (g.groups > 1) return {Tag::any, Tag::nhwc, Tag::nchw};
+  if (pass == ConvPass::kBackData && g.channels <= 3) return {Tag::nchw, Tag::any};
+  return {Tag::nhwc, Tag::any, Tag::nchw};
 }
 
 memory::desc weights_desc(const ConvGeometry& g, std::int64_t filter_stride) {
@@ -56,6 +56,34 @@ void reorder(const dnnl::reorder& r, const memory::desc& from, const void* sourc
 }
 
 }  // namespace
+
+Planes::Planes(const memory::desc& open, const memory::desc& inner, bool channels_last) : open_(open), inner_(inner) {
+  if (open == inner) return;
+  const auto dims = open.get_dims();
+  images_ = dims[0], channels_ = dims[1], plane_ = dims[2] * dims[3];
+  image_stride_ = open.get_strides()[0];
+  if (channels_last && channels_ == 1 && (image_stride_ == plane_ || images_ == 1)) return;
+  way_ = channels_last ? Way::kTranspose : Way::kReorder;
+  if (way_ == Way::kTranspose) return;
+  in_ = make_reorder(open, inner);
+  out_ = make_reorder(inner, open);
+}
+
+void Planes::enter(void* inner, const void* open) const {
+  if (way_ == Way::kReorder) return reorder(in_, open_, open, inner_, inner);
+  const auto transpose = best_tile_table().transpose4;
+  for (std::int64_t i = 0; i < images_; ++i)
+    transpose(static_cast<std::uint32_t*>(inner) + i * channels_ * plane_, channels_,
+              static_cast<const std::uint32_t*>(open) + i * image_stride_, plane_, channels_, plane_);
+}
+
+void Planes::leave(void* open, const void* inner) const {
+  if (way_ == Way::kReorder) return reorder(out_, inner_, inner, open_, open);
+  const auto transpose = best_tile_table().transpose4;
+  for (std::int64_t i = 0; i < images_; ++i)
+    transpose(static_cast<std::uint32_t*>(open) + i * image_stride_, plane_,
+              static_cast<const std::uint32_t*>(inner) + i * channels_ * plane_, channels_, plane_, channels_);
+}
 
 template <class Description> void OnednnConv::adopt(const Description& d) {
   scratch_ = d.scratchpad_desc();
@@ -107,9 +135,8 @@ bool OnednnConv::build(ConvPass pass, const ConvGeometry& g, Tag layout) {
       break;
     }
   }
-  const bool makes_x = pass == ConvPass::kBackData, makes_y = pass == ConvPass::kForward;
-  reorder_x_ = makes_x ? make_reorder(x_, public_x_) : make_reorder(public_x_, x_);
-  reorder_y_ = makes_y ? make_reorder(y_, public_y_) : make_reorder(public_y_, y_);
+  x_planes_ = Planes(public_x_, x_, layout == Tag::nhwc);
+  y_planes_ = Planes(public_y_, y_, layout == Tag::nhwc);
   reorder_w_ = pass == ConvPass::kBackWeight ? make_reorder(w_, public_w_) : make_reorder(public_w_, w_);
   return true;
 }
@@ -149,7 +176,7 @@ void OnednnConv::export_weights(float* w, const float* from) const {
 }
 
 void OnednnConv::run(float* x, float* w, const float* b, float* y) const {
-  const std::size_t x_bytes = reorder_x_ ? x_.get_size() : 0, y_bytes = reorder_y_ ? y_.get_size() : 0;
+  const std::size_t x_bytes = x_planes_.inner_bytes(), y_bytes = y_planes_.inner_bytes();
   const std::size_t scratch_bytes = scratch_.get_size();
   ThreadScratch memory_of_thread(ThreadScratch::padded(x_bytes) + ThreadScratch::padded(y_bytes) +
                                  ThreadScratch::padded(scratch_bytes));
@@ -158,8 +185,8 @@ void OnednnConv::run(float* x, float* w, const float* b, float* y) const {
   void* const scratch = memory_of_thread.take(scratch_bytes);
 
   const bool makes_x = pass_ == ConvPass::kBackData, makes_y = pass_ == ConvPass::kForward;
-  if (reorder_x_ && !makes_x) reorder(reorder_x_, public_x_, x, x_, inner_x);
-  if (reorder_y_ && !makes_y) reorder(reorder_y_, public_y_, y, y_, inner_y);
+  if (x_bytes && !makes_x) x_planes_.enter(inner_x, x);
+  if (y_bytes && !makes_y) y_planes_.enter(inner_y, y);
   std::unordered_map<int, memory> args;
   args.emplace(makes_x ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, view(x_, inner_x));
   args.emplace(makes_y ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, view(y_, inner_y));
@@ -167,8 +194,8 @@ void OnednnConv::run(float* x, float* w, const float* b, float* y) const {
   if (makes_y) args.emplace(DNNL_ARG_BIAS, view(b_, b));
   if (scratch) args.emplace(DNNL_ARG_SCRATCHPAD, view(scratch_, scratch));
   primitive_.execute(onednn_stream(), args);
-  if (reorder_x_ && makes_x) reorder(reorder_x_, x_, inner_x, public_x_, x);
-  if (reorder_y_ && makes_y) reorder(reorder_y_, y_, inner_y, public_y_, y);
+  if (x_bytes && makes_x) x_planes_.leave(x, inner_x);
+  if (y_bytes && makes_y) y_planes_.leave(y, inner_y);
 }
 
 }  // namespace owl::cpu

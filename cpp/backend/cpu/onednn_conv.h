@@ -9,6 +9,24 @@ namespace owl::cpu {
 
 enum class ConvPass { kForward, kBackData, kBackWeight };
 
+// How images get from public memory (planes of channels) into a primitive's layout and back.
+class Planes {
+ public:
+  Planes() = default;
+  // `channels_last`: the primitive wants nhwc, which our own transpose makes faster than a reorder does.
+  Planes(const dnnl::memory::desc& open, const dnnl::memory::desc& inner, bool channels_last);
+  std::size_t inner_bytes() const { return way_ == Way::kSame ? 0 : inner_.get_size(); }  // 0: used where they are
+  void enter(void* inner, const void* open) const;
+  void leave(void* open, const void* inner) const;
+
+ private:
+  enum class Way { kSame, kTranspose, kReorder };
+  Way way_ = Way::kSame;
+  dnnl::memory::desc open_, inner_;
+  dnnl::reorder in_, out_;
+  std::int64_t images_ = 0, channels_ = 0, plane_ = 0, image_stride_ = 0;
+};
+
 class OnednnConv {
  public:
   // `g` describes the block: `images`, `channels` and `filters` are the block's; the strides say how far apart images
@@ -36,7 +54,8 @@ class OnednnConv {
   ConvPass pass_{};
   dnnl::memory::desc public_x_, public_w_, public_y_, x_, w_, y_, b_, scratch_;
   dnnl::primitive primitive_;
-  dnnl::reorder reorder_x_, reorder_w_, reorder_y_;  // empty where the layouts are the same
+  Planes x_planes_, y_planes_;
+  dnnl::reorder reorder_w_;  // empty where the layouts are the same
 };
 
 }  // namespace owl::cpu

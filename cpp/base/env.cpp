@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string_view>
@@ -21,9 +22,9 @@ namespace owl {
 namespace {
 
 // Names that other parts of owl read for themselves are listed so that they are known here.
-constexpr std::string_view kNames[] = {"OWL_EAGER",        "OWL_NUM_THREADS",    "OWL_WINDOW", "OWL_IDLE_US",
-                                       "OWL_MEMORY_LIMIT", "OWL_SIMULATED_GPUS", "OWL_LOG",    "OWL_FAULT",
-                                       "OWL_DATA",         "OWL_SOAK",           "OWL_CUDA",   "OWL_ONEDNN_ROOT"};
+constexpr std::string_view kNames[] = {
+    "OWL_EAGER", "OWL_NUM_THREADS", "OWL_WINDOW", "OWL_IDLE_US", "OWL_MEMORY_LIMIT", "OWL_SIMULATED_GPUS", "OWL_LOG",
+    "OWL_FAULT", "OWL_DATA", "OWL_SOAK", "OWL_CUDA", "OWL_ONEDNN_ROOT", "OWL_DUMP", "OWL_PROFILE", "OWL_MIRRORS"};
 
 int edit_distance(std::string_view a, std::string_view b) {
   std::vector<int> row(b.size() + 1);
@@ -80,6 +81,8 @@ Settings read() {
       else if (!topic.empty()) throw Error("OWL_LOG: unknown topic '" + topic + "'; known: plan, run, memory");
     }
   }
+  if (const char* folder = std::getenv("OWL_DUMP")) s.dump = folder;
+  if (const char* path = std::getenv("OWL_PROFILE")) s.profile = path;
   if (const char* fault = std::getenv("OWL_FAULT")) {
     std::stringstream list(fault);
     for (std::string item; std::getline(list, item, ',');) {
@@ -94,18 +97,34 @@ Settings read() {
   return s;
 }
 
-// CPUs' worth of time the cgroup grants, rounded up; a large number where there is no quota.
-int cgroup_cpus() {
+constexpr int kNoQuota = 1 << 20;
+
+int rounded_up(double quota, double period) {
+  if (!(quota > 0 && period > 0)) return kNoQuota;
+  return static_cast<int>(std::clamp(std::ceil(quota / period), 1.0, double{kNoQuota}));
+}
+
+// The least of what the group and the groups around it grant. `read` gives one folder's figure.
+template <class Read> int least_on_the_way_up(std::filesystem::path mount, std::filesystem::path group, Read read) {
+  int least = read(mount);
+  for (group = group.relative_path(); group.has_relative_path(); group = group.parent_path())
+    least = std::min(least, read(mount / group));
+  return least;
+}
+
+int read_v2(const std::filesystem::path& folder) {
+  std::ifstream file(folder / "cpu.max");
+  std::string quota;
+  double period = 0;
+  file >> quota >> period;  // "max 100000" or "150000 100000"
+  return file ? rounded_up(std::strtod(quota.c_str(), nullptr), period) : kNoQuota;
+}
+
+int read_v1(const std::filesystem::path& folder) {
   double quota = 0, period = 0;
-  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2) {
-    std::string first;
-    v2 >> first >> period;
-    if (first != "max") quota = std::strtod(first.c_str(), nullptr);
-  } else {
-    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") >> quota;
-    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
-  }
-  return quota > 0 && period > 0 ? std::max(1, static_cast<int>(std::ceil(quota / period))) : 1 << 20;
+  std::ifstream(folder / "cpu.cfs_quota_us") >> quota;  // -1: none
+  std::ifstream(folder / "cpu.cfs_period_us") >> period;
+  return rounded_up(quota, period);
 }
 
 }  // namespace
@@ -115,11 +134,27 @@ const Settings& settings() {
   return s;
 }
 
+int cgroup_cpus(const std::filesystem::path& root) {
+  const auto mount = root / "sys/fs/cgroup";
+  int cpus = std::min(read_v2(mount), read_v1(mount / "cpu"));  // in a container these are the process's own
+  std::ifstream groups(root / "proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {  // "0::/path" (v2) or "4:cpu,cpuacct:/path" (v1)
+    const auto first = line.find(':'), second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const auto controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const std::filesystem::path group = line.substr(second + 1);
+    if (controllers == ",,") cpus = std::min(cpus, least_on_the_way_up(mount, group, read_v2));
+    if (controllers.find(",cpu,") != std::string::npos)
+      cpus = std::min(cpus, least_on_the_way_up(mount / "cpu", group, read_v1));
+  }
+  return cpus;
+}
+
 int available_threads() {
   int cpus = static_cast<int>(std::thread::hardware_concurrency());
   cpu_set_t mask;
   if (sched_getaffinity(0, sizeof mask, &mask) == 0) cpus = CPU_COUNT(&mask);
-  int n = std::max(1, std::min(cpus, cgroup_cpus()));
+  int n = std::max(1, std::min(cpus, cgroup_cpus("/")));
   if (settings().threads > 0) n = static_cast<int>(std::min<std::int64_t>(n, settings().threads));
   return n;
 }

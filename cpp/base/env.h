@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 namespace owl {
@@ -14,12 +15,18 @@ struct Settings {
   std::int64_t memory_limit = 0;  // OWL_MEMORY_LIMIT: bytes a device; 0: none
   std::int64_t simulated_gpus = 0;  // OWL_SIMULATED_GPUS: CPU-backed stand-ins for GPUs
   bool log_plan = false, log_run = false, log_memory = false;  // OWL_LOG=plan,run,memory
+  std::string dump;                            // OWL_DUMP: a folder for what is planned
+  std::string profile;                         // OWL_PROFILE: a file for a trace of the whole run
   std::int64_t fault_alloc = 0, fault_op = 0;  // OWL_FAULT=alloc:N,op:N: the N-th fails (for tests)
 };
 const Settings& settings();
 
 // Threads this process may use: the smallest of the affinity mask, the cgroup's quota and OWL_NUM_THREADS.
 int available_threads();
+
+// CPUs' worth of time that the process's cgroup (version 1 or 2) and those around it grant, rounded up; a large number
+// where there is no quota. `root` is "/", but in tests.
+int cgroup_cpus(const std::filesystem::path& root);
 
 // One line on stderr, "owl: " before it.
 void log_line(const std::string& line);

@@ -8,6 +8,7 @@ namespace owl {
 
 constinit thread_local Source current_source;
 Counters counters;
+std::atomic<bool> nan_tracing{false};
 
 namespace {
 // Nodes of this thread that wait to be destroyed: a chain of a million must not recurse.

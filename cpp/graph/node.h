@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/module_api.h"
 #include "base/ref.h"
 #include "owl/dtype.h"
 #include "owl/shape.h"
@@ -25,7 +26,10 @@ struct Source {
   const void* code = nullptr;
   std::int32_t offset = -1;
 };
-extern constinit thread_local Source current_source;
+OWL_MODULE_API extern constinit thread_local Source current_source;
+
+// Operations recorded while it is set are watched for NaN and infinity (see owl/inspect.h).
+extern std::atomic<bool> nan_tracing;
 
 // "file:line" where the front end can tell, else "".
 std::string place_of(const Source& source);
@@ -38,6 +42,7 @@ struct Failure {
   const char* op = "";
   Source source;
   std::uint64_t sequence = 0;  // of the failing node: wait_for_all raises the earliest
+  std::shared_ptr<const void> cause;  // the front end's own exception, where that was the reason
 };
 
 // One block of device memory that holds, or will hold, a value. Shared by a node, its views and the tasks around it.
@@ -83,7 +88,7 @@ class Storage {
   friend class Allocator;
   Storage *older_ = nullptr, *newer_ = nullptr;  // the device's list of blocks in use, under its allocator's mutex
   Storage(Device* device_, std::size_t bytes_) : device(device_), bytes(bytes_) {}
-  void destroy();
+  OWL_MODULE_API void destroy();
   std::atomic<int> refs_{1};
 };
 
@@ -125,6 +130,7 @@ class Node {
   Shape shape;
   DType dtype = DType::kFloat32;
   DType compute = DType::kFloat32;     // elementwise: the type the operands are brought to
+  bool traced = nan_tracing.load(std::memory_order_relaxed);
   std::uint32_t input_count = 0;
   Scalar scalars[kInlineInputs];       // elementwise: the operand at i where inputs()[i] is null
   std::unique_ptr<const Params> params;
@@ -139,7 +145,7 @@ class Node {
   // The value. For a view: of `base`. Set by the planner (or at once for data), then never changed.
   bool planned() const { return planned_.load(std::memory_order_acquire); }
   void set_storage(Ref<Storage> s) { storage_ = std::move(s); planned_.store(true, std::memory_order_release); }
-  Storage* storage() const;  // null while not planned
+  OWL_MODULE_API Storage* storage() const;  // null while not planned
 
   // Views: a window onto base's memory. Dense (strides null) or strided, both with an offset in elements.
   Node* base = nullptr;                      // held as a handle: whoever can read the view can read the base

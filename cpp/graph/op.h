@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/module_api.h"
 #include "graph/node.h"
 
 namespace owl {
@@ -54,6 +55,7 @@ class Launch {
   std::vector<Stage> stages;
   std::vector<ArrayRef> operands;  // what KernelArgs::in shows, for as long as the stages run
   Device* device = nullptr;
+  Task* task = nullptr;
   std::vector<std::pair<void*, std::size_t>> scratch_blocks;
 };
 
@@ -90,7 +92,7 @@ struct OpRecord {
 };
 
 // Every operation, in registration order; ops/register.cpp is the only list.
-const std::vector<const OpRecord*>& all_ops();
-const OpRecord* find_op(std::string_view name);  // null where there is none
+OWL_MODULE_API const std::vector<const OpRecord*>& all_ops();
+OWL_MODULE_API const OpRecord* find_op(std::string_view name);  // null where there is none
 
 }  // namespace owl

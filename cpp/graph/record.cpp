@@ -138,14 +138,19 @@ Types types_of(const OpRecord& op, std::span<const Operand> operands) {
   return {type, type};
 }
 
+std::string integer_text(double value) {
+  const auto text = std::to_string(value);
+  return text.substr(0, text.find('.'));
+}
+
 // A Python int that int32 cannot hold: NumPy's answer. A comparison is still meaningful and is done in float64.
 void check_numbers(const OpRecord& op, std::span<const Operand> operands, Types& types) {
   if (types.compute != DType::kInt32) return;
   for (auto& o : operands) {
     if (o.node || o.kind == 0 || (o.value >= kInt32Min && o.value <= kInt32Max)) continue;
     if (op.rule != TypeRule::kCompare)
-      throw std::overflow_error(std::string(op.name) + ": the number " + std::to_string(o.value) +
-                                " does not fit int32; use astype('float64') first");
+      throw OverflowError(std::string(op.name) + ": the number " + integer_text(o.value) +
+                          " does not fit int32; use astype('float64') first");
     types.compute = DType::kFloat64;
   }
 }
@@ -155,15 +160,15 @@ void check_numbers(const OpRecord& op, std::span<const Operand> operands, Types&
 NArray record(const OpRecord& op, std::span<Node* const> inputs, std::unique_ptr<const Params> params) {
   Device& device = device_for_recording();
   const auto [shape, dtype] = op.infer(inputs, params.get());
-  Node* node = Node::create();
+  auto node = Ref<Node>::steal(Node::create());
   node->op = &op;
   node->device = &device;
   node->shape = shape;
   node->dtype = node->compute = dtype;
   node->params = std::move(params);
   node->source = current_source;
-  set_inputs_on(node, inputs, device);
-  return hand_out(node);
+  set_inputs_on(node.get(), inputs, device);  // may copy between devices, and there be interrupted
+  return hand_out(node.detach());
 }
 
 NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands) {
@@ -171,7 +176,7 @@ NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands)
   auto types = types_of(op, operands);
   check_numbers(op, operands, types);
   const Shape shape = broadcast(op, operands);
-  Node* node = Node::create();
+  auto node = Ref<Node>::steal(Node::create());
   node->op = &op;
   node->device = &device;
   node->shape = shape;
@@ -183,15 +188,15 @@ NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands)
     inputs[i] = operands[i].node;
     if (!inputs[i]) node->scalars[i] = {static_cast<Scalar::Kind>(operands[i].kind), operands[i].value};
   }
-  set_inputs_on(node, std::span<Node* const>(inputs, operands.size()), device);
-  return hand_out(node);
+  set_inputs_on(node.get(), std::span<Node* const>(inputs, operands.size()), device);
+  return hand_out(node.detach());
 }
 
 NArray record_cast(const NArray& x, DType dtype) {
   if (x.dtype() == dtype) return x;
   static const OpRecord& cast = *find_op("cast");
   Device& device = device_for_recording();
-  Node* node = Node::create();
+  auto node = Ref<Node>::steal(Node::create());
   node->op = &cast;
   node->device = &device;
   node->shape = x.shape();
@@ -199,8 +204,8 @@ NArray record_cast(const NArray& x, DType dtype) {
   node->dtype = dtype;
   node->source = current_source;
   Node* const input = x.node();
-  set_inputs_on(node, std::span<Node* const>(&input, 1), device);
-  return hand_out(node);
+  set_inputs_on(node.get(), std::span<Node* const>(&input, 1), device);
+  return hand_out(node.detach());
 }
 
 NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, const Strides* strides) {
@@ -246,7 +251,7 @@ NArray record_data(const void* data, const Shape& shape, DType dtype) {
   Ref<Node> node = Ref<Node>::steal(new_data(shape, dtype));
   auto storage = Storage::create(*node);
   if (node->device->backend->computes()) {
-    allocate_for_task(*storage);
+    allocate_for_data(*storage);
     node->device->backend->upload(storage->data, data, storage->bytes);
   }
   return hand_out_data(node.detach(), std::move(storage));

@@ -7,28 +7,30 @@
 #include <memory>
 #include <optional>
 
+#include "base/module_api.h"
 #include "graph/op.h"
 #include "owl/narray.h"
 
 namespace owl {
 
 // An operation of class kKernel. `op.infer` gives the result's shape and type.
-NArray record(const OpRecord& op, std::span<Node* const> inputs, std::unique_ptr<const Params> params = nullptr);
+OWL_MODULE_API NArray record(const OpRecord& op, std::span<Node* const> inputs,
+                             std::unique_ptr<const Params> params = nullptr);
 inline NArray record(const OpRecord& op, std::initializer_list<Node*> inputs,
                      std::unique_ptr<const Params> params = nullptr) {
   return record(op, std::span<Node* const>(inputs.begin(), inputs.size()), std::move(params));
 }
 
 // An operation of class kElementwise; broadcasts, promotes. At least one operand is an array.
-NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands);
+OWL_MODULE_API NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands);
 // The elementwise conversion to another type (x itself where it has the type already).
 NArray record_cast(const NArray& x, DType dtype);
 
 // A view of x's memory: offset and strides in elements, relative to x's own first element and in absolute memory
 // steps (not multiplied by x's strides). Strides null: dense. No operation is recorded.
-NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, const Strides* strides);
+OWL_MODULE_API NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, const Strides* strides);
 // The strides of x's value in memory (dense ones where x is dense).
-Strides strides_of(const Node& x);
+OWL_MODULE_API Strides strides_of(const Node& x);
 // x, or a dense copy of it where it is a strided view.
 NArray dense(const NArray& x);
 

@@ -1,5 +1,6 @@
 // Arrays made from nothing: constants, ranges, random numbers, host data.
 #include <cmath>
+#include <limits>
 #include <mutex>
 #include <random>
 
@@ -57,6 +58,9 @@ const OpRecord op_randb = source("randb", "1 with the given probability, else 0"
 NArray zeros(const Shape& shape, DType dtype) { return full(shape, 0, dtype); }
 NArray ones(const Shape& shape, DType dtype) { return full(shape, 1, dtype); }
 NArray full(const Shape& shape, double value, DType dtype) {
+  constexpr double kLow = std::numeric_limits<std::int32_t>::min(), kHigh = std::numeric_limits<std::int32_t>::max();
+  if (dtype == DType::kInt32 && !(std::trunc(value) >= kLow && std::trunc(value) <= kHigh))
+    throw OverflowError("full: the value " + std::to_string(value) + " does not fit int32");
   return record(op_full, {}, std::make_unique<cpu::CreateParams>(shape, dtype, value, 0));
 }
 
@@ -72,6 +76,12 @@ NArray arange(double start, double stop, double step, DType dtype) {
 
 namespace {
 
+void require_float(const char* op, DType dtype) {
+  if (!is_float(dtype))
+    throw DTypeError(std::string(op) + ": dtype must be float32 or float64, got " + std::string(name(dtype)) +
+                     "; draw floats and convert them with astype");
+}
+
 NArray random(const OpRecord& op, const Shape& shape, DType dtype, double a, double b) {
   auto params = std::make_unique<cpu::CreateParams>(shape, dtype, a, b);
   std::tie(params->seed, params->call) = generator.next();
@@ -81,14 +91,27 @@ NArray random(const OpRecord& op, const Shape& shape, DType dtype, double a, dou
 }  // namespace
 
 NArray rand(const Shape& shape, double low, double high, DType dtype) {
+  require_float("rand", dtype);
   return random(op_rand, shape, dtype, low, high);
 }
 NArray randn(const Shape& shape, double mu, double sigma, DType dtype) {
+  if (!(sigma >= 0))
+    throw Error("randn: sigma, the standard deviation, must not be negative, got " + std::to_string(sigma));
+  require_float("randn", dtype);
   return random(op_randn, shape, dtype, mu, sigma);
 }
-NArray randb(const Shape& shape, double prob, DType dtype) { return random(op_randb, shape, dtype, prob, 0); }
+NArray randb(const Shape& shape, double prob, DType dtype) {
+  if (!(prob >= 0 && prob <= 1))
+    throw Error("randb: prob must be a probability from 0 to 1, got " + std::to_string(prob));
+  return random(op_randb, shape, dtype, prob, 0);
+}
 void seed(std::uint64_t n) { generator.seed(n); }
 
 NArray from_host(const void* data, const Shape& shape, DType dtype) { return record_data(data, shape, dtype); }
+
+void detail::refuse_count(std::size_t count, const Shape& shape) {
+  throw ShapeError("from_host: got " + std::to_string(count) + " elements, shape " + shape.str() + " has " +
+                   std::to_string(shape.size()));
+}
 
 }  // namespace owl

@@ -91,26 +91,29 @@ NArray elementwise(const char* name, std::span<const Operand> operands) {
 NArray operator+(const Operand& a, const Operand& b) { return apply<Add>(a, b); }
 NArray operator-(const Operand& a, const Operand& b) { return apply<Sub>(a, b); }
 NArray operator/(const Operand& a, const Operand& b) { return apply<Div>(a, b); }
-NArray operator*(const NArray& a, double b) { return apply<Mult>(a, b); }
-NArray operator*(double a, const NArray& b) { return apply<Mult>(a, b); }
+NArray detail::scale(const Operand& a, const Operand& b) { return apply<Mult>(a, b); }
 NArray operator-(const NArray& a) { return apply<Neg>(a); }
 
 NArray operator>(const Operand& a, const Operand& b) { return apply<Gt>(a, b); }
 NArray operator>=(const Operand& a, const Operand& b) { return apply<Ge>(a, b); }
 NArray operator<(const Operand& a, const Operand& b) { return apply<Lt>(a, b); }
 NArray operator<=(const Operand& a, const Operand& b) { return apply<Le>(a, b); }
-NArray operator==(const NArray& a, const Operand& b) { return apply<Eq>(a, b); }
-NArray operator!=(const NArray& a, const Operand& b) { return apply<Ne>(a, b); }
+NArray operator==(const Operand& a, const Operand& b) { return apply<Eq>(a, b); }
+NArray operator!=(const Operand& a, const Operand& b) { return apply<Ne>(a, b); }
 
 NArray& operator+=(NArray& a, const Operand& b) { return in_place<Add>(a, b, "+="); }
 NArray& operator-=(NArray& a, const Operand& b) { return in_place<Sub>(a, b, "-="); }
 NArray& operator/=(NArray& a, const Operand& b) { return in_place<Div>(a, b, "/="); }
-NArray& operator*=(NArray& a, double b) { return in_place<Mult>(a, b, "*="); }
 
 NArray pow(const Operand& a, const Operand& b) {
   // x ** 2 is x * x wherever that has pow's type.
   if (a.node != nullptr && b.node == nullptr && b.value == 2.0 && (b.kind != 3 || is_float(a.node->dtype)))
     return apply<Square>(a);
+  // As in NumPy: the powers are fractions, which int32 cannot hold.
+  if (a.node != nullptr && b.node == nullptr && b.kind == 2 && b.value < 0 && !is_float(a.node->dtype))
+    throw DTypeError("pow of " + std::string(name(a.node->dtype)) + " and the negative integer " +
+                     std::to_string(static_cast<std::int64_t>(b.value)) + ": the result is no integer; use a float as "
+                     "the exponent, or astype first");
   return apply<Pow>(a, b);
 }
 

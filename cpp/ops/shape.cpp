@@ -166,6 +166,55 @@ NArray NArray::index(std::span<const IndexItem> items) const {
   return view(*this, Shape(lengths), offset, strides);
 }
 
+namespace {
+
+// start:stop:step on an axis of this length, by Python's rules.
+IndexItem resolve(const Slice& s, std::int64_t length) {
+  const std::int64_t step = std::max(s.step.value_or(1), -INT64_MAX);
+  if (step == 0) throw IndexError("index: the step of a slice must not be 0");
+  const std::int64_t low = step < 0 ? -1 : 0, high = step < 0 ? length - 1 : length;
+  const auto place = [&](std::optional<std::int64_t> at, std::int64_t open) {
+    if (!at) return open;
+    return std::clamp(*at < 0 ? *at + length : *at, low, high);
+  };
+  const std::int64_t start = place(s.start, step < 0 ? high : low), stop = place(s.stop, step < 0 ? low : high);
+  std::int64_t count = 0;
+  if (step > 0 && start < stop) count = (stop - start - 1) / step + 1;
+  if (step < 0 && start > stop) count = (start - stop - 1) / -step + 1;
+  return {IndexItem::Kind::kSlice, start, count, count > 1 ? step : 1};
+}
+
+}  // namespace
+
+NArray NArray::operator[](std::initializer_list<Index> indices) const {
+  const Shape& old = node_of(*this, "index").shape;
+  int named = 0, ellipses = 0;
+  for (const Index& i : indices) {
+    ellipses += std::holds_alternative<Ellipsis>(i);
+    named += std::holds_alternative<std::int64_t>(i) || std::holds_alternative<Slice>(i);
+  }
+  if (ellipses > 1) throw IndexError("index: more than one ellipsis");
+  if (named > old.ndim())
+    throw IndexError("index: too many indices: shape " + old.str() + " has " + std::to_string(old.ndim()) +
+                     " axes, but " + std::to_string(named) + " were indexed");
+  std::vector<IndexItem> items;
+  int axis = 0;
+  for (const Index& i : indices) {
+    if (std::holds_alternative<Ellipsis>(i)) {
+      for (const int end = axis + old.ndim() - named; axis < end; ++axis)
+        items.push_back({IndexItem::Kind::kSlice, 0, old[axis], 1});
+    } else if (std::holds_alternative<NewAxis>(i)) {
+      items.push_back({IndexItem::Kind::kNewAxis});
+    } else if (const auto* s = std::get_if<Slice>(&i)) {
+      items.push_back(resolve(*s, old[axis++]));
+    } else {
+      items.push_back({IndexItem::Kind::kInteger, *std::get_if<std::int64_t>(&i)});
+      ++axis;
+    }
+  }
+  return index(items);
+}
+
 NArray slice(const NArray& x, std::int64_t dim, std::int64_t offset, std::int64_t count) {
   const Shape& s = node_of(x, "slice").shape;
   const int axis = normalize_axis(dim, s, "slice");

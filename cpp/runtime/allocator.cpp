@@ -33,6 +33,14 @@ bool Allocator::allocate(Storage& storage) {
   return storage.data != nullptr;
 }
 
+bool Allocator::allocate_leaving_room(Storage& storage) {
+  {
+    std::lock_guard lock(mutex_);
+    if (limit_ && allocated_ + rounded(storage.bytes) > limit_ - limit_ / 4) return false;
+  }
+  return allocate(storage);
+}
+
 void Allocator::give_back(Storage& storage) {
   std::lock_guard lock(mutex_);
   unlink(storage);
@@ -82,14 +90,17 @@ void* Allocator::allocate_locked(std::size_t size) {
     if (settings().log_memory) log("+", size);
   }
   allocated_ += size;
+  note_use();
   peak_ = std::max(peak_, allocated_);
   return data;
 }
 
 void Allocator::free_locked(void* data, std::size_t size) {
   allocated_ -= size;
+  note_use();
   cached_ += size;
   cache_[size].push_back(data);
+  if (limit_ && allocated_ + cached_ > limit_) trim_locked(allocated_ + cached_ - limit_);  // set below what was in use
 }
 
 void Allocator::link(Storage& storage) {
@@ -117,6 +128,7 @@ void Allocator::empty_cache() {
 void Allocator::set_limit(std::size_t bytes) {
   std::lock_guard lock(mutex_);
   limit_ = bytes;
+  note_use();
   if (limit_ && allocated_ + cached_ > limit_) trim_locked(allocated_ + cached_ - limit_);
 }
 

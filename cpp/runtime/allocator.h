@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <map>
 #include <mutex>
@@ -24,6 +25,8 @@ class Allocator {
   void free(void* data, std::size_t bytes);
   // The same for a value's memory, which is then listed among the holders.
   bool allocate(Storage& storage);
+  // The same for data that a script brings, as long as a quarter of the limit stays free: work needs room for results.
+  bool allocate_leaving_room(Storage& storage);
   void give_back(Storage& storage);
   void move(Storage& from, Storage& to);  // `to` takes over from's memory
   // The largest values in memory: "8000000 bytes: float32 [1000, 2000] of matmul at file.py:12; ..."
@@ -31,6 +34,8 @@ class Allocator {
   void empty_cache();
   void set_limit(std::size_t bytes);
   MemoryStats stats();
+  // More than half of the limit is in use: work that was recorded early, and lets go of memory, should come first.
+  bool tight() const { return tight_.load(std::memory_order_relaxed); }
   void lock_for_fork() { mutex_.lock(); }
   void unlock_after_fork() { mutex_.unlock(); }
 
@@ -41,6 +46,7 @@ class Allocator {
   void* allocate_locked(std::size_t size);
   void free_locked(void* data, std::size_t size);
   void trim_locked(std::size_t wanted);
+  void note_use() { tight_.store(limit_ && allocated_ > limit_ / 2, std::memory_order_relaxed); }
   void link(Storage& storage);
   void unlink(Storage& storage);
   void log(const char* sign, std::size_t size);
@@ -50,6 +56,7 @@ class Allocator {
   std::map<std::size_t, std::vector<void*>> cache_;  // by rounded size
   Storage* newest_ = nullptr;  // the values in memory, as a list
   std::size_t allocated_ = 0, cached_ = 0, peak_ = 0, limit_ = 0;
+  std::atomic<bool> tight_{false};
 };
 
 }  // namespace owl

@@ -34,11 +34,15 @@ class Device {
   // Guarded by the scheduler's mutex.
   struct Queue {
     std::deque<Task*> ready;  // whose inputs are there, or which have chunks to hand out
+    std::deque<Task*> parked;  // ready, but without memory for their results; in the order of recording
     std::vector<std::thread> workers;
     std::condition_variable wake;
+    int started_workers = 0;
     int sleeping = 0;
     int running = 0;          // threads inside a task of this device
     int starved = 0;          // of these, waiting for memory
+    int blocked = 0;          // workers that wait in code of the host language (Scheduler::Outside)
+    int memory_waiters = 0;   // threads on memory_freed: the starved, and scripts that bring data
     std::condition_variable memory_freed;
   } queue;
   std::atomic<std::uint64_t> pushes{0};  // watched by spinning workers

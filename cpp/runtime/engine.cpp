@@ -1,15 +1,21 @@
 #include "runtime/engine.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
 #include "backend/cpu/backend.h"
 #include "base/env.h"
 #include "plan/planner.h"
 #include "runtime/counters.h"
+#include "owl/inspect.h"
 #include "runtime/hooks.h"
+#include "runtime/profile.h"
 #include "runtime/scheduler.h"
 
 namespace owl {
@@ -19,6 +25,17 @@ RuntimeHooks runtime_hooks;
 namespace {
 
 thread_local Device* current_device_of_thread = nullptr;
+
+// Stops the workers when the process ends, before static objects go that kernels use, oneDNN's among them. exit()
+// destroys the thread_local objects of its own thread first of all; what std::atexit registers runs after the
+// destructors of all statics that were made later. Another thread's end is none of the process.
+struct StopAtExit {
+  void arm() {}
+  ~StopAtExit() {
+    if (getpid() == gettid()) shutdown();
+  }
+};
+thread_local StopAtExit stop_at_exit;
 
 // A window of few but large results is cut by bytes; so many of the newest are still kept back for fusion.
 constexpr std::size_t kWindowBytes = std::size_t{1} << 30;
@@ -50,7 +67,10 @@ void raise_failure(std::shared_ptr<const Failure> failure) {
   throw Async<Error>(std::move(failure));
 }
 
-void shutdown() { Scheduler::get().shutdown(); }
+void shutdown() {
+  Scheduler::get().shutdown();
+  if (profile::on && !settings().profile.empty()) stop_profile();
+}
 
 void set_window(std::size_t count, std::int64_t idle_us) { Engine::get().set_window(count, idle_us); }
 
@@ -63,6 +83,7 @@ Engine::Engine()
     : window_limit_(static_cast<std::size_t>(settings().window)), idle_us_(settings().idle_us),
       eager_(settings().eager) {
   add_device(cpu::make_device());
+  if (!settings().profile.empty()) start_profile(settings().profile);
   std::atexit([] { shutdown(); });
   pthread_atfork([] { Engine::get().before_fork(); }, [] { Engine::get().after_fork_parent(); },
                  [] { Engine::get().after_fork_child(); });
@@ -88,7 +109,10 @@ Device& Engine::device(int id) {
 }
 
 Device& Engine::current() {
-  if (!current_device_of_thread) current_device_of_thread = &device(0);
+  if (!current_device_of_thread) {
+    stop_at_exit.arm();
+    current_device_of_thread = &device(0);
+  }
   return *current_device_of_thread;
 }
 
@@ -129,7 +153,7 @@ void Engine::append(Node* node) {
   }
   count(counters.recorded);
   auto& scheduler = Scheduler::get();
-  if (eager_) {
+  if (is_eager()) {
     wait(node, {});
     return;
   }
@@ -172,6 +196,25 @@ std::size_t Engine::prune() {
   return window_.size();
 }
 
+void Engine::with_window(const std::function<void(const std::vector<Node*>&)>& f) {
+  Storage::DeferForeign deferred;  // until the locks are gone
+  std::lock_guard planning(plan_mutex_);
+  std::lock_guard lock(window_mutex_);
+  drop_dead_locked();
+  window_count_.store(window_.size(), std::memory_order_seq_cst);
+  f(window_);
+}
+
+// OWL_DUMP: the batch's graph and the plan made of it, numbered.
+void Engine::dump(const std::vector<Node*>& batch) {
+  char number[16];
+  std::snprintf(number, sizeof number, "%06d", ++dumps_);
+  const auto stem = std::filesystem::path(settings().dump) / number;
+  std::filesystem::create_directories(settings().dump);
+  std::ofstream(stem.string() + "-graph.dot") << dump_dot(batch);
+  std::ofstream(stem.string() + "-plan.txt") << dump_text(batch);
+}
+
 void Engine::flush(std::size_t keep, bool inline_ok) {
   std::vector<Task*> inline_tasks;
   {
@@ -190,6 +233,8 @@ void Engine::flush(std::size_t keep, bool inline_ok) {
       window_count_.store(window_.size(), std::memory_order_seq_cst);
     }
     if (batch.empty()) return;
+    profile::Span span("plan");
+    if (!settings().dump.empty()) dump(batch);
     Scheduler::get().submit(plan(batch), inline_ok ? &inline_tasks : nullptr);
   }
   Scheduler::get().run_inline(inline_tasks);
@@ -253,9 +298,11 @@ void Engine::before_fork() {
   Scheduler::get().before_fork();
   failures_mutex_.lock();
   for (auto& d : devices_) d->allocator.lock_for_fork();
+  profile::lock_for_fork();
 }
 
-void Engine::unlock_after_fork() {
+void Engine::unlock_after_fork(bool child) {
+  profile::unlock_after_fork(child);
   for (auto& d : devices_) d->allocator.unlock_after_fork();
   failures_mutex_.unlock();
   devices_mutex_.unlock();
@@ -266,12 +313,52 @@ void Engine::unlock_after_fork() {
 
 void Engine::after_fork_parent() {
   Scheduler::get().after_fork_parent();
-  unlock_after_fork();
+  unlock_after_fork(false);
 }
 
 void Engine::after_fork_child() {
   Scheduler::get().after_fork_child();
-  unlock_after_fork();
+  unlock_after_fork(true);
+}
+
+// ---- the public functions of inspect.h
+
+void eager(bool on) { Engine::get().set_eager(on); }
+bool is_eager() { return Engine::get().is_eager(); }
+
+void trace_nan(bool on) { nan_tracing = on; }
+bool tracing_nan() { return nan_tracing; }
+
+HoldWindow::HoldWindow() : count_(Engine::get().window_limit()), idle_us_(Engine::get().idle_us()) {
+  constexpr std::size_t kEverything = std::size_t{1} << 40;
+  set_window(kEverything, -1);
+}
+void HoldWindow::release() {
+  if (std::exchange(held_, false)) set_window(count_, idle_us_);
+}
+
+std::string describe_engine() {
+  auto& engine = Engine::get();
+  std::string text;
+  engine.with_window([&](const std::vector<Node*>& window) {
+    text = std::to_string(window.size()) + " operations recorded and not planned";
+    if (!window.empty()) text += "; the latest:";
+    text += "\n";
+    constexpr std::size_t kShown = 20;
+    for (std::size_t i = window.size() - std::min(window.size(), kShown); i < window.size(); ++i) {
+      const auto place = place_of(window[i]->source);
+      text += "operation " + std::string(window[i]->op->name) + " " + window[i]->shape.str() +
+              (place.empty() ? "" : " of " + place) + "\n";
+    }
+  });
+  text += Scheduler::get().describe();
+  for (Device* d : engine.all_devices()) {
+    const auto s = d->allocator.stats();
+    const auto holders = d->allocator.largest_holders(5);
+    text += "memory of device " + std::to_string(d->id) + ": " + std::to_string(s.allocated) + " bytes in use, " +
+            std::to_string(s.cached) + " cached" + (holders.empty() ? "" : "; the largest: " + holders) + "\n";
+  }
+  return text;
 }
 
 // ---- the public functions of device.h
@@ -295,7 +382,10 @@ int get_gpu_device_count() { return static_cast<int>(settings().simulated_gpus);
 
 bool has_cuda() { return false; }
 
-void set_device(int id) { current_device_of_thread = &Engine::get().device(id); }
+void set_device(int id) {
+  stop_at_exit.arm();
+  current_device_of_thread = &Engine::get().device(id);
+}
 
 int current_device() { return Engine::get().current().id; }
 

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <vector>
 
+#include "base/module_api.h"
 #include "graph/node.h"
 #include "owl/device.h"
 #include "owl/error.h"
@@ -21,7 +23,7 @@ struct RuntimeHooks {
   std::string (*place)(const Source&) = nullptr;  // "file:line"; called on any thread, without the language's lock
   bool (*interrupted)() = nullptr;        // polled about 20 times a second inside a block; true ends the wait
 };
-void set_runtime_hooks(const RuntimeHooks& hooks);
+OWL_MODULE_API void set_runtime_hooks(const RuntimeHooks& hooks);
 
 // Failures of running tasks are thrown by waits as Async<ShapeError>, Async<OutOfMemoryError> ...: catch the owl error
 // and ask `dynamic_cast<const FailureCarrier*>` for the operation and the place that recorded it.
@@ -32,13 +34,20 @@ template <class E> struct Async : E, FailureCarrier {
   explicit Async(std::shared_ptr<const Failure> f) : E(f->message), FailureCarrier{std::move(f)} {}
 };
 [[noreturn]] void raise_failure(std::shared_ptr<const Failure> failure);
+// What a kernel throws that failed in the host language: becomes Failure::cause.
+struct CausedError : Error {
+  CausedError(Failure::Kind k, const std::string& message, std::shared_ptr<const void> why)
+      : Error(message), kind(k), cause(std::move(why)) {}
+  Failure::Kind kind;
+  std::shared_ptr<const void> cause;
+};
 
 // Stops and joins every worker; waits that need them raise from then on. For the end of the process.
-void shutdown();
+OWL_MODULE_API void shutdown();
 
 // How many operations the window keeps back while the script goes on recording, and after how many microseconds of
 // quiet an idle worker takes them all (negative: never). For tests and for OWL_WINDOW.
-void set_window(std::size_t count, std::int64_t idle_us);
+OWL_MODULE_API void set_window(std::size_t count, std::int64_t idle_us);
 
 class Engine {
  public:
@@ -62,7 +71,11 @@ class Engine {
   void flush(std::size_t keep, bool inline_ok);
   bool window_empty() const { return window_count_.load(std::memory_order_seq_cst) == 0; }
   std::uint64_t recorded() const { return recorded_.load(std::memory_order_relaxed); }
+  bool is_eager() const { return eager_.load(std::memory_order_relaxed); }
+  void set_eager(bool on) { eager_ = on; }
   std::int64_t idle_us() const { return idle_us_.load(std::memory_order_relaxed); }
+  // Calls f with the recorded, not yet planned operations while nothing is recorded or planned.
+  void with_window(const std::function<void(const std::vector<Node*>&)>& f);
   std::size_t prune();              // drops dead operations from the window; returns how many are left
 
   void fail(const Ref<Storage>& storage);  // remembers a failed value for wait_for_all
@@ -78,7 +91,8 @@ class Engine {
  private:
   Engine();
   void drop_dead_locked();
-  void unlock_after_fork();
+  void dump(const std::vector<Node*>& batch);
+  void unlock_after_fork(bool child);
 
   std::mutex window_mutex_;
   std::vector<Node*> window_;  // recorded, not yet planned, in order
@@ -87,7 +101,8 @@ class Engine {
   std::atomic<std::uint64_t> recorded_{0};
   std::atomic<std::size_t> window_limit_;
   std::atomic<std::int64_t> idle_us_;
-  bool eager_ = false;
+  std::atomic<bool> eager_;
+  int dumps_ = 0;              // files written for OWL_DUMP; guarded by plan_mutex_
 
   std::mutex plan_mutex_;      // one planner at a time, in the order of recording
 
@@ -100,7 +115,7 @@ class Engine {
 };
 
 // Another current device for this thread, for a scope.
-class UseDevice {
+class OWL_MODULE_API UseDevice {
  public:
   explicit UseDevice(Device& device);
   ~UseDevice();

@@ -1,5 +1,6 @@
 #include "runtime/scheduler.h"
 
+#include <algorithm>
 #include <new>
 
 #include "backend/cpu/denormals.h"
@@ -7,6 +8,7 @@
 #include "runtime/counters.h"
 #include "runtime/engine.h"
 #include "runtime/hooks.h"
+#include "runtime/profile.h"
 
 namespace owl {
 
@@ -27,13 +29,15 @@ double bytes_of(const Task& task) {
   return bytes;
 }
 
-std::shared_ptr<const Failure> failure_of(const Task& task, Failure::Kind kind, std::string message) {
+std::shared_ptr<const Failure> failure_of(const Task& task, Failure::Kind kind, std::string message,
+                                          std::shared_ptr<const void> cause = nullptr) {
   auto f = std::make_shared<Failure>();
   f->kind = kind;
   f->message = std::move(message);
   f->op = task.name;
   f->source = task.source;
   f->sequence = task.sequence;
+  f->cause = std::move(cause);
   return f;
 }
 
@@ -54,6 +58,8 @@ std::shared_ptr<const Failure> caught(const Task& task) {
     return failure_of(task, Kind::kShape, e.what());
   } catch (const DTypeError& e) {
     return failure_of(task, Kind::kDType, e.what());
+  } catch (const CausedError& e) {
+    return failure_of(task, e.kind, e.what(), e.cause);
   } catch (const std::exception& e) {
     return failure_of(task, Kind::kOther, e.what());
   } catch (...) {
@@ -61,16 +67,40 @@ std::shared_ptr<const Failure> caught(const Task& task) {
   }
 }
 
-// A deliberate failure of the N-th task (OWL_FAULT=op:N), for tests.
-void inject_fault(const Task& task) {
-  static std::atomic<std::int64_t> started{0};
-  const auto n = settings().fault_op;
-  if (n && started.fetch_add(1) + 1 == n) throw Error(std::string(task.name) + ": injected fault (OWL_FAULT)");
+// Deliberate failures, for tests: how many more tasks start, or requests for memory are made, until one fails.
+struct Faults {
+  std::atomic<std::int64_t> alloc{settings().fault_alloc}, op{settings().fault_op};
+
+  static bool due(std::atomic<std::int64_t>& left) {
+    return left.load(std::memory_order_relaxed) > 0 && left.fetch_sub(1, std::memory_order_relaxed) == 1;
+  }
+};
+
+Faults& faults() {
+  static Faults f;
+  return f;
 }
 
+void inject_fault(const Task& task) {
+  if (Faults::due(faults().op)) throw Error(std::string(task.name) + ": injected fault (OWL_FAULT)");
+}
+
+[[noreturn]] void refuse_memory(Device& device, std::size_t bytes, const std::string& what, bool injected) {
+  const auto stats = device.allocator.stats();
+  const auto holders = device.allocator.largest_holders(10);
+  throw OutOfMemoryError(what + ": no memory for " + std::to_string(bytes) + " bytes on device " +
+                         std::to_string(device.id) + (injected ? " (injected fault, OWL_FAULT)" : "") + ": " +
+                         std::to_string(stats.allocated) + " bytes are in use" +
+                         (stats.limit ? ", the limit is " + std::to_string(stats.limit) : std::string()) +
+                         "; drop arrays, use smaller ones, or raise the limit (owl.set_memory_limit)" +
+                         (holders.empty() ? "" : ". The largest holders: " + holders));
+}
+
+std::string described(const Storage& storage) { return storage.op + std::string(" ") + storage.shape.str(); }
+
 // An operand's memory may become the result's when nothing else can read it any more.
-bool can_take_over(const TaskOperand& from, const TaskOperand& to) {
-  return from.array.dense && from.offset == 0 && from.storage->bytes == to.storage->bytes &&
+bool can_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
+  return !task.traced && from.array.dense && from.offset == 0 && from.storage->bytes == to.storage->bytes &&
          itemsize(from.array.dtype) == itemsize(to.array.dtype) && from.storage->device == to.storage->device &&
          !from.storage->foreign_release && from.storage->data && from.storage->refs() == 1;
 }
@@ -101,6 +131,9 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
     Task* task = owned.release();
     in_flight_.fetch_add(1, std::memory_order_relaxed);
     in_flight_bytes_ += bytes_of(*task);
+    task->older = newest_;
+    if (newest_) newest_->newer = task;
+    newest_ = task;
     for (auto& input : task->inputs) {
       if (Task* producer = input.storage->producer) {
         producer->successors.push_back(task);
@@ -109,6 +142,7 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
     }
     if (task->unfinished_inputs == 0) push_ready(task, inline_tasks);
   }
+  if (inline_tasks && !inline_tasks->empty()) ++inline_callers_;
 }
 
 void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks) {
@@ -116,8 +150,13 @@ void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks) {
     inline_tasks->push_back(task);
     return;
   }
+  make_ready(task, false);
+}
+
+void Scheduler::make_ready(Task* task, bool first) {
   auto& queue = task->device->queue;
-  queue.ready.push_back(task);
+  if (first) queue.ready.push_front(task);
+  else queue.ready.push_back(task);
   task->device->pushes.fetch_add(1, std::memory_order_relaxed);
   if (queue.workers.empty()) start_workers(*task->device);
   if (queue.sleeping > 0) queue.wake.notify_one();
@@ -137,10 +176,10 @@ void Scheduler::run_inline(std::vector<Task*>& tasks) {
     }
     spent += task->cost_ns;
     count(counters.inline_tasks);
-    ++running_;
-    ++task->device->queue.running;
+    enter(*task);
     lock.unlock();
-    start_task(*task);
+    std::optional<profile::Span> span(std::in_place, *task);
+    const bool has_memory = start_task(*task, false);
     for (auto& stage : task->launch.stages) {
       for (std::int64_t c = 0; c < stage.chunks && !task->failure; ++c) {
         try {
@@ -150,48 +189,62 @@ void Scheduler::run_inline(std::vector<Task*>& tasks) {
         }
       }
     }
+    span.reset();
     lock.lock();
-    --running_;
-    --task->device->queue.running;
-    finish(lock, task, &tasks);
+    leave(*task);
+    if (has_memory) finish(lock, task, &tasks);
+    else make_ready(task, true);
   }
+  --inline_callers_;
+  unpark();
   if (paused_ && running_ == 0) paused_done_.notify_all();
 }
 
 // ---- running
 
 // Binds memory and asks the backend for stages; whatever goes wrong becomes the task's failure.
-void Scheduler::start_task(Task& task) {
+bool Scheduler::start_task(Task& task, bool last_resort) {
   task.started = true;
   task.launch.device = task.device;
+  task.launch.task = &task;
   try {
     for (auto& in : task.inputs) {
       if (in.storage->state.load(std::memory_order_acquire) == Storage::State::kFailed) {
         task.failure = in.storage->failure;
-        return;
+        return true;
       }
     }
     bool wanted = false;  // by a handle, or by a task that waits for it
     for (auto& out : task.outputs) wanted |= out.storage->refs() > 1;
     if (!wanted) {
       count(counters.tasks_skipped);
-      return;
+      return true;
     }
-    inject_fault(task);
+    if (!task.bound) inject_fault(task);
     for (auto& in : task.inputs) {
+      if (task.bound) break;  // an earlier try may have made this memory a result's
       in.array.data = static_cast<std::byte*>(in.storage->data) +
                       in.offset * static_cast<std::int64_t>(itemsize(in.array.dtype));
     }
+    task.bound = true;
     for (auto& out : task.outputs) {
+      if (out.array.data) continue;  // from an earlier try
       if (task.program) {
         for (std::size_t i = 0; i < task.inputs.size() && !out.array.data; ++i)
-          if (task.program->inputs[i].dense && can_take_over(task.inputs[i], out)) take_over(task.inputs[i], out);
+          if (task.program->inputs[i].dense && can_take_over(task, task.inputs[i], out)) take_over(task.inputs[i], out);
       } else if (task.op->in_place >= 0) {
         auto& in = task.inputs[static_cast<std::size_t>(task.op->in_place)];
-        if (can_take_over(in, out)) take_over(in, out);
+        if (can_take_over(task, in, out)) take_over(in, out);
       }
       if (!out.array.data && task.device->backend->computes()) {
-        allocate_for_task(*out.storage);
+        const bool injected = Faults::due(faults().alloc);
+        if (injected || !task.device->allocator.allocate(*out.storage)) {
+          if (!injected && !last_resort) {
+            task.started = false;
+            return false;
+          }
+          refuse_memory(*task.device, out.storage->bytes, described(*out.storage), injected);
+        }
         out.array.data = out.storage->data;
       }
       count(counters.buffers_written);
@@ -204,6 +257,38 @@ void Scheduler::start_task(Task& task) {
     task.failure = caught(task);
     task.launch.stages.clear();
   }
+  return true;
+}
+
+// Lock held. The task has no memory for its results: it waits for others to finish, and fails where there are none.
+void Scheduler::park(std::unique_lock<std::mutex>& lock, Task* task) {
+  if (can_free_memory()) {
+    auto& parked = task->device->queue.parked;
+    const auto recorded_earlier = [](const Task* a, const Task* b) { return a->sequence < b->sequence; };
+    parked.insert(std::upper_bound(parked.begin(), parked.end(), task, recorded_earlier), task);
+    return;
+  }
+  enter(*task);
+  lock.unlock();
+  start_task(*task, true);
+  lock.lock();
+  leave(*task);
+  advance(lock, task);
+}
+
+void Scheduler::unpark() {
+  for (Device* d : devices_) {
+    auto& parked = d->queue.parked;
+    if (parked.empty()) continue;
+    Task* task = parked.front();
+    parked.pop_front();
+    make_ready(task, true);
+  }
+}
+
+bool Scheduler::can_free_memory() const {
+  if (running_ > 0 || inline_callers_ > 0) return true;
+  return std::any_of(devices_.begin(), devices_.end(), [](Device* d) { return !d->queue.ready.empty(); });
 }
 
 // Lock held. Finds the next stage that has chunks: runs it here when it is a single one, hands it out otherwise.
@@ -230,40 +315,72 @@ void Scheduler::advance(std::unique_lock<std::mutex>& lock, Task* task) {
 void Scheduler::run_chunk(std::unique_lock<std::mutex>& lock, Task* task, Launch::Stage& stage, std::int64_t chunk) {
   // A task that has failed only has its chunks counted down.
   if (!task->failure) {
-    enter(*task->device);
+    enter(*task);
     std::shared_ptr<const Failure> failure;
     lock.unlock();
     try {
+      profile::Span span(*task, chunk, stage.chunks);
       stage.body(chunk);
     } catch (...) {
       failure = caught(*task);
     }
     lock.lock();
     if (failure && !task->failure) task->failure = failure;
-    leave(*task->device);
+    leave(*task);
   }
 }
 
-void Scheduler::enter(Device& device) {
+void Scheduler::enter(Task& task) {
   ++running_;
-  ++device.queue.running;
+  ++task.device->queue.running;
+  ++task.threads;
 }
 
-void Scheduler::leave(Device& device) {
-  --device.queue.running;
+void Scheduler::leave(Task& task) {
+  --task.threads;
+  --task.device->queue.running;
   if (--running_ == 0 && paused_) paused_done_.notify_all();
+}
+
+namespace {
+thread_local Scheduler::Outside* outside_of_thread = nullptr;
+}
+
+Scheduler::Outside::Outside(Task& task) : task_(task) {
+  outside_of_thread = this;
+  auto& scheduler = Scheduler::get();
+  std::lock_guard lock(scheduler.mutex_);
+  scheduler.outside_.push_back(&task);
+  scheduler.leave(task);
+}
+
+Scheduler::Outside::~Outside() {
+  auto& scheduler = Scheduler::get();
+  std::lock_guard lock(scheduler.mutex_);
+  std::erase(scheduler.outside_, &task_);
+  scheduler.enter(task_);
+  outside_of_thread = nullptr;
 }
 
 // Lock held; the device's queue is not empty.
 void Scheduler::step(std::unique_lock<std::mutex>& lock, Device& device) {
-  Task* task = device.queue.ready.front();
+  auto& ready = device.queue.ready;
+  if (device.allocator.tight() && ready.size() > 1) {
+    // In the order of recording a program needs least memory.
+    const auto oldest = std::min_element(ready.begin(), ready.end(),
+                                         [](const Task* a, const Task* b) { return a->sequence < b->sequence; });
+    std::rotate(ready.begin(), oldest, oldest + 1);
+  }
+  Task* task = ready.front();
   if (!task->started) {
-    device.queue.ready.pop_front();
-    enter(device);
+    ready.pop_front();
+    enter(*task);
     lock.unlock();
-    start_task(*task);
+    const bool has_memory = start_task(*task, false);
     lock.lock();
-    leave(device);
+    leave(*task);
+    if (!has_memory) return park(lock, task);
+    unpark();
     return advance(lock, task);
   }
   auto& stage = task->launch.stages[task->stage];
@@ -283,11 +400,12 @@ void Scheduler::finish(std::unique_lock<std::mutex>& lock, Task* task, std::vect
   for (auto& out : task->outputs) {
     out.storage->producer = nullptr;
     waited |= out.storage->waited;
-    if (task->failure) {
-      out.storage->failure = task->failure;
+    const auto& failure = task->failure ? task->failure : out.failure;
+    if (failure) {
+      out.storage->failure = failure;
       Engine::get().fail(out.storage);  // before anybody can see that it is done
     }
-    out.storage->state.store(task->failure ? Storage::State::kFailed : Storage::State::kReady,
+    out.storage->state.store(failure ? Storage::State::kFailed : Storage::State::kReady,
                              std::memory_order_release);
   }
   for (Task* next : task->successors)
@@ -300,10 +418,13 @@ void Scheduler::finish(std::unique_lock<std::mutex>& lock, Task* task, std::vect
   if (waited) value_done_.notify_all();
   if (left == 0 && idle_waiters_) idle_done_.notify_all();
   if (room_waiters_ && has_room()) room_done_.notify_all();
+  if (task->older) task->older->newer = task->newer;
+  (task->newer ? task->newer->older : newest_) = task->older;
   auto* device = task->device;
-  if (device->queue.starved) device->queue.memory_freed.notify_all();
-  lock.unlock();
   for (auto& [data, bytes] : task->launch.scratch_blocks) device->allocator.free(data, bytes);
+  if (device->queue.memory_waiters) device->queue.memory_freed.notify_all();
+  unpark();
+  lock.unlock();
   delete task;
   deferred.reset();
   lock.lock();
@@ -318,6 +439,8 @@ void Scheduler::start_workers(Device& device) {
 void Scheduler::work(Device& device) {
   DenormalsToZero flush_denormals;
   std::unique_lock lock(mutex_);
+  profile::name_lane("device " + std::to_string(device.id) + ", worker " +
+                     std::to_string(++device.queue.started_workers));
   bool spun = false;
   while (!stopped_) {
     if (!device.queue.ready.empty() && !paused_) {
@@ -440,7 +563,15 @@ bool Scheduler::block(std::unique_lock<std::mutex>& lock, std::condition_variabl
   }
   for (Device* d : devices_)  // after a fork the child has no workers yet
     if (!d->queue.ready.empty() && d->queue.workers.empty() && !stopped_) start_workers(*d);
+  std::optional<Counted> blocked;
+  if (outside_of_thread && !stopped_) {  // a worker blocks: another takes its place
+    Device* device = outside_of_thread->task_.device;
+    blocked.emplace(device->queue.blocked, lock);
+    if (static_cast<int>(device->queue.workers.size()) < device->threads + device->queue.blocked)
+      device->queue.workers.emplace_back([this, device] { work(*device); });
+  }
   lock.unlock();
+  profile::Span span("wait");
   Blocking blocking;  // lets go of the host language's lock
   lock.lock();
   bool finished = true;
@@ -469,12 +600,31 @@ bool Scheduler::block(std::unique_lock<std::mutex>& lock, std::condition_variabl
 bool Scheduler::wait_value(Storage& storage, Deadline deadline) {
   if (storage.state.load(std::memory_order_acquire) != Storage::State::kPending) return true;
   std::unique_lock lock(mutex_);
+  if (outside_of_thread) refuse_own_value(storage);
   storage.waited = true;
   return block(lock, value_done_, deadline,
                [&] { return storage.state.load(std::memory_order_relaxed) != Storage::State::kPending; });
 }
 
+// Lock held. Code that runs for a task would wait for ever for what that task makes.
+void Scheduler::refuse_own_value(const Storage& wanted) const {
+  std::vector<const Task*> seen;
+  const auto visit = [&](const Storage& storage) {
+    if (storage.producer && std::find(seen.begin(), seen.end(), storage.producer) == seen.end())
+      seen.push_back(storage.producer);
+  };
+  visit(wanted);
+  for (std::size_t i = 0; i < seen.size(); ++i) {
+    if (seen[i] == &outside_of_thread->task_)
+      throw Error(std::string(seen[i]->name) + ": waits for a value that needs its own result");
+    for (auto& input : seen[i]->inputs) visit(*input.storage);
+  }
+}
+
 void Scheduler::wait_idle() {
+  if (outside_of_thread)
+    throw Error(std::string(outside_of_thread->task_.name) +
+                ": wait_for_all inside an operation would wait for that operation itself; wait for single values");
   std::unique_lock lock(mutex_);
   Counted waiting(idle_waiters_, lock);
   block(lock, idle_done_, {}, [&] { return in_flight_.load() == 0; });
@@ -485,10 +635,31 @@ bool Scheduler::has_room() const {
 }
 
 void Scheduler::wait_for_room() {
+  if (outside_of_thread) return;  // it would wait for its own task too
   if (in_flight_.load(std::memory_order_relaxed) <= kMaxTasksInFlight && in_flight_bytes_ <= kMaxBytesInFlight) return;
   std::unique_lock lock(mutex_);
   Counted waiting(room_waiters_, lock);
   block(lock, room_done_, {}, [&] { return has_room() || in_flight_.load() == 0; });
+}
+
+std::string Scheduler::describe() {
+  std::lock_guard lock(mutex_);
+  std::string text;
+  for (Device* d : devices_) {
+    const auto& q = d->queue;
+    text += "device " + std::to_string(d->id) + " (" + d->name + "): " + std::to_string(q.workers.size()) +
+            " workers, " + std::to_string(q.sleeping) + " asleep, " + std::to_string(q.starved) +
+            " waiting for memory, " + std::to_string(q.ready.size()) + " tasks ready\n";
+  }
+  for (const Task* t = newest_; t; t = t->older) {
+    const auto place = place_of(t->source);
+    text += "task " + std::string(t->name) + (place.empty() ? "" : " of " + place) + " on device " +
+            std::to_string(t->device->id) + ": " +
+            (t->threads > 0             ? "on " + std::to_string(t->threads) + " threads"
+             : t->unfinished_inputs > 0 ? "waits for " + std::to_string(t->unfinished_inputs) + " operands"
+                                        : "ready") + "\n";
+  }
+  return text;
 }
 
 // ---- fork
@@ -509,13 +680,20 @@ void Scheduler::after_fork_parent() {
 void Scheduler::after_fork_child() {
   // The workers and waiters of the parent do not exist here: their condition variables start anew.
   for (auto* cv : {&value_done_, &idle_done_, &room_done_, &paused_done_}) new (cv) std::condition_variable;
-  idle_waiters_ = room_waiters_ = 0;
+  idle_waiters_ = room_waiters_ = inline_callers_ = 0;
+  // Their code of the host language went with them; this thread's own goes on.
+  for (Task* task : outside_) {
+    if (outside_of_thread && &outside_of_thread->task_ == task) continue;
+    task->next_chunk = task->done_chunks = 0;
+    task->device->queue.ready.push_front(task);
+  }
+  std::erase_if(outside_, [](Task* t) { return !outside_of_thread || &outside_of_thread->task_ != t; });
   for (Device* d : devices_) {
     auto& q = d->queue;
     new (&q.wake) std::condition_variable;
     new (&q.memory_freed) std::condition_variable;
     new (&q.workers) std::vector<std::thread>;  // not destroyed: a joinable thread would end the process
-    q.sleeping = q.running = q.starved = 0;
+    q.started_workers = q.sleeping = q.running = q.starved = q.blocked = q.memory_waiters = 0;
     if (d->kind == Device::Kind::kGpu) d->lost_in_fork = true;
   }
   running_ = sleeping_ = 0;
@@ -532,7 +710,9 @@ bool Scheduler::wait_for_memory(Device& device, const std::function<bool()>& tak
   // Somebody else's task may give memory back when it ends; if all who run wait like this, nobody will.
   while (q.running - q.starved > 1 && !stopped_ && !paused_) {
     ++q.starved;
+    ++q.memory_waiters;
     q.memory_freed.wait_for(lock, kSignalPoll);
+    --q.memory_waiters;
     --q.starved;
     lock.unlock();
     if (take()) return true;
@@ -541,24 +721,37 @@ bool Scheduler::wait_for_memory(Device& device, const std::function<bool()>& tak
   return false;
 }
 
-void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take) {
-  static std::atomic<std::int64_t> requests{0};
-  const auto fault = settings().fault_alloc;
-  const bool injected = fault && requests.fetch_add(1) + 1 == fault;
-  if (!injected && (take() || Scheduler::get().wait_for_memory(device, take))) return;
-  const auto stats = device.allocator.stats();
-  const auto holders = device.allocator.largest_holders(10);
-  throw OutOfMemoryError(what + ": no memory for " + std::to_string(bytes) + " bytes on device " +
-                         std::to_string(device.id) + (injected ? " (injected fault, OWL_FAULT)" : "") + ": " +
-                         std::to_string(stats.allocated) + " bytes are in use" +
-                         (stats.limit ? ", the limit is " + std::to_string(stats.limit) : std::string()) +
-                         "; drop arrays, use smaller ones, or raise the limit (owl.set_memory_limit)" +
-                         (holders.empty() ? "" : ". The largest holders: " + holders));
+bool Scheduler::wait_for_room_for(Storage& storage) {
+  Engine::get().flush(0, true);
+  std::unique_lock lock(mutex_);
+  auto& q = storage.device->queue;
+  Counted waiting(q.memory_waiters, lock);
+  bool taken = false;
+  block(lock, q.memory_freed, {}, [&] {
+    const bool last_try = !can_free_memory() && (outside_.empty() || outside_of_thread);
+    auto& allocator = storage.device->allocator;
+    taken = last_try ? allocator.allocate(storage) : allocator.allocate_leaving_room(storage);
+    return taken || last_try;
+  });
+  return taken;
 }
 
-void allocate_for_task(Storage& storage) {
-  with_memory(*storage.device, storage.bytes, storage.op + std::string(" ") + storage.shape.str(),
-              [&] { return storage.device->allocator.allocate(storage); });
+void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take) {
+  const bool injected = Faults::due(faults().alloc);
+  if (injected || !(take() || Scheduler::get().wait_for_memory(device, take)))
+    refuse_memory(device, bytes, what, injected);
+}
+
+void allocate_for_data(Storage& storage) {
+  const bool injected = Faults::due(faults().alloc);
+  auto& device = *storage.device;
+  if (injected || !(device.allocator.allocate_leaving_room(storage) || Scheduler::get().wait_for_room_for(storage)))
+    refuse_memory(device, storage.bytes, described(storage), injected);
+}
+
+void set_fault(std::int64_t alloc, std::int64_t op) {
+  faults().alloc = alloc;
+  faults().op = op;
 }
 
 void* Launch::scratch(std::size_t bytes) {

@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/module_api.h"
 #include "runtime/device.h"
 #include "runtime/task.h"
 
@@ -41,7 +42,28 @@ class Scheduler {
   void after_fork_child();
   void register_device(Device* device);
 
+  std::string describe();  // one line per device and per task in flight
+
+  // Memory for data that a script brings: where there is none, plans and waits until running work made room. False
+  // when nothing is left that could.
+  bool wait_for_room_for(Storage& storage);
+
   std::int64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+
+  // While it lives, this worker runs code of the host language for the task, in the task's one chunk: code that may
+  // need the language's lock and may wait for values. So fork() does not wait for it (a child runs the chunk anew), and
+  // where it waits another thread takes the worker's place.
+  class OWL_MODULE_API Outside {
+   public:
+    explicit Outside(Task& task);
+    ~Outside();
+    Outside(const Outside&) = delete;
+    Outside& operator=(const Outside&) = delete;
+
+   private:
+    friend class Scheduler;
+    Task& task_;
+  };
 
  private:
   friend void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take);
@@ -66,13 +88,20 @@ class Scheduler {
   void pass_watch_on(Device& device);
   void wake_anyone(Device& device);
   void step(Lock& lock, Device& device);  // starts the task at the queue's front, or runs one chunk of it
-  void start_task(Task& task);            // without the lock
+  // Without the lock. False: there is no memory for a result, and the task may be tried again later. As a last resort
+  // that is the task's failure instead.
+  bool start_task(Task& task, bool last_resort);
+  void make_ready(Task* task, bool first);
+  void park(Lock& lock, Task* task);
+  void unpark();                // the oldest task of each device that waits for memory tries again
+  bool can_free_memory() const;  // something runs, or is about to
   void advance(Lock& lock, Task* task);
   void run_chunk(Lock& lock, Task* task, Launch::Stage& stage, std::int64_t chunk);
-  void enter(Device& device);
-  void leave(Device& device);
+  void enter(Task& task);
+  void leave(Task& task);
   void finish(Lock& lock, Task* task, std::vector<Task*>* inline_tasks);
   bool has_room() const;
+  void refuse_own_value(const Storage& wanted) const;
   // Returns and throws without the lock: the host language's own lock is taken back on the way out.
   bool block(Lock& lock, std::condition_variable& cv, Deadline deadline, const std::function<bool()>& done);
   bool wait_for_memory(Device& device, const std::function<bool()>& take);  // without the lock
@@ -83,16 +112,22 @@ class Scheduler {
   std::atomic<std::int64_t> in_flight_{0};
   std::atomic<double> in_flight_bytes_{0};
   int running_ = 0;        // threads inside a task, workers and callers
+  int inline_callers_ = 0;  // threads that got tasks from submit and are not through with them
   int sleeping_ = 0;       // workers of all devices
   bool paused_ = false;    // for fork: nobody starts a chunk
   bool stopped_ = false;
+  std::vector<Task*> outside_;  // whose chunk is inside an Outside
   bool watching_ = false;  // a worker looks after the window
   bool watch_owed_ = false;  // nobody does, though somebody was asked to or did: who sleeps is to be woken for it
   std::vector<Device*> devices_;
+  Task* newest_ = nullptr;  // the tasks in flight, as a list
 };
 
-// Memory for a value, or for a kernel's scratch: waits for running work when the device is full; throws
-// OutOfMemoryError, with the largest holders, when nothing can help.
-void allocate_for_task(Storage& storage);
+// Memory for data that a script brings: waits for running work when the device is full; throws OutOfMemoryError, with
+// the largest holders, when nothing can help.
+void allocate_for_data(Storage& storage);
+
+// From now on the n-th task, or request for memory, fails (0: none does). For tests, and for OWL_FAULT.
+OWL_MODULE_API void set_fault(std::int64_t alloc, std::int64_t op);
 
 }  // namespace owl

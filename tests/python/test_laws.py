@@ -390,3 +390,41 @@ def test_a_wide_graph():
     total = owl.concat([p.reshape([64, 1]) for p in parts], 1).sum(1)
     want = sum(val(p) for p in parts)
     assert same_bits(val(total).ravel(), want)
+
+
+def test_long_graphs_need_no_stack(script):
+    """Recording, planning and releasing a long chain and many diamonds on a thread with a stack of 256 KiB."""
+    script(
+        """
+        import threading
+        import owl
+        owl._owl.set_window(1 << 30, -1)  # all of it is one graph
+        failures = []
+
+        def work():
+            try:
+                x = owl.ones([4])
+                for _ in range(300_000):
+                    x = x + 1.0
+                assert x.to_numpy().tolist() == [300_001.0] * 4
+                y = owl.ones([4])
+                for _ in range(20_000):
+                    a, b = y * 0.5, y * 0.25
+                    y = a + b + b
+                dropped = y + 1.0
+                del dropped
+                assert y.to_numpy().tolist() == [1.0] * 4
+                z = owl.ones([4])
+                for _ in range(100_000):
+                    z = z.reshape([2, 2]).trans().reshape([4])
+                assert float(z.sum()) == 4
+            except BaseException as e:
+                failures.append(e)
+
+        threading.stack_size(256 * 1024)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert not failures, failures
+        """
+    )

@@ -29,6 +29,28 @@ class DenormalsToZero {
 #endif
 };
 
+// Denormals as everywhere else, for code that is not owl's own.
+class NormalDenormals {
+#if defined(__x86_64__)
+ public:
+  NormalDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ & ~0x8040u); }
+  ~NormalDenormals() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+ public:
+  NormalDenormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" : : "r"(saved_ & ~(1ull << 24)));
+  }
+  ~NormalDenormals() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+ private:
+  unsigned long long saved_;
+#endif
+};
+
 inline void cpu_relax() {
 #if defined(__x86_64__)
   _mm_pause();

@@ -1,0 +1,128 @@
+// Operations that users define in C++ (owl/op.h).
+#include "ops/user.h"
+
+#include <algorithm>
+#include <mutex>
+#include <unordered_map>
+
+#include "graph/record.h"
+
+namespace owl {
+
+namespace {
+
+const UserParams& of(const Params* params) { return static_cast<const UserParams&>(*params); }
+
+std::pair<Shape, DType> infer_user(std::span<Node* const>, const Params* params) {
+  return {of(params).result.shape, of(params).result.dtype};
+}
+void run_user(const KernelArgs& args, Launch& launch) { of(args.params).run(args, launch); }
+double user_cost(std::span<const Shape>, const Shape&, const Params* params) { return of(params).work; }
+
+std::string list_of(std::span<const ArrayType> operands) {
+  std::string text;
+  for (auto& o : operands) text += (text.empty() ? "" : " and ") + o.shape.str();
+  return text;
+}
+
+}  // namespace
+
+const OpRecord& user_record(const std::string& name) {
+  struct Named {
+    std::string name;
+    OpRecord record;
+  };
+  static std::mutex mutex;
+  static auto& all = *new std::unordered_map<std::string, std::unique_ptr<Named>>;
+  std::lock_guard lock(mutex);
+  auto& named = all[name];
+  if (!named) {
+    named = std::make_unique<Named>(Named{name, {}});
+    OpRecord& r = named->record;
+    r.name = named->name.c_str();
+    r.doc = "defined by the user";
+    r.arity = -1;
+    r.infer = infer_user;
+    r.cpu = run_user;
+    r.cost = user_cost;
+  }
+  return named->record;
+}
+
+namespace detail {
+void refuse_element_type(DType is, DType asked) {
+  throw DTypeError("the elements are " + std::string(name(is)) + ", not " + std::string(name(asked)));
+}
+}  // namespace detail
+
+void Work::stage(std::int64_t chunks, std::function<void(std::int64_t)> body) {
+  if (chunks < 0) throw Error("a stage of " + std::to_string(chunks) + " chunks; 0 or more are possible");
+  launch_.stage(chunks, std::move(body));
+}
+void* Work::scratch(std::size_t bytes) { return launch_.scratch(bytes); }
+
+struct Op::State {
+  std::string name;
+  Rule rule;
+  Kernel kernel;
+  double cost;
+  const OpRecord& record;
+};
+
+Op::Op(std::string name, Rule rule, Kernel kernel, double cost) {
+  if (name.empty() || !rule || !kernel) throw Error("an Op needs a name, a rule and a kernel");
+  const OpRecord& record = user_record(name);
+  state_ = std::make_shared<const State>(State{std::move(name), std::move(rule), std::move(kernel), cost, record});
+}
+
+const std::string& Op::name() const { return state_->name; }
+
+NArray Op::operator()(std::span<const NArray> operands) const {
+  std::vector<ArrayType> types;
+  std::vector<Node*> nodes;
+  for (const NArray& x : operands) {
+    types.push_back({x.shape(), x.dtype()});
+    nodes.push_back(x.node());
+  }
+  auto params = std::make_unique<UserParams>();
+  params->result = state_->rule(types);
+  if (params->result.shape.ndim() == 0) throw ShapeError(state_->name + ": the rule gave a shape without axes");
+  params->work = state_->cost * static_cast<double>(params->result.shape.size());
+  params->run = [state = state_](const KernelArgs& args, Launch& launch) {
+    std::vector<ConstMemory> in;
+    for (const ArrayRef& a : args.in) in.push_back({a.data, a.shape, a.dtype});
+    Work work(launch);
+    state->kernel(in, {args.out.data, args.out.shape, args.out.dtype}, work);
+  };
+  return record(state_->record, nodes, std::move(params));
+}
+
+ArrayType same_as_first(std::span<const ArrayType> operands) {
+  if (operands.empty()) throw ShapeError("an operation without operands needs a rule of its own");
+  return operands[0];
+}
+
+ArrayType broadcast_of_all(std::span<const ArrayType> operands) {
+  ArrayType result = same_as_first(operands);
+  int ndim = 0;
+  for (auto& o : operands) {
+    ndim = std::max(ndim, o.shape.ndim());
+    result.dtype = promote(result.dtype, o.dtype);
+  }
+  std::vector<std::int64_t> lengths(static_cast<std::size_t>(ndim), 1);
+  for (auto& o : operands) {
+    for (int axis = 0; axis < o.shape.ndim(); ++axis) {
+      auto& length = lengths[static_cast<std::size_t>(axis)];
+      const auto n = o.shape[axis];
+      if (n == 1 || n == length) continue;
+      if (length != 1)
+        throw ShapeError("shapes " + list_of(operands) + " do not broadcast: lengths " + std::to_string(length) +
+                         " and " + std::to_string(n) + " of axis " + std::to_string(axis) + " differ");
+      length = n;
+    }
+  }
+  result.shape = Shape(lengths);
+  return result;
+}
+
+}  // namespace owl

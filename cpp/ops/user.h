@@ -1,0 +1,22 @@
+// What the operations that users define share: one record for each name, everything else in the parameters.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "base/module_api.h"
+#include "graph/op.h"
+#include "owl/op.h"
+
+namespace owl {
+
+struct UserParams : Params {
+  ArrayType result;
+  double work = 0;  // in additions
+  std::function<void(const KernelArgs& args, Launch& launch)> run;
+};
+
+// Lives as long as the process, because failures and memory statistics name operations.
+OWL_MODULE_API const OpRecord& user_record(const std::string& name);
+
+}  // namespace owl

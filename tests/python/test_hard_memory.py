@@ -1,0 +1,214 @@
+"""A memory limit that holds: nothing above it at any time, no failure of what fits, a good error for what does not."""
+import pathlib
+import random
+import re
+import threading
+
+import numpy as np
+import pytest
+
+import owl
+import children
+from conftest import SOAK, line_of, rss, same_bits, settle
+from reference import arr, val
+
+MIB = 1 << 20
+
+
+class Watch:
+    """Looks at a device's memory from another thread for the length of a `with` block."""
+
+    def __init__(self, device):
+        self.device, self.above, self.looks, self.done = device, [], 0, threading.Event()
+
+    def look(self):
+        s = owl.memory_stats(self.device)
+        self.looks += 1
+        if s["allocated"] + s["cached"] > s["limit"]:
+            self.above.append(s)
+
+    def loop(self):
+        while not self.done.wait(0.0005):
+            self.look()
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.loop, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self.done.set()
+        self.thread.join()
+        self.look()
+
+
+@pytest.fixture(scope="module")
+def device():
+    return owl.create_cpu_device()
+
+
+@pytest.fixture
+def limited(device):
+    """A device with a limit of 24 MiB, nothing in it, on which the test computes."""
+    owl.set_device(device)
+    owl.set_memory_limit(24 * MIB, device)
+    yield device
+    owl.set_device(0)
+    settle()
+    owl.set_memory_limit(0, device)
+
+
+def a_step(rng, pool):
+    """One random operation on arrays of up to 2 MiB; the pool holds at most six."""
+    x = rng.choice(pool)
+    kind = rng.randrange(8)
+    if kind == 0:
+        n = rng.choice([10, 1000, 100_000, 500_000])
+        pool.append(arr(np.full(n, rng.random(), np.float32)))
+    elif kind == 1:
+        pool.append(owl.rand([rng.choice([100, 700]), rng.choice([30, 700])]))
+    elif kind == 2:
+        pool.append(owl.elewise.tanh(x * 2 + 1))
+    elif kind == 3:
+        pool.append(x.sum(0) if x.size > 1000 else x + 1)
+    elif kind == 4:
+        pool.append(x.reshape([-1])[::-1] - 1)
+    elif kind == 5 and x.ndim == 2:
+        pool.append(x.trans() * x)
+    elif kind == 6:
+        pool.append(owl.concat([x[:3], x[:2]], 0))
+    elif kind == 7:
+        x.wait_for_eval()
+    while len(pool) > 6:
+        del pool[rng.randrange(len(pool))]
+
+
+@pytest.mark.parametrize("seed", range(3 * SOAK))
+def test_a_program_that_fits_never_fails_and_never_exceeds(limited, seed):
+    """Random operations whose values in use stay far below the limit, while far more is recorded than it holds."""
+    rng = random.Random(seed)
+    before = rss()
+    with Watch(limited) as watch:
+        pool = [owl.ones([500, 600])]
+        for _ in range(400):
+            a_step(rng, pool)
+        for x in pool:
+            assert np.isfinite(val(x)).all() or x.size > 0
+        del pool, x
+    assert watch.looks and watch.above == []
+    assert rss() - before < 200 * MIB
+
+
+PROGRAMS = {  # each makes far more than 24 MiB, a few at a time
+    "pairs": lambda: [owl.conv.softmax(owl.rand([500, 1000])).sum() for _ in range(60)],
+    "two readers": lambda: [f for _ in range(60) for x in [owl.rand([500, 1000])] for f in (x.sum(), x.max())],
+    "data": lambda: [(arr(np.ones((500, 1000), np.float32)) + k).sum() for k in range(60)],
+    "products": lambda: [(x.trans() * x).mean() for _ in range(40) for x in [owl.rand([700, 700])]],
+    "chain": lambda: [chain(owl.rand([1000, 1000]))],
+    "copies": lambda: [owl.ones([500, 1000]).copy_to(0).copy_to(owl.current_device()).sum() for _ in range(60)],
+}
+
+
+def chain(x):
+    for _ in range(60):
+        x = (x.trans() * 0.5 + x) * 0.5
+    return x.mean()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_recording_far_ahead_is_no_reason_to_fail(limited, name):
+    with Watch(limited) as watch:
+        results = PROGRAMS[name]()
+        owl.wait_for_all()
+        assert all(np.isfinite(float(r)) for r in results)
+    assert watch.above == []
+
+
+def test_what_does_not_fit_fails_alone_and_names_the_largest(limited):
+    largest = owl.rand([1000, 2000])  # LARGEST
+    second = owl.rand([1000, 1500])  # SECOND
+    small = arr(np.arange(10, dtype=np.float32))
+    for x in (largest, second, small):
+        x.wait_for_eval()
+    failing = owl.rand([1000, 4000])  # FAILING
+    after = (failing + 1).sum()
+    fine = small * 2
+    here = pathlib.Path(__file__)
+    for x in (failing, after):
+        with pytest.raises(owl.OutOfMemoryError) as e:
+            x.wait_for_eval()
+        text = str(e.value)
+        assert f"{here.name}:{line_of(here, '# FAIL' + 'ING')}" in text and "16000000 bytes" in text
+        holders = text[text.index("largest holders"):]
+        marks = "# LARG" + "EST", "# SEC" + "OND"
+        first, then = (holders.index(f"{here.name}:{line_of(here, mark)}") for mark in marks)
+        assert first < then and "[1000, 2000] of rand" in holders
+        assert re.search(r"limit is 25165824", text)
+    assert same_bits(val(fine), np.arange(10, dtype=np.float32) * 2)
+    with pytest.raises(owl.OutOfMemoryError):
+        owl.wait_for_all()
+    del failing, after, x, e
+    owl.wait_for_all()
+    del largest
+    assert float((owl.ones([1000, 2000]) + 1).max()) == 2, "there is room again"
+    assert (val(second) >= 0).all()
+
+
+def test_data_that_does_not_fit_fails_at_its_line(limited):
+    kept = [arr(np.full(MIB, k, np.float32)) for k in range(5)]
+    with pytest.raises(owl.OutOfMemoryError, match=r"data \[2097152\]: no memory for 8388608 bytes"):
+        arr(np.zeros(2 * MIB, np.float32))
+    assert [float(k.max()) for k in kept] == [0, 1, 2, 3, 4]
+    del kept[:3]
+    settle()
+    assert float(arr(np.ones(2 * MIB, np.float32)).sum()) == 2 * MIB
+
+
+def test_a_limit_below_what_is_in_use(limited):
+    kept = [owl.ones([MIB]) * k for k in range(4)]
+    owl.wait_for_all()
+    owl.set_memory_limit(6 * MIB, limited)
+    with pytest.raises(owl.OutOfMemoryError):
+        owl.ones([MIB]).wait_for_eval()
+    assert [float(k[7]) for k in kept] == [0, 1, 2, 3]
+    del kept
+    settle()
+    s = owl.memory_stats(limited)
+    assert s["allocated"] + s["cached"] <= 6 * MIB, "what is given back does not stay in the cache"
+    assert float(owl.ones([MIB]).sum()) == MIB
+
+
+def test_threads_under_one_limit(limited):
+    errors = []
+
+    def work(i):
+        try:
+            owl.set_device(limited)
+            for k in range(15):
+                x = arr(np.full((200, 500), i, np.float32))
+                if float((x.trans() * 2 + 1).max()) != 2 * i + 1:
+                    errors.append((i, k))
+        except BaseException as e:
+            errors.append(e)
+    with Watch(limited) as watch:
+        threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(100)
+    assert errors == [] and watch.above == []
+
+
+def test_a_limit_from_the_environment():
+    done = children.run("""
+        import owl
+        r = [owl.conv.softmax(owl.rand([500, 500])).sum() for _ in range(100)]
+        owl.wait_for_all()
+        s = owl.memory_stats()
+        print(s["limit"], s["peak"] <= s["limit"], s["allocated"] + s["cached"] <= s["limit"])
+        try:
+            owl.ones([3000, 1000]).wait_for_eval()
+        except owl.OutOfMemoryError as e:
+            print("user_script.py" in str(e))
+    """, env={"OWL_MEMORY_LIMIT": str(8 * MIB)})
+    assert done.stdout.split("\n")[:2] == [f"{8 * MIB} True True", "True"]

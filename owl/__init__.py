@@ -13,6 +13,7 @@ and only what somebody can still ask for. Only what reads values waits: ``to_num
 
 import atexit as _atexit
 import os as _os
+import typing as _typing
 from types import TracebackType as _TracebackType
 
 from owl import _owl
@@ -64,6 +65,44 @@ _owl.set_package_folder(_os.path.dirname(__file__) + _os.sep)
 _atexit.register(_owl.leave)
 
 from owl import conv, elewise  # noqa: E402  (after the engine is set up)
+from owl._user_op import op  # noqa: E402
+from owl.files import load, save  # noqa: E402
+from owl.inspection import (  # noqa: E402
+    Plan,
+    PlannedTask,
+    dot,
+    dump,
+    dump_on_signal,
+    eager,
+    explain,
+    profile,
+    trace_nan,
+)
+
+if _typing.TYPE_CHECKING:
+    from owl import data as data
+else:
+
+    def __getattr__(name):
+        if name == "data":  # imported by its first use: few programs download
+            import importlib
+
+            return importlib.import_module("owl.data")
+        raise AttributeError(f"module 'owl' has no attribute {name!r}")
+
+
+def get_cmake_dir() -> str:
+    """The folder of the CMake package for C++ programs that use this owl: ``cmake -Dowl_DIR=...``, ``find_package(owl)``.
+
+    Error: this owl was built in a checkout, whose C++ side is installed by CMake.
+    """
+    folder = _os.path.join(_os.path.dirname(__file__), "lib", "cmake", "owl")
+    if not _os.path.isdir(folder):
+        raise Error(
+            f"get_cmake_dir: there is no {folder}: this owl was built in a checkout; "
+            "cmake --install build --component cpp --prefix FOLDER installs the headers, libowl and the CMake package"
+        )
+    return folder
 
 
 class device:
@@ -101,6 +140,8 @@ __all__ = [
     "NArray",
     "NaNError",
     "OutOfMemoryError",
+    "Plan",
+    "PlannedTask",
     "ShapeError",
     "arange",
     "bool_",
@@ -111,26 +152,37 @@ __all__ = [
     "current_device",
     "device",
     "devices",
+    "dot",
+    "dump",
+    "dump_on_signal",
+    "eager",
     "elewise",
     "empty_cache",
+    "explain",
     "float32",
     "float64",
     "from_dlpack",
     "from_numpy",
     "full",
+    "get_cmake_dir",
     "get_gpu_device_count",
     "has_cuda",
     "initialize",
     "int32",
+    "load",
     "memory_stats",
     "ones",
+    "op",
+    "profile",
     "rand",
     "randb",
     "randn",
+    "save",
     "seed",
     "set_device",
     "set_memory_limit",
     "stats",
+    "trace_nan",
     "wait_for_all",
     "zeros",
 ]

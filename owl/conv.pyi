@@ -2,6 +2,8 @@ import enum
 
 from owl._owl import NArray
 
+__all__ = ["Convolver", "Lrner", "Pooler", "log_softmax", "pool_op", "soft_op", "softmax", "softmax_back"]
+
 class soft_op(enum.Enum):
     instance = ...
     channel = ...

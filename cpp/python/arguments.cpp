@@ -92,10 +92,12 @@ std::vector<std::int64_t> to_ints(PyObject* o, const char* what) {
     refuse(std::string(what) + " must be a list or tuple of integers, or one integer, not " + type_name(o));
   auto items = py::reinterpret_steal<py::object>(PySequence_Fast(o, what));
   if (!items) throw py::error_already_set();
-  const Py_ssize_t n = PySequence_Fast_GET_SIZE(items.ptr());
   std::vector<std::int64_t> result;
-  result.reserve(static_cast<std::size_t>(n));
-  for (Py_ssize_t i = 0; i < n; ++i) result.push_back(to_int(PySequence_Fast_GET_ITEM(items.ptr(), i), what));
+  result.reserve(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(items.ptr())));
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i) {  // an item's __index__ may change the list
+    const auto item = py::reinterpret_borrow<py::object>(PySequence_Fast_GET_ITEM(items.ptr(), i));
+    result.push_back(to_int(item.ptr(), what));
+  }
   return result;
 }
 

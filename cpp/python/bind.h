@@ -15,6 +15,8 @@ void bind_dlpack(py::module_& m);    // from_dlpack
 void bind_elewise(py::module_& m);   // the submodule elewise
 void bind_conv(py::module_& m);      // the submodule conv
 void bind_device(py::module_& m);    // devices, waiting, memory, counters
+void bind_inspect(py::module_& m);   // explain, dot, profile, trace_nan
+void bind_user_op(py::module_& m);   // operations defined in Python
 void bind_source(py::module_& m);    // where the script recorded an operation
 
 }  // namespace owl::python

@@ -119,12 +119,14 @@ void bind_convolver(py::module_& m) {
       .def("weight_grad", recording(&Convolver::weight_grad), py::arg("err"), py::arg("x"), py::arg("w"),
            "The gradient of w, from the error at the result; only w's shape matters.")
       .def("bias_grad", recording(&Convolver::bias_grad), py::arg("err"), "The gradient of b: [C_out].")
-      .def_readonly("pad_h", &Convolver::pad_h)
-      .def_readonly("pad_w", &Convolver::pad_w)
-      .def_readonly("stride_v", &Convolver::stride_v)
-      .def_readonly("stride_h", &Convolver::stride_h)
-      .def_property_readonly("dilation", [](const Convolver& c) { return std::pair(c.dilation_h, c.dilation_w); })
-      .def_readonly("groups", &Convolver::groups)
+      .def_readonly("pad_h", &Convolver::pad_h, "Rows of zeros above and below the image.")
+      .def_readonly("pad_w", &Convolver::pad_w, "Columns of zeros left and right of the image.")
+      .def_readonly("stride_v", &Convolver::stride_v, "Steps along H from one place of the kernel to the next.")
+      .def_readonly("stride_h", &Convolver::stride_h, "Steps along W from one place of the kernel to the next.")
+      .def_property_readonly(
+          "dilation", [](const Convolver& c) { return std::pair(c.dilation_h, c.dilation_w); },
+          "How far apart the kernel's elements lie: (along H, along W).")
+      .def_readonly("groups", &Convolver::groups, "Into how many groups the channels are divided.")
       .def("__repr__", [](const Convolver& c) {
         return py::str("Convolver(pad_h={}, pad_w={}, stride_v={}, stride_h={}, dilation=({}, {}), groups={})")
             .format(c.pad_h, c.pad_w, c.stride_v, c.stride_h, c.dilation_h, c.dilation_w, c.groups);
@@ -143,14 +145,14 @@ void bind_pooler(py::module_& m) {
       .def("ff", recording(&Pooler::ff), py::arg("x"), "The pooled images: [W', H', C, N].")
       .def("bp", recording(&Pooler::bp), py::arg("err"), py::arg("ff_y"), py::arg("ff_x"),
            "The gradient of x, from the error at y = ff(x). Of equal maxima the first takes the error.")
-      .def_readonly("h", &Pooler::h)
-      .def_readonly("w", &Pooler::w)
-      .def_readonly("stride_v", &Pooler::stride_v)
-      .def_readonly("stride_h", &Pooler::stride_h)
-      .def_readonly("pad_h", &Pooler::pad_h)
-      .def_readonly("pad_w", &Pooler::pad_w)
-      .def_readonly("op", &Pooler::op)
-      .def_readonly("ceil_mode", &Pooler::ceil_mode)
+      .def_readonly("h", &Pooler::h, "Rows of a window.")
+      .def_readonly("w", &Pooler::w, "Columns of a window.")
+      .def_readonly("stride_v", &Pooler::stride_v, "Steps along H from one window to the next.")
+      .def_readonly("stride_h", &Pooler::stride_h, "Steps along W from one window to the next.")
+      .def_readonly("pad_h", &Pooler::pad_h, "Rows of padding above and below the image.")
+      .def_readonly("pad_w", &Pooler::pad_w, "Columns of padding left and right of the image.")
+      .def_readonly("op", &Pooler::op, "pool_op.max or pool_op.average.")
+      .def_readonly("ceil_mode", &Pooler::ceil_mode, "Whether a last, partial window counts.")
       .def("__repr__", [](const Pooler& p) {
         return py::str("Pooler(h={}, w={}, stride_v={}, stride_h={}, pad_h={}, pad_w={}, op={}, ceil_mode={})")
             .format(p.h, p.w, p.stride_v, p.stride_h, p.pad_h, p.pad_w, p.op, p.ceil_mode);
@@ -167,9 +169,9 @@ void bind_lrner(py::module_& m) {
            "The normalised images. `scale` is any array of x's shape: neither read nor changed.")
       .def("bp", recording(&Lrner::bp), py::arg("x"), py::arg("y"), py::arg("scale"), py::arg("err"),
            "The gradient of x, from the error at y = ff(x, scale).")
-      .def_readonly("local_size", &Lrner::local_size)
-      .def_readonly("alpha", &Lrner::alpha)
-      .def_readonly("beta", &Lrner::beta)
+      .def_readonly("local_size", &Lrner::local_size, "Over how many channels the squares are summed.")
+      .def_readonly("alpha", &Lrner::alpha, "The factor of the mean of squares.")
+      .def_readonly("beta", &Lrner::beta, "The exponent of the divisor.")
       .def("__repr__", [](const Lrner& n) {
         return py::str("Lrner(local_size={}, alpha={}, beta={})").format(n.local_size, n.alpha, n.beta);
       });

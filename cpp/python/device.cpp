@@ -9,6 +9,7 @@
 #include "python/bind.h"
 #include "python/gil.h"
 #include "runtime/engine.h"
+#include "runtime/scheduler.h"
 
 namespace owl::python {
 
@@ -94,9 +95,14 @@ void bind_engine(py::module_& m) {
   m.def("wait_for_all", &wait_for_all,
         "Waits until everything recorded and still held has its value; raises the first error among them.");
   m.def("stats", &stats_dict, "What the engine did since it started: counters by name.");
-  m.def("set_window", &set_window, py::arg("count"), py::arg("idle_us"),
+  m.def("set_window", [](std::size_t count, std::int64_t idle_us) {
+    WithoutGil workers_may_need_it;
+    set_window(count, idle_us);
+  }, py::arg("count"), py::arg("idle_us"),
         "How many operations the window keeps back, and after how many microseconds of quiet an idle worker takes\n"
         "them all (negative: never). For tests.");
+  m.def("set_fault", &set_fault, py::arg("alloc"), py::arg("op"),
+        "From now on the alloc-th request for memory and the op-th task that starts fail (0: none). For tests.");
   m.def("leave", &leave, "Stops the engine, at the end of the process.");
 }
 

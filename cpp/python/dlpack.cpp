@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "graph/record.h"
 #include "python/bind.h"
+#include "python/later.h"
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
 #include "python/source.h"
@@ -98,38 +98,18 @@ template <class Managed, const char* Name> PyObject* capsule_of(Managed* managed
 
 // --- taking in
 
-// Foreign memory is given back later, by the interpreter itself: owl drops values on any thread and under its own
-// locks, while the owner's deleter may run any code, Python included.
+// A tensor that owl has taken over. Its deleter may run any code, Python included.
 struct Foreign {
   void (*destroy)(void* managed);
   void* managed;
 };
-std::mutex returns_mutex;
-std::vector<Foreign*>& returns() {
-  static auto& list = *new std::vector<Foreign*>;
-  return list;
-}
-
-int give_back(void*) {
-  std::vector<Foreign*> list;
-  {
-    std::lock_guard lock(returns_mutex);
-    list.swap(returns());
-  }
-  for (Foreign* f : list) {
-    f->destroy(f->managed);
-    delete f;
-  }
-  return 0;
-}
 
 void release_foreign(void* context) {
-  {
-    std::lock_guard lock(returns_mutex);
-    returns().push_back(static_cast<Foreign*>(context));
-  }
-  // A full queue is no loss: the next from_dlpack empties the list too.
-  if (Py_IsInitialized()) Py_AddPendingCall(&give_back, nullptr);
+  release_later([](void* p) {
+    auto* f = static_cast<Foreign*>(p);
+    f->destroy(f->managed);
+    delete f;
+  }, context);
 }
 
 DType type_of(const DLTensor& t) {
@@ -205,7 +185,7 @@ py::object export_of(py::handle y) {
 PyObject* from_dlpack(PyObject*, const Call& call) {
   const auto [y] = call.get("from_dlpack", {"y"});
   if (is_narray(y)) return Py_NewRef(y);
-  give_back(nullptr);
+  release_what_is_due();
   const py::object capsule = export_of(y);
   note_source();
   if (PyCapsule_IsValid(capsule.ptr(), kVersioned)) {
@@ -241,9 +221,11 @@ PyObject* dlpack(PyObject* self, const Call& call) {
       call.get("__dlpack__", {"stream", "max_version", "dl_device", "copy"}, 0);
   NArray x = narray(self);
   if (given(dl_device)) {
-    const auto wanted = py::reinterpret_borrow<py::object>(dl_device).cast<std::pair<int, int>>();
-    if (wanted.first != kDLCpu) throw py::buffer_error("owl: only an export to the CPU is possible");
+    const auto wanted = to_ints(dl_device, "__dlpack__: dl_device");
+    if (wanted.size() != 2) throw py::type_error("__dlpack__: dl_device must be a device type and a number, two integers");
+    if (wanted[0] != kDLCpu) throw py::buffer_error("owl: only an export to the CPU is possible");
   }
+  const auto version = given(max_version) ? to_ints(max_version, "__dlpack__: max_version") : std::vector<std::int64_t>{};
   x.wait_for_eval();
   check_readable(x);
   if (copy == Py_True) {
@@ -251,7 +233,7 @@ PyObject* dlpack(PyObject* self, const Call& call) {
     x = from_host(values.data(), x.shape(), x.dtype());
   }
   // The old form has no way to say that the memory must not be written to; the newer one has a flag for it.
-  const bool versioned = given(max_version) && py::handle(max_version)[py::int_(0)].cast<int>() >= 1;
+  const bool versioned = !version.empty() && version[0] >= 1;
   if (!versioned) return capsule_of<DLManagedTensor, kPlain>(export_array<DLManagedTensor>(x));
   auto* managed = export_array<DLManagedTensorVersioned>(x);
   managed->major = 1;

@@ -69,7 +69,14 @@ std::string doc_of(const OpRecord& op, const char* const* names, bool has_factor
   for (int i = 0; i < op.arity; ++i) text += std::string(i ? ", " : "") + names[i];
   text += ")\n--\n\n" + std::string(op.doc);
   if (has_factor) text += "\n\nWith one argument, " + std::string(op.name) + "(y): the factor that multiplies err.";
-  if (op.arity > 1) text += "\n\nArrays or numbers, at least one array; axes of length 1 broadcast.";
+  text += op.arity == 1 ? "\n\nThe result has the shape of x" : "\n\nArrays or numbers, at least one array; axes of length 1 broadcast";
+  switch (op.rule) {
+    case TypeRule::kFloat: text += "; bool and int32 give float32."; break;
+    case TypeRule::kIntFromBool: text += " and its type; bool gives int32."; break;
+    case TypeRule::kCompare:
+    case TypeRule::kPredicate: text += " and type bool."; break;
+    default: text += "; the largest of the operands' types wins."; break;
+  }
   return text;
 }
 

@@ -23,6 +23,7 @@ PyObject* class_of(const Error& e) {
   if (dynamic_cast<const DataError*>(&e)) return classes.data;
   if (dynamic_cast<const OutOfMemoryError*>(&e)) return classes.memory;
   if (dynamic_cast<const NaNError*>(&e)) return classes.nan;
+  if (dynamic_cast<const OverflowError*>(&e)) return PyExc_OverflowError;
   return classes.error;
 }
 
@@ -39,10 +40,23 @@ std::string place_of(const Error& e) {
   return text + ")";
 }
 
+// `raise class(message) from cause`.
+void set_error_with_cause(PyObject* error_class, const std::string& message, const Failure& failure) {
+  py::object made = py::reinterpret_borrow<py::object>(error_class)(message);
+  auto* cause = static_cast<PyObject*>(const_cast<void*>(failure.cause.get()));
+  PyException_SetCause(made.ptr(), Py_NewRef(cause));
+  PyErr_SetObject(error_class, made.ptr());
+}
+
 void set_owl_error(const Error& e) noexcept {
   stand_still_if_leaving();
   try {
-    PyErr_SetString(class_of(e), (e.what() + place_of(e)).c_str());
+    const std::string message = e.what() + place_of(e);
+    const auto* carrier = dynamic_cast<const FailureCarrier*>(&e);
+    if (carrier && carrier->failure && carrier->failure->cause)
+      set_error_with_cause(class_of(e), message, *carrier->failure);
+    else
+      PyErr_SetString(class_of(e), message.c_str());
   } catch (...) {
     PyErr_SetString(class_of(e), e.what());
   }
@@ -69,6 +83,8 @@ void set_python_error() noexcept {
     throw;
   } catch (py::error_already_set& e) {
     e.restore();
+  } catch (const py::cast_error&) {
+    PyErr_SetString(PyExc_TypeError, "owl: an argument is of a type, or a text of characters, that cannot be taken here");
   } catch (const py::builtin_exception& e) {
     e.set_error();
   } catch (const Interrupted&) {
@@ -84,6 +100,16 @@ void set_python_error() noexcept {
   } catch (...) {
     PyErr_SetString(PyExc_RuntimeError, "owl: internal error");
   }
+}
+
+Failure::Kind kind_of(PyObject* exception) {
+  using Kind = Failure::Kind;
+  const std::pair<PyObject*, Kind> all[] = {{classes.shape, Kind::kShape}, {classes.dtype, Kind::kDType},
+                                            {classes.device, Kind::kDevice}, {classes.nan, Kind::kNaN},
+                                            {classes.memory, Kind::kOutOfMemory}};
+  for (auto [type, kind] : all)
+    if (PyErr_GivenExceptionMatches(exception, type)) return kind;
+  return Kind::kOther;
 }
 
 void bind_errors(py::module_& m) {

@@ -11,6 +11,8 @@
 
 namespace owl::python {
 
+thread_local bool runs_user_function = false;
+
 namespace {
 
 std::atomic<bool> leaving{false};
@@ -20,7 +22,7 @@ std::atomic<unsigned long> leaver{0};
 std::atomic<int> returning{0};
 std::atomic<unsigned long> main_thread{0};  // the one that signals are handled on
 
-bool must_stand_still() { return leaving && PyThread_get_thread_ident() != leaver; }
+bool must_stand_still() { return leaving && !runs_user_function && PyThread_get_thread_ident() != leaver; }
 
 [[noreturn]] void stand_still() {
   for (;;) pause();

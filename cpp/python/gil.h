@@ -17,6 +17,9 @@ class WithoutGil {
   void* token_;
 };
 
+// This thread is a worker that runs a script's function: at the end of the process the engine waits for it.
+extern thread_local bool runs_user_function;
+
 // Makes the engine's waits release the lock and notice signals.
 void install_runtime_hooks();
 

@@ -14,4 +14,6 @@ PYBIND11_MODULE(_owl, m) {
   bind_elewise(m);
   bind_conv(m);
   bind_device(m);
+  bind_inspect(m);
+  bind_user_op(m);
 }

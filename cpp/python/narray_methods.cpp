@@ -59,7 +59,9 @@ PyObject* reshape(PyObject* self, const Call& call) {
 PyObject* transpose(PyObject* self, const Call& call) {
   const NArray& x = narray(self);
   std::vector<std::int64_t> axes;
-  if (call.positional || call.keywords) {
+  const bool reversed = call.positional + (call.keywords ? PyTuple_GET_SIZE(call.keywords) : 0) == 1 &&
+                        call.values[0] == Py_None;
+  if (!reversed && (call.positional || call.keywords)) {
     axes = ints_of(call, "transpose", "axes", "transpose: axes");
   } else {
     for (int i = x.ndim() - 1; i >= 0; --i) axes.push_back(i);
@@ -194,12 +196,12 @@ PyMethodDef narray_methods[] = {
         "trans($self)\n--\n\nThe transpose of a 2-d array: [m, n] gives [n, m]. Costs nothing when a matrix product\n"
         "consumes it.\n\nShapeError: not 2-d."),
     method<reshape>("reshape",
-        "reshape($self, shape)\n--\n\n"
+        "reshape($self, shape, *lengths)\n--\n\n"
         "The same elements, in column-major order, under another shape. One length may be -1: it follows from the\n"
         "others. The lengths may also be given one by one.\n\n"
         "ShapeError: the sizes differ, or the shape is empty."),
     method<transpose>("transpose",
-        "transpose($self, axes=None)\n--\n\n"
+        "transpose($self, axes=None, *more_axes)\n--\n\n"
         "The axes permuted: axis i of the result is axis axes[i] of x. Without axes, reversed.\n\n"
         "ShapeError: not a permutation."),
     method<sum>("sum",

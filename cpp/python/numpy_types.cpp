@@ -64,9 +64,19 @@ Shape reversed_shape(const py::array& a) {
   return Shape(std::span<const std::int64_t>(lengths));
 }
 
+// numpy.asarray would bring to light what a masked array hides.
+void refuse_masked(PyObject* a) {
+  if (Py_TYPE(a) == reinterpret_cast<PyTypeObject*>(numpy->ndarray.ptr()) || !is_a(a, numpy->ndarray)) return;
+  const auto name = py::str("numpy.ma");
+  const auto ma = py::reinterpret_steal<py::object>(PyImport_GetModule(name.ptr()));  // null: nobody has imported it
+  if (ma && ma.attr("is_masked")(py::handle(a)).cast<bool>())
+    throw py::type_error("from_numpy: the array has masked elements, and owl has no masks; hand over a.filled(value)");
+}
+
 PyObject* from_numpy(PyObject*, const Call& call) {
   const auto [a] = call.get("from_numpy", {"a"});
   if (is_narray(a)) return Py_NewRef(a);
+  refuse_masked(a);
   auto source = numpy->asarray(py::handle(a)).cast<py::array>();
   const DType type = nearest(source);
   // One pass that settles layout, alignment, byte order and type; the same array where nothing is to do.
@@ -89,7 +99,7 @@ PyMethodDef functions[] = {
         "gives [w, h, n]. float32, float64, int32 and bool keep their type, others take the nearest: float16 gives\n"
         "float32, smaller integers int32; 64-bit and unsigned integers int32 where every value fits, else float64. A\n"
         "scalar has shape [1].\n\n"
-        "DTypeError: complex numbers, text or objects."),
+        "DTypeError: complex numbers, text or objects. TypeError: a masked array that hides elements."),
     {nullptr, nullptr, 0, nullptr},
 };
 

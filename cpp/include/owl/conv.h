@@ -1,9 +1,11 @@
 // Convolution, pooling, local response normalisation and softmax. Images are [W, H, C, N].
 #pragma once
 
+#include "owl/export.h"
 #include "owl/narray.h"
 
-namespace owl::conv {
+namespace owl OWL_API {
+namespace conv {
 
 enum class SoftOp { kInstance, kChannel };  // over all axes but the last; over the channel axis (-2)
 enum class PoolOp { kMax, kAverage };
@@ -41,4 +43,5 @@ struct Lrner {
   NArray bp(const NArray& x, const NArray& y, const NArray& scale, const NArray& err) const;
 };
 
-}  // namespace owl::conv
+}  // namespace conv
+}  // namespace owl

@@ -7,7 +7,12 @@
 #include <string>
 #include <vector>
 
-namespace owl {
+#include "owl/export.h"
+
+namespace owl OWL_API {
+
+// Does nothing: owl starts by itself. Kept because Minerva's programs call it.
+inline void initialize(int* /*argc*/ = nullptr, char*** /*argv*/ = nullptr) {}
 
 int create_cpu_device();
 int create_gpu_device(int index);  // DeviceError where there is no such GPU
@@ -16,6 +21,18 @@ int get_gpu_device_count();
 bool has_cuda();
 void set_device(int id);           // for this thread; each thread starts on device 0
 int current_device();
+
+// While it lives, this thread records for another device.
+class DeviceScope {
+ public:
+  explicit DeviceScope(int id) : before_(current_device()) { set_device(id); }
+  ~DeviceScope() { set_device(before_); }
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
+
+ private:
+  int before_;
+};
 
 struct DeviceInfo {
   int id;

@@ -36,4 +36,8 @@ OWL_ELEWISE_BINARY(OWL_DEFINE)
 OWL_ELEWISE_TERNARY(OWL_DEFINE)
 #undef OWL_DEFINE
 
+// Without the error: the factor that multiplies it.
+inline NArray sigm_back(const NArray& y) { const Operand o[] = {y}; return elementwise("sigm_back", o); }
+inline NArray tanh_back(const NArray& y) { const Operand o[] = {y}; return elementwise("tanh_back", o); }
+
 }  // namespace owl::elewise

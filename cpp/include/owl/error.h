@@ -4,7 +4,9 @@
 #include <stdexcept>
 #include <string>
 
-namespace owl {
+#include "owl/export.h"
+
+namespace owl OWL_API {
 
 struct Error : std::runtime_error { using std::runtime_error::runtime_error; };
 struct ShapeError : Error { using Error::Error; };
@@ -14,6 +16,7 @@ struct IndexError : Error { using Error::Error; };
 struct DataError : Error { using Error::Error; };
 struct OutOfMemoryError : Error { using Error::Error; };
 struct NaNError : Error { using Error::Error; };
+struct OverflowError : Error { using Error::Error; };  // a number that int32 cannot hold
 
 // A wait was interrupted by a signal (Ctrl-C); the front end turns it into its own exception.
 struct Interrupted : std::exception {

@@ -1,23 +1,48 @@
 // NArray: an immutable, column-major n-d value that is computed when it is needed, or when a device has time.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
+#include <initializer_list>
+#include <iosfwd>
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "owl/dtype.h"
 #include "owl/error.h"
+#include "owl/export.h"
 #include "owl/shape.h"
 
-namespace owl {
+namespace owl OWL_API {
 
 class Node;
 class NArray;
 
-// One axis of a basic index: an integer (the axis goes), a slice (start, count, step already resolved), or a new axis.
+// What stands between the brackets of x[...], NumPy's basic indexing in owl's order of axes: an integer (the axis goes;
+// negative counts from the end), a Slice, `new_axis` (an axis of length 1) or `ellipsis` (all axes that are not named).
+//
+//   x[3], x[{0, Slice{1, 5}}], x[{ellipsis, -1}], x[Slice{.step = -1}]
+struct Slice {  // start:stop:step, open where nothing is given; never out of range
+  std::optional<std::int64_t> start = {}, stop = {}, step = {};
+};
+struct NewAxis {};
+struct Ellipsis {};
+inline constexpr NewAxis new_axis;
+inline constexpr Ellipsis ellipsis;
+using IndexKind = std::variant<std::int64_t, Slice, NewAxis, Ellipsis>;
+struct Index : IndexKind {
+  template <std::integral I> Index(I at) : IndexKind(static_cast<std::int64_t>(at)) {}
+  Index(Slice s) : IndexKind(s) {}
+  Index(NewAxis n) : IndexKind(n) {}
+  Index(Ellipsis e) : IndexKind(e) {}
+};
+
+// The same, resolved: an integer (the axis goes), a slice (start, count, step) or a new axis.
 struct IndexItem {
   enum class Kind : std::uint8_t { kInteger, kSlice, kNewAxis };
   Kind kind;
@@ -50,7 +75,9 @@ class NArray {
   NArray reshape(std::vector<std::int64_t> lengths) const;  // one -1 allowed; column-major order
   NArray trans() const;                                     // 2-d
   NArray transpose(const std::vector<std::int64_t>& axes) const;
-  NArray index(std::span<const IndexItem> items) const;     // bounds are checked: IndexError
+  NArray operator[](std::initializer_list<Index> indices) const;  // IndexError: out of range, or too many
+  NArray operator[](const Index& index) const { return (*this)[{index}]; }
+  NArray index(std::span<const IndexItem> items) const;     // the same with resolved items, for front ends
   NArray astype(DType dtype) const;
   NArray copy_to(int device) const;
 
@@ -59,6 +86,10 @@ class NArray {
   NArray max(const std::vector<std::int64_t>& axes = {}) const;
   NArray min(const std::vector<std::int64_t>& axes = {}) const;
   NArray mean(const std::vector<std::int64_t>& axes = {}) const;
+  template <std::integral I> NArray sum(I axis) const { return sum(std::vector<std::int64_t>{axis}); }
+  template <std::integral I> NArray max(I axis) const { return max(std::vector<std::int64_t>{axis}); }
+  template <std::integral I> NArray min(I axis) const { return min(std::vector<std::int64_t>{axis}); }
+  template <std::integral I> NArray mean(I axis) const { return mean(std::vector<std::int64_t>{axis}); }
   NArray argmax(std::optional<std::int64_t> axis = {}) const;  // int32; the first of equals
   NArray argmin(std::optional<std::int64_t> axis = {}) const;
   NArray max_index(std::int64_t axis) const { return argmax(axis); }
@@ -69,6 +100,8 @@ class NArray {
   bool ready() const;
   // Waits and copies the elements, column-major, to host memory of size() * itemsize(dtype()) bytes.
   void copy_to_host(void* destination) const;
+  // Waits: the elements, column-major. DTypeError where T is not their type; bool has no vector of its own, see astype.
+  template <class T> std::vector<T> to_host() const;
   double item() const;  // waits; one element only
 
  private:
@@ -79,11 +112,8 @@ class NArray {
 class Operand {
  public:
   Operand(const NArray& a) : node(a.node()) {}
-  Operand(double v) : kind(3), value(v) {}
-  Operand(float v) : kind(3), value(v) {}
-  Operand(int v) : kind(2), value(v) {}
-  Operand(std::int64_t v) : kind(2), value(static_cast<double>(v)) {}
-  Operand(bool v) : kind(1), value(v) {}
+  template <class T> requires std::is_arithmetic_v<T>
+  Operand(T v) : kind(std::same_as<T, bool> ? 1 : std::integral<T> ? 2 : 3), value(static_cast<double>(v)) {}
 
   Node* node = nullptr;
   std::uint8_t kind = 0;  // 0 array, 1 bool, 2 int, 3 float
@@ -93,20 +123,20 @@ class Operand {
 NArray operator+(const Operand& a, const Operand& b);
 NArray operator-(const Operand& a, const Operand& b);
 NArray operator*(const NArray& a, const NArray& b);  // the matrix product
-NArray operator*(const NArray& a, double b);
-NArray operator*(double a, const NArray& b);
+template <class T> requires std::is_arithmetic_v<T> NArray operator*(const NArray& a, T b);  // scales
+template <class T> requires std::is_arithmetic_v<T> NArray operator*(T a, const NArray& b);
 NArray operator/(const Operand& a, const Operand& b);
 NArray operator-(const NArray& a);
 NArray operator>(const Operand& a, const Operand& b);
 NArray operator>=(const Operand& a, const Operand& b);
 NArray operator<(const Operand& a, const Operand& b);
 NArray operator<=(const Operand& a, const Operand& b);
-NArray operator==(const NArray& a, const Operand& b);
-NArray operator!=(const NArray& a, const Operand& b);
+NArray operator==(const Operand& a, const Operand& b);
+NArray operator!=(const Operand& a, const Operand& b);
 NArray& operator+=(NArray& a, const Operand& b);  // ShapeError if b would enlarge a
 NArray& operator-=(NArray& a, const Operand& b);
 NArray& operator*=(NArray& a, const NArray& b);   // the matrix product
-NArray& operator*=(NArray& a, double b);
+template <class T> requires std::is_arithmetic_v<T> NArray& operator*=(NArray& a, T b);
 NArray& operator/=(NArray& a, const Operand& b);
 
 NArray pow(const Operand& a, const Operand& b);
@@ -115,8 +145,15 @@ NArray matmul(const NArray& a, const NArray& b);  // [m, k] x [k, n] -> [m, n]
 NArray zeros(const Shape& shape, DType dtype = DType::kFloat32);
 NArray ones(const Shape& shape, DType dtype = DType::kFloat32);
 NArray full(const Shape& shape, double value, DType dtype = DType::kFloat32);
-NArray arange(double start, double stop, double step, DType dtype);
-NArray from_host(const void* data, const Shape& shape, DType dtype);  // copies
+// start, start + step ... up to, not including, stop; with one number n, 0 to n - 1.
+NArray arange(double start, double stop, double step = 1, DType dtype = DType::kFloat32);
+inline NArray arange(double n, DType dtype = DType::kFloat32) { return arange(0, n, 1, dtype); }
+// Elements in column-major order, copied: the caller may change them afterwards without any effect.
+NArray from_host(const void* data, const Shape& shape, DType dtype);
+template <class T> NArray from_host(std::span<const T> values, const Shape& shape);  // ShapeError: not as many
+template <class T> NArray from_host(const std::vector<T>& values, const Shape& shape) {
+  return from_host(std::span<const T>(values), shape);
+}
 // Wraps memory that the caller keeps alive until `release(context)` is called.
 NArray from_foreign(void* data, const Shape& shape, DType dtype, void (*release)(void*), void* context);
 NArray randn(const Shape& shape, double mu = 0, double sigma = 1, DType dtype = DType::kFloat32);
@@ -126,7 +163,36 @@ void seed(std::uint64_t n);
 NArray concat(const std::vector<NArray>& arrays, std::int64_t dim);
 NArray slice(const NArray& x, std::int64_t dim, std::int64_t offset, std::int64_t count);
 
+// Shape, type and device, and the first elements where they are ready; never waits.
+std::ostream& operator<<(std::ostream& out, const NArray& x);
+
 // The elementwise operation of this name (see elewise.h for the typed names).
 NArray elementwise(const char* op, std::span<const Operand> operands);
+
+// ---- templates
+
+namespace detail {
+NArray scale(const Operand& a, const Operand& b);
+[[noreturn]] void refuse_element_type(DType is, DType asked);
+[[noreturn]] void refuse_count(std::size_t count, const Shape& shape);
+}  // namespace detail
+
+template <class T> requires std::is_arithmetic_v<T>
+NArray operator*(const NArray& a, T b) { return detail::scale(a, b); }
+template <class T> requires std::is_arithmetic_v<T>
+NArray operator*(T a, const NArray& b) { return detail::scale(a, b); }
+template <class T> requires std::is_arithmetic_v<T> NArray& operator*=(NArray& a, T b) { return a = a * b; }
+
+template <class T> NArray from_host(std::span<const T> values, const Shape& shape) {
+  if (values.size() != static_cast<std::size_t>(shape.size())) detail::refuse_count(values.size(), shape);
+  return from_host(values.data(), shape, dtype_of<T>::value);
+}
+
+template <class T> std::vector<T> NArray::to_host() const {
+  if (dtype_of<T>::value != dtype()) detail::refuse_element_type(dtype(), dtype_of<T>::value);
+  std::vector<T> values(static_cast<std::size_t>(size()));
+  copy_to_host(values.data());
+  return values;
+}
 
 }  // namespace owl

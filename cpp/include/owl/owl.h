@@ -5,4 +5,6 @@
 #include "owl/device.h"
 #include "owl/elewise.h"
 #include "owl/error.h"
+#include "owl/inspect.h"
 #include "owl/narray.h"
+#include "owl/op.h"

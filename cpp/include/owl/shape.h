@@ -7,7 +7,9 @@
 #include <span>
 #include <string>
 
-namespace owl {
+#include "owl/export.h"
+
+namespace owl OWL_API {
 
 inline constexpr int kMaxAxes = 8;
 

@@ -1,0 +1,160 @@
+// Operations defined in Python: a function over NumPy arrays, called on a worker thread (owl.op is built on this).
+#include <algorithm>
+#include <exception>
+
+#include "backend/cpu/denormals.h"
+#include "graph/record.h"
+#include "ops/user.h"
+#include "python/arguments.h"
+#include "python/bind.h"
+#include "python/gil.h"
+#include "python/later.h"
+#include "python/narray_type.h"
+#include "python/numpy_types.h"
+#include "python/source.h"
+#include "runtime/engine.h"
+#include "runtime/scheduler.h"
+#include "runtime/task.h"
+
+namespace owl::python {
+
+namespace {
+
+// Far above what the engine runs on the thread that records: that one may hold locks which the function needs.
+constexpr double kWork = 1e9;
+
+// What Python wants to know of this thread. Making it takes a lock of the interpreter's that a forked child would find
+// taken for ever: so it is made where fork() waits for this thread, that is before the engine lets it Outside.
+class ThreadState {
+ public:
+  ThreadState() : state_(PyThreadState_New(PyInterpreterState_Main())) {}
+  ThreadState(const ThreadState&) = delete;
+  ThreadState& operator=(const ThreadState&) = delete;
+
+  // Python's lock, once; the state ends with it.
+  class WithGil {
+   public:
+    explicit WithGil(ThreadState& thread) : state_(thread.state_) { PyEval_AcquireThread(state_); }
+    ~WithGil() {
+      PyThreadState_Clear(state_);
+      PyThreadState_DeleteCurrent();
+    }
+    WithGil(const WithGil&) = delete;
+    WithGil& operator=(const WithGil&) = delete;
+
+   private:
+    PyThreadState* state_;
+  };
+
+ private:
+  PyThreadState* state_;
+};
+
+struct Flag {
+  explicit Flag(bool& flag) : flag_(flag) { flag_ = true; }
+  ~Flag() { flag_ = false; }
+  bool& flag_;
+};
+
+// The memory of a task's operand or result, axes reversed, without a copy. The view keeps the memory.
+py::array view_of(const TaskOperand& operand, bool writable) {
+  const ArrayRef& a = operand.array;
+  std::vector<py::ssize_t> lengths(a.shape.begin(), a.shape.end());
+  std::reverse(lengths.begin(), lengths.end());
+  auto* keep = new Ref<Storage>(operand.storage);
+  auto owner = py::capsule(keep, [](void* p) { delete static_cast<Ref<Storage>*>(p); });
+  py::array view(py::reinterpret_borrow<py::dtype>(numpy_dtype(a.dtype)), lengths, a.data, owner);
+  if (!writable) view.attr("setflags")(py::arg("write") = false);
+  return view;
+}
+
+std::string text_of(py::handle o) {
+  try {
+    return py::str(o).cast<std::string>();
+  } catch (const py::error_already_set&) {
+    return "(which cannot be shown)";
+  }
+}
+
+// Copies what the function gave into the memory of the result.
+void take_result(const char* name, py::handle given, const TaskOperand& out) {
+  const ArrayRef& wanted = out.array;
+  if (!py::isinstance<py::array>(given) && numpy_number(given.ptr()) == NumberKind::kNone)
+    throw DTypeError(std::string(name) + ": the function returned " + type_name(given.ptr()) +
+                     "; it must return a NumPy array");
+  const py::handle dtype = numpy_dtype(wanted.dtype);
+  if (!given.attr("dtype").attr("newbyteorder")("=").equal(dtype))
+    throw DTypeError(std::string(name) + ": the function returned " + text_of(given.attr("dtype")) + ", expected " +
+                     text_of(dtype) + "; convert the result with astype, or say dtype= when the operation is made");
+  py::list expected;
+  for (int i = wanted.shape.ndim() - 1; i >= 0; --i) expected.append(wanted.shape[i]);
+  const py::tuple shape = given.attr("shape");
+  const bool single = shape.empty() && wanted.shape == Shape{1};
+  if (!single && !shape.equal(py::tuple(expected)))
+    throw ShapeError(std::string(name) + ": the function returned an array of shape " + text_of(shape) +
+                     ", expected " + text_of(py::tuple(expected)) + ", which is owl's " + wanted.shape.str() +
+                     " with the axes reversed; say shape= when the operation is made");
+  if (wanted.shape.size() > 0) view_of(out, true)[py::ellipsis()] = given;
+}
+
+// On a worker, inside the task's one chunk.
+void call(PyObject* function, Task& task) {
+  ThreadState thread;
+  Scheduler::Outside outside(task);
+  UseDevice here(*task.device);  // computes what the function itself may record
+  Flag running(runs_user_function);
+  NormalDenormals as_in_the_script;
+  std::exception_ptr failure;  // thrown on without Python's lock
+  {
+    ThreadState::WithGil gil(thread);
+    try {
+      release_what_is_due();
+      py::tuple arguments(task.inputs.size());
+      for (std::size_t i = 0; i < task.inputs.size(); ++i) arguments[i] = view_of(task.inputs[i], false);
+      const py::object given = py::reinterpret_borrow<py::object>(function)(*arguments);
+      take_result(task.name, given, task.outputs[0]);
+    } catch (py::error_already_set& e) {
+      const py::object value = e.value();
+      if (e.trace()) PyException_SetTraceback(value.ptr(), e.trace().ptr());
+      std::string text = std::string(task.name) + ": the function raised " + type_name(value.ptr());
+      if (const auto words = text_of(value); !words.empty()) text += ": " + words;
+      failure = std::make_exception_ptr(CausedError(kind_of(value.ptr()), text, share(value.ptr())));
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+PyObject* record_function(PyObject*, const Call& arguments) {
+  const auto [name, function, arrays, shape, dtype] =
+      arguments.get("record_function", {"name", "function", "arrays", "shape", "dtype"});
+  auto params = std::make_unique<UserParams>();
+  params->result = {to_shape(shape, "shape"), to_dtype(dtype)};
+  params->work = kWork;
+  params->run = [function = share(function)](const KernelArgs&, Launch& launch) {
+    launch.stage(1, [function, task = launch.task](std::int64_t) { call(function.get(), *task); });
+  };
+  auto items = py::reinterpret_steal<py::object>(PySequence_Fast(arrays, "arrays must be a list or tuple of NArrays"));
+  if (!items) throw py::error_already_set();
+  std::vector<Node*> nodes;
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i)
+    nodes.push_back(to_narray(PySequence_Fast_GET_ITEM(items.ptr(), i), "operand").node());
+  const OpRecord& op = user_record(py::handle(name).cast<std::string>());
+  note_source();
+  return wrap(record(op, nodes, std::move(params)));
+}
+
+PyMethodDef functions[] = {
+    method<record_function>("record_function",
+        "record_function(name, function, arrays, shape, dtype)\n--\n\n"
+        "Records a call of function(*operands as NumPy arrays), which gives an array of this shape (axes reversed)\n"
+        "and type. What owl.op is built on."),
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+void bind_user_op(py::module_& m) { add_functions(m, functions); }
+
+}  // namespace owl::python

@@ -1,0 +1,167 @@
+"""Operations that a script defines: owl.op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from owl import _owl
+from owl._owl import DTypeError, NArray, ShapeError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+_TYPES = ("bool", "int32", "float32", "float64")  # the larger wins
+
+
+def _larger(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
+    return max(dtypes, key=lambda dtype: _TYPES.index(dtype.name))
+
+
+def _broadcast(shapes: Sequence[list[int]]) -> list[int] | None:
+    """The shape of operands whose axes of length 1 stretch, aligned at the first axis; None where they don't fit."""
+    result = [1] * max(len(shape) for shape in shapes)
+    for shape in shapes:
+        for axis, length in enumerate(shape):
+            if length != 1 and result[axis] not in (1, length):
+                return None
+            result[axis] = length if length != 1 else result[axis]
+    return result
+
+
+class op:
+    """An operation of your own, from a function over NumPy arrays.
+
+    ``f = owl.op(forward)`` makes it; ``y = f(x1, x2)`` records it, like any other operation: without waiting and without
+    calling ``forward``. When the operands have their values, a worker thread of the device calls
+    ``forward(*operands)``. The operands come as NumPy arrays with the axes as ``to_numpy()`` shows them (owl's
+    reversed), read-only and without a copy; it returns the result as a NumPy array, which is copied.
+
+    ``shape`` is the result's shape in owl's order of axes: a function of the operands' shapes (lists), or one list. If
+    it is left out, the operands broadcast. ``dtype`` is the result's type: a function of the operands' dtypes, or one
+    dtype; if it is left out, the largest of the operands' (bool < int32 < float32 < float64). ``name`` (the function's,
+    if it is left out) stands in errors and profiles.
+
+    An exception in ``forward`` is raised as owl.Error, with the line that recorded the operation and the exception as
+    its cause, where the value or one computed from it is waited for. A result of another shape or type than was
+    announced is a ShapeError or DTypeError there.
+
+    ``backward(err, y, *operands)``, if given, gets the error at the result, the result and the operands, as NumPy
+    arrays. It returns the error at the operand or, if there are several operands, a tuple with one for each; None
+    stands for zeros. ``f.back(err, y, *operands)`` records it as an operation too.
+
+    >>> softsign = owl.op(lambda x: x / (1 + abs(x)), lambda err, y, x: err / (1 + abs(x)) ** 2, name="softsign")
+    >>> x = owl.randn([3, 4])
+    >>> y = softsign(x)
+    >>> x_err = softsign.back(owl.ones([3, 4]), y, x)
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        backward: Callable[..., Any] | None = None,
+        *,
+        shape: Callable[..., Sequence[int]] | Sequence[int] | None = None,
+        dtype: Callable[..., DTypeLike] | DTypeLike | None = None,
+        name: str | None = None,
+    ) -> None:
+        for argument, function in (("forward", forward), ("backward", backward)):
+            if not callable(function) and (argument == "forward" or function is not None):
+                raise TypeError(f"owl.op: {argument} must be a function, not {type(function).__name__}")
+        self.forward = forward
+        self.backward = backward
+        self.name = name if name is not None else getattr(forward, "__name__", type(forward).__name__)
+        self._shape = shape
+        rule: Any = dtype
+        self._dtype = rule
+        self._is_rule = callable(dtype) and not isinstance(dtype, type)  # classes such as np.float32 are types
+        if not self._is_rule and self._dtype is not None:
+            _owl.zeros([1], self._dtype)  # DTypeError for a type that owl does not have
+
+    def __call__(self, *operands: NArray) -> NArray:
+        """Records forward(*operands): an NArray of the shape and type that the rules give. Never waits."""
+        self._check(operands)
+        return _owl.record_function(self.name, self.forward, operands, self._result_shape(operands),
+                                    self._result_dtype(operands))
+
+    def back(self, err: NArray, y: NArray, *operands: NArray) -> NArray | tuple[NArray, ...]:
+        """Records backward(err, y, *operands): the errors at the operands, from the error at the result y.
+
+        One NArray if there is one operand, else a tuple with one for each. Each has its operand's shape; its type is the
+        operand's, or float32 where that is not a float type. ShapeError: err has not y's shape.
+        """
+        if self.backward is None:
+            raise TypeError(f"{self.name}: the operation was made without a backward function")
+        self._check((err, y, *operands))
+        if not operands:
+            raise TypeError(f"{self.name}: back() needs the operands that the result was computed from")
+        if err.shape != y.shape:
+            raise ShapeError(f"{self.name}.back: the error has shape {err.shape}, the result {y.shape}; "
+                             "they must be the same")
+        types = [x.dtype if x.dtype.kind == "f" else np.dtype("float32") for x in operands]
+        together = _larger(types)
+        name = self.name + ".back"
+        packed = _owl.record_function(name, _packed(name, self.backward, together), (err, y, *operands),
+                                      [sum(x.size for x in operands)], together)
+        errors = []
+        start = 0
+        for x, dtype in zip(operands, types):
+            errors.append(packed[start : start + x.size].reshape(x.shape).astype(dtype))
+            start += x.size
+        return errors[0] if len(errors) == 1 else tuple(errors)
+
+    def __repr__(self) -> str:
+        return f"owl.op({self.name})"
+
+    def _check(self, operands: Sequence[NArray]) -> None:
+        for operand in operands:
+            if not isinstance(operand, NArray):
+                raise TypeError(f"{self.name}: an operand must be an owl.NArray, not {type(operand).__name__}; convert "
+                                "NumPy arrays with owl.from_numpy, and bind other arguments in the function")
+
+    def _result_shape(self, operands: Sequence[NArray]) -> Sequence[int]:
+        shapes = [x.shape for x in operands]
+        if callable(self._shape):
+            return self._shape(*shapes)
+        if self._shape is not None:
+            return self._shape
+        if not operands:
+            raise ShapeError(f"{self.name}: an operation without operands needs shape=")
+        shape = _broadcast(shapes)
+        if shape is None:
+            raise ShapeError(f"{self.name} of {' and '.join(map(str, shapes))}: the shapes do not broadcast (axes are "
+                             "aligned at the first); say shape= when the operation is made")
+        return shape
+
+    def _result_dtype(self, operands: Sequence[NArray]) -> Any:
+        if self._is_rule:
+            return self._dtype(*(x.dtype for x in operands))
+        if self._dtype is not None:
+            return self._dtype
+        if not operands:
+            raise DTypeError(f"{self.name}: an operation without operands needs dtype=")
+        return _larger([x.dtype for x in operands])
+
+
+def _packed(name: str, backward: Callable[..., Any], dtype: np.dtype[Any]) -> Callable[..., Any]:
+    """A function that gives all of backward's results one after another: an operation has one result."""
+
+    def run(err: Any, y: Any, *operands: Any) -> Any:
+        given = backward(err, y, *operands)
+        errors = given if isinstance(given, (tuple, list)) else (given,)
+        if len(errors) != len(operands):
+            raise ShapeError(f"{name}: backward returned {len(errors)} errors for {len(operands)} operands")
+        packed = np.zeros(sum(x.size for x in operands), dtype)
+        start = 0
+        for i, (error, x) in enumerate(zip(errors, operands)):
+            if error is not None:
+                if np.shape(error) != x.shape:
+                    raise ShapeError(f"{name}: backward returned an error of shape {np.shape(error)} for operand {i}, "
+                                     f"expected {x.shape}")
+                packed[start : start + x.size] = np.asarray(error).ravel()
+            start += x.size
+        return packed
+
+    return run

@@ -14,20 +14,21 @@ CMAKE_FLAGS ?=
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
 CMAKE  := $(VENV)/bin/cmake
+VERSION := $(shell sed -n 's/^project.owl VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
 # Two builds in one folder wait for each other.
 LOCK   := $(shell command -v flock >/dev/null 2>&1 && echo flock $(BUILD)/.lock)
 say     = @printf '==> %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help build mnist test test-cpp test-python bench wheel clean distclean
+.PHONY: help build mnist test test-cpp test-python soak bench sdist wheel docs clean distclean
 
 help:  ## this list
 	@echo "owl: make targets"
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-build: $(BUILD)/build.ninja  ## virtual environment, dependencies, and the module, ready to import from .venv
+build: $(BUILD)/build.ninja  ## virtual environment, dependencies, module (ready to import from .venv) and C++ programs (in build/)
 	$(say) "building owl ($(JOBS) jobs)"
-	@$(LOCK) $(CMAKE) --build $(BUILD) --target _owl --parallel $(JOBS)
+	@$(LOCK) $(CMAKE) --build $(BUILD) --parallel $(JOBS)
 
 mnist: build  ## build, then train the MLP on MNIST (ARGS="--help" shows its options)
 	$(say) "training: apps/mnist/mnist_mlp.py $(ARGS)"
@@ -47,16 +48,38 @@ test-cpp: build  ## build, then the C++ tests (where GoogleTest is installed)
 
 test-python: build  ## build, then the Python tests (ARGS="-k relu" chooses)
 	$(say) "Python tests"
-	@$(PY) -m pytest tests/python $(ARGS)
+	@BUILD="$(abspath $(BUILD))" $(PY) -m pytest tests/python $(ARGS)
+
+soak: build  ## build, then the nightly run: 10,000 random programs, the hard cases in full (ARGS="--seed 1" ...)
+	$(say) "random programs"
+	@$(PY) tests/python/soak.py $(ARGS)
+	$(say) "hard cases"
+	@OWL_SOAK=50 $(PY) -m pytest -q -s tests/python/test_hard_*.py
 
 bench: build  ## build, then the benchmarks (ARGS are handed on)
 	$(say) "benchmarks"
 	@$(PY) benchmarks/run.py $(ARGS)
 
-wheel: $(VENV)/.dependencies  ## a wheel in dist/, built in an environment of its own
+sdist: $(VENV)/.release  ## the source distribution, in dist/
+	$(say) "packing the sources"
+	@$(PY) -m build --sdist --outdir dist .
+
+# The way of a release: the wheel is built from the source distribution, in an isolated environment, then checked and
+# given the libraries it needs, so that it runs wherever its tag says.
+wheel: sdist  ## a wheel in dist/, built from the source distribution, repaired to manylinux
 	$(say) "building a wheel in an isolated environment"
-	@$(PIP) wheel --no-deps --wheel-dir dist .
-	@ls -l dist/*.whl
+	@rm -rf $(BUILD)-wheel && mkdir -p $(BUILD)-wheel
+	@$(PIP) wheel --quiet --no-deps --wheel-dir $(BUILD)-wheel dist/owl_engine-$(VERSION).tar.gz
+	$(say) "auditwheel"
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --wheel-dir dist $(BUILD)-wheel/*.whl
+	@rm -rf $(BUILD)-wheel
+	@ls -l dist/owl_engine-$(VERSION)*
+
+docs: build  ## the documentation as a site in build/docs (a warning is an error)
+	$(say) "building the site: $(BUILD)/docs/index.html"
+	@$(PY) third_party/requirements.py docs > $(VENV)/requirements-docs.txt
+	@$(PIP) install --quiet -r $(VENV)/requirements-docs.txt
+	@$(PY) -m mkdocs build --quiet --strict --site-dir "$(CURDIR)/$(BUILD)/docs"
 
 clean:  ## remove what the build made (keeps .venv)
 	rm -rf $(BUILD) build-* dist owl/lib owl/_owl*.so .pytest_cache .hypothesis
@@ -80,6 +103,12 @@ $(VENV)/.dependencies: pyproject.toml third_party/requirements.py
 	@$(PIP) install --quiet -r $(VENV)/requirements.txt
 	@$(PY) -c 'import pathlib, sysconfig; \
 	  pathlib.Path(sysconfig.get_path("purelib"), "owl-checkout.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
+	@touch $@
+
+$(VENV)/.release: $(VENV)/.dependencies
+	$(say) "installing what makes a release"
+	@$(PY) third_party/requirements.py release > $(VENV)/requirements-release.txt
+	@$(PIP) install --quiet -r $(VENV)/requirements-release.txt
 	@touch $@
 
 $(BUILD)/build.ninja: $(VENV)/.dependencies

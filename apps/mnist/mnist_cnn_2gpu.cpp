@@ -1,0 +1,11 @@
+// Trains the convolutional network of cnn.cpp on two GPUs: each works on half of every minibatch, their gradients are
+// added on the first. OWL_SIMULATED_GPUS=2 runs it where there is no GPU.
+#include "cnn.h"
+
+int main(int argc, char** argv) {
+  return mnist::cnn_main(argc, argv,
+                         "Train a convolutional network (two convolutions with max pooling, a full connection to 10)\n"
+                         "on MNIST with owl, every minibatch shared between two GPUs. OWL_SIMULATED_GPUS=2 runs it\n"
+                         "anywhere.",
+                         2);
+}

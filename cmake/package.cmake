@@ -1,0 +1,53 @@
+# What `cmake --install` writes, and the CMake package by which C++ projects find it.
+#
+#   component cpp        libowl, its headers, oneDNN's library and licences, the CMake package
+#   component programs   the MNIST programs, which need the component cpp
+#   component python     the Python module; only when a wheel is built
+#
+# Under a prefix the C++ side lies as usual: include/, lib/, bin/. In a wheel, the package folder owl/ is that prefix,
+# and scripts on the environment's PATH start the programs, for the way from there to the libraries differs between
+# environments.
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+set(prefix "")
+set(namelink "")
+if(SKBUILD)
+  set(prefix "owl/")
+  set(CMAKE_INSTALL_LIBDIR lib)
+  set(namelink NAMELINK_SKIP)  # a wheel cannot hold links, and only `-lowl` asks for libowl.so
+endif()
+set(OWL_LIBRARY_DIR "${prefix}${CMAKE_INSTALL_LIBDIR}")
+set(OWL_INCLUDE_DIR "${prefix}${CMAKE_INSTALL_INCLUDEDIR}")
+set(owl_package_dir "${OWL_LIBRARY_DIR}/cmake/owl")
+
+install(TARGETS owl LIBRARY DESTINATION "${OWL_LIBRARY_DIR}" COMPONENT cpp ${namelink})
+install(FILES "${OWL_ONEDNN_LIBRARY}" DESTINATION "${OWL_LIBRARY_DIR}" RENAME "${OWL_ONEDNN_SONAME}" COMPONENT cpp)
+install(FILES ${OWL_ONEDNN_NOTICES} DESTINATION "${OWL_LIBRARY_DIR}/onednn" COMPONENT cpp)
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/cpp/include/owl" DESTINATION "${OWL_INCLUDE_DIR}" COMPONENT cpp
+  FILES_MATCHING PATTERN "*.h")
+
+set(OWL_LIBRARY_FILE "libowl.so.${OWL_SOVERSION}")
+configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/owlConfig.cmake.in" "${PROJECT_BINARY_DIR}/owlConfig.cmake"
+  INSTALL_DESTINATION "${owl_package_dir}" PATH_VARS OWL_LIBRARY_DIR OWL_INCLUDE_DIR
+  NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/owlConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
+install(FILES "${PROJECT_BINARY_DIR}/owlConfig.cmake" "${PROJECT_BINARY_DIR}/owlConfigVersion.cmake"
+  DESTINATION "${owl_package_dir}" COMPONENT cpp)
+
+# The programs run from where they are installed and from the build folder, which may be moved as well.
+file(RELATIVE_PATH bundle "${PROJECT_BINARY_DIR}" "${owl_bundle}")
+foreach(program IN LISTS owl_programs)
+  set_target_properties(${program} PROPERTIES
+    BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR};$ORIGIN/${bundle}")
+  install(TARGETS ${program} RUNTIME DESTINATION "${prefix}${CMAKE_INSTALL_BINDIR}" COMPONENT programs)
+  if(SKBUILD)
+    set(OWL_PROGRAM ${program})
+    configure_file("${PROJECT_SOURCE_DIR}/cmake/program.in" "${PROJECT_BINARY_DIR}/scripts/${program}" @ONLY)
+    install(PROGRAMS "${PROJECT_BINARY_DIR}/scripts/${program}" DESTINATION "${SKBUILD_SCRIPTS_DIR}" COMPONENT programs)
+  endif()
+endforeach()
+
+if(TARGET _owl AND SKBUILD)
+  install(TARGETS _owl LIBRARY DESTINATION owl COMPONENT python)
+endif()

@@ -1,0 +1,565 @@
+// The public C++ API, a test for each row of what owl promises. It includes nothing but <owl/owl.h>.
+#include <gtest/gtest.h>
+#include <owl/owl.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <sstream>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using owl::arange, owl::DType, owl::NArray, owl::Shape, owl::Slice;
+namespace ele = owl::elewise;
+namespace conv = owl::conv;
+
+using Floats = std::vector<float>;
+using Ints = std::vector<std::int32_t>;
+
+Floats floats(const NArray& x) { return x.astype(DType::kFloat32).to_host<float>(); }
+Ints ints(const NArray& x) { return x.astype(DType::kInt32).to_host<std::int32_t>(); }
+NArray array(const Floats& values) { return owl::from_host(values, {static_cast<std::int64_t>(values.size())}); }
+
+// Whether `f` throws an E whose message holds `part`.
+template <class E, class F> testing::AssertionResult throws(F f, const std::string& part) {
+  try {
+    f();
+  } catch (const E& e) {
+    if (std::string(e.what()).find(part) != std::string::npos) return testing::AssertionSuccess();
+    return testing::AssertionFailure() << "the message is: " << e.what();
+  } catch (const std::exception& e) {
+    return testing::AssertionFailure() << "another exception: " << e.what();
+  }
+  return testing::AssertionFailure() << "nothing was thrown";
+}
+
+// ---- Arrays
+
+TEST(Api, FromHostCopies) {
+  Floats values{1, 2, 3, 4, 5, 6};
+  const NArray x = owl::from_host(values, {2, 3});
+  values[0] = 100;
+  EXPECT_EQ(x.shape(), (Shape{2, 3}));
+  EXPECT_EQ(x.to_host<float>(), (Floats{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(floats(x[{1, 2}]), Floats{6});  // column-major: the first axis varies fastest
+  EXPECT_EQ(owl::from_host(Ints{7}, {1}).dtype(), DType::kInt32);
+  EXPECT_EQ(owl::from_host(std::vector<double>{7}, {1}).dtype(), DType::kFloat64);
+  const bool flags[] = {true, false};
+  const NArray b = owl::from_host(std::span<const bool>(flags), {2});
+  EXPECT_EQ(b.dtype(), DType::kBool);
+  EXPECT_EQ(ints(b), (Ints{1, 0}));
+  EXPECT_TRUE(throws<owl::ShapeError>([&] { owl::from_host(values, {2, 2}); }, "got 6 elements, shape [2, 2] has 4"));
+}
+
+TEST(Api, ToHostChecksTheType) {
+  EXPECT_TRUE(throws<owl::DTypeError>([] { return arange(3).to_host<double>(); }, "float32, not float64"));
+  std::vector<std::uint8_t> flags(2);
+  (array({1, -1}) > 0).copy_to_host(flags.data());
+  EXPECT_EQ(flags, (std::vector<std::uint8_t>{1, 0}));
+}
+
+TEST(Api, FromForeignSharesMemory) {
+  static bool released;
+  released = false;
+  Floats values{1, 2};
+  {
+    const auto release = [](void* flag) { *static_cast<bool*>(flag) = true; };
+    const NArray x = owl::from_foreign(values.data(), {2}, DType::kFloat32, release, &released);
+    EXPECT_EQ(floats(x + 1), (Floats{2, 3}));
+    owl::wait_for_all();
+    EXPECT_FALSE(released);
+  }
+  owl::wait_for_all();
+  EXPECT_TRUE(released);
+}
+
+TEST(Api, FilledArrays) {
+  EXPECT_EQ(floats(owl::zeros({2})), (Floats{0, 0}));
+  EXPECT_EQ(floats(owl::ones({2})), (Floats{1, 1}));
+  EXPECT_EQ(floats(owl::full({2}, 2.5)), (Floats{2.5, 2.5}));
+  EXPECT_EQ(owl::zeros({2}).dtype(), DType::kFloat32);
+  EXPECT_EQ(owl::ones({2}, DType::kBool).dtype(), DType::kBool);
+  EXPECT_EQ(owl::full({2}, 3, DType::kInt32).to_host<std::int32_t>(), (Ints{3, 3}));
+  EXPECT_TRUE(throws<owl::ShapeError>([] { owl::zeros({2, -1}); }, "-1"));
+  EXPECT_TRUE(throws<owl::OverflowError>([] { owl::full({2}, 1e10, DType::kInt32); }, "does not fit int32"));
+}
+
+TEST(Api, Arange) {
+  EXPECT_EQ(floats(arange(3)), (Floats{0, 1, 2}));
+  EXPECT_EQ(floats(arange(1, 3)), (Floats{1, 2}));
+  EXPECT_EQ(floats(arange(1, 0, -0.5)), (Floats{1, 0.5}));
+  EXPECT_EQ(arange(3, DType::kInt32).to_host<std::int32_t>(), (Ints{0, 1, 2}));
+  EXPECT_THROW(arange(0, 1, 0), owl::Error);
+}
+
+TEST(Api, RandomNumbersAreAFunctionOfTheSeed) {
+  const auto draw = [](std::uint64_t n) {
+    owl::seed(n);
+    return std::vector<Floats>{floats(owl::randn({1000}, 3, 0.5)), floats(owl::rand({1000}, -1, 1)),
+                               floats(owl::randb({1000}, 0.25))};
+  };
+  const auto a = draw(5);
+  EXPECT_EQ(draw(5), a);
+  EXPECT_NE(draw(6), a);
+  EXPECT_NEAR(owl::from_host(a[0], {1000}).mean().item(), 3, 0.1);
+  for (const float v : a[1]) EXPECT_TRUE(v >= -1 && v < 1);
+  EXPECT_NEAR(owl::from_host(a[2], {1000}).mean().item(), 0.25, 0.1);
+  for (const float v : a[2]) EXPECT_TRUE(v == 0 || v == 1);
+  EXPECT_TRUE(throws<owl::Error>([] { owl::randn({2}, 0, -1); }, "sigma"));
+  EXPECT_TRUE(throws<owl::Error>([] { owl::randb({2}, 1.5); }, "probability"));
+}
+
+TEST(Api, ConcatAndSlice) {
+  const NArray a = arange(4).reshape({2, 2}), b = owl::concat({a, a + 10}, 1);
+  EXPECT_EQ(b.shape(), (Shape{2, 4}));
+  EXPECT_EQ(floats(b), (Floats{0, 1, 2, 3, 10, 11, 12, 13}));
+  EXPECT_EQ(floats(owl::concat({a, a}, 0)), (Floats{0, 1, 0, 1, 2, 3, 2, 3}));
+  EXPECT_EQ(floats(owl::slice(b, 1, 1, 2)), (Floats{2, 3, 10, 11}));
+  EXPECT_EQ(floats(owl::slice(b, -2, 1, 1)), (Floats{1, 3, 11, 13}));
+  EXPECT_THROW(owl::concat({a, arange(2)}, 0), owl::ShapeError);
+  EXPECT_THROW(owl::slice(b, 1, 3, 2), owl::IndexError);
+}
+
+TEST(Api, Properties) {
+  const NArray x = owl::zeros({2, 3}, DType::kInt32);
+  EXPECT_EQ(x.shape()[0], 2);
+  EXPECT_EQ(x.ndim(), 2);
+  EXPECT_EQ(x.size(), 6);
+  EXPECT_EQ(owl::name(x.dtype()), "int32");
+  EXPECT_EQ(x.device(), 0);
+  EXPECT_TRUE(x);
+  EXPECT_FALSE(NArray());
+  EXPECT_THROW(NArray().shape(), owl::Error);
+}
+
+TEST(Api, PrintingShowsValuesOnlyWhereTheyAreReady) {
+  const auto text = [](const NArray& x) { return (std::ostringstream() << x).str(); };
+  const owl::HoldWindow hold;
+  const NArray x = arange(6).reshape({2, 3}) * 2;
+  EXPECT_EQ(text(x), "NArray(shape=[2, 3], dtype=float32, device=0)");
+  x.wait_for_eval();
+  EXPECT_EQ(text(x), "NArray(shape=[2, 3], dtype=float32, device=0, values=[0, 2, 4, 6, 8, 10])");
+  EXPECT_EQ(text(x.trans()), "NArray(shape=[3, 2], dtype=float32, device=0, values=[0, 4, 8, 2, 6, 10])");
+  EXPECT_EQ(text(x[{1, Slice{1, 3}}]), "NArray(shape=[2], dtype=float32, device=0, values=[6, 10])");
+  const bool flags[] = {true, false};
+  EXPECT_EQ(text(owl::from_host(std::span<const bool>(flags), {2})),
+            "NArray(shape=[2], dtype=bool, device=0, values=[true, false])");
+  const NArray many = owl::full({20}, 7, DType::kInt32);
+  many.wait_for_eval();
+  EXPECT_EQ(text(many), "NArray(shape=[20], dtype=int32, device=0, values=[7, 7, 7, 7, 7, 7, 7, 7, 7, 7, ...])");
+  EXPECT_EQ(text(owl::from_host(Floats{}, {0, 2})), "NArray(shape=[0, 2], dtype=float32, device=0, values=[])");
+  EXPECT_EQ(text(NArray()), "NArray()");
+}
+
+TEST(Api, BasicIndexing) {
+  const NArray x = arange(24).reshape({4, 3, 2});
+  EXPECT_EQ(x[1].shape(), (Shape{3, 2}));
+  EXPECT_EQ(floats(x[{1, 2, 1}]), Floats{21});
+  EXPECT_EQ(floats(x[{-1, -1, -1}]), Floats{23});
+  EXPECT_EQ(floats(x[{Slice{1, 3}, 0, 0}]), (Floats{1, 2}));
+  EXPECT_EQ(floats(x[{Slice{}, 0, 0}]), (Floats{0, 1, 2, 3}));
+  EXPECT_EQ(floats(x[{Slice{.step = 2}, 1, 0}]), (Floats{4, 6}));
+  EXPECT_EQ(floats(x[{Slice{.step = -1}, 0, 0}]), (Floats{3, 2, 1, 0}));
+  EXPECT_EQ(floats(x[{Slice{-2, {}}, 0, 0}]), (Floats{2, 3}));
+  EXPECT_EQ(floats(x[{Slice{3, 0, -2}, 0, 0}]), (Floats{3, 1}));
+  EXPECT_EQ(x[(Slice{2, 100})].shape(), (Shape{2, 3, 2}));
+  EXPECT_EQ(x[(Slice{3, 1})].shape(), (Shape{0, 3, 2}));
+  EXPECT_EQ(x[(Slice{-100, 1})].shape(), (Shape{1, 3, 2}));
+  EXPECT_EQ(x[(Slice{.step = std::numeric_limits<std::int64_t>::min()})].shape(), (Shape{1, 3, 2}));
+  EXPECT_EQ((x[{owl::ellipsis, 1}]).shape(), (Shape{4, 3}));
+  EXPECT_EQ((x[{owl::new_axis, owl::ellipsis, owl::new_axis}]).shape(), (Shape{1, 4, 3, 2, 1}));
+  EXPECT_EQ((x[{0, owl::ellipsis, 0}]).shape(), (Shape{3}));
+  EXPECT_EQ(floats(x[owl::ellipsis]), floats(x));
+  EXPECT_TRUE(throws<owl::IndexError>([&] { return x[4]; }, "index 4 is out of range for axis 0 with size 4"));
+  EXPECT_TRUE(throws<owl::IndexError>([&] { return x[{0, -4}]; }, "index -4 is out of range for axis 1 with size 3"));
+  EXPECT_TRUE(throws<owl::IndexError>([&] { return x[{0, 0, 0, 0}]; }, "too many indices"));
+  EXPECT_TRUE(throws<owl::IndexError>([&] { return x[{owl::ellipsis, owl::ellipsis}]; }, "more than one ellipsis"));
+  EXPECT_TRUE(throws<owl::IndexError>([&] { return x[Slice{.step = 0}]; }, "step"));
+}
+
+// Every slice of a short axis, against the elements that a loop visits.
+TEST(Api, SlicesAreAsNumPys) {
+  const NArray x = arange(4);
+  constexpr int kOpen = 99;
+  for (int start = -7; start <= 8; ++start)
+    for (int stop = -7; stop <= 8; ++stop)
+      for (int step = -5; step <= 5; ++step) {
+        if (step == 0) continue;
+        const int low = step < 0 ? -1 : 0, high = step < 0 ? 3 : 4;
+        int from = start == 8 ? kOpen : start, to = stop == 8 ? kOpen : stop;
+        Slice s{.step = step};
+        if (from != kOpen) s.start = from;
+        if (to != kOpen) s.stop = to;
+        from = from == kOpen ? (step < 0 ? high : low) : std::clamp(from < 0 ? from + 4 : from, low, high);
+        to = to == kOpen ? (step < 0 ? low : high) : std::clamp(to < 0 ? to + 4 : to, low, high);
+        Floats expected;
+        for (int i = from; step > 0 ? i < to : i > to; i += step) expected.push_back(static_cast<float>(i));
+        ASSERT_EQ(floats(x[s]), expected) << start << ":" << stop << ":" << step;
+      }
+}
+
+TEST(Api, Item) {
+  EXPECT_EQ(arange(3)[2].item(), 2);
+  EXPECT_EQ(owl::full({1}, -7, DType::kInt32).item(), -7);
+  EXPECT_TRUE(throws<owl::ShapeError>([] { return arange(3).item(); }, "[3]"));
+}
+
+TEST(Api, AstypeAndCopyTo) {
+  EXPECT_EQ(array({1.9F, -1.9F}).astype(DType::kInt32).to_host<std::int32_t>(), (Ints{1, -1}));
+  const int other = owl::create_cpu_device();
+  const NArray x = array({1, 2}), y = x.copy_to(other);
+  EXPECT_EQ(y.device(), other);
+  EXPECT_EQ(x.device(), 0);
+  EXPECT_EQ(floats(y), floats(x));
+  EXPECT_THROW(x.copy_to(1'000'000), owl::DeviceError);
+}
+
+// ---- Operators
+
+TEST(Api, Arithmetic) {
+  const NArray a = array({1, 2, 4}), b = array({2, 2, 2});
+  EXPECT_EQ(floats(a + b), (Floats{3, 4, 6}));
+  EXPECT_EQ(floats(a - b), (Floats{-1, 0, 2}));
+  EXPECT_EQ(floats(a / b), (Floats{0.5, 1, 2}));
+  EXPECT_EQ(floats(1 - a), (Floats{0, -1, -3}));
+  EXPECT_EQ(floats(4 / a), (Floats{4, 2, 1}));
+  EXPECT_EQ(floats(a * 2), (Floats{2, 4, 8}));
+  EXPECT_EQ(floats(0.5 * a), (Floats{0.5, 1, 2}));
+  EXPECT_EQ(floats(-a), (Floats{-1, -2, -4}));
+  EXPECT_EQ(floats(owl::pow(a, 2)), (Floats{1, 4, 16}));
+  EXPECT_EQ(floats(owl::pow(2, a)), (Floats{2, 4, 16}));
+  EXPECT_EQ(floats(a + std::size_t{1}), (Floats{2, 3, 5}));
+}
+
+TEST(Api, TimesIsTheMatrixProduct) {
+  const NArray a = arange(6).reshape({2, 3}), b = arange(6).reshape({3, 2});
+  EXPECT_EQ(floats(a * b), (Floats{10, 13, 28, 40}));
+  EXPECT_EQ(floats(owl::matmul(a, b)), (Floats{10, 13, 28, 40}));
+  NArray c = a;
+  c *= b;
+  EXPECT_EQ(floats(c), (Floats{10, 13, 28, 40}));
+  EXPECT_TRUE(throws<owl::ShapeError>([&] { return a * a; }, "inner sizes 3 and 2 differ"));
+}
+
+TEST(Api, InPlaceFormsRebindTheName) {
+  NArray a = array({1, 2});
+  const NArray before = a;
+  a += 1;
+  a -= array({1, 1});
+  a *= 4;
+  a /= 2;
+  EXPECT_EQ(floats(a), (Floats{2, 4}));
+  EXPECT_EQ(floats(before), (Floats{1, 2}));
+  EXPECT_TRUE(throws<owl::ShapeError>([&] { a += owl::zeros({2, 2}); }, "would enlarge"));
+}
+
+TEST(Api, Broadcasting) {
+  const NArray a = arange(6).reshape({2, 3}), column = array({10, 20}), row = arange(3).reshape({1, 3});
+  EXPECT_EQ(floats(a + column), (Floats{10, 21, 12, 23, 14, 25}));  // a missing trailing axis counts as 1
+  EXPECT_EQ(floats(a + row), (Floats{0, 1, 3, 4, 6, 7}));
+  EXPECT_TRUE(throws<owl::ShapeError>([&] { return a + arange(3); }, "[2, 3]"));
+}
+
+TEST(Api, Comparisons) {
+  const NArray a = array({1, 2, 3}), b = array({3, 2, 1});
+  EXPECT_EQ((a > b).dtype(), DType::kBool);
+  EXPECT_EQ(ints(a > b), (Ints{0, 0, 1}));
+  EXPECT_EQ(ints(a >= b), (Ints{0, 1, 1}));
+  EXPECT_EQ(ints(a < b), (Ints{1, 0, 0}));
+  EXPECT_EQ(ints(a <= b), (Ints{1, 1, 0}));
+  EXPECT_EQ(ints(a == b), (Ints{0, 1, 0}));
+  EXPECT_EQ(ints(a != b), (Ints{1, 0, 1}));
+  EXPECT_EQ(ints(a == 2), (Ints{0, 1, 0}));
+  EXPECT_EQ(ints(2 == a), (Ints{0, 1, 0}));
+  EXPECT_EQ(ints(2 != a), (Ints{1, 0, 1}));
+  EXPECT_EQ(ints(2 > a), (Ints{1, 0, 0}));
+}
+
+TEST(Api, Types) {
+  const NArray i = arange(3, DType::kInt32), f = arange(3), d = arange(3, DType::kFloat64), b = f > 1;
+  EXPECT_EQ((i + f).dtype(), DType::kFloat32);
+  EXPECT_EQ((f + d).dtype(), DType::kFloat64);
+  EXPECT_EQ((b + i).dtype(), DType::kInt32);
+  EXPECT_EQ((f + 1.5).dtype(), DType::kFloat32);
+  EXPECT_EQ((i + 1).dtype(), DType::kInt32);
+  EXPECT_EQ((i * 2).dtype(), DType::kInt32);
+  EXPECT_EQ((i * 2.5).dtype(), DType::kFloat32);
+  EXPECT_EQ((2 * i).to_host<std::int32_t>(), (Ints{0, 2, 4}));
+  EXPECT_EQ((i / 2).dtype(), DType::kFloat32);
+  EXPECT_EQ(ele::relu(i).dtype(), DType::kInt32);
+  EXPECT_EQ(ele::exp(i).dtype(), DType::kFloat32);
+  EXPECT_EQ(i.sum().dtype(), DType::kInt32);
+  EXPECT_EQ(b.sum().dtype(), DType::kInt32);
+  NArray j = i;
+  j *= 3;
+  EXPECT_EQ(j.dtype(), DType::kInt32);
+  EXPECT_TRUE(throws<owl::OverflowError>([&] { return i + (std::int64_t{1} << 31); }, "2147483648"));
+}
+
+// ---- Methods
+
+TEST(Api, Shapes) {
+  const NArray x = arange(6).reshape({2, -1});
+  EXPECT_EQ(x.shape(), (Shape{2, 3}));
+  EXPECT_EQ(floats(x.trans()), (Floats{0, 2, 4, 1, 3, 5}));
+  EXPECT_EQ(arange(24).reshape({2, 3, 4}).transpose({2, 0, 1}).shape(), (Shape{4, 2, 3}));
+  EXPECT_THROW(x.reshape({4, -1}), owl::ShapeError);
+  EXPECT_THROW(x.reshape({}), owl::ShapeError);
+  EXPECT_THROW(arange(3).trans(), owl::ShapeError);
+  EXPECT_THROW(x.transpose({0, 0}), owl::ShapeError);
+}
+
+TEST(Api, Reductions) {
+  const NArray x = arange(6).reshape({2, 3});
+  EXPECT_EQ(x.sum(0).shape(), (Shape{1, 3}));
+  EXPECT_EQ(floats(x.sum(0)), (Floats{1, 5, 9}));
+  EXPECT_EQ(floats(x.sum(-1)), (Floats{6, 9}));
+  EXPECT_EQ(x.sum({0, 1}).shape(), (Shape{1, 1}));
+  EXPECT_EQ(x.sum().shape(), Shape{1});
+  EXPECT_EQ(x.sum({}).shape(), Shape{1});
+  EXPECT_EQ(x.sum().item(), 15);
+  EXPECT_EQ(floats(x.max(1)), (Floats{4, 5}));
+  EXPECT_EQ(floats(x.min(0)), (Floats{0, 2, 4}));
+  EXPECT_EQ(floats(x.mean(0)), (Floats{0.5, 2.5, 4.5}));
+  EXPECT_EQ(x.max().item(), 5);
+  EXPECT_EQ(x.min().item(), 0);
+  EXPECT_EQ(x.mean().item(), 2.5);
+  EXPECT_THROW(x.sum(2), owl::ShapeError);
+}
+
+TEST(Api, ReductionsOverAnEmptyAxis) {
+  const NArray x = owl::zeros({0, 2});
+  EXPECT_EQ(floats(x.sum(0)), (Floats{0, 0}));
+  for (const float v : floats(x.mean(0))) EXPECT_TRUE(std::isnan(v));
+  EXPECT_THROW(x.max(0), owl::ShapeError);
+  EXPECT_THROW(x.min(0), owl::ShapeError);
+  EXPECT_THROW(x.argmax(0), owl::ShapeError);
+}
+
+TEST(Api, ArgmaxAndArgmin) {
+  const NArray x = owl::from_host(Floats{1, 3, 3, 0, 7, 7}, {3, 2});
+  EXPECT_EQ(x.argmax(0).dtype(), DType::kInt32);
+  EXPECT_EQ(x.argmax(0).to_host<std::int32_t>(), (Ints{1, 1}));
+  EXPECT_EQ(x.argmin(0).to_host<std::int32_t>(), (Ints{0, 0}));
+  EXPECT_EQ(x.max_index(0).to_host<std::int32_t>(), (Ints{1, 1}));
+  EXPECT_EQ(x.argmax().item(), 4);
+  EXPECT_EQ(x.argmin().item(), 3);
+  EXPECT_EQ(x.argmax(-1).shape(), (Shape{3, 1}));
+}
+
+TEST(Api, CountZero) { EXPECT_EQ(array({0, 1, 0, -0.0F}).count_zero(), 3); }
+
+TEST(Api, Waiting) {
+  const NArray x = arange(1000) + 1;
+  x.start_eval();
+  EXPECT_TRUE(x.wait_for_eval(60));
+  EXPECT_TRUE(x.ready());
+  EXPECT_TRUE(x.wait_for_eval());
+  const owl::HoldWindow hold;
+  EXPECT_FALSE((x + 1).ready());
+}
+
+// ---- elewise
+
+TEST(Api, ElementwiseFunctions) {
+  const double v = 0.3;
+  const NArray x = owl::full({1}, v, DType::kFloat64);
+  const auto near = [](const NArray& y, double expected) { EXPECT_NEAR(y.item(), expected, 1e-12); };
+  near(ele::exp(x), std::exp(v));
+  near(ele::expm1(x), std::expm1(v));
+  near(ele::ln(x), std::log(v));
+  near(ele::log1p(x), std::log1p(v));
+  near(ele::sqrt(x), std::sqrt(v));
+  near(ele::square(x), v * v);
+  near(ele::abs(-x), v);
+  near(ele::sign(-x), -1);
+  near(ele::sin(x), std::sin(v));
+  near(ele::cos(x), std::cos(v));
+  near(ele::floor(x), 0);
+  near(ele::ceil(x), 1);
+  near(ele::erf(x), std::erf(v));
+  near(ele::isnan(x), 0);
+  near(ele::sigm(x), 1 / (1 + std::exp(-v)));
+  near(ele::relu(-x), 0);
+  near(ele::tanh(x), std::tanh(v));
+  near(ele::gelu(x), v / 2 * (1 + std::erf(v / std::sqrt(2))));
+  near(ele::leaky_relu(-x), -0.01 * v);
+  near(ele::elu(-x), std::expm1(-v));
+  near(ele::softplus(x), std::log1p(std::exp(v)));
+  near(ele::mult(x, x), v * v);
+  near(ele::maximum(x, 1), 1);
+  near(ele::minimum(x, 1), v);
+  near(ele::clip(x, 0.5, 1), 0.5);
+  near(ele::where(x > 0, x, 7), v);
+  near(ele::relu_back(2 * x, -x), 0);
+  near(ele::sigm_back(2 * x, x), 2 * v * v * (1 - v));
+  near(ele::tanh_back(2 * x, x), 2 * v * (1 - v * v));
+  near(ele::sigm_back(x), v * (1 - v));
+  near(ele::tanh_back(x), 1 - v * v);
+}
+
+// ---- conv
+
+TEST(Api, Softmax) {
+  const NArray x = owl::from_host(Floats{1000, 1000, 0, std::log(3.0F)}, {2, 2});
+  const Floats y = floats(conv::softmax(x));
+  EXPECT_NEAR(y[0], 0.5, 1e-6);
+  EXPECT_NEAR(y[3], 0.75, 1e-6);
+  EXPECT_NEAR(floats(conv::log_softmax(x))[3], std::log(0.75), 1e-6);
+  const NArray z = conv::softmax(arange(8).reshape({2, 2, 2}), conv::SoftOp::kChannel);
+  for (const float sum : floats(z.sum(1))) EXPECT_NEAR(sum, 1, 1e-6);
+  for (const float g : floats(conv::softmax_back(owl::ones({2, 2}), conv::softmax(x)))) EXPECT_NEAR(g, 0, 1e-6);
+}
+
+TEST(Api, Convolver) {
+  const conv::Convolver c{.pad_h = 1, .pad_w = 1};
+  const NArray x = arange(9).reshape({3, 3, 1, 1}), w = owl::ones({3, 3, 1, 1}), b = owl::full({1}, 0.5);
+  EXPECT_EQ(floats(c.ff(x, w, b)), (Floats{8.5, 15.5, 12.5, 21.5, 36.5, 27.5, 20.5, 33.5, 24.5}));
+  const NArray err = owl::ones({3, 3, 1, 1});
+  EXPECT_EQ(floats(c.bp(err, x, w)), (Floats{4, 6, 4, 6, 9, 6, 4, 6, 4}));
+  EXPECT_EQ(floats(c.weight_grad(err, x, w))[4], 36);
+  EXPECT_EQ(floats(c.bias_grad(err)), Floats{9});
+  const conv::Convolver wide{.dilation_h = 2, .dilation_w = 2, .groups = 2};
+  EXPECT_EQ(wide.ff(owl::ones({5, 5, 2, 1}), owl::ones({3, 3, 1, 4}), owl::zeros({4})).shape(), (Shape{1, 1, 4, 1}));
+  EXPECT_THROW((conv::Convolver{.stride_v = 0}.ff(x, w, b)), owl::ShapeError);
+}
+
+TEST(Api, Pooler) {
+  const NArray x = arange(9).reshape({3, 3, 1, 1});
+  const conv::Pooler max{.h = 2, .w = 2, .stride_v = 2, .stride_h = 2};
+  EXPECT_EQ(floats(max.ff(x)), (Floats{4, 5, 7, 8}));
+  EXPECT_EQ(floats(max.bp(owl::ones({2, 2, 1, 1}), max.ff(x), x)), (Floats{0, 0, 0, 0, 1, 1, 0, 1, 1}));
+  const conv::Pooler average{.h = 2, .w = 2, .stride_v = 2, .stride_h = 2, .op = conv::PoolOp::kAverage};
+  EXPECT_EQ(floats(average.ff(x)), (Floats{2, 3.5, 6.5, 8}));
+  const conv::Pooler whole{.h = 2, .w = 2, .stride_v = 2, .stride_h = 2, .ceil_mode = false};
+  EXPECT_EQ(floats(whole.ff(x)), Floats{4});
+  EXPECT_THROW((conv::Pooler{.h = 0, .w = 1, .stride_v = 1, .stride_h = 1}.ff(x)), owl::ShapeError);
+}
+
+TEST(Api, Lrner) {
+  const conv::Lrner l{.local_size = 3, .alpha = 3, .beta = 1};
+  const NArray x = owl::ones({1, 1, 3, 1});
+  const NArray y = l.ff(x, x);
+  EXPECT_NEAR(floats(y)[0], 1.0 / 3, 1e-6);
+  EXPECT_NEAR(floats(y)[1], 1.0 / 4, 1e-6);
+  EXPECT_EQ(l.bp(x, y, x, x).shape(), x.shape());
+  EXPECT_THROW((conv::Lrner{.local_size = 2, .alpha = 1, .beta = 1}.ff(x, x)), owl::ShapeError);
+}
+
+// ---- Settled corners
+
+TEST(Api, ThereAreNoArraysWithoutAxes) {
+  EXPECT_EQ((arange(4).reshape({2, 2})[{0, 0}]).shape(), Shape{1});
+  EXPECT_THROW(owl::zeros(Shape(std::initializer_list<std::int64_t>{})), owl::ShapeError);
+  EXPECT_THROW(owl::zeros({std::int64_t{1} << 40, std::int64_t{1} << 40}), owl::ShapeError);
+}
+
+// ---- Devices
+
+TEST(Api, InitializeIsHarmless) {
+  owl::initialize();
+  int argc = 0;
+  char** argv = nullptr;
+  owl::initialize(&argc, &argv);
+  EXPECT_EQ(owl::ones({1}).item(), 1);
+}
+
+TEST(Api, Devices) {
+  const int id = owl::create_cpu_device();
+  bool found = false;
+  for (const owl::DeviceInfo& d : owl::devices()) found = found || (d.id == id && d.kind == "cpu" && d.threads >= 1);
+  EXPECT_TRUE(found);
+  EXPECT_GE(owl::get_gpu_device_count(), 0);
+  EXPECT_TRUE(throws<owl::DeviceError>([] { owl::create_gpu_device(1000); }, "GPU 1000"));
+  if (!owl::has_cuda() && owl::get_gpu_device_count() == 0) {
+    EXPECT_TRUE(throws<owl::DeviceError>([] { owl::create_gpu_device(0); }, "OWL_SIMULATED_GPUS"));
+  }
+}
+
+TEST(Api, TheCurrentDeviceIsTheThreadsOwn) {
+  const int other = owl::create_cpu_device();
+  const NArray x = owl::ones({3});
+  {
+    const owl::DeviceScope there(other);
+    EXPECT_EQ(owl::current_device(), other);
+    const NArray y = x + 1;  // the operand is copied there by itself
+    EXPECT_EQ(y.device(), other);
+    EXPECT_EQ(floats(y), (Floats{2, 2, 2}));
+    {
+      const owl::DeviceScope back(0);
+      EXPECT_EQ((x + y).device(), 0);
+    }
+    EXPECT_EQ(owl::current_device(), other);
+    std::thread([] { EXPECT_EQ(owl::current_device(), 0); }).join();
+  }
+  EXPECT_EQ(owl::current_device(), 0);
+  owl::set_device(other);
+  EXPECT_EQ(owl::zeros({1}).device(), other);
+  owl::set_device(0);
+  EXPECT_TRUE(throws<owl::DeviceError>([] { const owl::DeviceScope none(-1); }, "no device -1"));
+  EXPECT_EQ(owl::current_device(), 0);
+}
+
+TEST(Api, WaitForAllRaisesWhatFailed) {
+  const owl::Op failing("failing", owl::same_as_first, [](auto, const owl::Memory&, owl::Work&) {
+    throw std::runtime_error("no luck");
+  });
+  const NArray x = failing(owl::ones({2})), y = x + 1, other = owl::ones({2}) + 1;
+  EXPECT_TRUE(throws<owl::Error>([] { owl::wait_for_all(); }, "no luck"));
+  EXPECT_TRUE(throws<owl::Error>([&] { y.wait_for_eval(); }, "no luck"));
+  EXPECT_EQ(floats(other), (Floats{2, 2}));
+}
+
+TEST(Api, Memory) {
+  const int id = owl::create_cpu_device();
+  const owl::DeviceScope there(id);
+  NArray x = owl::ones({1 << 20});
+  x.wait_for_eval();
+  EXPECT_GE(owl::memory_stats(id).allocated, std::size_t{4} << 20);
+  EXPECT_GE(owl::memory_stats().allocated, owl::memory_stats(id).allocated);
+  EXPECT_GE(owl::memory_stats(id).peak, std::size_t{4} << 20);
+  x = NArray();
+  owl::wait_for_all();
+  owl::empty_cache();
+  EXPECT_EQ(owl::memory_stats(id).cached, 0U);
+  owl::set_memory_limit(1 << 20, id);
+  EXPECT_EQ(owl::memory_stats(id).limit, std::size_t{1} << 20);
+  const NArray large = owl::ones({1 << 20});
+  EXPECT_THROW(large.wait_for_eval(), owl::OutOfMemoryError);
+  owl::set_memory_limit(0, id);
+  EXPECT_EQ(owl::ones({1 << 20}).sum().item(), 1 << 20);
+}
+
+TEST(Api, TraceNan) {
+  owl::trace_nan();
+  EXPECT_TRUE(owl::tracing_nan());
+  const NArray x = ele::ln(owl::zeros({1}));
+  EXPECT_THROW(x.wait_for_eval(), owl::NaNError);
+  owl::trace_nan(false);
+  EXPECT_FALSE(owl::tracing_nan());
+  EXPECT_TRUE(std::isinf(ele::ln(owl::zeros({1})).item()));
+}
+
+// ---- Errors
+
+TEST(Api, EveryErrorIsAnOwlError) {
+  const auto is_one = []<class E>() {
+    try {
+      throw E("message");
+    } catch (const owl::Error& e) {
+      return std::string(e.what()) == "message";
+    }
+  };
+  EXPECT_TRUE(is_one.operator()<owl::ShapeError>());
+  EXPECT_TRUE(is_one.operator()<owl::DTypeError>());
+  EXPECT_TRUE(is_one.operator()<owl::DeviceError>());
+  EXPECT_TRUE(is_one.operator()<owl::IndexError>());
+  EXPECT_TRUE(is_one.operator()<owl::DataError>());
+  EXPECT_TRUE(is_one.operator()<owl::OutOfMemoryError>());
+  EXPECT_TRUE(is_one.operator()<owl::NaNError>());
+  EXPECT_TRUE(is_one.operator()<owl::OverflowError>());
+}
+
+}  // namespace

@@ -1,0 +1,553 @@
+"""The C++ MNIST programs as a user runs them, beside the Python ones: options, data, devices, errors and Ctrl-C."""
+
+import functools
+import gzip
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import owl
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("mnist_mlp", "mnist_cnn", "mnist_cnn_2gpu")
+TRAIN, TEST = 5200, 400  # 21 minibatches of 256
+PATIENCE = 150  # seconds until a program counts as hung; no test is about speed
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+@functools.cache
+def binary(program):
+    """The path of a program: OWL_CPP_APPS names their folder, else the build folder is searched."""
+    folders = [Path(os.environ["OWL_CPP_APPS"])] if os.environ.get("OWL_CPP_APPS") else [ROOT / "build"]
+    for folder in folders:
+        for path in (folder / program, *sorted(folder.rglob(program))):
+            if path.is_file() and os.access(path, os.X_OK):
+                return path
+    pytest.skip(f"the C++ program {program} was not built (looked in {', '.join(map(str, folders))})")
+
+
+def write_idx(path, array):
+    """Writes a uint8 array as an IDX file, packed where the name ends in .gz."""
+    content = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
+    with gzip.open(path, "wb", 1) if path.suffix == ".gz" else open(path, "wb") as file:
+        file.write(content)
+
+
+def write_digits(folder, images, labels, train, ending=""):
+    folder.mkdir(exist_ok=True)
+    for name, array in zip(FILES, (images[:train], labels[:train], images[train:], labels[train:])):
+        write_idx(folder / (name + ending), array)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return owl._owl.make_digits(5, TRAIN + TEST)
+
+
+@pytest.fixture(scope="module")
+def data(digits, tmp_path_factory):
+    """A folder with a small set of digits in IDX files."""
+    return write_digits(tmp_path_factory.mktemp("cpp") / "digits", *digits, TRAIN)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """A folder with digits enough for a single step."""
+    return write_digits(tmp_path_factory.mktemp("cpp") / "few", *owl._owl.make_digits(6, 30), 20)
+
+
+def environment(**more):
+    """This process's environment without its data and settings, and without a cache that holds any data."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OWL_")}
+    return {**kept, "XDG_CACHE_HOME": "/nonexistent", **more}
+
+
+def run(program, *options, cwd=None, **more):
+    return subprocess.run([binary(program), *map(str, options)], env=environment(**more), capture_output=True,
+                          text=True, timeout=PATIENCE, cwd=cwd)  # fmt: skip
+
+
+def succeed(program, *options, **more):
+    if program == "mnist_cnn_2gpu":
+        more.setdefault("OWL_SIMULATED_GPUS", "2")
+    done = run(program, *options, **more)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def refused(program, *options, **more):
+    """A run that fails after its options were right: the message, without the program's name."""
+    done = run(program, *options, **more)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{program}: error: ")
+    return line.removeprefix(f"{program}: error: ")
+
+
+def table_of(stdout):
+    """The rows of the closing table, split at blanks, without its header."""
+    lines = stdout.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.split() == ["epoch", "loss", "test", "images/s", "seconds"])
+    rows = []
+    for line in lines[header + 1 :]:
+        if not re.match(r" *\d+  ", line):
+            break
+        rows.append(line.replace(" %", "%").split())
+    return rows
+
+
+def read_log(path):
+    steps, losses = zip(*(line.split() for line in path.read_text().splitlines()))
+    assert list(map(int, steps)) == list(range(1, len(steps) + 1))
+    return np.array(losses, float)
+
+
+def python_program(program, *options, **more):
+    command = [sys.executable, str(ROOT / "apps" / "mnist" / f"{program}.py"), *map(str, options)]
+    done = subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+# ---- Options --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_has_the_python_programs_options_and_defaults(program):
+    text = run(program, "--help").stdout
+    assert text.startswith(f"usage: {program} ")
+    theirs = python_program(program.removesuffix("_2gpu"), "--help").stdout
+
+    def options(help_text):
+        """What stands behind each option, up to the next."""
+        parts = re.split(r"^  (?:-h, )?(--[a-z-]+)", help_text, flags=re.M)
+        return {name: " ".join(words.split()) for name, words in zip(parts[1::2], parts[2::2])}
+
+    ours, theirs = options(text), options(theirs)
+    assert ours.keys() == theirs.keys()
+    for name, words in theirs.items():
+        default = re.search(r"\(default: (.*?)\)", words)
+        if default:
+            assert default[0] in ours[name], name
+    assert ("(default: 2)" in ours["--num-gpus"]) == (program == "mnist_cnn_2gpu")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--epochs", "-1"], "--epochs: expected an integer of at least 1, not '-1'"),
+        (["--epochs", "two"], "--epochs: expected an integer"),
+        (["--epochs", "99999999999999999999"], "--epochs: expected an integer of at most 9223372036854775807, not"),
+        (["--epochs"], "argument --epochs: expected one argument"),
+        (["--batch-size", "0"], "--batch-size: expected an integer of at least 1, not '0'"),
+        (["--batch-size", "1.5"], "--batch-size: expected an integer of at least 1, not '1.5'"),
+        (["--lr", "0"], "--lr: expected a number above 0, not '0'"),
+        (["--lr", "nan"], "--lr: expected a number above 0"),
+        (["--lr", "0.1x"], "--lr: expected a number above 0, not '0.1x'"),
+        (["--momentum", "1"], "--momentum: expected a number at least 0 and below 1, not '1'"),
+        (["--weight-decay", "-0.1"], "--weight-decay: expected a number at least 0"),
+        (["--weight-decay", "inf"], "--weight-decay: expected a number at least 0"),
+        (["--seed", "-3"], "--seed: expected an integer of at least 0"),
+        (["--max-steps", "0"], "--max-steps: expected an integer of at least 1"),
+        (["--device", "tpu"], "--device: expected cpu, gpu, gpu:N or auto, not 'tpu'"),
+        (["--device", "gpu:x"], "--device: expected cpu, gpu, gpu:N or auto, not 'gpu:x'"),
+        (["--device", "gpu:-1"], "--device: expected cpu, gpu, gpu:N or auto, not 'gpu:-1'"),
+        (["--num-gpus", "0"], "--num-gpus: expected an integer of at least 1"),
+        (["--num-gpus", "2", "--device", "cpu"], "--num-gpus 2 takes the first GPUs; it does not go with --device cpu"),
+        (["--num-gpus", "2", "--batch-size", "1"], "--num-gpus 2 leaves nothing to share in --batch-size 1"),
+        (["--log", "/no/such/folder/log"], "--log /no/such/folder/log: No such file"),
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (["-x"], "unrecognized arguments: -x"),
+        (["stray"], "unrecognized arguments: stray"),
+        (["--m", "1"], "ambiguous option: --m could match --momentum, --max-steps"),
+        (["--quiet=1"], "argument --quiet: takes no value"),
+    ],
+)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_wrong_options(program, options, message):
+    done = run(program, *options)
+    assert done.returncode == 2
+    usage, error = done.stderr.splitlines()
+    assert usage.startswith(f"usage: {program} ") and error.startswith(f"{program}: error: ")
+    assert message in error and done.stdout == ""
+
+
+def test_hidden_is_an_option_of_the_perceptron_alone(few):
+    assert "--hidden: expected an integer of at least 1" in run("mnist_mlp", "--hidden", "0").stderr
+    assert "unrecognized arguments: --hidden" in run("mnist_cnn", "--hidden", "8").stderr
+    succeed("mnist_mlp", "--hidden=8", "--data", few, "--epochs", 1)
+
+
+def test_an_option_may_be_abbreviated(few):
+    assert len(table_of(succeed("mnist_mlp", "--data", few, "--epoch", 2).stdout)) == 2
+
+
+# ---- Training -------------------------------------------------------------------------------------------------------
+
+
+def test_mlp_learns(data):
+    done = succeed("mnist_mlp", "--data", data, "--epochs", 3, "--batch-size", 64, "--device", "cpu")
+    rows = table_of(done.stdout)
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1][1]) < float(rows[0][1])
+    assert float(rows[-1][2].rstrip("%")) > 75
+    # Not a terminal: one line for each epoch, and nothing on stderr.
+    assert len(re.findall(r"^epoch \d/3  loss [\d.]+  test [\d.]+ %  [\d,]+ images/s", done.stdout, re.M)) == 3
+    assert done.stderr == "" and "\r" not in done.stdout
+
+
+@pytest.mark.parametrize("program", ["mnist_cnn", "mnist_cnn_2gpu"])
+def test_cnn_learns(program, data):
+    done = succeed(program, "--data", data, "--epochs", 1, "--batch-size", 32, "--max-steps", 100, "--quiet")
+    (row,) = table_of(done.stdout)
+    assert float(row[2].rstrip("%")) > 75
+    assert "epoch 1/1" not in done.stdout
+
+
+@pytest.mark.parametrize("program, batch", [("mnist_mlp", 100), ("mnist_cnn", 61)])
+def test_trains_as_the_python_program_does(program, batch, digits, tmp_path):
+    """One minibatch of all images in each step: nothing depends on the shuffling, so the losses are the same."""
+    images, labels = digits
+    folder = write_digits(tmp_path / "digits", images[: batch + 20], labels[: batch + 20], batch)
+    curves = []
+    for name, start in (("cpp", succeed), ("python", python_program)):
+        log = tmp_path / name
+        start(program, "--data", folder, "--epochs", 25, "--batch-size", batch, "--seed", 7, "--log", log)
+        curves.append(read_log(log))
+    assert len(curves[0]) == 25 and curves[0][-1] < 0.9 * curves[0][0]
+    np.testing.assert_allclose(*curves, rtol=1e-4)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_log_is_the_same_for_the_same_seed(program, data, tmp_path):
+    logs = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 2**64 - 1)):
+        log = tmp_path / name
+        succeed(program, "--data", data, "--max-steps", 12, "--batch-size", 32, "--seed", seed, "--log", log)
+        logs.append(read_log(log))
+    assert len(logs[0]) == 12
+    np.testing.assert_array_equal(logs[0], logs[1])
+    assert not np.array_equal(logs[0], logs[2])
+
+
+@pytest.mark.parametrize("program, batch", [("mnist_mlp", 100), ("mnist_cnn", 61)])
+def test_loss_curve_is_one_devices_whatever_their_number(program, batch, data, tmp_path):
+    def curve(name, *options, which=program):
+        log = tmp_path / name
+        succeed(which, "--data", data, "--epochs", 15, "--max-steps", 100, "--batch-size", batch, "--log", log,
+                *options, OWL_SIMULATED_GPUS="3")  # fmt: skip
+        return read_log(log)
+
+    one = curve("one", "--device", "cpu")
+    assert len(one) == 100 and one[-1] < one[0]
+    for n in (2, 3):
+        np.testing.assert_allclose(curve(f"{n}", "--num-gpus", n), one, rtol=1e-4)
+    if program == "mnist_cnn":
+        np.testing.assert_allclose(curve("2gpu", which="mnist_cnn_2gpu"), one, rtol=1e-4)
+
+
+def test_batch_size_larger_than_the_data(data):
+    done = succeed("mnist_mlp", "--data", data, "--epochs", 2, "--batch-size", 100_000)
+    assert len(table_of(done.stdout)) == 2
+
+
+def test_progress_on_a_terminal(data):
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    process = subprocess.Popen([binary("mnist_mlp"), "--data", data, "--epochs", "2", "--batch-size", "16"],
+                               env=environment(TERM="xterm"), stdout=subprocess.PIPE, stderr=slave,
+                               text=True)  # fmt: skip
+    os.close(slave)
+    pieces = []
+
+    def collect():
+        try:
+            while piece := os.read(master, 65536):
+                pieces.append(piece)
+        except OSError:  # how Linux says that the terminal's other end is closed
+            pass
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    try:
+        stdout, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        collector.join()
+        os.close(master)
+    shown = b"".join(pieces).decode()
+    assert process.returncode == 0
+    assert "epoch 1/2" in shown and "/5,200 images" in shown
+    assert "\n" not in shown and shown.endswith("\r")  # one line, drawn over, and nothing left of it
+    assert len(table_of(stdout)) == 2 and "\r" not in stdout
+    # At most four times a second, and an end to each epoch's line.
+    seconds = sum(float(row[4]) + 0.05 for row in table_of(stdout))
+    assert shown.count("images/s") <= 4 * seconds + 2
+
+
+# ---- Data -----------------------------------------------------------------------------------------------------------
+
+
+def test_places_are_searched_in_order(few, tmp_path):
+    home, cache, working = tmp_path / "home", tmp_path / "cache", tmp_path / "work"
+    working.mkdir()
+    images, labels = owl._owl.make_digits(7, 30)
+
+    def source(*options, **more):
+        """How many images a training epoch takes: every place holds another number of them."""
+        done = succeed("mnist_mlp", "--epochs", 1, *options, cwd=working, HOME=str(home), **more)
+        assert done.stderr == ""
+        log = tmp_path / "log"
+        succeed("mnist_mlp", "--epochs", 1, "--batch-size", 1, "--log", log, *options, cwd=working, HOME=str(home),
+                **more)  # fmt: skip
+        return len(read_log(log))
+
+    for count, folder in ((11, home / ".cache" / "owl"), (12, home / ".cache" / "owl" / "mnist"), (13, cache / "owl"),
+                          (14, cache / "owl" / "mnist")):  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        write_digits(folder, images, labels, count, ".gz")
+        base = str(cache) if cache in folder.parents else "relative is ignored"
+        assert source(XDG_CACHE_HOME=base) == count
+    (cache / "owl" / "mnist" / (FILES[0] + ".gz")).unlink()  # a download that is not complete
+    assert source(XDG_CACHE_HOME=str(cache)) == 13
+    write_digits(working, images, labels, 15)
+    assert source(XDG_CACHE_HOME=str(cache)) == 15
+    assert source(OWL_DATA=str(few)) == 20
+    assert source("--data", write_digits(tmp_path / "named", images, labels, 16), OWL_DATA=str(few)) == 16
+    write_digits(home / "mine", images, labels, 17)
+    assert source("--data", "~/mine") == 17
+
+
+def test_packed_and_plain_files_of_both_names(digits, tmp_path):
+    images, labels = digits
+    logs = []
+    for i, (ending, separator) in enumerate((("", "-"), (".gz", "-"), ("", "."), (".gz", "."))):
+        folder = write_digits(tmp_path / f"it's; a $(folder) {i}", images[:600], labels[:600], 500, ending)
+        for name in FILES:
+            (folder / (name + ending)).rename(folder / (name.replace("-idx", separator + "idx") + ending))
+        logs.append(tmp_path / f"log{i}")
+        succeed("mnist_mlp", "--data", folder, "--max-steps", 5, "--batch-size", 50, "--log", logs[-1])
+    assert len(read_log(logs[0])) == 5
+    assert len({log.read_text() for log in logs}) == 1
+
+
+def test_synthetic_digits_are_the_last_resort(tmp_path):
+    done = succeed("mnist_mlp", "--max-steps", 1, cwd=tmp_path)
+    (line,) = done.stderr.splitlines()
+    assert "SYNTHETIC" in line and "OWL_DATA" in line
+    assert len(table_of(done.stdout)) == 1
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_missing_data(program, tmp_path):
+    gpus = {"OWL_SIMULATED_GPUS": "2"}
+    missing = tmp_path / "nowhere"
+    assert refused(program, "--data", missing, **gpus) == f"{missing} (the data path): no such file or folder"
+    assert refused(program, OWL_DATA=str(missing), **gpus) == f"{missing} (OWL_DATA): no such file or folder"
+    assert "the data path is empty" in refused(program, "--data", "", **gpus)
+    assert "found no MNIST in this folder; expected the four IDX files" in refused(program, "--data", tmp_path, **gpus)
+
+
+def test_other_forms_are_refused_by_name(tmp_path):
+    for name in ("mnist.npz", "mnist_all.mat"):
+        folder = tmp_path / name.replace(".", "_")
+        folder.mkdir()
+        (folder / name).write_bytes(b"whatever")
+        for named in (folder, folder / name):
+            message = refused("mnist_mlp", "--data", named)
+            assert str(folder / name) in message and "IDX files" in message and "Python programs read .npz" in message
+        assert "Python programs" in refused("mnist_mlp", cwd=folder)  # also where nobody named the place
+    (tmp_path / "other.bin").write_bytes(b"")
+    assert "expected a folder" in refused("mnist_mlp", "--data", tmp_path / "other.bin")
+
+
+def idx(magic, *rest, body=b""):
+    return struct.pack(f">{1 + len(rest)}I", magic, *rest) + body
+
+
+PIXELS = 28 * 28
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize(
+    "which, content, message",
+    [
+        (0, b"", "expected an IDX header of 16 bytes, found only 0"),
+        (1, b"\0\0\x08", "expected an IDX header of 8 bytes, found only 3"),
+        (0, idx(0x801, 20, body=bytes(20)), "expected magic number 2051 (IDX images), found 2049 (IDX labels)"),
+        (1, idx(0x803, 20, 28, 28), "expected magic number 2049 (IDX labels), found 2051 (IDX images)"),
+        (2, idx(0x12345678, 10, 28, 28), "found 0x12345678"),
+        (0, gzip.compress(b"x"), "gzip data, whose name should end in .gz"),
+        (0, idx(0x803, 20, 32, 28, body=bytes(20 * 32 * 28)), "expected images of 28 x 28 pixels, found 32 x 28"),
+        (0, idx(0x803, 20, 28, 28, body=bytes(20 * PIXELS - 1)), "20 images, 15680 bytes, but only 15679 follow"),
+        (0, idx(0x803, 20, 28, 28, body=bytes(20 * PIXELS + 1)), "20 images, 15680 bytes, but more follow"),
+        (0, idx(0x803, 0xFFFFFFFF, 28, 28), "promises 3367254359280 bytes of data"),
+        (1, idx(0x801, 0xFFFFFFFF), "promises 4294967295 bytes of data"),
+        (1, idx(0x801, 1_000_000_000, body=bytes(20)), "1000000000 labels, 1000000000 bytes, but only 20 follow"),
+        (1, idx(0x801, 19, body=bytes(19)), "expected a label for each image, found 20 images and 19 labels"),
+        (3, idx(0x801, 10, body=b"\0\1\2\3\4\5\6\7\x0a\0"), "expected labels of 0 to 9, found 10 at position 8"),
+    ],
+)
+def test_damaged_files(which, content, message, packed, few, tmp_path):
+    ending = ".gz" if packed else ""
+    images, labels = owl._owl.make_digits(6, 30)
+    folder = write_digits(tmp_path / "digits", images, labels, 20, ending)
+    name = folder / (FILES[which] + ending)
+    name.write_bytes(gzip.compress(content) if packed else content)
+    text = refused("mnist_mlp", "--data", folder)
+    assert message in text and str(folder) in text and FILES[which] in text
+
+
+def test_no_images_at_all(tmp_path):
+    images, labels = owl._owl.make_digits(6, 30)
+    assert "expected images, found none" in refused(
+        "mnist_mlp", "--data", write_digits(tmp_path / "none", images, labels, 0)
+    )
+
+
+def test_some_of_the_files(few, tmp_path):
+    for name in FILES[:2]:
+        (tmp_path / name).write_bytes((few / name).read_bytes())
+    message = refused("mnist_mlp", "--data", tmp_path)
+    assert f"has some of MNIST's four IDX files but not {FILES[2]}, {FILES[3]}" in message
+
+
+def test_damaged_gzip(tmp_path):
+    images, labels = owl._owl.make_digits(6, 30)
+    folder = write_digits(tmp_path / "digits", images, labels, 20, ".gz")
+    name = folder / (FILES[0] + ".gz")
+    sound = name.read_bytes()
+    for damage in (sound[:-1], sound[:40], sound[: len(sound) // 2], b"", b"no gzip data at all", sound[1:],
+                   sound[:-8] + bytes(4) + sound[-4:]):  # fmt: skip
+        name.write_bytes(damage)
+        message = refused("mnist_mlp", "--data", folder)
+        assert str(name) in message and "compressed data" in message or "IDX header" in message
+
+
+def test_mutated_files_never_crash(few, tmp_path):
+    """A run with damaged data either trains or ends with one line that names a file."""
+    rng = np.random.default_rng(1)
+    images, labels = owl._owl.make_digits(6, 30)
+    ended = {0: 0, 1: 0}
+    for i in range(60):
+        ending = ".gz" if i % 2 else ""
+        folder = write_digits(tmp_path / f"digits{i}", images, labels, 20, ending)
+        name = folder / (FILES[i // 2 % 4] + ending)
+        content = bytearray(name.read_bytes())
+        for _ in range(rng.integers(1, 4)):
+            content[rng.integers(0, min(len(content), 64))] = rng.integers(0, 256)
+        name.write_bytes(content[: rng.integers(1, len(content) + 1)] if i % 3 == 0 else content)
+        done = run("mnist_mlp", "--data", folder, "--epochs", 1, "--quiet")
+        ended[done.returncode] += 1  # nothing but these two
+        if done.returncode:
+            (line,) = done.stderr.splitlines()
+            assert line.startswith("mnist_mlp: error: ") and str(folder) in line
+    assert ended[1] > 20
+
+
+def test_without_gzip_packed_files_are_refused(tmp_path):
+    images, labels = owl._owl.make_digits(6, 30)
+    folder = write_digits(tmp_path / "digits", images, labels, 20, ".gz")
+    message = refused("mnist_mlp", "--data", folder, PATH=str(tmp_path))
+    assert FILES[0] + ".gz" in message and "gzip failed" in message and "unpack the file" in message
+
+
+# ---- What else can go wrong -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "program, options",
+    [("mnist_mlp", ["--device", "gpu:99"]), ("mnist_mlp", ["--num-gpus", "99"]), ("mnist_cnn_2gpu", [])],
+)
+def test_missing_gpu(program, options, few):
+    message = refused(program, "--data", few, "--batch-size", 128, *options)
+    assert "GPU" in message and "OWL_SIMULATED_GPUS" in message
+
+
+def test_a_loss_that_grows_out_of_bounds_stops_the_run(data):
+    done = run("mnist_mlp", "--data", data, "--lr", "1e20", "--epochs", 2)
+    assert done.returncode == 1
+    assert "the loss became" in done.stderr and "smaller --lr" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "stopped by an error" in done.stdout
+
+
+def test_the_process_ends_cleanly_while_work_runs(data):
+    """What kernels use must outlive the threads that run them."""
+    for _ in range(12):
+        done = run("mnist_mlp", "--data", data, "--lr", "1e20", "--quiet")
+        assert done.returncode == 1, done.stderr
+
+
+def test_memory_that_does_not_suffice(data):
+    done = run("mnist_mlp", "--data", data, "--epochs", 1, OWL_MEMORY_LIMIT="1000000")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "memory" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_log_that_cannot_be_written(few):
+    done = run("mnist_mlp", "--data", few, "--log", "/dev/full")
+    assert done.returncode == 1
+    assert "--log /dev/full: No space left" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_ctrl_c_ends_with_what_was_reached(program, data, tmp_path):
+    process = subprocess.Popen([binary(program), "--data", data, "--epochs", "100000", "--log", tmp_path / "log"],
+                               env=environment(OWL_SIMULATED_GPUS="2"), stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    try:
+        first = process.stdout.readline()  # an epoch is done, the next one runs
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert first.startswith("epoch 1/100000")
+    assert process.returncode == 130, stderr
+    assert "interrupted" in stdout and table_of(stdout)[0][0] == "1"
+    assert stderr == "" and len(read_log(tmp_path / "log")) >= 20
+
+
+def test_ctrl_c_while_data_is_read(tmp_path):
+    """Also the gzip that unpacks it gets the signal, as from a terminal; that is no damaged file."""
+    images, labels = owl._owl.make_digits(6, 30)
+    folder = write_digits(tmp_path / "digits", images, labels, 20, ".gz")
+    slow = tmp_path / "bin"
+    slow.mkdir()
+    (slow / "gzip").write_text(f"#!/bin/sh\necho started > '{tmp_path / 'mark'}'\nexec sleep 1000\n")
+    (slow / "gzip").chmod(0o755)
+    os.mkfifo(tmp_path / "mark")
+    process = subprocess.Popen([binary("mnist_mlp"), "--data", folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=environment(PATH=f"{slow}{os.pathsep}{os.environ['PATH']}"), text=True,
+                               start_new_session=True)  # fmt: skip
+    try:
+        assert (tmp_path / "mark").read_text() == "started\n"
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode == 130, stderr
+    assert stdout.strip() == "interrupted before the first step was done" and stderr == ""
+
+
+# ---- The real data --------------------------------------------------------------------------------------------------
+
+REAL = os.path.abspath(os.environ["OWL_DATA"]) if os.environ.get("OWL_DATA") else None
+
+
+@pytest.mark.skipif(not REAL, reason="OWL_DATA does not name the real MNIST")
+def test_real_mnist_to_the_python_programs_accuracy():
+    reached = []
+    for start in (succeed, python_program):
+        rows = table_of(start("mnist_mlp", "--data", REAL, "--epochs", 2).stdout)
+        reached.append(float(rows[-1][2].rstrip("%")))
+    assert min(reached) > 95 and abs(reached[0] - reached[1]) < 1

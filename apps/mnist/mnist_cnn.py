@@ -55,8 +55,8 @@ def backward(params, x, target, a1, p1, a2, p2, logits):
 
 
 def loss_and_gradients(params, x, target):
-    *layers, logits = forward(params, x)
-    return [training.cross_entropy(logits, target), *backward(params, x, target, *layers, logits)]
+    a1, p1, a2, p2, logits = forward(params, x)
+    return [training.cross_entropy(logits, target), *backward(params, x, target, a1, p1, a2, p2, logits)]
 
 
 def predict(params, x):

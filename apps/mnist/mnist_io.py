@@ -1,32 +1,39 @@
-"""MNIST for the programs of this folder: found on disk in any of its usual forms, or drawn where it is not there.
+"""MNIST for the programs of this folder: found on disk in any of its usual forms, downloaded, or drawn.
 
 Both entry points look in the same places, in this order:
 
 1. the path that the caller names,
 2. the environment variable `OWL_DATA`,
 3. the working folder,
-4. the user's cache, `$XDG_CACHE_HOME/owl` or `~/.cache/owl`,
+4. the user's cache, `$XDG_CACHE_HOME/owl/mnist` or `~/.cache/owl/mnist`, then the folder above it.
 
-and otherwise draw **synthetic digits**, which is said on stderr. A place that somebody named (1, 2) must hold the data;
-in 3 and 4 a file that is there must be sound. Whatever is wrong with a file is an `owl.DataError` that names it.
+Where none has it, the four IDX files are downloaded into the cache (`owl.data.fetch`; an empty `OWL_MIRRORS` prevents
+it), and where that fails, **synthetic digits** are drawn. Both are said on stderr. A place that somebody named (1, 2)
+must hold the data; in 3 and 4 a file that is there must be sound. Whatever is wrong with a file is an `owl.DataError`
+that names it.
 
 A place is a folder with the four IDX files (each plain or `.gz`), `mnist.npz` (Keras) or `mnist_all.mat`, tried in this
-order, or the path of one `.npz` or `.mat` file.
+order, or the path of one `.npz` or `.mat` file. No file makes the readers hold more than `MAX_BYTES`, whatever it
+promises.
 """
 
 import contextlib
 import gzip
+import io
 import math
 import os
 import struct
 import sys
 import tempfile
+import time
+import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 import owl
+from owl.data import cache_folder, fetch, mirrors
 
 SIDE = 28  # pixels along each edge of an image
 CLASSES = 10
@@ -38,6 +45,12 @@ IDX_STEMS = {
 NPZ_NAME = "mnist.npz"
 MAT_NAME = "mnist_all.mat"
 
+MAX_BYTES = 1 << 30  # that one file may hold, unpacked: a million images and more
+
+FIRST_BYTE_S = 5  # how long a program waits for a download to begin
+NO_ANSWER_NAME = ".no-answer"  # in the cache: made when nothing answered for that long
+NO_ANSWER_S = 3600  # for how long nobody is asked then
+
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 60_000, 10_000
 SYNTHETIC_SEED = 1
 SYNTHETIC_NAME = f"synthetic-digits-v1-seed{SYNTHETIC_SEED}.npz"
@@ -47,8 +60,8 @@ def load(path=None):
     """All of MNIST, as `(train_images, train_labels), (test_images, test_labels)`.
 
     Images are uint8 `[n, 28, 28]` (0 background, 255 ink), labels uint8 `[n]` in 0..9. `path` names a folder or a
-    `.npz` or `.mat` file; without it the places that the module names are searched, and synthetic digits
-    (60,000 + 10,000) are the last resort.
+    `.npz` or `.mat` file; without it the places that the module names are searched, then a download is tried, and
+    synthetic digits (60,000 + 10,000) are the last resort.
 
     Raises `owl.DataError` where a named place does not hold the data, or a file is not what it should be.
     """
@@ -56,11 +69,13 @@ def load(path=None):
         return _load_named(path, "the data path")
     if os.environ.get("OWL_DATA"):
         return _load_named(os.environ["OWL_DATA"], "OWL_DATA")
-    for folder in (Path("."), cache_folder()):
-        data = None if folder is None else _load_folder(folder)
-        if data is not None:
-            return data
-    return _synthetic()
+    cache = cache_folder()
+    data = _load_folder(Path("."))
+    if data is None and cache is not None:
+        data = _load_folder(cache / "mnist", skip_partial=True) or _load_folder(cache)
+    if data is None and cache is not None and _download(cache / "mnist"):
+        data = _load_folder(cache / "mnist")
+    return _synthetic() if data is None else data
 
 
 def load_mb_from_mat(mat_file, mb_size):
@@ -99,17 +114,6 @@ def one_hot(labels):
     return np.eye(CLASSES, dtype=np.float32)[labels]
 
 
-def cache_folder():
-    """The user's cache folder for owl, which need not exist; None where the user has no home."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(base):  # The XDG rules say to ignore a relative path.
-        return Path(base) / "owl"
-    try:
-        return Path.home() / ".cache" / "owl"
-    except RuntimeError:
-        return None
-
-
 # ---- Places ---------------------------------------------------------------------------------------------------------
 
 
@@ -138,11 +142,14 @@ def _load_named(path, who):
     return reader(path)
 
 
-def _load_folder(folder):
-    """Loads whichever form of MNIST the folder holds; None where it holds none."""
+def _load_folder(folder, skip_partial=False):
+    """Loads whichever form of MNIST the folder holds; None where it holds none.
+
+    Some of the IDX files without the others are an error, or nothing where `skip_partial` says so.
+    """
     parts = {split: [_find_idx(folder, split, i) for i in (0, 1)] for split in IDX_STEMS}
-    if any(path for paths in parts.values() for path in paths):
-        missing = [_idx_name(split, i) for split, paths in parts.items() for i in (0, 1) if paths[i] is None]
+    missing = [_idx_name(split, i) for split, paths in parts.items() for i in (0, 1) if paths[i] is None]
+    if len(missing) < 4 and not (missing and skip_partial):
         if missing:
             raise owl.DataError(
                 f"{folder}: has some of MNIST's four IDX files but not {', '.join(missing)} (plain or .gz)"
@@ -191,6 +198,7 @@ def _read_idx(path, magic, what):
         if ndim == 3 and shape[1:] != [SIDE, SIDE]:
             raise owl.DataError(f"{path}: expected images of {SIDE} x {SIDE} pixels, found {shape[1]} x {shape[2]}")
         expected = math.prod(shape)
+        _check_size(path, expected)
         body = _read_up_to(file, expected + 1)
     if len(body) != expected:
         found = "more" if len(body) > expected else f"only {len(body):,}"
@@ -213,36 +221,134 @@ def _read_up_to(file, size):
     return data
 
 
-# ---- Keras's mnist.npz and Roweis's mnist_all.mat -------------------------------------------------------------------
+def _check_size(path, size):
+    if size > MAX_BYTES:
+        raise owl.DataError(f"{path}: promises {size:,} bytes of data; more than {MAX_BYTES:,} are not read")
+
+
+# ---- Keras's mnist.npz: a zip archive of .npy files, each a header and the elements ----------------------------------
+
+NPY_HEADER_BYTES = 1 << 12  # NumPy writes 128
 
 
 def _load_npz(path):
+    arrays = {}
     with _reading(path), open(path, "rb") as file:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
             raise owl.DataError(f"{path}: expected a .npz archive, found a single .npy array")
-        arrays = {}
-        for name in ("x_train", "y_train", "x_test", "y_test"):
-            if name not in archive:
-                raise owl.DataError(f"{path}: expected an array {name!r}, found only {sorted(archive.files)}")
-            arrays[name] = archive[name]
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            for name in ("x_train", "y_train", "x_test", "y_test"):
+                if f"{name}.npy" not in names:
+                    found = sorted(n.removesuffix(".npy") for n in names)[:10]
+                    raise owl.DataError(f"{path}: expected an array {name!r}, found only {found}")
+                member = archive.getinfo(f"{name}.npy")
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise owl.DataError(f"{path}: {name} is packed by a method that NumPy does not write")
+                _check_size(path, member.file_size)
+                with archive.open(member) as stream:
+                    arrays[name] = _read_npy(f"{path} ({name})", stream, member.file_size)
     return (
         _checked(arrays["x_train"], arrays["y_train"], f"{path} (x_train and y_train)"),
         _checked(arrays["x_test"], arrays["y_test"], f"{path} (x_test and y_test)"),
     )
 
 
+def _read_npy(where, stream, size):
+    """The array in a .npy file of `size` bytes. np.load would take the header's word for how much memory it needs."""
+    data = _read_up_to(stream, size + 1)  # one more, so that the end is seen and the archive's checksum compared
+    header = io.BytesIO(data[:NPY_HEADER_BYTES])
+    version = np.lib.format.read_magic(header)
+    if version not in ((1, 0), (2, 0)):
+        raise owl.DataError(f"{where}: expected .npy format 1.0 or 2.0, found {version[0]}.{version[1]}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        shape, by_column, dtype = read(header)
+    except MemoryError as error:  # what Python's parser calls an expression that is nested too deeply
+        raise ValueError("the header is no description of an array") from error
+    if dtype.kind not in "biuf":
+        raise owl.DataError(f"{where}: expected numbers, found {dtype}")
+    expected = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or expected != len(data) - header.tell():
+        raise owl.DataError(
+            f"{where}: the header promises {dtype} {list(shape)}, but {len(data) - header.tell():,} bytes follow"
+        )
+    array = np.frombuffer(data, dtype, offset=header.tell())
+    return np.ascontiguousarray(array.reshape(shape[::-1]).T) if by_column else array.reshape(shape)
+
+
+# ---- Roweis's mnist_all.mat: MATLAB 5, a header and then elements, each a tag (type, length) and its data ------------
+
+MAT_HEADER_BYTES = 128
+MAT_UINT8, MAT_INT32, MAT_UINT32, MAT_MATRIX, MAT_ZIPPED = 2, 5, 6, 14, 15  # types of elements
+MAT_CLASSES = ("0", "cell", "struct", "object", "char", "sparse", "float64", "float32", "int8", "uint8", "int16",
+               "uint16", "int32", "uint32", "int64", "uint64")  # fmt: skip
+
+
 def _load_mat(path):
     """`train0`..`train9` and `test0`..`test9`, each uint8 `[n, 784]`, joined in the order of the digits."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise owl.DataError(
-            f"{path}: reading .mat files takes SciPy (pip install scipy); the IDX files and {NPZ_NAME} do not"
-        ) from error
     with _reading(path), open(path, "rb") as file:
-        variables = loadmat(file)
-    return _join_digits(path, variables, "train"), _join_digits(path, variables, "test")
+        _check_size(path, os.fstat(file.fileno()).st_size)
+        variables = _read_mat(path, memoryview(file.read()))
+        return _join_digits(path, variables, "train"), _join_digits(path, variables, "test")
+
+
+def _read_mat(path, data):
+    """The arrays in a MATLAB 5 file, by name; the name of its class for each that is not dense uint8."""
+    if bytes(data[:8]) == b"\x89HDF\r\n\x1a\n" or bytes(data[:10]) == b"MATLAB 7.3":
+        raise owl.DataError(f"{path}: expected a MATLAB 5 file, found MATLAB 7.3 (save -v7 writes 5)")
+    order = {b"IM": "<", b"MI": ">"}.get(bytes(data[126:MAT_HEADER_BYTES]))
+    if order is None:
+        raise owl.DataError(f"{path}: expected a MATLAB 5 file, found something else")
+    variables, unpacked = {}, 0
+    at = MAT_HEADER_BYTES
+    while at < len(data):
+        kind, body, at = _mat_element(data, at, order, padded=False)
+        if kind == MAT_ZIPPED:
+            unzip = zlib.decompressobj()
+            start = unzip.decompress(body, 8)
+            size = 8 + struct.unpack(order + "II", start)[1]
+            unpacked += size
+            _check_size(path, unpacked)
+            body = memoryview(start + unzip.decompress(unzip.unconsumed_tail, size))
+            if not unzip.eof:
+                raise ValueError(f"compressed data of another length than the {size:,} bytes promised")
+            kind, body, _ = _mat_element(body, 0, order)
+        if kind == MAT_MATRIX:
+            name, array = _mat_array(body, order)
+            variables[name] = array
+    return variables
+
+
+def _mat_element(data, at, order, padded=True):
+    """The element at byte `at`: `(type, data, where the next begins)`. Elements in a matrix begin at multiples of 8."""
+    kind, size = struct.unpack_from(order + "II", data, at)
+    if kind >> 16:  # A small element: the upper half is the length, and up to 4 bytes of data follow at once.
+        kind, size, begin, after = kind & 0xFFFF, kind >> 16, at + 4, at + 8
+        if size > 4:
+            raise ValueError(f"a small element of {size} bytes")
+    else:
+        begin = at + 8
+        after = begin + (-(-size // 8) * 8 if padded else size)
+    if size > len(data) - begin:
+        raise EOFError(f"{size:,} bytes promised, {len(data) - begin:,} found")
+    return kind, data[begin : begin + size], after
+
+
+def _mat_array(data, order):
+    """`(name, array)` from a matrix; the name of its class in place of an array that is not dense uint8."""
+    _, flags, at = _mat_element(data, 0, order)
+    _, shape, at = _mat_element(data, at, order)
+    _, name, at = _mat_element(data, at, order)
+    code = struct.unpack_from(order + "I", flags)[0] & 0xFF
+    shape = struct.unpack(f"{order}{len(shape) // 4}i", shape)
+    name = bytes(name).decode("latin-1")
+    if MAT_CLASSES[code : code + 1] != ("uint8",):
+        return name, f"{MAT_CLASSES[code] if code < len(MAT_CLASSES) else code} {list(shape)}"
+    kind, values, _ = _mat_element(data, at, order)
+    if kind != MAT_UINT8 or min(shape, default=-1) < 0 or math.prod(shape) != len(values):
+        raise ValueError(f"{name!r} is uint8 {list(shape)}, but {len(values):,} bytes of type {kind} follow")
+    return name, np.frombuffer(values, np.uint8).reshape(shape, order="F")
 
 
 def _join_digits(path, variables, prefix):
@@ -252,10 +358,9 @@ def _join_digits(path, variables, prefix):
         if name not in variables:
             raise owl.DataError(f"{path}: expected a variable {name!r}, found none of this name")
         samples = variables[name]
-        if samples.dtype != np.uint8 or samples.ndim != 2 or samples.shape[1] != SIDE * SIDE:
-            raise owl.DataError(
-                f"{path}: expected {name} to be uint8 [n, {SIDE * SIDE}], found {samples.dtype} {list(samples.shape)}"
-            )
+        if isinstance(samples, str) or samples.ndim != 2 or samples.shape[1] != SIDE * SIDE:
+            found = samples if isinstance(samples, str) else f"uint8 {list(samples.shape)}"
+            raise owl.DataError(f"{path}: expected {name} to be uint8 [n, {SIDE * SIDE}], found {found}")
         images.append(samples.reshape(-1, SIDE, SIDE))
         labels.append(np.full(len(samples), digit, np.uint8))
     return _checked(np.concatenate(images), np.concatenate(labels), f"{path} ({prefix}0 to {prefix}9)")
@@ -291,7 +396,7 @@ def _reading(path):
     """Turns whatever goes wrong while `path` is read into a DataError that names it."""
     try:
         yield
-    except owl.DataError:
+    except (owl.DataError, MemoryError):
         raise
     except EOFError as error:
         raise owl.DataError(f"{path}: truncated: the data ends before it should ({error})") from error
@@ -299,9 +404,40 @@ def _reading(path):
         raise owl.DataError(f"{path}: expected sound compressed data, found damaged or other data: {error}") from error
     except OSError as error:
         raise owl.DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # The parsers of NumPy, zipfile and SciPy raise nearly anything at a damaged file.
+    except Exception as error:  # The parsers of NumPy and zipfile raise nearly anything at a damaged file.
         form = {".npz": "a NumPy .npz archive", ".mat": "a MATLAB 5 file"}.get(path.suffix.lower(), "an IDX file")
         raise owl.DataError(f"{path}: expected {form}, found a damaged or different file: {error}") from error
+
+
+# ---- The download ---------------------------------------------------------------------------------------------------
+
+
+def _download(folder):
+    """Tries to fetch MNIST into `folder`; whether it is there now. Where nobody answers, that takes FIRST_BYTE_S."""
+
+    def say(text):
+        print(f"mnist_io: {text}", file=sys.stderr, flush=True)
+
+    started = time.monotonic()
+    marker = folder / NO_ANSWER_NAME
+    try:
+        if not mirrors("mnist"):
+            return False
+        with contextlib.suppress(OSError):
+            ago = time.time() - marker.stat().st_mtime
+            if 0 <= ago < NO_ANSWER_S:
+                say(f"nothing is downloaded: nobody answered {ago / 60:.0f} minutes ago "
+                    f"(`python -m owl.data fetch mnist` asks again)")  # fmt: skip
+                return False
+        say(f"no MNIST in the working folder or {folder}: downloading it (11 MB; an empty OWL_MIRRORS prevents this)")
+        fetch("mnist", folder, first_byte_within=FIRST_BYTE_S)
+        return True
+    except owl.DataError as error:
+        say(f"no download: {error}")
+    if time.monotonic() - started > FIRST_BYTE_S / 2:
+        with contextlib.suppress(OSError):
+            marker.touch()
+    return False
 
 
 # ---- Synthetic digits -----------------------------------------------------------------------------------------------
@@ -313,7 +449,7 @@ def _synthetic():
     print(
         f"mnist_io: no MNIST in the working folder or {cache or 'a cache'}: using SYNTHETIC digits instead "
         f"({SYNTHETIC_TRAIN:,} + {SYNTHETIC_TEST:,} drawn images; accuracies are not MNIST's). "
-        f"OWL_DATA=folder names the real data.",
+        f"OWL_DATA=folder names the real data, `python -m owl.data fetch mnist` downloads it.",
         file=sys.stderr,
         flush=True,
     )
@@ -336,7 +472,7 @@ def _synthetic():
         try:
             _save_npz(cached, x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1])
         except OSError as error:
-            reason = error.strerror or error
+            reason = error.strerror or str(error)
             print(f"mnist_io: the digits are not cached: {cached}: {reason}", file=sys.stderr, flush=True)
     return train, test
 

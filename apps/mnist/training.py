@@ -179,7 +179,7 @@ class Losses:
 
     def __init__(self, report, log):
         self.report, self.log = report, log
-        self.pending = deque()
+        self.pending: deque[tuple[owl.NArray, int]] = deque()
         self.steps = 0  # that were read
 
     def add(self, loss, images):
@@ -288,8 +288,8 @@ def make_parser(description, epochs, batch_size, lr, momentum, weight_decay):
     """The options that the programs share, with a program's own defaults."""
     parser = argparse.ArgumentParser(
         description=description,
-        epilog="Without --data: the folder in OWL_DATA, the working folder, the user's cache; otherwise synthetic "
-        "digits are drawn. Ctrl-C ends the run with the table of what was reached (exit code 130).",
+        epilog="Without --data: the folder in OWL_DATA, the working folder, the user's cache; otherwise MNIST is "
+        "downloaded into the cache, and where nobody answers, synthetic digits are drawn. Ctrl-C ends the run with the table of what was reached (exit code 130).",
     )
     add = parser.add_argument
     add("--data", metavar="PATH",

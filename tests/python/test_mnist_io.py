@@ -1,14 +1,24 @@
-"""The MNIST reader: every form of the data, every way for a file to be wrong, and the synthetic stand-in."""
+"""The MNIST reader: every form of the data, every way for a file to be wrong, the download, the synthetic stand-in."""
 
 import gzip
 import hashlib
+import io
 import os
+import random
+import re
+import socket
 import struct
 import sys
+import time
+import tracemalloc
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SOAK
+from mirror import Server
 
 import owl
 
@@ -23,11 +33,14 @@ IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path, monkeypatch):
-    """An empty working folder and an empty cache, and no OWL_DATA: nothing is found unless a test puts it there."""
+    """An empty working folder and an empty cache, no OWL_DATA, no mirrors: only what a test puts there is found."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("OWL_DATA", raising=False)
+    monkeypatch.setenv("OWL_MIRRORS", "")
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("NO_PROXY", "*")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +82,42 @@ def write_mat(path, data, **replaced):
     variables.update(replaced)
     scipy_io.savemat(path, {name: value for name, value in variables.items() if value is not None})
     return path
+
+
+def mat_element(kind, body, order, padded=True):
+    """An element of a MATLAB 5 file; the small form where it fits."""
+    if len(body) <= 4 and padded:
+        return struct.pack(order + "I", len(body) << 16 | kind) + body.ljust(4, b"\0")
+    return struct.pack(order + "II", kind, len(body)) + body + b"\0" * (-len(body) % 8 if padded else 0)
+
+
+def mat_matrix(name, array, order="<", code=9):
+    """A variable, as `mat_element` gives it; `code` is MATLAB's number for the class (9: uint8)."""
+    return mat_element(14, mat_element(6, struct.pack(order + "II", code, 0), order)
+                       + mat_element(5, struct.pack(f"{order}{array.ndim}i", *array.shape), order)
+                       + mat_element(1, name.encode(), order)
+                       + mat_element(2, array.tobytes(order="F"), order), order)  # fmt: skip
+
+
+def mat_packed(element):
+    return mat_element(15, zlib.compress(element, 1), "<", padded=False)
+
+
+def mat_header(order="<"):
+    return b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(order + "HH", 0x100, 0x4D49)
+
+
+def mat_variables(data):
+    """`[(name, uint8 [n, 784])]`, the digits sorted by class."""
+    return [(f"{prefix}{digit}", images[labels == digit].reshape(-1, 784))
+            for prefix, (images, labels) in zip(("train", "test"), data) for digit in range(10)]  # fmt: skip
+
+
+def mat_bytes(data, order="<", zipped=False, extra=()):
+    elements = [*extra, *(mat_matrix(name, array, order) for name, array in mat_variables(data))]
+    if zipped:
+        elements = [mat_element(15, zlib.compress(element), order, padded=False) for element in elements]
+    return mat_header(order) + b"".join(elements)
 
 
 def assert_same(found, expected):
@@ -118,10 +167,46 @@ def test_mat_is_in_the_order_of_the_digits(tmp_path, digits):
     assert_same(found, ordered)
 
 
-def test_mat_without_scipy(tmp_path, monkeypatch):
-    (tmp_path / "mnist_all.mat").write_bytes(b"MATLAB")
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    assert_data_error(tmp_path / "mnist_all.mat", "SciPy", "pip install scipy")
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("order", "<>")
+def test_mat_of_either_byte_order_packed_or_not(tmp_path, digits, order, zipped):
+    path = tmp_path / "mnist_all.mat"
+    path.write_bytes(mat_bytes(digits, order, zipped))
+    ordered = [(images[np.argsort(labels, kind="stable")], np.sort(labels)) for images, labels in digits]
+    assert_same(mnist_io.load(path), ordered)
+
+
+def test_mat_with_other_variables_beside(tmp_path, digits):
+    scipy_io = pytest.importorskip("scipy.io")
+    path = tmp_path / "mnist_all.mat"
+    variables = dict(mat_variables(digits), note="words", cell=np.array([1, "two"], object), record={"a": 1.5},
+                     x=np.eye(3), z=np.array([1j]), empty=np.zeros((0, 0)), five=np.uint8(5), cube=np.zeros((2, 3, 4)),
+                     sparse=__import__("scipy.sparse").sparse.eye(4).tocsc())  # fmt: skip
+    for packed in (False, True):
+        scipy_io.savemat(path, variables, do_compression=packed)
+        assert [len(labels) for _, labels in mnist_io.load(path)] == [TRAIN, TEST]
+
+
+def test_mat_of_version_7_3(tmp_path):
+    (tmp_path / "mnist_all.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n")
+    assert_data_error(tmp_path / "mnist_all.mat", "MATLAB 7.3", "save -v7")
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_npz_by_columns_and_of_either_version(tmp_path, digits, version, packed):
+    arrays = dict(zip(("x_train", "y_train", "x_test", "y_test"), [array for split in digits for array in split]))
+    arrays["x_test"] = np.asfortranarray(arrays["x_test"])
+    arrays["y_test"] = arrays["y_test"].astype(">i4")
+    method = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(tmp_path / "mnist.npz", "w", method) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, version)
+            archive.writestr(f"{name}.npy", member.getvalue())
+    found = mnist_io.load(tmp_path)
+    assert_same(found, digits)
+    assert all(images.flags.c_contiguous for images, _ in found)
 
 
 # ---- Where the data is looked for -----------------------------------------------------------------------------------
@@ -210,7 +295,10 @@ def test_idx_header_that_promises_the_earth(tmp_path, digits):
     content = bytearray(path.read_bytes())
     content[4:8] = b"\xff\xff\xff\xff"
     path.write_bytes(content)
-    assert_data_error(path.parent, path, "4,294,967,295", "only")
+    assert_data_error(path.parent, path, f"{0xFFFFFFFF * 784:,} bytes")
+    content[4:8] = b"\0\0\xff\xff"
+    path.write_bytes(content)
+    assert_data_error(path.parent, path, "65,535 images", "only")
 
 
 def test_idx_images_of_another_size(tmp_path, digits):
@@ -360,6 +448,330 @@ def test_flipped_bits_never_surprise(tmp_path, digits, form):
 def test_a_folder_in_a_files_place(tmp_path):
     (tmp_path / "mnist.npz").mkdir()
     assert_data_error(tmp_path, "mnist.npz")
+
+
+# ---- Promises of too much -------------------------------------------------------------------------------------------
+
+
+def peak_memory(path):
+    """Loads `path`, which is a DataError; the most memory that it took, and what the error says."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(owl.DataError) as caught:
+            mnist_io.load(path)
+        return tracemalloc.get_traced_memory()[1], str(caught.value)
+    finally:
+        tracemalloc.stop()
+
+
+def test_bombs(tmp_path, digits, monkeypatch):
+    """Files that really unpack to far more than their size, and files that only say so."""
+    limit, bomb = 1 << 20, 64 << 20
+    monkeypatch.setattr(mnist_io, "MAX_BYTES", limit)
+    zeros = np.zeros((bomb // 784, 28, 28), np.uint8)
+
+    folder = write_idx(tmp_path / "idx", digits, zipped=True)
+    images = folder / f"{IDX_NAMES[0]}.gz"
+    images.write_bytes(gzip.compress(idx_bytes(zeros), 1))
+    peak, message = peak_memory(folder)
+    assert peak < 8 * limit and f"{zeros.size:,}" in message
+    content = bytearray(idx_bytes(zeros))
+    content[4:8] = struct.pack(">I", TRAIN)  # a header that promises little
+    images.write_bytes(gzip.compress(content, 1))
+    peak, message = peak_memory(folder)
+    assert peak < 8 * limit and "more follow" in message
+
+    path = write_npz(tmp_path / "mnist.npz", digits, x_train=zeros)
+    peak, message = peak_memory(path)
+    assert peak < 8 * limit and f"more than {limit:,} are not read" in message
+    content = path.read_bytes()
+    told = struct.pack("<I", zeros.size + 128)  # the archive's word for the member's length
+    assert content.count(told) >= 2
+    path.write_bytes(content.replace(told, struct.pack("<I", 31_488)))
+    peak, message = peak_memory(path)
+    assert peak < 8 * limit
+
+    matrix = mat_matrix("train0", zeros.reshape(-1, 784))
+    for element in (matrix, matrix[:4] + struct.pack("<I", 800) + matrix[8:]):
+        path = tmp_path / "mnist_all.mat"
+        path.write_bytes(mat_header() + mat_packed(element))
+        peak, message = peak_memory(path)
+        assert peak < 8 * limit
+    path.write_bytes(mat_header() + matrix)
+    peak, message = peak_memory(path)
+    assert peak < 8 * limit and f"more than {limit:,} are not read" in message
+
+
+def test_npz_that_describes_its_array_strangely(tmp_path, digits):
+    path = write_npz(tmp_path / "mnist.npz", digits)
+    whole = npy_bytes(digits[0][0])
+    body = digits[0][0].tobytes()
+    for text in ("-" * 4000, "(" * 4000, "[" * 150, "{}", "None", "'x' * 10", "__import__('os').abort()", "\0", "\n",
+                 npy_text("(-40, -28, 28)"), npy_text("(40, 28)"), npy_text("(40, 28, 28, 1)"), npy_text("(True,)"),
+                 npy_text(f"({10**30}, 28, 28)"), npy_text("(40, 28, 28)", "'|O'"), npy_text("(40, 28, 28)", "'|V0'"),
+                 npy_text("(40, 28, 28)", "[('a', 'u1')]"), npy_text("(4000000000, 28, 28)", "'<f8'"),
+                 npy_text("(1 << 99,)"), npy_text("()"), npy_text("(0, 28, 28)")):  # fmt: skip
+        replace_member(path, "x_train.npy", b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text.encode() + body)
+        assert_data_error(path, path)
+    for damaged in (b"", whole[:6], whole[:9], whole[:100], whole[:-1], whole + b"\0", b"\x93NUMPY\x03" + whole[7:],
+                    whole[:6] + b"\2\0" + b"\xff" * 4 + whole[10:], whole[:8] + b"\xff\xff" + whole[10:]):  # fmt: skip
+        replace_member(path, "x_train.npy", damaged)
+        assert_data_error(path, path)
+    replace_member(path, "x_train.npy", whole)
+    assert_same(mnist_io.load(path), digits)
+
+
+def npy_bytes(array):
+    member = io.BytesIO()
+    np.lib.format.write_array(member, array, (1, 0))
+    return member.getvalue()
+
+
+def npy_text(shape, dtype="'|u1'"):
+    return f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}\n"
+
+
+def replace_member(path, name, content):
+    """Another content for one file of a zip archive."""
+    with zipfile.ZipFile(path) as archive:
+        members = {n: archive.read(n) for n in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for n, old in members.items():
+            archive.writestr(n, content if n == name else old)
+
+
+# ---- Mutations ------------------------------------------------------------------------------------------------------
+
+MUTATIONS = 1000 * SOAK  # of each form
+FORMS = ("idx", "idx.gz", "npz", "mat")
+EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 10_000_000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
+
+
+def mutate(content, rng):
+    """`content` with one to three of its places changed."""
+    content = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        size = len(content)
+        # Headers are where a change matters; they are near the beginning or, in a zip archive, near the end.
+        at = rng.choice((rng.randrange(size + 1), min(rng.randrange(160), size), max(size - rng.randrange(400), 0)))
+        some = rng.randrange(1, 40)
+        what = rng.randrange(8)
+        if what == 0:
+            del content[at:]
+        elif what == 1:
+            del content[at : at + some]
+        elif what == 2:
+            content[at:at] = rng.randbytes(some)
+        elif what == 3:
+            content[at : at + some] = rng.randbytes(len(content[at : at + some]))
+        elif what == 4 and at < size:
+            content[at] ^= 1 << rng.randrange(8)
+        elif what == 5:  # a count or a length
+            number = struct.pack(rng.choice("<>") + "I", rng.choice(EXTREMES))
+            content[at & ~3 : (at & ~3) + 4] = number
+        elif what == 6:
+            content[at : at + some] = bytes(len(content[at : at + some]))
+        else:
+            other = rng.randrange(size + 1)
+            content[at:at] = content[other : other + some]
+    return bytes(content)
+
+
+def retell(member, rng):
+    """A .npy file with another number in its header's text, whose length stays."""
+    number = rng.choice(list(re.finditer(rb"\d+", member[10:128])))
+    told = str(rng.choice([*EXTREMES, -1, 10**12])).encode()
+    text = member[10:][: number.start()] + told + member[10:128][number.end() :]
+    return member[:10] + text.rstrip().ljust(117) + b"\n" + member[128:]
+
+
+def mutation(form, files, rng):
+    """The files of one form of MNIST, `{name: content}`, with one of them changed somehow."""
+    name = rng.choice(sorted(files))
+    content = files[name]
+    how = rng.randrange(20)
+    if how == 0:  # mislabelled: another form's content
+        other = rng.choice([f for f in FORMS if f != form])
+        return {**files, name: rng.choice(sorted(mutation.sound[other].values()))}
+    if how == 1 and len(files) > 1:  # two files exchanged
+        second = rng.choice(sorted(files))
+        return {**files, name: files[second], second: content}
+    if how < 12 or form == "idx":
+        return {**files, name: mutate(content, rng)}
+    # What is inside the compressed data is changed, under checksums that are right.
+    if form == "idx.gz":
+        return {**files, name: gzip.compress(mutate(gzip.decompress(content), rng), 1)}
+    if form == "npz":
+        changed = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(changed, "w", zipfile.ZIP_DEFLATED) as new:
+            chosen = rng.choice(old.namelist())
+            for member in old.namelist():
+                change = rng.choice((mutate, retell)) if member == chosen else lambda same, rng: same
+                new.writestr(member, change(old.read(member), rng))
+        return {name: changed.getvalue()}
+    elements = [mat_packed(element) for element in mutation.elements[:3]]
+    elements[rng.randrange(3)] = mat_packed(mutate(rng.choice(mutation.elements[:3]), rng))
+    return {name: mat_header() + b"".join(elements) + mutation.rest}
+
+
+@pytest.mark.filterwarnings("ignore")  # Python's parser has views on what is in a damaged header.
+@pytest.mark.parametrize("form", FORMS)
+def test_mutated_files_never_surprise(tmp_path, digits, form):
+    """A damaged file gives sound arrays or a DataError, and takes no more memory than files of its size do."""
+    small = tuple((images[:20], labels[:20]) for images, labels in digits)
+    idx = {n: idx_bytes(a) for n, a in zip(IDX_NAMES, [array for split in small for array in split])}
+    npz = write_npz(tmp_path / "sound.npz", small).read_bytes()
+    mutation.sound = {"idx": idx, "idx.gz": {f"{n}.gz": gzip.compress(c) for n, c in idx.items()},
+                      "npz": {"mnist.npz": npz}, "mat": {"mnist_all.mat": mat_bytes(small)}}  # fmt: skip
+    mutation.elements = [mat_matrix(n, a) for n, a in mat_variables(small)]
+    mutation.rest = b"".join(map(mat_packed, mutation.elements[3:]))
+    sound = mutation.sound[form]
+    folder = tmp_path / "mutated"
+    folder.mkdir()
+    on_disk = {}
+    outcomes = {"loaded": 0, "refused": 0}
+    tracemalloc.start()
+    try:
+        for seed in range(MUTATIONS):
+            for name, content in mutation(form, sound, random.Random(f"{form} {seed}")).items():
+                if on_disk.get(name) is not content:
+                    (folder / name).write_bytes(content)
+                    on_disk[name] = content
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            try:
+                data = mnist_io.load(folder)
+                for images, labels in data:
+                    assert images.dtype == labels.dtype == np.uint8
+                    assert len(images) > 0 and images.shape == (len(labels), 28, 28)
+                    assert labels.max() <= 9
+                outcomes["loaded"] += 1
+            except owl.DataError as error:
+                assert str(folder) in str(error) or any(name in str(error) for name in sound)
+                outcomes["refused"] += 1
+            except BaseException as error:
+                raise AssertionError(f"mutation {seed} of {form}: {error!r}") from error
+            taken = tracemalloc.get_traced_memory()[1] - before
+            assert taken < 4 << 20, f"mutation {seed} of {form} took {taken:,} bytes"
+            data = None
+    finally:
+        tracemalloc.stop()
+    print(f"{form}: {MUTATIONS} mutations, {outcomes}")
+    assert sum(outcomes.values()) == MUTATIONS and min(outcomes.values()) > 0
+
+
+# ---- The download ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mirror(digits, monkeypatch):
+    """mirror(behave) starts a server that holds `digits` as the four files and becomes the only mirror."""
+    names = [file.name for file in owl.data.DATA_SETS["mnist"].files]
+    arrays = [array for split in digits for array in split]
+    contents = {name: gzip.compress(idx_bytes(array), mtime=0) for name, array in zip(names, arrays)}
+    files = tuple(owl.data.DataFile(n, len(c), hashlib.md5(c).hexdigest()) for n, c in contents.items())
+    monkeypatch.setitem(owl.data.DATA_SETS, "mnist", owl.data.DataSet((), files))
+    monkeypatch.setattr(mnist_io, "SYNTHETIC_TRAIN", 30)
+    monkeypatch.setattr(mnist_io, "SYNTHETIC_TEST", 10)
+    servers = []
+
+    def start(behave=None):
+        servers.append(Server(contents, behave))
+        monkeypatch.setenv("OWL_MIRRORS", servers[-1].url)
+        return servers[-1]
+
+    start.contents = contents
+    yield start
+    for server in servers:
+        server.close()
+
+
+def is_synthetic(data):
+    return [len(labels) for _, labels in data] == [30, 10]
+
+
+def test_the_first_run_downloads(tmp_path, digits, mirror, capsys):
+    server = mirror()
+    assert_same(mnist_io.load(), digits)
+    err = capsys.readouterr().err
+    assert "downloading" in err and str(tmp_path / "cache" / "owl" / "mnist") in err and "SYNTHETIC" not in err
+    assert server.requests == [(name, None) for name in mirror.contents]
+    assert sorted(os.listdir(tmp_path / "cache" / "owl" / "mnist")) == sorted(mirror.contents)
+    server.requests.clear()
+    assert_same(mnist_io.load(), digits)
+    assert server.requests == [] and capsys.readouterr().err == ""
+
+
+def test_what_is_there_is_not_downloaded(tmp_path, digits, mirror, monkeypatch):
+    server = mirror()
+    write_npz(tmp_path / "named.npz", digits)
+    assert_same(mnist_io.load(tmp_path / "named.npz"), digits)
+    monkeypatch.setenv("OWL_DATA", str(tmp_path / "named.npz"))
+    assert_same(mnist_io.load(), digits)
+    monkeypatch.setenv("OWL_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(owl.DataError):
+        mnist_io.load()
+    assert server.requests == []
+
+
+def test_a_part_of_the_data_in_the_cache_is_completed(tmp_path, digits, mirror, monkeypatch):
+    server = mirror()
+    folder = tmp_path / "cache" / "owl" / "mnist"
+    folder.mkdir(parents=True)
+    names = list(mirror.contents)
+    (folder / names[1]).write_bytes(mirror.contents[names[1]])
+    (folder / f"{names[0]}.part").write_bytes(mirror.contents[names[0]][:500])
+    monkeypatch.setenv("OWL_MIRRORS", "")
+    assert is_synthetic(mnist_io.load())
+    monkeypatch.setenv("OWL_MIRRORS", server.url)
+    assert_same(mnist_io.load(), digits)
+    assert server.requests == [(names[0], "bytes=500-"), (names[2], None), (names[3], None)]
+
+
+def test_offline_the_digits_are_drawn(tmp_path, mirror, monkeypatch, capsys):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{s.getsockname()[1]}/"
+    for _ in range(2):  # An answer that comes at once, as from a machine without a network, is asked for every time.
+        monkeypatch.setenv("OWL_MIRRORS", dead)
+        assert is_synthetic(mnist_io.load())
+        err = capsys.readouterr().err
+        assert f"{dead}train-images-idx3-ubyte.gz: " in err and "refused" in err and "SYNTHETIC" in err
+    monkeypatch.setenv("OWL_MIRRORS", "nonsense")
+    assert is_synthetic(mnist_io.load())
+    assert "OWL_MIRRORS: expected addresses" in capsys.readouterr().err
+    monkeypatch.setenv("OWL_MIRRORS", "")
+    assert is_synthetic(mnist_io.load())
+    err = capsys.readouterr().err
+    assert "SYNTHETIC" in err and "downloading" not in err and "no download" not in err
+
+
+def test_silence_is_not_waited_for_every_time(tmp_path, mirror, monkeypatch, capsys):
+    def silent(request, number):
+        request.silence()
+        return True
+
+    monkeypatch.setattr(mnist_io, "FIRST_BYTE_S", 0.3)
+    server = mirror(silent)
+    assert is_synthetic(mnist_io.load())
+    assert "no answer within" in capsys.readouterr().err and len(server.requests) == 1
+    assert is_synthetic(mnist_io.load())
+    assert "nobody answered 0 minutes ago" in capsys.readouterr().err and len(server.requests) == 1
+    marker = tmp_path / "cache" / "owl" / "mnist" / mnist_io.NO_ANSWER_NAME
+    for age in (mnist_io.NO_ANSWER_S + 60, -3600):  # an hour later; a clock that was put back
+        os.utime(marker, (time.time() - age,) * 2)
+        server.requests.clear()
+        assert is_synthetic(mnist_io.load())
+        assert len(server.requests) == 1
+
+
+def test_an_unwritable_cache_is_no_obstacle_to_the_digits(tmp_path, mirror, capsys):
+    server = mirror()
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert is_synthetic(mnist_io.load())
+    err = capsys.readouterr().err
+    assert "no download: " in err and "cannot be" in err and "SYNTHETIC" in err
+    assert server.requests == []
 
 
 # ---- Minibatches for the walkthrough --------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ WORK = {
     "CNN minibatch of 256, s": ("cnn.py", [], ["torch"]),
     "x = x + 1.0 on 1x1, us": ("ops.py", [], ["numpy", "torch"]),
     "elementwise chain, 4M floats, ms": ("chain.py", [], ["torch", "numpy"]),
+    "import beyond NumPy's, ms": ("import_time.py", [], []),
+    "MLP epoch's five products, called from a bare loop, s": ("products.py", [], []),
 }
 
 

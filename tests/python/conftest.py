@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, os.path.dirname(__file__))
 
+os.environ["OWL_MIRRORS"] = ""  # no test, nor a program that one starts, downloads from the net
+
 import owl  # noqa: E402
 
 SOAK = int(os.environ.get("OWL_SOAK", "1"))
@@ -100,7 +102,7 @@ def script(tmp_path):
     def run(text, env=None, timeout=100, args=(), expect=0):
         path = tmp_path / "user_script.py"
         path.write_text(textwrap.dedent(text))
-        full = {k: v for k, v in os.environ.items() if not k.startswith("OWL_")}
+        full = {k: v for k, v in os.environ.items() if not k.startswith("OWL_") or k == "OWL_MIRRORS"}
         full["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), *filter(None, [full.get("PYTHONPATH")])])
         full.update(env or {})
         done = subprocess.run([sys.executable, "-X", "faulthandler", str(path), *map(str, args)], env=full,

@@ -14,6 +14,8 @@ RUNS = {
     "cnn.py": ["--batches", "2", "--rounds", "1"],
     "ops.py": ["--length", "100", "--rounds", "1"],
     "chain.py": ["--size", "1000", "--rounds", "1"],
+    "import_time.py": ["--runs", "2"],
+    "products.py": ["--turns", "1", "--steps", "1", "--gflop", "0.001"],
 }
 
 

@@ -1,0 +1,324 @@
+"""The contract of owl's face, row by row, and the tests that cover each. `python tests/python/test_api.py` prints the
+table.
+
+A row says what it promises, the public names it is about, and its tests: `file.name` is tests/python/test_file.py's
+test_name; `Suite.Name` is a C++ test.
+"""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import owl
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ARRAYS = [
+    ("from_numpy reverses the axes, keeps or casts the type, copies", "from_numpy float32 float64 int32 bool_",
+     "arrays.every_layout_of_numpy arrays.read_only_and_misaligned_arrays arrays.other_types_are_cast_to_the_nearest "
+     "arrays.types_that_have_no_nearest arrays.the_caller_may_change_the_source every_type.exchange_with_numpy "
+     "hard_layouts.every_layout_of_every_type promotion.from_numpy"),
+    ("64-bit and unsigned integers that do not fit int32 give float64", "",
+     "arrays.integers_that_do_not_fit_give_float64 arrays.extremes_of_int32_stay_int32 "
+     "hard_layouts.integers_that_do_and_do_not_fit"),
+    ("to_numpy and np.asarray wait; a NumPy array with the axes reversed", "NArray.to_numpy NArray.tolist",
+     "arrays.every_layout_of_numpy arrays.asarray_with_a_type arrays.what_to_numpy_gives_cannot_change_the_array "
+     "arrays.numpy_arrays_outlive_their_source every_type.exchange_with_numpy"),
+    ("zeros, ones, full, arange: float32 unless dtype= says otherwise", "zeros ones full arange",
+     "arrays.constants arrays.arange arrays.ways_to_name_a_shape_and_a_type every_type.constants_and_ranges "
+     "promotion.making_arrays hard_sizes.ranges_that_no_array_can_have"),
+    ("randn: mean and standard deviation", "randn",
+     "arrays.moments arrays.the_third_argument_of_randn_is_the_standard_deviation "
+     "every_type.random_numbers_of_float_types every_type.random_numbers_are_no_integers"),
+    ("randb, rand: Bernoulli and uniform", "randb rand",
+     "arrays.moments arrays.a_probability_outside_0_to_1 every_type.constants_and_ranges "
+     "every_type.random_numbers_of_float_types every_type.random_numbers_are_no_integers"),
+    ("seed: the same numbers whatever the threads, the device or the timing", "seed",
+     "arrays.the_same_seed_gives_the_same_numbers arrays.numbers_do_not_depend_on_when_they_are_waited_for "
+     "arrays.numbers_drawn_and_dropped_still_count laws.same_bits_in_every_environment"),
+    ("concat, slice; a slice along the last axis shares memory", "concat slice",
+     "arrays.concat arrays.concat_of_many_and_of_one arrays.concat_errors arrays.slice "
+     "arrays.a_slice_along_the_last_axis_shares_memory every_type.shapes"),
+    ("shape, ndim, size, dtype, device, len, repr never wait",
+     "NArray NArray.shape NArray.ndim NArray.size NArray.dtype NArray.device",
+     "arrays.properties arrays.properties_and_repr_do_not_wait"),
+    ("x[...]: NumPy's basic indexing in owl's order of axes", "",
+     "indexing.against_numpy indexing.fuzz indexing.a_step_of_0 indexing.iteration_ends every_type.indexing "
+     "hard_sizes.slices_beyond_every_bound_are_cut_as_numpy_does"),
+    ("an index out of range is an IndexError with index, axis and size; other types are a TypeError", "IndexError",
+     "indexing.out_of_range indexing.too_many indexing.other_types_are_refused indexing.an_owl_array_is_no_index "
+     "indexing.huge_integers"),
+    ("float, int, bool, item wait; only for one element", "NArray.item",
+     "arrays.numbers_out_of_arrays operators.no_truth_value_for_several_elements every_type.numbers_out_of_arrays"),
+    ("__dlpack__ and from_dlpack: no copy, with NumPy, PyTorch, JAX, CuPy", "from_dlpack",
+     "arrays.dlpack_to_numpy arrays.dlpack_from_numpy arrays.dlpack_from_odd_layouts "
+     "arrays.dlpack_waits_for_the_value_and_takes_views arrays.dlpack_refuses_what_it_cannot_take dlpack.torch "
+     "dlpack.jax dlpack.cupy dlpack.libraries_from_before_dlpack_1 dlpack.the_protocols_arguments"),
+    ("arrays handed out by DLPack are read-only; memory taken in is never written", "",
+     "every_type.exchange_with_numpy arrays.memory_lent_by_dlpack_is_never_written "
+     "lifetimes.dlpack_keeps_the_storage_until_the_last_reader_goes lifetimes.foreign_memory_is_released "
+     "dlpack.torch_keeps_and_lets_go"),
+    ("astype, copy_to", "NArray.astype NArray.copy_to",
+     "elementwise.astype every_type.astype_to_every_type devices.copy_to"),
+    ("arrays are values: immutable", "", "operators.in_place_rebinds operators.arrays_hash_by_identity"),
+]
+
+OPERATORS = [
+    ("+ - / ** with an array or a number on either side, unary -", "",
+     "operators.two_arrays operators.an_array_and_a_number operators.unary operators.power "
+     "every_type.negative_powers_of_integers"),
+    ("* between arrays is the matrix product, @ the same; with a number it scales", "",
+     "operators.star_and_at_between_arrays_are_the_matrix_product operators.at_with_a_number_is_refused matmul.values "
+     "matmul.int32_is_exact_and_wraps matmul.types matmul.empty_sizes matmul.errors"),
+    ("in-place forms rebind, reuse memory, and never enlarge", "",
+     "operators.in_place_rebinds operators.in_place_matrix_product operators.in_place_by_a_number "
+     "operators.in_place_never_enlarges operators.in_place_on_itself "
+     "lifetimes.an_update_in_place_takes_over_the_memory"),
+    ("broadcasting of axes of length 1, aligned at the first axis", "",
+     "elementwise.broadcasting_is_aligned_at_the_first_axis elementwise.shapes_that_do_not_fit "
+     "elementwise.length_1_broadcasts_against_an_empty_axis"),
+    ("comparisons give bool", "",
+     "operators.comparisons_give_bool operators.comparison_with_nan operators.a_mask_counts "
+     "operators.equality_with_something_else_is_refused_or_false_but_never_an_array"),
+    ("the larger type wins; a number never raises a float type; / of integers is float32", "",
+     "promotion.two_arrays promotion.an_array_and_a_number promotion.functions promotion.reductions promotion.sentences "
+     "operators.numbers_never_raise_a_float_type elementwise.promotion_of_two_arrays"),
+    ("int32 wraps as in NumPy", "", "elementwise.int32_wraps matmul.int32_is_exact_and_wraps reductions.integer_sums"),
+    ("a NumPy array or a list as operand is a TypeError that points to from_numpy", "",
+     "operators.numpy_arrays_and_lists_are_refused_on_either_side operators.refused_in_place "
+     "operators.refused_by_functions operators.other_operands_are_refused"),
+]
+
+METHODS = [
+    ("trans, T", "NArray.trans NArray.T", "arrays.trans matmul.a_transposed_operand_costs_no_copy every_type.shapes"),
+    ("reshape: column-major, one -1", "NArray.reshape",
+     "arrays.reshape_and_transpose arrays.reshape_errors every_type.shapes hard_sizes.reshapes_that_cannot_be"),
+    ("transpose: any permutation", "NArray.transpose", "arrays.reshape_and_transpose every_type.shapes"),
+    ("sum, max, min, mean: the axis stays; without axis [1]", "NArray.sum NArray.max NArray.min NArray.mean",
+     "reductions.against_numpy reductions.nan_and_infinity reductions.long_sums_are_exact_enough "
+     "reductions.an_axis_out_of_range reductions.bad_lists_of_axes reductions.views_and_fused_operands"),
+    ("argmax = max_index, argmin: int32, the first of equals", "NArray.argmax NArray.max_index NArray.argmin",
+     "reductions.arg_against_numpy reductions.the_first_of_equals "
+     "reductions.arg_without_an_axis_counts_in_column_major_order"),
+    ("over an axis of length 0: sum 0, mean NaN, else a ShapeError", "",
+     "reductions.over_an_empty_axis reductions.along_a_full_axis_of_an_empty_array"),
+    ("count_zero waits; a Python int", "NArray.count_zero", "reductions.count_zero every_type.numbers_out_of_arrays"),
+    ("start_eval, wait_for_eval(timeout), ready", "NArray.start_eval NArray.wait_for_eval NArray.ready",
+     "arrays.waiting laws.start_eval_starts_what_the_window_would_keep threads.a_timeout_runs_out "
+     "hard_waiting.ready_turns_true_once_and_stays hard_waiting.timeouts_that_run_out_at_once "
+     "hard_waiting.timeouts_that_mean_nothing"),
+]
+
+ELEWISE = [
+    ("mult, exp, ln, sigm, relu, tanh", "elewise.mult elewise.exp elewise.ln elewise.sigm elewise.relu elewise.tanh",
+     "elementwise.values elementwise.special_values elementwise.type_of_the_result"),
+    ("relu_back, sigm_back, tanh_back; the latter two with one argument",
+     "elewise.relu_back elewise.sigm_back elewise.tanh_back", "elementwise.values elementwise.type_of_the_result"),
+    ("sqrt, square, abs, sign, log1p, expm1, sin, cos, floor, ceil",
+     "elewise.sqrt elewise.square elewise.abs elewise.sign elewise.log1p elewise.expm1 elewise.sin elewise.cos "
+     "elewise.floor elewise.ceil", "elementwise.values elementwise.values_on_a_fine_grid elementwise.special_values"),
+    ("maximum, minimum, clip, where, isnan", "elewise.maximum elewise.minimum elewise.clip elewise.where elewise.isnan",
+     "elementwise.values elementwise.signs_of_zero elementwise.int32"),
+    ("erf, gelu, leaky_relu, elu, softplus",
+     "elewise.erf elewise.gelu elewise.leaky_relu elewise.elu elewise.softplus",
+     "elementwise.values elementwise.values_on_a_fine_grid"),
+    ("every function, every type", "elewise",
+     "elementwise.every_elementwise_operation_has_a_row promotion.functions promotion.the_tables_are_complete"),
+    ("a value's bits never depend on its place in the array", "",
+     "elementwise.bits_do_not_depend_on_the_place elementwise.bits_of_a_broadcast_operand"),
+]
+
+CONV = [
+    ("softmax, log_softmax, softmax_back: instance and channel, stable",
+     "conv conv.softmax conv.log_softmax conv.softmax_back conv.soft_op conv.soft_op.instance conv.soft_op.channel",
+     "conv.softmax conv.softmax_is_stable conv.softmax_back_is_the_derivative "
+     "conv.softmax_without_an_op_is_by_instance conv.softmax_errors every_type.softmax promotion.networks"),
+    ("Convolver: ff, bp, weight_grad, bias_grad; padding and strides",
+     "conv.Convolver conv.Convolver.ff conv.Convolver.bp conv.Convolver.weight_grad conv.Convolver.bias_grad "
+     "conv.Convolver.pad_h conv.Convolver.pad_w conv.Convolver.stride_v conv.Convolver.stride_h",
+     "conv.conv conv.conv_random conv.conv_gradients_are_the_adjoints conv.conv_of_views_and_expressions "
+     "conv.conv_shape_errors conv.conv_gradient_shape_errors conv.conv_options_out_of_range every_type.convolution"),
+    ("dilation and groups", "conv.Convolver.dilation conv.Convolver.groups",
+     "conv.conv conv.conv_random conv.conv_keywords_out_of_range every_type.convolution"),
+    ("Pooler: max and average, partial windows, ceil_mode, ties",
+     "conv.Pooler conv.Pooler.ff conv.Pooler.bp conv.Pooler.h conv.Pooler.w conv.Pooler.stride_v conv.Pooler.stride_h "
+     "conv.Pooler.pad_h conv.Pooler.pad_w conv.Pooler.op conv.Pooler.ceil_mode conv.pool_op conv.pool_op.max "
+     "conv.pool_op.average conv.pool_op.avg",
+     "conv.pool conv.pool_random conv.pool_ties_give_the_error_to_the_first conv.padding_never_is_the_maximum "
+     "conv.average_is_spelled_two_ways conv.pool_options_out_of_range conv.pool_shape_errors every_type.pooling"),
+    ("Lrner across channels; scale is neither read nor changed",
+     "conv.Lrner conv.Lrner.ff conv.Lrner.bp conv.Lrner.local_size conv.Lrner.alpha conv.Lrner.beta",
+     "conv.lrn conv.lrn_gradient_by_differences conv.lrn_errors every_type.normalisation"),
+    ("operands of different types are promoted", "",
+     "every_type.mixed_operands_of_networks_are_promoted promotion.networks"),
+]
+
+CORNERS = [
+    ("no 0-d array: [1] in its place; reshape([]) and zeros([]) are a ShapeError", "",
+     "arrays.a_scalar_has_shape_1 arrays.shapes_that_are_none arrays.reshape_errors indexing.against_numpy "
+     "user_op.a_single_number_has_shape_1"),
+    ("negative axes wherever an axis is named", "", "reductions.against_numpy arrays.concat arrays.slice every_type.shapes"),
+    ("a += b that would enlarge a is a ShapeError", "", "operators.in_place_never_enlarges"),
+    ("mnist_io.load and load_mb_from_mat", "",
+     "mnist_io.idx mnist_io.npz mnist_io.mat_is_in_the_order_of_the_digits mnist_io.search_order "
+     "mnist_io.a_named_place_never_falls_through mnist_io.minibatches"),
+]
+
+DEVICES = [
+    ("initialize is optional and harmless", "initialize", "devices.initialize_is_harmless"),
+    ("create_cpu_device; device 0 exists from the start", "create_cpu_device",
+     "devices.new_devices devices.a_script_that_names_no_device_runs"),
+    ("create_gpu_device, get_gpu_device_count, has_cuda: a DeviceError that says what to do",
+     "create_gpu_device get_gpu_device_count has_cuda", "devices.without_a_gpu"),
+    ("set_device, with owl.device, devices: per thread",
+     "set_device current_device device devices DeviceInfo DeviceInfo.id DeviceInfo.kind DeviceInfo.name "
+     "DeviceInfo.threads DeviceInfo.simulated",
+     "devices.set_device_decides_where_things_are_computed devices.with_device_returns_to_the_one_before "
+     "devices.ids_that_name_no_device devices.ids_of_another_type threads.each_thread_has_its_device"),
+    ("an operand on another device is copied there, once", "",
+     "devices.an_operand_is_copied_once devices.an_operand_is_copied_once_to_each_of_two_devices "
+     "devices.a_copy_of_a_pending_value_waits_for_nothing devices.views_of_a_value_elsewhere"),
+    ("OWL_SIMULATED_GPUS", "", "devices.simulated_gpus"),
+    ("wait_for_all raises the first error", "wait_for_all",
+     "errors.a_task_that_fails errors.failed_values_nobody_holds_are_silent threads.every_wait_frees_the_gil"),
+    ("set_memory_limit, memory_stats, empty_cache", "set_memory_limit memory_stats empty_cache",
+     "devices.memory_stats devices.a_value_too_large_for_the_limit devices.the_largest_holders_are_named "
+     "devices.a_program_that_fits_runs_at_the_limit hard_memory.a_program_that_fits_never_fails_and_never_exceeds "
+     "hard_memory.threads_under_one_limit"),
+    ("threads: affinity mask, cgroup quota, OWL_NUM_THREADS", "",
+     "devices.threads_are_limited Cgroup.Version2 Cgroup.Version1"),
+    ("trace_nan, also as a context", "trace_nan",
+     "inspection.trace_nan_names_the_guilty_operation inspection.a_planted_nan_is_found_at_every_site "
+     "inspection.only_what_depends_on_it_fails inspection.it_can_be_switched_and_nests"),
+    ("Ctrl-C while waiting", "",
+     "lifetimes.ctrl_c_during_a_wait lifetimes.the_interrupted_value_still_arrives "
+     "hard_waiting.ctrl_c_at_random_moments"),
+    ("fork()", "",
+     "lifetimes.fork_in_the_middle_of_work lifetimes.multiprocessing_by_fork "
+     "hard_processes.forks_in_the_middle_of_work user_op.fork_in_the_middle_of_functions"),
+    ("leaving the interpreter", "",
+     "lifetimes.leaving_at_any_moment lifetimes.arrays_that_outlive_the_interpreter "
+     "hard_processes.leaving_at_random_moments user_op.leaving_the_interpreter"),
+    ("everything that does not read a value is non-blocking", "",
+     "arrays.properties_and_repr_do_not_wait devices.a_copy_of_a_pending_value_waits_for_nothing "
+     "user_op.recording_calls_nothing_and_waits_for_nothing"),
+]
+
+LAWS = [
+    ("1. same bits, lazy or one by one", "eager",
+     "laws.same_bits_for_every_window laws.same_bits_on_large_arrays laws.same_bits_in_every_environment "
+     "laws.same_bits_of_large_kernels_on_1_and_2_threads inspection.eager_runs_each_operation_at_its_line"),
+    ("2. no wasted work", "stats",
+     "laws.what_nobody_holds_is_not_computed laws.a_chain_is_one_kernel_and_one_buffer "
+     "laws.a_value_is_computed_once_however_often_it_is_asked_for user_op.what_nobody_holds_is_not_called"),
+    ("3. it starts by itself", "",
+     "laws.a_quiet_script_finds_its_values_ready laws.a_quiet_script_with_several_devices Engine.WorkStartsByItself"),
+    ("4. bounded", "",
+     "laws.a_loop_that_never_waits_is_bounded laws.a_loop_over_large_arrays_is_bounded_by_bytes "
+     "laws.a_chain_of_a_million lifetimes.memory_of_a_loop_returns"),
+    ("5. independent work overlaps", "",
+     "threads.a_small_value_does_not_queue_behind_a_long_chain threads.devices_do_not_wait_for_each_other"),
+    ("6. errors come home, with the script's line", "",
+     "errors.recording_errors_are_raised_at_the_line errors.a_task_that_fails "
+     "errors.everything_computed_from_a_failure_fails_with_the_first_cause errors.an_allocation_that_fails "
+     "hard_faults.a_fault_at_every_place user_op.an_exception_comes_home_with_its_line_and_its_cause"),
+    ("7. any thread", "",
+     "threads.threads_make_use_and_drop_arrays threads.threads_share_arrays threads.threads_hand_arrays_over "
+     "threads.every_wait_frees_the_gil user_op.threads"),
+]
+
+ERRORS = [
+    ("the classes and their bases",
+     "Error ShapeError DTypeError DeviceError OutOfMemoryError DataError NaNError", "errors.error_classes"),
+    ("a message says what was wrong and what would be right", "",
+     "bad_input.one_clear_error matmul.errors conv.conv_shape_errors hard_sizes.results_whose_size_overflows"),
+]
+
+BEYOND = [
+    ("the same in C++", "",
+     "Kernels.MatrixProducts Kernels.Convolutions Engine.ShapeErrorsAreRaisedAtTheLine "
+     "Registry.FunctionsOfThePublicHeaderAreRegisteredUnderTheirNames cpp_apps.mlp_learns"),
+    ("the installed C++ package", "get_cmake_dir",
+     "packaging.external_project packaging.cmake_dir packaging.headers_compile_alone packaging.only_the_api_is_exported"),
+    ("operations of the user's own, in Python", "op op.back",
+     "user_op.values user_op.shapes_and_types_by_rule user_op.a_wrong_result user_op.backward_of_one_operand "
+     "user_op.backward_of_several_operands user_op.functions_may_use_owl_themselves user_op.every_environment"),
+    ("operations of the user's own, in C++", "",
+     "UserOp.ComputesInChunksAmongBuiltInOperations UserOp.TheExampleOfTheDocuments "
+     "UserOp.ErrorsAreRaisedAtTheLineOrComeHome"),
+    ("arrays in files", "save load",
+     "files.what_is_saved_is_loaded files.other_programs_read_it files.damaged_files_are_data_errors "
+     "files.a_write_that_fails_leaves_the_old_file"),
+    ("seeing inside: explain, dot, profile, dump", "explain dot profile dump dump_on_signal Plan PlannedTask",
+     "inspection.explain_shows_fusion_order_and_lines inspection.what_is_explained_is_what_runs "
+     "inspection.dot_frames_what_runs_together inspection.profile_has_tasks_lines_and_lanes "
+     "inspection.dump_tells_what_is_there inspection.dump_on_signal"),
+    ("type stubs and words for everything public", "",
+     "stubs.stubs_agree_with_the_package stubs.the_programs stubs.everything_public_has_words"),
+]
+
+TABLE = [("Arrays", ARRAYS), ("Operators", OPERATORS), ("Methods", METHODS), ("owl.elewise", ELEWISE),
+         ("owl.conv", CONV), ("Settled corners", CORNERS), ("Devices and waiting", DEVICES), ("The laws", LAWS),
+         ("Errors", ERRORS), ("Beyond", BEYOND)]
+ROWS = [(f"{section}: {title}", names.split(), tests.split()) for section, rows in TABLE for title, names, tests in rows]
+
+
+def existing_tests():
+    found = set()
+    for path in (ROOT / "tests" / "python").glob("test_*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                found.add(f"{path.stem[5:]}.{node.name[5:]}")
+    for path in (ROOT / "tests" / "cpp").glob("*.cpp"):
+        found |= {f"{suite}.{name}" for suite, name in
+                  re.findall(r"^TEST\w*\((\w+), (\w+)\)", path.read_text(encoding="utf-8"), re.MULTILINE)}
+    return found
+
+
+EXISTING = existing_tests()
+
+
+@pytest.mark.parametrize("title, names, tests", ROWS, ids=[row[0] for row in ROWS])
+def test_a_row_has_tests(title, names, tests):
+    assert tests and set(tests) <= EXISTING, set(tests) - EXISTING
+    for name in names:
+        thing = owl
+        for part in name.split("."):
+            thing = inspect.getattr_static(thing, part) if isinstance(thing, type) else getattr(thing, part, None)
+        assert thing is not None, name
+
+
+def public_names():
+    names = {*owl.__all__, "IndexError", "slice"}
+    names |= {f"{module}.{name}" for module in ("conv", "elewise") for name in getattr(owl, module).__all__}
+    for name in ("NArray", "DeviceInfo", "op", "conv.Convolver", "conv.Pooler", "conv.Lrner"):
+        thing = owl
+        for part in name.split("."):
+            thing = getattr(thing, part)
+        names |= {f"{name}.{member}" for member in vars(thing) if not member.startswith("_")}
+    return names
+
+
+def test_every_public_name_is_in_a_row():
+    assert public_names() - {name for _, names, _ in ROWS for name in names} == set()
+
+
+def test_no_row_twice():
+    titles = [title for title, _, _ in ROWS]
+    assert len(set(titles)) == len(titles)
+
+
+def main():
+    for section, rows in TABLE:
+        print(f"## {section}\n\n| row | tests |\n|---|---|")
+        for title, _, tests in rows:
+            cells = [f"`{test}`" for test in tests.split()]
+            print(f"| {title.replace('|', chr(92) + '|')} | {', '.join(cells)} |")
+        print()
+
+
+if __name__ == "__main__":
+    main()

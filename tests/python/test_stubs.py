@@ -1,0 +1,173 @@
+"""The type stubs: complete, right about every signature, and good enough for the programs; and words for everything."""
+
+import inspect
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import owl
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = """
+[mypy]
+strict = True
+disable_error_code = import-untyped
+"""
+# What mypy.stubtest cannot see through, and why.
+ALLOWED = r"""
+# classes made by pybind11 have a metaclass of its own
+owl\._owl\.(DeviceInfo|HoldWindow)
+owl\.conv\.(Convolver|Lrner|Pooler)
+owl\._owl\.DeviceInfo\.__init__
+owl\.conv\.(pool|soft)_op\.__pybind11_native_enum__
+# with one argument, the factor alone: two overloads
+owl\.elewise\.(sigm|tanh)_back
+# builtins as class attributes; an alias in quotes
+owl\.inspection\.\w+\._(read|write)
+owl\.inspection\.Explained
+"""
+
+
+@pytest.fixture(scope="module")
+def mypy(tmp_path_factory):
+    """Runs mypy, or a module of it, over files: mypy(*arguments, module="mypy") -> CompletedProcess."""
+    pytest.importorskip("mypy")
+    folder = tmp_path_factory.mktemp("mypy")
+    (folder / "mypy.ini").write_text(SETTINGS, encoding="utf-8")
+
+    def run(*arguments, module="mypy"):
+        option = ["--mypy-config-file"] if module == "mypy.stubtest" else ["--cache-dir", folder / "cache", "--config-file"]
+        command = [sys.executable, "-m", module, *option, folder / "mypy.ini", *arguments]
+        return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=500)
+
+    return run
+
+
+def test_the_package_itself(mypy):
+    done = mypy("owl")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_programs(mypy):
+    programs = sorted(str(path) for path in (ROOT / "apps").rglob("*.py"))
+    assert programs
+    unannotated = ["--allow-untyped-defs", "--allow-untyped-calls", "--allow-incomplete-defs", "--allow-any-generics"]
+    done = mypy(*unannotated, *programs)
+    assert done.returncode == 0, done.stdout
+
+
+PROGRAM = '''
+import numpy as np
+import owl
+from owl import conv, elewise
+
+x: owl.NArray = owl.randn([3, 4], 0.0, 0.01)
+y = (2 * x + x / 3 - np.float64(1)) * x.T
+shape: list[int] = y.shape
+first: owl.NArray = y[0, ..., None, ::-1]
+y += 1.0
+y *= 2
+loss: float = float(y.sum([0, 1]))
+names: list[str] = [device.name for device in owl.devices()]
+with owl.device(0):
+    z = elewise.where(x > 0, x, 0.0)
+z = elewise.sigm_back(z)
+z = elewise.sigm_back(x, z)
+z = conv.softmax(z, conv.soft_op.channel)
+pool = conv.Pooler(2, 2, 2, 2, op=conv.pool_op.avg, ceil_mode=False)
+image = pool.ff(conv.Convolver(1, 1, dilation=(1, 2)).ff(x, x, x))
+done: bool = z.wait_for_eval(timeout=0.5) and z.ready()
+softsign = owl.op(lambda a: a / (1 + abs(a)), name="softsign", shape=lambda s: s, dtype="float32")
+z = softsign(x)
+try:
+    z = z.reshape([5, -1]).reshape(5, -1).transpose(1, 0)
+except owl.ShapeError as error:
+    text: str = str(error)
+a: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]" = z.to_numpy()
+x + [1, 2]  # error
+x @ 2  # error
+x.summ()  # error
+elewise.rleu(x)  # error
+elewise.relu([1.0])  # error
+owl.zeros("float32")  # error
+owl.randn([2], variance=1.0)  # error
+x[0] = 1.0  # error
+x[1.5]  # error
+conv.Convolver(1, 1, 1, 1, 2)  # error
+conv.softmax(x, "channel")  # error
+softsign(np.ones(3))  # error
+x.copy_to("cpu")  # error
+owl.op(3)  # error
+'''
+
+
+def test_a_program_that_uses_everything_and_some_mistakes(mypy, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    done = mypy("--no-error-summary", program)
+    wrong = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
+    marked = {i for i, line in enumerate(PROGRAM.splitlines(), 1) if "# error" in line}
+    assert wrong == marked, done.stdout
+
+
+def test_stubs_agree_with_the_package(mypy, tmp_path):
+    allowed = tmp_path / "allowed.txt"
+    allowed.write_text(ALLOWED, encoding="utf-8")
+    done = mypy("owl", "--allowlist", allowed, "--ignore-unused-allowlist", module="mypy.stubtest")
+    assert done.returncode == 0, done.stdout
+
+
+def public_things():
+    """(name, object) of everything a user can reach."""
+    found = []
+    for module, names in ((owl, [*owl.__all__, "IndexError", "slice"]), (owl.conv, owl.conv.__all__),
+                          (owl.elewise, owl.elewise.__all__)):
+        for name in names:
+            thing = getattr(module, name)
+            full = f"{module.__name__}.{name}"
+            if callable(thing) or isinstance(thing, types.ModuleType):
+                found.append((full, thing))
+            if isinstance(thing, type):
+                inherited = set(dir(Exception)) | set(dir(tuple)) if issubclass(thing, (Exception, tuple)) else set()
+                found += [(f"{full}.{member}", inspect.getattr_static(thing, member)) for member in dir(thing)
+                          if not member.startswith("_") and member not in inherited]
+    return found
+
+
+EVERYTHING = public_things()
+
+
+@pytest.mark.parametrize("name, thing", EVERYTHING, ids=[name for name, _ in EVERYTHING])
+def test_everything_public_has_words(name, thing):
+    words = inspect.getdoc(thing) or ""
+    own = words.split("--\n\n")[-1].strip()
+    assert len(own) > 10, f"{name}: no documentation"
+    if isinstance(thing, type) and issubclass(thing, Exception):
+        assert words != Exception.__doc__
+
+
+# Where users meet shapes and errors, the text says which.
+SAYS = {
+    "owl.zeros": ["ShapeError", "DTypeError"], "owl.full": ["ShapeError", "OverflowError"], "owl.arange": ["Shape ["],
+    "owl.rand": ["DTypeError"], "owl.randn": ["DTypeError"], "owl.randb": ["ValueError"], "owl.concat": ["ShapeError"],
+    "owl.slice": ["IndexError"], "owl.from_numpy": ["DTypeError", "[w, h, n]"], "owl.from_dlpack": ["DTypeError", "DeviceError"],
+    "owl.create_gpu_device": ["DeviceError"], "owl.set_device": ["DeviceError"], "owl.set_memory_limit": ["OutOfMemoryError"],
+    "owl.op": ["ShapeError", "DTypeError", "backward"], "owl.NArray.reshape": ["ShapeError", "-1"],
+    "owl.NArray.trans": ["ShapeError", "[n, m]"], "owl.NArray.transpose": ["ShapeError"],
+    "owl.NArray.sum": ["length 1", "[1]"], "owl.NArray.max": ["length 1", "ShapeError"],
+    "owl.NArray.min": ["length 1", "ShapeError"], "owl.NArray.mean": ["length 1", "NaN"],
+    "owl.NArray.argmax": ["int32", "first"], "owl.NArray.argmin": ["int32", "first"],
+    "owl.NArray.item": ["ShapeError"], "owl.NArray.astype": ["DTypeError"], "owl.NArray.copy_to": ["DeviceError"],
+    "owl.NArray.to_numpy": ["(n, h, w)"], "owl.NArray.wait_for_eval": ["False"],
+    "owl.conv.Convolver": ["ShapeError", "[W, H, C_in, N]"], "owl.conv.Pooler": ["ShapeError", "ceil_mode"],
+    "owl.conv.Lrner": ["ShapeError", "[W, H, C, N]"], "owl.conv.softmax": ["float32"],
+}
+
+
+def test_texts_say_what_matters():
+    texts = {name: inspect.getdoc(thing) for name, thing in EVERYTHING}
+    missing = [(name, word) for name, words in SAYS.items() for word in words if word not in texts[name]]
+    assert missing == []

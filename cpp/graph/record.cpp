@@ -252,7 +252,7 @@ NArray record_data(const void* data, const Shape& shape, DType dtype) {
   auto storage = Storage::create(*node);
   if (node->device->backend->computes()) {
     allocate_for_data(*storage);
-    node->device->backend->upload(storage->data, data, storage->bytes);
+    if (storage->bytes > 0) node->device->backend->upload(storage->data, data, storage->bytes);
   }
   return hand_out_data(node.detach(), std::move(storage));
 }

@@ -59,11 +59,12 @@ bool fits_in_place(const Task& task, std::size_t i) {
 Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* values) {
   const DryPlan dry = plan_dry(window);
   const auto count = dry.tasks.size();
-  std::map<const Task*, std::size_t> number;
-  for (std::size_t t = 0; t < count; ++t) number[dry.tasks[t].get()] = t;
-  const auto producer = [&](const Storage* s) {
-    const auto found = number.find(s->producer);
-    return found == number.end() ? count : found->second;
+  std::map<const Storage*, std::size_t> makers;
+  for (std::size_t t = 0; t < count; ++t)
+    for (const auto& out : dry.tasks[t]->outputs) makers[out.storage.get()] = t;
+  const auto producer = [&](const Storage* s) {  // `count`: none of these tasks
+    const auto found = makers.find(s);
+    return found == makers.end() ? count : found->second;
   };
 
   std::unordered_set<const Storage*> held;  // by the script: not to be written over

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -88,6 +89,32 @@ class Counted:
 
     def __getattr__(self, name):
         return self.delta[name]
+
+
+def run_on_terminal(command, timeout, **options):
+    """Runs a command whose stderr is a terminal: (exit code, stdout, what the terminal got)."""
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, text=True, **options)
+    os.close(slave)
+    pieces = []
+
+    def collect():
+        try:
+            while piece := os.read(master, 65536):
+                pieces.append(piece)
+        except OSError:  # how Linux says that the terminal's other end is closed
+            pass
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    try:
+        stdout, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+        collector.join()
+        os.close(master)
+    return process.returncode, stdout, b"".join(pieces).decode()
 
 
 def rss():

@@ -6,11 +6,11 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_on_terminal
 
 import owl
 
@@ -186,31 +186,9 @@ def test_walkthrough(script, data, tmp_path):
 
 def test_progress_bar_on_a_terminal(data):
     pytest.importorskip("tqdm")
-    pty = pytest.importorskip("pty")
-    master, slave = pty.openpty()
     options = ("--data", data, "--epochs", 2, "--batch-size", 16)
-    process = subprocess.Popen(command("mnist_mlp", *options), env=environment(TERM="xterm"), stdout=subprocess.PIPE,
-                               stderr=slave, text=True)  # fmt: skip
-    os.close(slave)
-    pieces = []
-
-    def collect():
-        try:
-            while piece := os.read(master, 65536):
-                pieces.append(piece)
-        except OSError:  # how Linux says that the terminal's other end is closed
-            pass
-
-    collector = threading.Thread(target=collect)
-    collector.start()
-    try:
-        stdout, _ = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-        collector.join()
-        os.close(master)
-    bar = b"".join(pieces).decode()
-    assert process.returncode == 0
+    code, stdout, bar = run_on_terminal(command("mnist_mlp", *options), PATIENCE, env=environment(TERM="xterm"))
+    assert code == 0
     assert "epoch 1/2" in bar and "images" in bar
     assert len(table_of(stdout)) == 2 and "\r" not in stdout
 

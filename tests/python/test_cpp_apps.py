@@ -8,11 +8,11 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_on_terminal
 
 import owl
 
@@ -261,31 +261,9 @@ def test_batch_size_larger_than_the_data(data):
 
 
 def test_progress_on_a_terminal(data):
-    pty = pytest.importorskip("pty")
-    master, slave = pty.openpty()
-    process = subprocess.Popen([binary("mnist_mlp"), "--data", data, "--epochs", "2", "--batch-size", "16"],
-                               env=environment(TERM="xterm"), stdout=subprocess.PIPE, stderr=slave,
-                               text=True)  # fmt: skip
-    os.close(slave)
-    pieces = []
-
-    def collect():
-        try:
-            while piece := os.read(master, 65536):
-                pieces.append(piece)
-        except OSError:  # how Linux says that the terminal's other end is closed
-            pass
-
-    collector = threading.Thread(target=collect)
-    collector.start()
-    try:
-        stdout, _ = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-        collector.join()
-        os.close(master)
-    shown = b"".join(pieces).decode()
-    assert process.returncode == 0
+    command = [binary("mnist_mlp"), "--data", data, "--epochs", "2", "--batch-size", "16"]
+    code, stdout, shown = run_on_terminal(command, PATIENCE, env=environment(TERM="xterm"))
+    assert code == 0
     assert "epoch 1/2" in shown and "/5,200 images" in shown
     assert "\n" not in shown and shown.endswith("\r")  # one line, drawn over, and nothing left of it
     assert len(table_of(stdout)) == 2 and "\r" not in stdout

@@ -12,6 +12,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import run_on_terminal
 from mirror import Server
 
 import owl
@@ -794,30 +795,9 @@ def test_command_line(serve, folder, monkeypatch):
 
 def test_progress_bar_on_a_terminal(serve, folder):
     pytest.importorskip("tqdm")
-    pty = pytest.importorskip("pty")
     serve(lambda request, number: number == 0 and (request.honest(keep=100_000) or True))
-    master, slave = pty.openpty()
-    pieces = []
-
-    def collect():
-        try:
-            while piece := os.read(master, 65536):
-                pieces.append(piece)
-        except OSError:  # how Linux says that the terminal's other end is closed
-            pass
-
-    process = subprocess.Popen(script_command(RUN, folder), stdout=subprocess.PIPE, stderr=slave, text=True)
-    os.close(slave)
-    collector = threading.Thread(target=collect)
-    collector.start()
-    try:
-        out, _ = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-        collector.join()
-        os.close(master)
-    shown = b"".join(pieces).decode()
-    assert process.returncode == 0 and out == f"{folder}\n"
+    code, out, shown = run_on_terminal(script_command(RUN, folder), PATIENCE)
+    assert code == 0 and out == f"{folder}\n"
     assert "large.bin" in shown and "%" in shown and "300k" in shown
     assert_complete(folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
@@ -35,7 +36,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, NArray]) -> None:
         x.start_eval()
     values: dict[str, Any] = {name: x.to_numpy() for name, x in arrays.items()}
     if suffix == ".npz":
-        _replace(path, lambda file: np.savez(file, **values))
+        _replace(path, lambda file: _write_npz(file, values))
     else:
         data = _safetensors().save(values)
         _replace(path, lambda file: file.write(data))
@@ -50,11 +51,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, NArray]:
     path, suffix = os.fspath(path), _suffix(path)
     try:
         if suffix == ".npz":
-            file = np.load(path, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise ValueError("it holds a single array, not named ones")
-            with file:
-                values = {name: file[name] for name in file.files}
+            values = _read_npz(path)
         else:
             values = _safetensors().load_file(path)
         return {name: from_numpy(value) for name, value in values.items()}
@@ -64,6 +61,23 @@ def load(path: str | os.PathLike[str]) -> dict[str, NArray]:
         raise
     except Exception as error:  # the readers raise a dozen kinds for what is only a bad file
         raise DataError(f"{path}: not a readable {suffix} file: {error}") from error
+
+
+def _write_npz(file: IO[bytes], values: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """What np.savez writes, whose own arguments take some names for themselves."""
+    with zipfile.ZipFile(file, "w") as members:
+        for name, value in values.items():
+            with members.open(name + ".npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, value, allow_pickle=False)
+
+
+def _read_npz(path: str) -> dict[str, np.ndarray[Any, Any]]:
+    values = {}
+    with zipfile.ZipFile(path) as members:
+        for name in members.namelist():
+            with members.open(name) as member:
+                values[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
+    return values
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:

@@ -78,26 +78,26 @@ def load(path=None):
     return _synthetic() if data is None else data
 
 
-def load_mb_from_mat(mat_file, mb_size):
+def load_mb_from_mat(file, batch):
     """The walkthrough's minibatches: `(train_data, test_data)`.
 
     `train_data` is a list of `(samples, labels)`, shuffled by NumPy's global generator and cut into minibatches of
-    `mb_size` (the last one may be smaller); `test_data` is one such pair. `samples` is float32 `[n, 784]`, pixel values
+    `batch` (the last one may be smaller); `test_data` is one such pair. `samples` is float32 `[n, 784]`, pixel values
     divided by 256; `labels` float32 `[n, 10]`, one-hot. `owl.from_numpy` makes them `[784, n]` and `[10, n]`.
 
-    `mat_file` is a `.mat` file (any other form of MNIST that `load` takes will do). The bare name `mnist_all.mat`,
+    `file` is a `.mat` file (any other form of MNIST that `load` takes will do). The bare name `mnist_all.mat`,
     where the working folder has no such file, stands for whatever `load()` finds.
 
-    Raises `ValueError` where `mb_size` is not a positive integer, otherwise as `load`.
+    Raises `ValueError` where `batch` is not a positive integer, otherwise as `load`.
     """
-    if isinstance(mb_size, bool) or not isinstance(mb_size, (int, np.integer)) or mb_size < 1:
-        raise ValueError(f"the minibatch size must be a positive integer, not {mb_size!r}")
-    by_search = os.fspath(mat_file) == MAT_NAME and not os.path.exists(mat_file)
-    (images, labels), (test_images, test_labels) = load(None if by_search else mat_file)
+    if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
+        raise ValueError(f"the minibatch size must be a positive integer, not {batch!r}")
+    by_search = os.fspath(file) == MAT_NAME and not os.path.exists(file)
+    (images, labels), (test_images, test_labels) = load(None if by_search else file)
 
     order = np.random.permutation(len(images))
     samples, targets = as_samples(images[order]), one_hot(labels[order])
-    cuts = range(mb_size, len(images), mb_size)
+    cuts = range(batch, len(images), batch)
     train_data = list(zip(np.split(samples, cuts), np.split(targets, cuts)))
     print(f"Training data: {len(train_data)} mini-batches")
     print(f"Test data: {len(test_images)} samples")

@@ -19,6 +19,8 @@ namespace {
 constexpr std::size_t kMaxBatch = 256;      // operations looked at together: groups are numbered in a bit set
 constexpr int kMaxInstructions = 64;        // of one program: its registers stay in the first-level cache
 constexpr int kMaxInputs = 24;
+// Of inputs that only the program reads and that are computed for it: all of them are in memory at once.
+constexpr std::int64_t kMaxPendingBytes = 64 << 20;
 constexpr double kKernelOverheadNs = 200;
 constexpr double kOperationsPerNs = 30;     // what a kernel does on one thread, roughly
 
@@ -29,6 +31,7 @@ struct Group {
   GroupSet needs;              // groups of this batch that must run before, directly or not
   bool elementwise = false;
   int instructions = 0, inputs = 0;  // upper bounds, casts included
+  std::int64_t pending_bytes = 0;    // of inputs as kMaxPendingBytes has them
   bool merged_away = false;
 };
 
@@ -89,6 +92,7 @@ class Batch {
     group.members.push_back(node);
     group.instructions += 1 + casts(*node);
     group.inputs += new_inputs(*node, home);
+    group.pending_bytes += new_pending_bytes(*node, home);
     for (std::size_t g = 0; g < groups_.size(); ++g)
       if (direct[g] && static_cast<int>(g) != home) group.needs |= with_needs(g);
     for (Group& reader : groups_)
@@ -111,6 +115,8 @@ class Batch {
       return false;
     if (group.instructions + 1 + casts(node) > kMaxInstructions || group.inputs + new_inputs(node, g) > kMaxInputs)
       return false;
+    const auto pending = new_pending_bytes(node, g);
+    if (pending > 0 && group.pending_bytes + pending > max_pending_bytes(*node.device)) return false;
     for (std::size_t other = 0; other < groups_.size(); ++other)
       if (direct[other] && groups_[other].needs[static_cast<std::size_t>(g)]) return false;
     return true;
@@ -119,7 +125,8 @@ class Batch {
   bool can_merge(int a, int b) const {
     const Group &ga = groups_[static_cast<std::size_t>(a)], &gb = groups_[static_cast<std::size_t>(b)];
     return !ga.needs[static_cast<std::size_t>(b)] && !gb.needs[static_cast<std::size_t>(a)] &&
-           ga.instructions + gb.instructions < kMaxInstructions && ga.inputs + gb.inputs < kMaxInputs;
+           ga.instructions + gb.instructions < kMaxInstructions && ga.inputs + gb.inputs < kMaxInputs &&
+           ga.pending_bytes + gb.pending_bytes <= max_pending_bytes(*ga.members.front()->device);
   }
 
   // Group b becomes part of group a.
@@ -133,6 +140,7 @@ class Batch {
     ga.members = std::move(members);
     ga.instructions += gb.instructions;
     ga.inputs += gb.inputs;
+    ga.pending_bytes += gb.pending_bytes;
     ga.needs |= gb.needs;
     gb = {};
     gb.merged_away = true;
@@ -149,6 +157,22 @@ class Batch {
     int n = 0;
     for (const Node* in : node.inputs()) n += in && (in->base || producer(in) != g);
     return n;
+  }
+
+  // Of the node's operands those that other groups of this batch compute and nobody holds.
+  std::int64_t new_pending_bytes(const Node& node, int g) const {
+    std::int64_t bytes = 0;
+    for (const Node* in : node.inputs()) {
+      const int from = in ? producer(in) : -1;
+      if (from >= 0 && from != g && in->handles() == 0)
+        bytes += in->shape.size() * static_cast<std::int64_t>(itemsize(in->dtype));
+    }
+    return bytes;
+  }
+
+  static std::int64_t max_pending_bytes(Device& device) {
+    const auto limit = static_cast<std::int64_t>(device.allocator.stats().limit);
+    return limit ? std::min(limit / 8, kMaxPendingBytes) : kMaxPendingBytes;
   }
 
   static DType operand_type(const Node& node, std::size_t i) {

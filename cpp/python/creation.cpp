@@ -39,7 +39,7 @@ PyObject* ones(PyObject*, const Call& call) {
 }
 
 PyObject* full(PyObject*, const Call& call) {
-  const auto [shape, value, dtype] = call.get("full", {"shape", "value", "dtype"}, 2);
+  const auto [shape, value, dtype] = call.get("full", {"shape", "v", "dtype"}, 2);
   const Shape s = to_shape(shape, "full: shape");
   const DType t = to_dtype(dtype);
   const double v = fill_value(value, t, "full: value");
@@ -48,9 +48,11 @@ PyObject* full(PyObject*, const Call& call) {
 }
 
 PyObject* arange(PyObject*, const Call& call) {
-  const auto [start, stop, step, dtype] = call.get("arange", {"start", "stop", "step", "dtype"}, 1);
+  const auto [start, stop, step, dtype, n] = call.get("arange", {"start", "stop", "step", "dtype", "n"}, 0);
+  if (given(n) == given(start) || (given(n) && given(stop)))
+    throw py::type_error("arange: takes n, or start, stop and step");
   const DType t = to_dtype(dtype);
-  double from = 0, to = to_double(start, "arange: start");
+  double from = 0, to = to_double(given(n) ? n : start, "arange: start");
   if (given(stop)) {
     from = to;
     to = to_double(stop, "arange: stop");
@@ -139,11 +141,11 @@ PyMethodDef functions[] = {
         "ones(shape, dtype='float32')\n--\n\nAn array of ones.\n\n"
         "ShapeError: an empty shape or a negative length; DTypeError: not bool, int32, float32 or float64."),
     method<full>("full",
-        "full(shape, value, dtype='float32')\n--\n\nAn array with one value everywhere.\n\n"
+        "full(shape, v, dtype='float32')\n--\n\nAn array with the value v everywhere.\n\n"
         "ShapeError: an empty shape or a negative length; OverflowError: a value that int32 cannot hold."),
     method<arange>("arange",
-        "arange(start, stop=None, step=1, dtype='float32')\n--\n\n"
-        "The values from start up to, not including, stop in steps; with one number n, those from 0 to n - 1.\n"
+        "arange(start=None, stop=None, step=1, dtype='float32', n=None)\n--\n\n"
+        "The values from start up to, not including, stop in steps; with one number, n, those from 0 to n - 1.\n"
         "Shape [count]."),
     method<randn>("randn",
         "randn(shape, mu=0.0, sigma=1.0, dtype='float32')\n--\n\n"

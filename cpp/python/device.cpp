@@ -33,7 +33,7 @@ void bind_devices(py::module_& m) {
       "Does nothing: owl starts by itself. Kept because Minerva's scripts call it.");
   m.def("create_cpu_device", &create_cpu_device,
         "A new CPU device with threads and memory of its own; its id. Device 0, a CPU device, exists from the start.");
-  m.def("create_gpu_device", &create_gpu_device, py::arg("index"),
+  m.def("create_gpu_device", &create_gpu_device, py::arg("i"),
         "The device of GPU number `index`; its id.\n\nDeviceError: there is no such GPU.");
   m.def("create_null_device", &create_null_device,
         "A device that plans everything and runs nothing, for tests; its id.");

@@ -153,6 +153,13 @@ PyObject* array_protocol(PyObject* self, const Call& call) {
   return array.release().ptr();
 }
 
+// How pickle and multiprocessing carry an array: as its NumPy copy.
+PyObject* reduce(PyObject* self, const Call& call) {
+  call.expect_none("__reduce__");
+  const auto from_numpy = py::module_::import("owl").attr("from_numpy");
+  return py::make_tuple(from_numpy, py::make_tuple(to_numpy(narray(self)))).release().ptr();
+}
+
 PyObject* item(PyObject* self, const Call& call) {
   call.expect_none("item");
   return narray_item(narray(self));
@@ -242,6 +249,8 @@ PyMethodDef narray_methods[] = {
         "Waits for x: a new NumPy array, C-order, with the axes reversed ([w, h, n] gives (n, h, w)).\n"
         "numpy.asarray(x) is the same."),
     method<array_protocol>("__array__", "__array__($self, dtype=None, copy=None)\n--\n\nWhat numpy.asarray(x) calls."),
+    method<reduce>("__reduce__",
+        "__reduce__($self)\n--\n\nWaits for x. What pickle calls: the copy lands on the current device of who unpickles."),
     method<item>("item",
         "item($self)\n--\n\n"
         "Waits for x: its one element as a Python bool, int or float. float(x), int(x) and bool(x) do the same.\n\n"

@@ -171,6 +171,7 @@ py::array host_view(const NArray& x) {
 }
 
 py::array to_numpy(const NArray& x) {
+  x.wait_for_eval();  // a value that is too large is owl's error, not one of NumPy's about room for the copy
   const Shape& shape = x.shape();
   std::vector<py::ssize_t> lengths(shape.begin(), shape.end());
   std::reverse(lengths.begin(), lengths.end());

@@ -99,8 +99,13 @@ void take_result(const char* name, py::handle given, const TaskOperand& out) {
 
 // On a worker, inside the task's one chunk.
 void call(PyObject* function, Task& task) {
+#if PY_VERSION_HEX >= 0x030D0000  // the interpreter itself holds that lock over a fork: waiting for us it must not be
+  Scheduler::Outside outside(task);
+  ThreadState thread;
+#else
   ThreadState thread;
   Scheduler::Outside outside(task);
+#endif
   UseDevice here(*task.device);  // computes what the function itself may record
   Flag running(runs_user_function);
   NormalDenormals as_in_the_script;

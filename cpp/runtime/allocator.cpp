@@ -90,14 +90,12 @@ void* Allocator::allocate_locked(std::size_t size) {
     if (settings().log_memory) log("+", size);
   }
   allocated_ += size;
-  note_use();
   peak_ = std::max(peak_, allocated_);
   return data;
 }
 
 void Allocator::free_locked(void* data, std::size_t size) {
   allocated_ -= size;
-  note_use();
   cached_ += size;
   cache_[size].push_back(data);
   if (limit_ && allocated_ + cached_ > limit_) trim_locked(allocated_ + cached_ - limit_);  // set below what was in use
@@ -128,7 +126,6 @@ void Allocator::empty_cache() {
 void Allocator::set_limit(std::size_t bytes) {
   std::lock_guard lock(mutex_);
   limit_ = bytes;
-  note_use();
   if (limit_ && allocated_ + cached_ > limit_) trim_locked(allocated_ + cached_ - limit_);
 }
 

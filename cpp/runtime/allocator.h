@@ -35,7 +35,6 @@ class Allocator {
   void set_limit(std::size_t bytes);
   MemoryStats stats();
   // More than half of the limit is in use: work that was recorded early, and lets go of memory, should come first.
-  bool tight() const { return tight_.load(std::memory_order_relaxed); }
   void lock_for_fork() { mutex_.lock(); }
   void unlock_after_fork() { mutex_.unlock(); }
 
@@ -46,7 +45,6 @@ class Allocator {
   void* allocate_locked(std::size_t size);
   void free_locked(void* data, std::size_t size);
   void trim_locked(std::size_t wanted);
-  void note_use() { tight_.store(limit_ && allocated_ > limit_ / 2, std::memory_order_relaxed); }
   void link(Storage& storage);
   void unlink(Storage& storage);
   void log(const char* sign, std::size_t size);
@@ -56,7 +54,6 @@ class Allocator {
   std::map<std::size_t, std::vector<void*>> cache_;  // by rounded size
   Storage* newest_ = nullptr;  // the values in memory, as a list
   std::size_t allocated_ = 0, cached_ = 0, peak_ = 0, limit_ = 0;
-  std::atomic<bool> tight_{false};
 };
 
 }  // namespace owl

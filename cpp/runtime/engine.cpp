@@ -40,6 +40,7 @@ thread_local StopAtExit stop_at_exit;
 // A window of few but large results is cut by bytes; so many of the newest are still kept back for fusion.
 constexpr std::size_t kWindowBytes = std::size_t{1} << 30;
 constexpr std::size_t kKeptWhenLarge = 16;
+constexpr std::size_t kHeldWindow = std::size_t{1} << 40;  // operations: a window that nothing leaves
 
 std::size_t bytes_of(const Node& node) { return static_cast<std::size_t>(node.shape.size()) * itemsize(node.dtype); }
 
@@ -69,7 +70,11 @@ void raise_failure(std::shared_ptr<const Failure> failure) {
 
 void shutdown() {
   Scheduler::get().shutdown();
-  if (profile::on && !settings().profile.empty()) stop_profile();
+  try {
+    if (profile::on && !settings().profile.empty()) stop_profile();
+  } catch (const std::exception& e) {  // nobody is left to catch it
+    log_line(std::string("OWL_PROFILE: ") + e.what());
+  }
 }
 
 void set_window(std::size_t count, std::int64_t idle_us) { Engine::get().set_window(count, idle_us); }
@@ -81,9 +86,9 @@ Engine& Engine::get() {
 
 Engine::Engine()
     : window_limit_(static_cast<std::size_t>(settings().window)), idle_us_(settings().idle_us),
-      eager_(settings().eager) {
-  add_device(cpu::make_device());
+      eager_(settings().eager), memory_limit_(static_cast<std::size_t>(settings().memory_limit)) {
   if (!settings().profile.empty()) start_profile(settings().profile);
+  add_device(cpu::make_device());
   std::atexit([] { shutdown(); });
   pthread_atfork([] { Engine::get().before_fork(); }, [] { Engine::get().after_fork_parent(); },
                  [] { Engine::get().after_fork_child(); });
@@ -94,10 +99,16 @@ Engine::Engine()
 int Engine::add_device(std::unique_ptr<Device> device) {
   std::lock_guard lock(devices_mutex_);
   device->id = static_cast<int>(devices_.size());
-  if (settings().memory_limit) device->allocator.set_limit(static_cast<std::size_t>(settings().memory_limit));
+  device->allocator.set_limit(memory_limit_);
   Scheduler::get().register_device(device.get());
   devices_.push_back(std::move(device));
   return devices_.back()->id;
+}
+
+void Engine::set_memory_limit(std::size_t bytes) {
+  std::lock_guard lock(devices_mutex_);
+  memory_limit_ = bytes;
+  for (auto& d : devices_) d->allocator.set_limit(bytes);
 }
 
 Device& Engine::device(int id) {
@@ -149,7 +160,7 @@ void Engine::append(Node* node) {
     window_bytes_ += bytes_of(*node);
     window_count_.store(window_.size(), std::memory_order_seq_cst);
     full = window_.size() >= 2 * window_limit();
-    large = window_bytes_ > kWindowBytes && window_.size() > 2 * kKeptWhenLarge;
+    large = window_bytes_ > kWindowBytes && window_limit() < kHeldWindow && window_.size() > 2 * kKeptWhenLarge;
   }
   count(counters.recorded);
   auto& scheduler = Scheduler::get();
@@ -234,7 +245,11 @@ void Engine::flush(std::size_t keep, bool inline_ok) {
     }
     if (batch.empty()) return;
     profile::Span span("plan");
-    if (!settings().dump.empty()) dump(batch);
+    try {
+      if (!settings().dump.empty()) dump(batch);
+    } catch (const std::exception& e) {  // the batch must run all the same
+      log_line(std::string("OWL_DUMP: ") + e.what());
+    }
     Scheduler::get().submit(plan(batch), inline_ok ? &inline_tasks : nullptr);
   }
   Scheduler::get().run_inline(inline_tasks);
@@ -329,12 +344,25 @@ bool is_eager() { return Engine::get().is_eager(); }
 void trace_nan(bool on) { nan_tracing = on; }
 bool tracing_nan() { return nan_tracing; }
 
-HoldWindow::HoldWindow() : count_(Engine::get().window_limit()), idle_us_(Engine::get().idle_us()) {
-  constexpr std::size_t kEverything = std::size_t{1} << 40;
-  set_window(kEverything, -1);
+namespace {
+std::mutex hold_mutex;
+int holds = 0;  // HoldWindows that live; the first notes what the last restores
+std::size_t held_count;
+std::int64_t held_idle_us;
+}  // namespace
+
+HoldWindow::HoldWindow() {
+  std::lock_guard lock(hold_mutex);
+  if (holds++ > 0) return;
+  held_count = Engine::get().window_limit();
+  held_idle_us = Engine::get().idle_us();
+  set_window(kHeldWindow, -1);
 }
+
 void HoldWindow::release() {
-  if (std::exchange(held_, false)) set_window(count_, idle_us_);
+  if (!std::exchange(held_, false)) return;
+  std::lock_guard lock(hold_mutex);
+  if (--holds == 0) set_window(held_count, held_idle_us);
 }
 
 std::string describe_engine() {
@@ -402,7 +430,7 @@ void wait_for_all() { Engine::get().wait_for_all(); }
 void set_memory_limit(std::size_t bytes, std::optional<int> device) {
   auto& engine = Engine::get();
   if (device) return engine.device(*device).allocator.set_limit(bytes);
-  for (Device* d : engine.all_devices()) d->allocator.set_limit(bytes);
+  engine.set_memory_limit(bytes);
 }
 
 MemoryStats memory_stats(std::optional<int> device) {

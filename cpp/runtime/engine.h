@@ -59,6 +59,7 @@ class Engine {
   Device& current();                // of this thread
   int add_device(std::unique_ptr<Device> device);
   std::vector<Device*> all_devices();
+  void set_memory_limit(std::size_t bytes);  // of every device, those still to come included
   Ref<Node> peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Node*, Device*));
 
   // --- waiting
@@ -109,6 +110,7 @@ class Engine {
   std::mutex peers_mutex_;
   std::mutex devices_mutex_;
   std::vector<std::unique_ptr<Device>> devices_;
+  std::size_t memory_limit_;   // of devices to come
 
   std::mutex failures_mutex_;
   std::vector<Ref<Storage>> failures_;

@@ -155,8 +155,16 @@ void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks) {
 
 void Scheduler::make_ready(Task* task, bool first) {
   auto& queue = task->device->queue;
-  if (first) queue.ready.push_front(task);
-  else queue.ready.push_back(task);
+  if (first) {
+    queue.ready.push_front(task);
+  } else {
+    // In the order of recording, behind tasks that have chunks left: what makes a value runs close to what uses it up,
+    // and memory holds few values that only wait.
+    auto place = queue.ready.end();
+    while (place != queue.ready.begin() && !(*std::prev(place))->started && (*std::prev(place))->sequence > task->sequence)
+      --place;
+    queue.ready.insert(place, task);
+  }
   task->device->pushes.fetch_add(1, std::memory_order_relaxed);
   if (queue.workers.empty()) start_workers(*task->device);
   if (queue.sleeping > 0) queue.wake.notify_one();
@@ -287,7 +295,9 @@ void Scheduler::unpark() {
 }
 
 bool Scheduler::can_free_memory() const {
-  if (running_ > 0 || inline_callers_ > 0) return true;
+  int blocked = 0;  // of those outside: they wait themselves
+  for (const Device* d : devices_) blocked += d->queue.blocked;
+  if (running_ > 0 || inline_callers_ > 0 || static_cast<int>(outside_.size()) > blocked) return true;
   return std::any_of(devices_.begin(), devices_.end(), [](Device* d) { return !d->queue.ready.empty(); });
 }
 
@@ -365,12 +375,6 @@ Scheduler::Outside::~Outside() {
 // Lock held; the device's queue is not empty.
 void Scheduler::step(std::unique_lock<std::mutex>& lock, Device& device) {
   auto& ready = device.queue.ready;
-  if (device.allocator.tight() && ready.size() > 1) {
-    // In the order of recording a program needs least memory.
-    const auto oldest = std::min_element(ready.begin(), ready.end(),
-                                         [](const Task* a, const Task* b) { return a->sequence < b->sequence; });
-    std::rotate(ready.begin(), oldest, oldest + 1);
-  }
   Task* task = ready.front();
   if (!task->started) {
     ready.pop_front();
@@ -567,6 +571,7 @@ bool Scheduler::block(std::unique_lock<std::mutex>& lock, std::condition_variabl
   if (outside_of_thread && !stopped_) {  // a worker blocks: another takes its place
     Device* device = outside_of_thread->task_.device;
     blocked.emplace(device->queue.blocked, lock);
+    unpark();  // what waited for this thread's memory
     if (static_cast<int>(device->queue.workers.size()) < device->threads + device->queue.blocked)
       device->queue.workers.emplace_back([this, device] { work(*device); });
   }
@@ -599,6 +604,7 @@ bool Scheduler::block(std::unique_lock<std::mutex>& lock, std::condition_variabl
 
 bool Scheduler::wait_value(Storage& storage, Deadline deadline) {
   if (storage.state.load(std::memory_order_acquire) != Storage::State::kPending) return true;
+  if (outside_of_thread) Engine::get().with_window([](const auto&) {});  // no plan is half made
   std::unique_lock lock(mutex_);
   if (outside_of_thread) refuse_own_value(storage);
   storage.waited = true;
@@ -667,7 +673,7 @@ std::string Scheduler::describe() {
 void Scheduler::before_fork() {
   std::unique_lock lock(mutex_);
   paused_ = true;
-  while (running_ > 0) paused_done_.wait(lock);
+  while (running_ > 0 || inline_callers_ > 0) paused_done_.wait(lock);
   lock.release();  // stays locked across the fork
 }
 
@@ -728,7 +734,8 @@ bool Scheduler::wait_for_room_for(Storage& storage) {
   Counted waiting(q.memory_waiters, lock);
   bool taken = false;
   block(lock, q.memory_freed, {}, [&] {
-    const bool last_try = !can_free_memory() && (outside_.empty() || outside_of_thread);
+    if (taken) return true;  // block() may ask again
+    const bool last_try = !can_free_memory() || (outside_of_thread && running_ == 0);
     auto& allocator = storage.device->allocator;
     taken = last_try ? allocator.allocate(storage) : allocator.allocate_leaving_room(storage);
     return taken || last_try;

@@ -1,5 +1,6 @@
 """Making arrays, exchanging them with NumPy, and changing their form."""
 import gc
+import pickle
 
 import numpy as np
 import pytest
@@ -430,3 +431,11 @@ def test_a_slice_along_the_last_axis_shares_memory():
         parts = [owl.slice(x, 1, i, 10) for i in range(0, 100, 10)]
         assert sum(float(p[0, 0]) for p in parts) == 10
     assert c.bytes_written == 0 and c.kernels == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+def test_pickle_carries_the_value(dtype):
+    x = owl.from_numpy(np.arange(6).reshape(2, 3).astype(dtype))
+    y = pickle.loads(pickle.dumps(x + 0 if dtype != "bool" else x))
+    assert y.shape == x.shape and y.dtype == x.dtype
+    np.testing.assert_array_equal(y.to_numpy(), x.to_numpy())

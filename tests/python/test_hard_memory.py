@@ -212,3 +212,53 @@ def test_a_limit_from_the_environment():
             print("user_script.py" in str(e))
     """, env={"OWL_MEMORY_LIMIT": str(8 * MIB)})
     assert done.stdout.split("\n")[:2] == [f"{8 * MIB} True True", "True"]
+
+
+@pytest.mark.parametrize("steps", [200, 2000])
+def test_an_accumulation_holds_few_terms(steps):
+    """What makes the terms must not run far ahead of what adds them up, however long the loop."""
+    device = owl.create_cpu_device()
+    with owl.device(device):
+        w, y = owl.ones([300, 300]) * 1e-3, owl.zeros([300, 300])
+        for _ in range(steps):
+            y = y + w * w
+        y.wait_for_eval()
+    assert owl.memory_stats(device)["peak"] < 64 * 4 * 300 * 300
+
+
+def test_random_terms_fit_a_tight_limit(script):
+    script(
+        """
+        import owl
+        owl.set_memory_limit(60_000_000)
+        assert owl.memory_stats(owl.create_cpu_device())["limit"] == 60_000_000  # devices to come have it too
+        x = owl.ones([1000, 1000])
+        for _ in range(300):
+            x = x * 0.5 + owl.randn([1000, 1000])
+        x.wait_for_eval()
+        """
+    )
+
+
+def test_data_that_waited_for_room_is_taken_once(script):
+    """The wait outlasts a poll for signals, after which its condition is asked again."""
+    script(
+        """
+        import threading, time
+        import numpy as np
+        import owl
+        owl.set_memory_limit(100_000_000)
+        big, kept = owl.ones([10_000_000]), owl.ones([7_500_000])
+        owl.wait_for_all()
+        slow = owl.op(lambda x: (time.sleep(0.5), x)[1])
+        y = slow(owl.ones([1]))
+        y.start_eval()
+        timer = threading.Timer(0.1, globals().pop, ("big",))
+        timer.start()
+        z = owl.from_numpy(np.ones(5_000_000, np.float32))
+        y.wait_for_eval()
+        timer.join()
+        assert owl.memory_stats(0)["allocated"] < 55_000_000, owl.memory_stats(0)
+        owl.dump()
+        """
+    )

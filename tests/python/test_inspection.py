@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -114,6 +115,25 @@ def test_explain_takes_an_array_several_and_none():
     with pytest.raises(ZeroDivisionError):
         owl.explain(lambda: 1 / 0)
     assert (owl.ones([2]) + 1).wait_for_eval(60)  # the window goes on
+
+
+def test_windows_are_held_until_the_last_lets_go():
+    first, second = owl._owl.HoldWindow(), owl._owl.HoldWindow()
+    first.release()
+    x = owl.ones([3]) + 1.0
+    assert owl.explain(x).tasks and not x.ready()
+    second.release()
+    second.release()
+    y = owl.ones([3]) + 1.0
+    deadline = time.monotonic() + 60
+    while not y.ready() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert y.ready() and x.ready()
+
+
+def test_a_dump_that_cannot_be_written_stops_nothing():
+    done = run("import owl; assert float((owl.ones([3]) + 1).sum()) == 6", OWL_DUMP="/proc/none")
+    assert "OWL_DUMP: " in done.stderr
 
 
 def test_a_value_that_is_held_keeps_its_memory():

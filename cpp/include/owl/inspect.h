@@ -59,8 +59,6 @@ class HoldWindow {
   HoldWindow& operator=(const HoldWindow&) = delete;
 
  private:
-  std::size_t count_;
-  std::int64_t idle_us_;
   bool held_ = true;
 };
 

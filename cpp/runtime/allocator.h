@@ -34,7 +34,6 @@ class Allocator {
   void empty_cache();
   void set_limit(std::size_t bytes);
   MemoryStats stats();
-  // More than half of the limit is in use: work that was recorded early, and lets go of memory, should come first.
   void lock_for_fork() { mutex_.lock(); }
   void unlock_after_fork() { mutex_.unlock(); }
 

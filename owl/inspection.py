@@ -6,12 +6,13 @@ import signal as _signal
 import sys as _sys
 from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
-from typing import NamedTuple, TextIO, TypeAlias
+from typing import NamedTuple, TextIO, TypeAlias, TypeVar
 
 from owl import _owl
 from owl._owl import Error, NArray, wait_for_all
 
 Explained: TypeAlias = "NArray | Iterable[NArray] | Callable[[], NArray | Iterable[NArray]] | None"
+_Shown = TypeVar("_Shown")
 
 
 class PlannedTask(NamedTuple):
@@ -48,11 +49,19 @@ class Plan:
 
 
 def _recorded(x: Explained) -> list[NArray] | None:
-    if x is None:
-        return None
     if callable(x):
         x = x()
-    return [x] if isinstance(x, NArray) else list(x)
+    return [x] if isinstance(x, NArray) else None if x is None else list(x)
+
+
+def _shown(show: Callable[[list[NArray] | None], _Shown], x: Explained) -> _Shown:
+    if not callable(x):
+        return show(_recorded(x))
+    hold = _owl.HoldWindow()
+    try:
+        return show(_recorded(x))  # without a name for the values: they must be gone when the window opens
+    finally:
+        hold.release()
 
 
 def explain(x: Explained = None) -> Plan:
@@ -68,15 +77,7 @@ def explain(x: Explained = None) -> Plan:
     >>> [task.operations for task in plan.tasks]
     [['mult', 'add', 'relu'], ['sum']]
     """
-    if not callable(x):
-        tasks, table = _owl.explain(_recorded(x))
-    else:
-        hold = _owl.HoldWindow()
-        try:
-            values = _recorded(x)
-            tasks, table = _owl.explain(values)
-        finally:
-            hold.release()
+    tasks, table = _shown(_owl.explain, x)
     return Plan([PlannedTask(**task) for task in tasks], table)
 
 
@@ -86,13 +87,7 @@ def dot(x: Explained) -> str:
     Operations that would run as one task share a frame, values in memory are dashed, values that the script holds have
     a thick border. ``x`` as in :func:`explain`, a function included.
     """
-    if not callable(x):
-        return _owl.dot(_recorded(x) or [])
-    hold = _owl.HoldWindow()
-    try:
-        return _owl.dot(_recorded(x) or [])
-    finally:
-        hold.release()
+    return _shown(lambda values: _owl.dot(values or []), x)
 
 
 class profile:

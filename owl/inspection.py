@@ -18,10 +18,12 @@ _Shown = TypeVar("_Shown")
 class PlannedTask(NamedTuple):
     """One unit of work that a device would run."""
 
-    kind: str  #: ``"fused"`` (elementwise operations in one pass over memory), ``"kernel"`` or ``"copy"``
+    #: ``"fused"`` (elementwise operations in one pass over memory), ``"kernel"`` (anything else, with the elementwise
+    #: operations that run on its operand or result while that is in the cache) or ``"copy"``
+    kind: str
     device: int  #: id of the device that computes it
     shape: list[int]  #: of what it computes
-    operations: list[str]  #: in the order of recording; one for a kernel
+    operations: list[str]  #: in the order in which they run
     places: list[str]  #: ``file:line`` of each, empty where unknown
     bytes_read: int  #: of its operands
     bytes_written: int  #: of its results
@@ -75,7 +77,7 @@ def explain(x: Explained = None) -> Plan:
     >>> owl.wait_for_all()
     >>> plan = owl.explain(lambda: owl.elewise.relu(a * 2.0 + 1.0).sum(0))
     >>> [task.operations for task in plan.tasks]
-    [['mult', 'add', 'relu'], ['sum']]
+    [['mult', 'add', 'relu', 'sum']]
     """
     tasks, table = _shown(_owl.explain, x)
     return Plan([PlannedTask(**task) for task in tasks], table)

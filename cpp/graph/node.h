@@ -106,6 +106,9 @@ struct Scalar {
 
 inline constexpr int kInlineInputs = 3;
 
+// The parts of a task, in the order in which they run over a range of elements.
+enum class TaskPart : std::uint8_t { kBefore, kKernel, kAfter };
+
 // One recorded operation (or data, or a view of another node). Nodes point only to their inputs.
 //
 // Two counts: `refs` counts everything that keeps the node (handles, consumers not yet planned, the window),
@@ -157,6 +160,7 @@ class Node {
   struct {                       // the planner's notes while this node's batch is planned
     std::int32_t index = -1;     // in the batch; -1: not in it
     std::uint16_t value = 0;     // number in the fused program
+    TaskPart part{};             // which part of its group's task computes it
     std::int32_t uses = 0;       // by operations of the same group
   } plan;
 

@@ -59,15 +59,29 @@ class Launch {
   std::vector<std::pair<void*, std::size_t>> scratch_blocks;
 };
 
+// Elements of a dense array, in column-major order: `count` runs of `n`, `stride` apart.
+struct Ranges {
+  std::int64_t begin, n, stride = 0, count = 1;
+};
+
+using ReadRanges = std::function<const void*(const Ranges&)>;
+using FinishRanges = std::function<void(const Ranges&)>;
+
 struct KernelArgs {
   std::span<const ArrayRef> in;
   ArrayRef out;
   const Params* params;
+  // Elementwise operations in the same task. `read`, where set, computes operand 0 (which has no memory then): the runs
+  // one after another, valid until this thread's next call; each element is asked for once. `finished`, where set, must
+  // be told of every element of the result, once, when it is final.
+  ReadRanges read = nullptr;
+  FinishRanges finished = nullptr;
 };
 
 using InferFn = std::pair<Shape, DType> (*)(std::span<Node* const> in, const Params* params);  // throws owl errors
 using KernelFn = void (*)(const KernelArgs& args, Launch& launch);  // validates nothing: infer did; only adds stages
 using AcceptsFn = bool (*)(const Shape& shape, const Strides& strides, int input);
+using ReadsRangesFn = bool (*)(const Shape& operand, const Params* params);
 using CostFn = double (*)(std::span<const Shape> in, const Shape& out, const Params* params);
 
 struct OpRecord {
@@ -89,6 +103,8 @@ struct OpRecord {
   AcceptsFn accepts_strided = nullptr;  // null: every operand must be dense (the planner copies where it is not)
   CostFn cost = nullptr;                // scalar operations; null: operand and result elements
   int in_place = -1;                    // the operand whose memory the result may take, when it dies here
+  ReadsRangesFn reads_ranges = nullptr; // whether elementwise operations may compute operand 0 (KernelArgs::read)
+  bool finishes_ranges = false;         // elementwise operations may work on the result (KernelArgs::finished)
 };
 
 // Every operation, in registration order; ops/register.cpp is the only list.

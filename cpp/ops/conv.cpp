@@ -117,7 +117,8 @@ const OpRecord op_conv{
     .arity = 3,
     .infer = infer_conv,
     .cpu = cpu::conv,
-    .cost = conv_cost};
+    .cost = conv_cost,
+    .finishes_ranges = true};
 const OpRecord op_conv_back_data{
     .name = "conv_back_data",
     .doc = "the gradient of a convolution's images: err [W', H', C_out, N], w [kw, kh, C_in / groups, C_out] -> "
@@ -125,7 +126,8 @@ const OpRecord op_conv_back_data{
     .arity = 2,
     .infer = infer_back_data,
     .cpu = cpu::conv_back_data,
-    .cost = back_data_cost};
+    .cost = back_data_cost,
+    .finishes_ranges = true};
 const OpRecord op_conv_back_weight{
     .name = "conv_back_weight",
     .doc = "the gradient of a convolution's weights: err [W', H', C_out, N], x [W, H, C_in, N] -> "
@@ -133,7 +135,8 @@ const OpRecord op_conv_back_weight{
     .arity = 2,
     .infer = infer_back_weight,
     .cpu = cpu::conv_back_weight,
-    .cost = back_weight_cost};
+    .cost = back_weight_cost,
+    .finishes_ranges = true};
 const OpRecord op_conv_back_bias{.name = "conv_back_bias",
                                  .doc = "the gradient of a convolution's bias: err [W', H', C_out, N] -> [C_out]",
                                  .arity = 1,

@@ -47,13 +47,15 @@ const OpRecord op_lrn{.name = "lrn",
                       .arity = 1,
                       .infer = infer_lrn,
                       .cpu = cpu::lrn,
-                      .cost = lrn_cost};
+                      .cost = lrn_cost,
+                      .finishes_ranges = true};
 const OpRecord op_lrn_back{.name = "lrn_back",
                            .doc = "the gradient of lrn: err, x, y, all [W, H, C, N], their shape",
                            .arity = 3,
                            .infer = infer_lrn_back,
                            .cpu = cpu::lrn_back,
-                           .cost = lrn_cost};
+                           .cost = lrn_cost,
+                      .finishes_ranges = true};
 
 namespace conv {
 

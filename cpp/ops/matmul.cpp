@@ -29,7 +29,8 @@ const OpRecord op_matmul{.name = "matmul",
                          .infer = infer_matmul,
                          .cpu = cpu::matmul,
                          .accepts_strided = cpu::matmul_accepts,
-                         .cost = matmul_cost};
+                         .cost = matmul_cost,
+                         .finishes_ranges = true};
 
 NArray matmul(const NArray& a, const NArray& b) {
   const DType type = promote(promote(a.dtype(), b.dtype()), DType::kInt32);

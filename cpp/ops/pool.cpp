@@ -72,7 +72,8 @@ const OpRecord op_pool{.name = "pool",
                        .arity = 1,
                        .infer = infer_pool,
                        .cpu = cpu::pool,
-                       .cost = pool_cost};
+                       .cost = pool_cost,
+                       .finishes_ranges = true};
 // For an average the images themselves don't matter, and are no operand: nothing keeps them alive.
 const OpRecord op_pool_back{
     .name = "pool_back",
@@ -80,7 +81,8 @@ const OpRecord op_pool_back{
     .arity = -1,
     .infer = infer_pool_back,
     .cpu = cpu::pool_back,
-    .cost = pool_back_cost};
+    .cost = pool_back_cost,
+    .finishes_ranges = true};
 
 namespace conv {
 

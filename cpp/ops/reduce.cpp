@@ -36,8 +36,9 @@ std::pair<Shape, DType> infer_count(std::span<Node* const> in, const Params* p) 
   return {result_shape(in[0], p), DType::kFloat64};  // a count may exceed int32
 }
 
-constexpr OpRecord reduction(const char* name, const char* doc, InferFn infer, KernelFn cpu) {
-  return {.name = name, .doc = doc, .arity = 1, .infer = infer, .cpu = cpu};
+constexpr OpRecord reduction(const char* name, const char* doc, InferFn infer, KernelFn cpu,
+                             ReadsRangesFn reads_ranges = cpu::reduces_ranges) {
+  return {.name = name, .doc = doc, .arity = 1, .infer = infer, .cpu = cpu, .reads_ranges = reads_ranges};
 }
 
 const Node& operand(const NArray& x, const OpRecord& op) {
@@ -92,8 +93,10 @@ const OpRecord op_sum = reduction("sum", "sum over axes, which stay with length 
 const OpRecord op_mean = reduction("mean", "mean over axes, which stay with length 1", infer_mean, cpu::mean);
 const OpRecord op_max = reduction("max", "largest over axes, which stay with length 1", infer_same, cpu::max);
 const OpRecord op_min = reduction("min", "smallest over axes, which stay with length 1", infer_same, cpu::min);
-const OpRecord op_argmax = reduction("argmax", "place of the first largest along an axis", infer_index, cpu::argmax);
-const OpRecord op_argmin = reduction("argmin", "place of the first smallest along an axis", infer_index, cpu::argmin);
+const OpRecord op_argmax = reduction("argmax", "place of the first largest along an axis", infer_index, cpu::argmax,
+                                     cpu::arg_reduces_ranges);
+const OpRecord op_argmin = reduction("argmin", "place of the first smallest along an axis", infer_index, cpu::argmin,
+                                     cpu::arg_reduces_ranges);
 const OpRecord op_count_zero = reduction("count_zero", "how many elements are 0", infer_count, cpu::count_zero);
 
 NArray NArray::sum(const std::vector<std::int64_t>& axes) const { return reduce(op_sum, *this, axes); }

@@ -47,20 +47,25 @@ const OpRecord op_softmax{.name = "softmax",
                           .infer = infer_softmax,
                           .cpu = cpu::softmax,
                           .cost = softmax_cost,
-                          .in_place = 0};
+                          .in_place = 0,
+                          .reads_ranges = cpu::softmax_reads_ranges,
+                          .finishes_ranges = true};
 const OpRecord op_log_softmax{.name = "log_softmax",
                               .doc = "the logarithm of softmax(x): x's shape",
                               .arity = 1,
                               .infer = infer_softmax,
                               .cpu = cpu::log_softmax,
                               .cost = softmax_cost,
-                              .in_place = 0};
+                              .in_place = 0,
+                              .reads_ranges = cpu::softmax_reads_ranges,
+                              .finishes_ranges = true};
 const OpRecord op_softmax_back{.name = "softmax_back",
                                .doc = "the gradient of softmax: err, y -> y * (err - sum of err * y), y's shape",
                                .arity = 2,
                                .infer = infer_softmax_back,
                                .cpu = cpu::softmax_back,
-                               .in_place = 0};
+                               .in_place = 0,
+                               .finishes_ranges = true};
 
 namespace conv {
 

@@ -23,36 +23,29 @@ std::int64_t bytes_of(const ArrayRef& array) { return static_cast<std::int64_t>(
 PlannedTask describe(const Task& task) {
   PlannedTask d;
   d.device = task.device->id;
-  d.shape = task.outputs[0].array.shape;
+  d.shape = task.outputs.back().array.shape;
   d.cost_us = task.cost_ns / 1000;
   d.outputs = static_cast<std::int64_t>(task.outputs.size());
   for (const auto& in : task.inputs) d.bytes_read += bytes_of(in.array);
   for (const auto& out : task.outputs) d.bytes_written += bytes_of(out.array);
-  if (!task.program) {
-    d.kind = "kernel";
-    d.operations.emplace_back(task.name);
-    d.places.push_back(place_of(task.source));
-  } else if (task.program->instructions.empty()) {
-    d.kind = "copy";
-    d.operations.emplace_back("copy");
-    d.places.push_back(place_of(task.source));
-  } else {
-    d.kind = "fused";
-    for (const auto& i : task.program->instructions) {
-      d.operations.emplace_back(elementwise_ops::All::infos[i.code].name);
-      d.places.push_back(place_of(i.source));
-    }
-  }
+  d.kind = task.op ? "kernel" : task.before->instructions.empty() ? "copy" : "fused";
+  const auto add = [&d](const char* name, const Source& source) {
+    d.operations.emplace_back(name);
+    d.places.push_back(place_of(source));
+  };
+  const auto add_program = [&add](const Program* program) {
+    if (program)
+      for (const auto& i : program->instructions) add(elementwise_ops::All::infos[i.code].name, i.source);
+  };
+  add_program(task.before.get());
+  if (d.kind != "fused") add(task.name, task.source);
+  add_program(task.after.get());
   return d;
 }
 
-// Whether the task may write its result where this operand was, once nobody else reads it (see start_task).
-bool fits_in_place(const Task& task, std::size_t i) {
-  if (task.traced) return false;
-  const auto &in = task.inputs[i], &out = task.outputs[0];
-  if (task.program ? !task.program->inputs[i].dense : task.op->in_place != static_cast<int>(i)) return false;
-  return in.array.dense && in.offset == 0 && in.storage->bytes == out.storage->bytes &&
-         itemsize(in.array.dtype) == itemsize(out.array.dtype);
+// Whether the task would write one of its results where this operand was, once nobody else reads it.
+bool fits_in_place(const Task& task, const TaskOperand& in) {
+  return std::ranges::any_of(task.outputs, [&](const TaskOperand& out) { return may_take_over(task, in, out); });
 }
 
 // The plan's tasks among those of the whole window: all, or what `values` need.
@@ -97,7 +90,7 @@ Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* 
       if (p == count) continue;
       const int maker = renumbered[p];
       if (std::find(d.after.begin(), d.after.end(), maker) == d.after.end()) d.after.push_back(maker);
-      if (d.reuses < 0 && last_reader[from] == t && !held.contains(from) && fits_in_place(task, i)) d.reuses = maker;
+      if (d.reuses < 0 && last_reader[from] == t && !held.contains(from) && fits_in_place(task, task.inputs[i])) d.reuses = maker;
     }
     renumbered[t] = static_cast<int>(plan.tasks.size());
     plan.tasks.push_back(std::move(d));

@@ -1,10 +1,12 @@
 // Plans a batch in three steps: group (which operations run together), order (groups after what they read), emit (a
-// task each). A group is one kernel, or elementwise operations over one shape that become one fused program.
+// task each). A group is elementwise operations over one shape, which become one fused program, or a kernel, perhaps with
+// such a program before it, behind it or both: they run range by range, where the kernel reads or has just written.
 #include "plan/planner.h"
 
 #include <algorithm>
 #include <bit>
 #include <bitset>
+#include <optional>
 
 #include "backend/cpu/tile.h"
 #include "base/env.h"
@@ -24,15 +26,34 @@ constexpr std::int64_t kMaxPendingBytes = 64 << 20;
 constexpr double kKernelOverheadNs = 200;
 constexpr double kOperationsPerNs = 30;     // what a kernel does on one thread, roughly
 
+constexpr double kLongNs = 50e3;            // a kernel that has the whole device for itself anyway
+
 using GroupSet = std::bitset<kMaxBatch>;
 
-struct Group {
-  std::vector<Node*> members;  // in the order of recording
-  GroupSet needs;              // groups of this batch that must run before, directly or not
-  bool elementwise = false;
+// Elementwise operations that become one program.
+struct Part {
+  std::vector<Node*> members;        // in the order of recording
   int instructions = 0, inputs = 0;  // upper bounds, casts included
   std::int64_t pending_bytes = 0;    // of inputs as kMaxPendingBytes has them
+  bool gathers = false;              // an operand is a strided view
+};
+
+struct Group {
+  Part before;             // without a kernel: all there is
+  Node* kernel = nullptr;
+  Part after;
+  GroupSet needs;          // groups of this batch that must run before, directly or not
   bool merged_away = false;
+
+  Part& part(TaskPart p) { return p == TaskPart::kAfter ? after : before; }
+  const Part& part(TaskPart p) const { return p == TaskPart::kAfter ? after : before; }
+  // Where the operation stands that was recorded last.
+  std::int32_t place() const {
+    std::int32_t at = kernel ? kernel->plan.index : -1;
+    for (const Part* p : {&before, &after})
+      if (!p->members.empty()) at = std::max(at, p->members.back()->plan.index);
+    return at;
+  }
 };
 
 const Node* owner_of(const Node* node) { return node->base ? node->base : node; }
@@ -41,7 +62,7 @@ class Batch {
  public:
   // With `dry`, nodes stay as they are and storages go there.
   explicit Batch(std::span<Node* const> nodes, DryPlan* dry = nullptr) : nodes_(nodes), dry_(dry) {
-    for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i]->plan = {static_cast<std::int32_t>(i), 0, 0};
+    for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i]->plan = {.index = static_cast<std::int32_t>(i)};
     group_of_.resize(nodes.size());
   }
 
@@ -58,6 +79,8 @@ class Batch {
   }
 
  private:
+  class ProgramWriter;
+
   // --- grouping
 
   // The group of this batch that computes the operand's memory; -1: it comes from before.
@@ -74,30 +97,75 @@ class Batch {
       direct.set(static_cast<std::size_t>(g));
       if (in->base) viewed.set(static_cast<std::size_t>(g));
     }
-
-    int home = -1;
-    if (node->op->cls == OpRecord::Class::kElementwise) {
-      for (const Node* in : node->inputs()) {
-        const int g = in ? producer(in) : -1;
-        if (g < 0 || viewed[static_cast<std::size_t>(g)] || !can_join(g, *node, direct)) continue;
-        if (home < 0) home = g;
-        else if (g != home && can_merge(home, g)) { merge(home, g); direct.reset(static_cast<std::size_t>(g)); }
-      }
-    }
+    const bool elementwise = is_elementwise(*node);
+    int home = elementwise ? home_of_elementwise(*node, direct, viewed) : home_of_kernel(*node, direct, viewed);
     if (home < 0) {
       home = static_cast<int>(groups_.size());
-      groups_.emplace_back().elementwise = node->op->cls == OpRecord::Class::kElementwise;
+      groups_.emplace_back();
+      node->plan.part = elementwise ? TaskPart::kBefore : TaskPart::kKernel;
     }
     Group& group = groups_[static_cast<std::size_t>(home)];
-    group.members.push_back(node);
-    group.instructions += 1 + casts(*node);
-    group.inputs += new_inputs(*node, home);
-    group.pending_bytes += new_pending_bytes(*node, home);
+    if (elementwise) {
+      Part& part = group.part(node->plan.part);
+      part.members.push_back(node);
+      part.instructions += 1 + casts(*node);
+      part.inputs += new_inputs(*node, home);
+      part.pending_bytes += new_pending_bytes(*node, home);
+      part.gathers |= gathers(*node);
+    } else {
+      group.kernel = node;
+    }
     for (std::size_t g = 0; g < groups_.size(); ++g)
       if (direct[g] && static_cast<int>(g) != home) group.needs |= with_needs(g);
     for (Group& reader : groups_)
       if (reader.needs[static_cast<std::size_t>(home)]) reader.needs |= group.needs;
     group_of_[static_cast<std::size_t>(node->plan.index)] = home;
+  }
+
+  // The group that the operation joins, -1: a new one. Sets node.plan.part; groups that it connects are merged.
+  int home_of_elementwise(Node& node, GroupSet& direct, const GroupSet& viewed) {
+    int home = -1;
+    for (const Node* in : node.inputs()) {
+      const int g = in ? producer(in) : -1;
+      if (g < 0 || g == home || viewed[static_cast<std::size_t>(g)]) continue;
+      const auto part = place_in(g, node, direct);
+      if (!part) continue;
+      // Rather a kernel's task than a program's, and of two kernels the later one's: the other has run by then.
+      if (home < 0 || rank(g) > rank(home)) {
+        home = g;
+        node.plan.part = *part;
+      }
+    }
+    if (home < 0) return -1;
+    for (const Node* in : node.inputs()) {
+      const int g = in ? producer(in) : -1;
+      if (g < 0 || g == home || viewed[static_cast<std::size_t>(g)] || !place_in(g, node, direct)) continue;
+      if (!can_merge(home, g, node.plan.part)) continue;
+      merge(home, g, node.plan.part);
+      direct.reset(static_cast<std::size_t>(g));
+    }
+    return home;
+  }
+
+  int rank(int g) const {
+    const Node* kernel = groups_[static_cast<std::size_t>(g)].kernel;
+    return kernel ? kernel->plan.index : -1;
+  }
+
+  // A kernel that can read operand 0 range by range joins the program that computes it.
+  int home_of_kernel(Node& node, const GroupSet& direct, const GroupSet& viewed) const {
+    if (!node.op->reads_ranges || node.traced) return -1;
+    const Node* in = node.inputs()[0];
+    const int g = producer(in);
+    if (g < 0 || viewed[static_cast<std::size_t>(g)] || in->device != node.device) return -1;
+    const Group& group = groups_[static_cast<std::size_t>(g)];
+    if (group.kernel || group.before.gathers || in->traced || !node.op->reads_ranges(in->shape, node.params.get()))
+      return -1;
+    for (const Node* other : node.inputs().subspan(1))
+      if (other && producer(other) == g) return -1;
+    if (waits_for(direct, g)) return -1;
+    node.plan.part = TaskPart::kKernel;
+    return g;
   }
 
   GroupSet with_needs(std::size_t g) const {
@@ -106,41 +174,67 @@ class Batch {
     return s;
   }
 
-  // The node may run in group g if nothing else that it reads must wait for g.
-  bool can_join(int g, const Node& node, const GroupSet& direct) const {
-    const Group& group = groups_[static_cast<std::size_t>(g)];
-    const Node& first = *group.members.front();
-    if (!group.elementwise || first.device != node.device || first.traced != node.traced ||
-        !(first.shape == node.shape))
-      return false;
-    if (group.instructions + 1 + casts(node) > kMaxInstructions || group.inputs + new_inputs(node, g) > kMaxInputs)
-      return false;
-    const auto pending = new_pending_bytes(node, g);
-    if (pending > 0 && group.pending_bytes + pending > max_pending_bytes(*node.device)) return false;
+  // Whether one of these groups must run after g.
+  bool waits_for(const GroupSet& some, int g) const {
     for (std::size_t other = 0; other < groups_.size(); ++other)
-      if (direct[other] && groups_[other].needs[static_cast<std::size_t>(g)]) return false;
-    return true;
+      if (some[other] && groups_[other].needs[static_cast<std::size_t>(g)]) return true;
+    return false;
   }
 
-  bool can_merge(int a, int b) const {
+  // The part of group g in which the elementwise operation may run, if nothing else that it reads must wait for g.
+  std::optional<TaskPart> place_in(int g, const Node& node, const GroupSet& direct) const {
+    const Group& group = groups_[static_cast<std::size_t>(g)];
+    bool reads_before = false, reads_result = false;
+    for (const Node* in : node.inputs())
+      if (in && producer(in) == g) (in->plan.part == TaskPart::kBefore ? reads_before : reads_result) = true;
+    if (reads_before && reads_result) return {};
+    const auto place = reads_result ? TaskPart::kAfter : TaskPart::kBefore;
+    const Node& first = reads_result ? *group.kernel : *group.before.members.front();
+    if (first.device != node.device || first.traced != node.traced || !(first.shape == node.shape)) return {};
+    if (group.kernel && (node.traced || gathers(node) || !may_wait(group, g, direct))) return {};
+    if (reads_result && !group.kernel->op->finishes_ranges) return {};
+    const Part& part = group.part(place);
+    if (part.instructions + 1 + casts(node) > kMaxInstructions || part.inputs + new_inputs(node, g) > kMaxInputs)
+      return {};
+    const auto pending = new_pending_bytes(node, g);
+    if (pending > 0 && part.pending_bytes + pending > max_pending_bytes(*node.device)) return {};
+    if (waits_for(direct, g)) return {};
+    return place;
+  }
+
+  // Whether the group's kernel may wait for these groups too: it has to anyway, or it is so long that it takes the whole
+  // device. Short kernels run side by side, and should not be tied to one another.
+  bool may_wait(const Group& group, int g, GroupSet more) const {
+    more.reset(static_cast<std::size_t>(g));
+    return (more & ~group.needs).none() || kernel_cost_ns(*group.kernel) >= kLongNs;
+  }
+
+  bool can_merge(int a, int b, TaskPart place) const {
     const Group &ga = groups_[static_cast<std::size_t>(a)], &gb = groups_[static_cast<std::size_t>(b)];
-    return !ga.needs[static_cast<std::size_t>(b)] && !gb.needs[static_cast<std::size_t>(a)] &&
-           ga.instructions + gb.instructions < kMaxInstructions && ga.inputs + gb.inputs < kMaxInputs &&
-           ga.pending_bytes + gb.pending_bytes <= max_pending_bytes(*ga.members.front()->device);
+    const Part &pa = ga.part(place), &pb = gb.before;
+    return !gb.kernel && !ga.needs[static_cast<std::size_t>(b)] && !gb.needs[static_cast<std::size_t>(a)] &&
+           (!ga.kernel || (!pb.gathers && may_wait(ga, b, gb.needs))) &&
+           pa.instructions + pb.instructions < kMaxInstructions && pa.inputs + pb.inputs < kMaxInputs &&
+           pa.pending_bytes + pb.pending_bytes <= max_pending_bytes(*gb.before.members.front()->device);
   }
 
-  // Group b becomes part of group a.
-  void merge(int a, int b) {
+  // Group b, a program, becomes part of group a.
+  void merge(int a, int b, TaskPart place) {
     const auto ia = static_cast<std::size_t>(a), ib = static_cast<std::size_t>(b);
     Group &ga = groups_[ia], &gb = groups_[ib];
-    for (Node* node : gb.members) group_of_[static_cast<std::size_t>(node->plan.index)] = a;
-    std::vector<Node*> members(ga.members.size() + gb.members.size());
-    std::merge(ga.members.begin(), ga.members.end(), gb.members.begin(), gb.members.end(), members.begin(),
+    Part &pa = ga.part(place), &pb = gb.before;
+    for (Node* node : pb.members) {
+      group_of_[static_cast<std::size_t>(node->plan.index)] = a;
+      node->plan.part = place;
+    }
+    std::vector<Node*> members(pa.members.size() + pb.members.size());
+    std::merge(pa.members.begin(), pa.members.end(), pb.members.begin(), pb.members.end(), members.begin(),
                [](Node* x, Node* y) { return x->plan.index < y->plan.index; });
-    ga.members = std::move(members);
-    ga.instructions += gb.instructions;
-    ga.inputs += gb.inputs;
-    ga.pending_bytes += gb.pending_bytes;
+    pa.members = std::move(members);
+    pa.instructions += pb.instructions;
+    pa.inputs += pb.inputs;
+    pa.pending_bytes += pb.pending_bytes;
+    pa.gathers |= pb.gathers;
     ga.needs |= gb.needs;
     gb = {};
     gb.merged_away = true;
@@ -150,6 +244,13 @@ class Batch {
       g.needs.set(ia);
       g.needs |= ga.needs;
     }
+  }
+
+  static bool is_elementwise(const Node& node) { return node.op->cls == OpRecord::Class::kElementwise; }
+
+  // Whether the operation would gather an operand from a strided view, which only a program of its own does well.
+  static bool gathers(const Node& node) {
+    return std::ranges::any_of(node.inputs(), [](const Node* in) { return in && in->strides; });
   }
 
   // Operands that group g would have to read from memory for this node.
@@ -195,7 +296,7 @@ class Batch {
     for (std::size_t g = 0; g < groups_.size(); ++g)
       if (!groups_[g].merged_away) order.push_back(g);
     std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      return groups_[a].members.back()->plan.index < groups_[b].members.back()->plan.index;
+      return groups_[a].place() < groups_[b].place();
     });
     GroupSet emitted;
     for (std::size_t left = order.size(); left > 0;) {
@@ -214,11 +315,39 @@ class Batch {
   // --- emission
 
   void emit(const Group& group) {
-    const auto before = tasks_->size();
-    if (group.elementwise) emit_program(group);
-    else emit_kernel(*group.members.front());
-    if (dry_ && tasks_->size() > before)  // the last one: copies for it come first
-      for (const Node* node : group.members) dry_->task_of[node] = tasks_->size() - 1;
+    for (const Part* part : {&group.before, &group.after})
+      for (const Node* node : part->members) count_uses(*node, group);
+    if (group.kernel) count_uses(*group.kernel, group);
+
+    auto task = new_task(group.kernel ? *group.kernel : *group.before.members.back());
+    if (!group.before.members.empty()) task->before = emit_before(group, *task);
+    if (group.kernel) emit_kernel(group, *task);
+    if (!group.after.members.empty()) task->after = emit_after(group, *task);
+    if (task->outputs.empty()) return;  // the last holder let go while this was planned
+    const auto fused = group.before.members.size() + group.after.members.size();
+    if (!dry_) count(counters.fused_operations, static_cast<std::int64_t>(fused));
+    if (!dry_ && settings().log_plan) log_plan(*task, fused);
+    tasks_->push_back(std::move(task));
+    if (!dry_) return;
+    for (const Part* part : {&group.before, &group.after})
+      for (const Node* node : part->members) dry_->task_of[node] = tasks_->size() - 1;
+    if (group.kernel) dry_->task_of[group.kernel] = tasks_->size() - 1;
+  }
+
+  void count_uses(const Node& reader, const Group& group) const {
+    for (Node* in : reader.inputs())
+      if (in && is_member(in, group)) ++in->plan.uses;
+  }
+
+  // Whether somebody outside the group reads the value, so that it must be in memory. (One reference is the batch's own.)
+  static bool is_wanted(const Node& node) { return node.handles() > 0 || node.refs() > 1 + node.plan.uses; }
+
+  static void log_plan(const Task& task, std::size_t fused) {
+    const auto operations = std::to_string(fused) + (fused == 1 ? " operation" : " operations");
+    const auto shape = task.outputs.back().array.shape.str();
+    if (task.op) return log_line("plan kernel " + std::string(task.name) + " " + shape + (fused ? " with " + operations : ""));
+    log_line("plan program of " + operations + " over " + shape + ", " + std::to_string(task.inputs.size()) +
+             " inputs, " + std::to_string(task.outputs.size()) + " outputs");
   }
 
   Storage* storage_of(const Node& node) const {
@@ -236,7 +365,7 @@ class Batch {
     return o;
   }
 
-  TaskOperand result(Node& node, Task& task) {
+  TaskOperand result(Node& node, Task& task, TaskPart part) {
     auto storage = Storage::create(node);
     storage->producer = &task;
     if (dry_) dry_->storages[&node] = storage;
@@ -244,6 +373,7 @@ class Batch {
     TaskOperand o;
     o.storage = std::move(storage);
     o.array = {nullptr, node.shape, node.shape.dense_strides(), node.dtype, true};
+    o.part = part;
     return o;
   }
 
@@ -257,26 +387,35 @@ class Batch {
     return task;
   }
 
-  void emit_kernel(Node& node) {
-    auto task = new_task(node);
-    task->op = node.op;
+  static double kernel_cost_ns(const Node& node) {
     std::vector<Shape> shapes;
-    double elements = static_cast<double>(node.shape.size());
+    double work = static_cast<double>(node.shape.size());
+    for (const Node* in : node.inputs()) {
+      shapes.push_back(in->shape);
+      work += static_cast<double>(in->shape.size());
+    }
+    if (node.op->cost) work = node.op->cost(shapes, node.shape, node.params.get());
+    return kKernelOverheadNs + work / kOperationsPerNs;
+  }
+
+  // The kernel's operands, and its result where no program behind it has it first.
+  void emit_kernel(const Group& group, Task& task) {
+    Node& node = *group.kernel;
+    task.op = node.op;
     const auto inputs = node.inputs();
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
+    for (std::size_t i = task.before ? 1 : 0; i < inputs.size(); ++i) {
       const Node& in = *inputs[i];
       const bool readable = !in.strides || (node.op->accepts_strided &&
                                             node.op->accepts_strided(in.shape, *in.strides, static_cast<int>(i)));
-      task->inputs.push_back(readable ? operand(in) : dense_copy(in, *task));
-      shapes.push_back(in.shape);
-      elements += static_cast<double>(in.shape.size());
+      task.inputs.push_back(readable ? operand(in) : dense_copy(in, task));
+      task.inputs.back().replaceable = node.op->in_place == static_cast<int>(i);
     }
-    task->outputs.push_back(result(node, *task));
-    const double work = node.op->cost ? node.op->cost(shapes, node.shape, node.params.get()) : elements;
-    task->cost_ns = kKernelOverheadNs + work / kOperationsPerNs;
-    if (!dry_) task->params = std::move(node.params);
-    if (!dry_ && settings().log_plan) log_line("plan kernel " + std::string(task->name) + " " + node.shape.str());
-    tasks_->push_back(std::move(task));
+    if (group.after.members.empty()) {
+      task.kernel_output = static_cast<int>(task.outputs.size());
+      task.outputs.push_back(result(node, task, TaskPart::kKernel));
+    }
+    task.cost_ns += kernel_cost_ns(node);
+    if (!dry_) task.params = std::move(node.params);
   }
 
   // A task of its own that makes a view's elements dense.
@@ -286,10 +425,10 @@ class Batch {
     task->name = "copy";
     task->source = reader.source;
     task->sequence = reader.sequence;
-    task->program = std::make_unique<Program>();
-    task->program->shape = view.shape;
-    task->program->inputs.push_back({view.dtype, *view.strides, false});
-    task->program->outputs.push_back({0, view.dtype});
+    task->before = std::make_unique<Program>();
+    task->before->shape = view.shape;
+    task->before->inputs.push_back({view.dtype, *view.strides, false});
+    task->before->outputs.push_back({0, view.dtype});
     task->inputs.push_back(operand(view));
     auto storage = Storage::create(view);
     if (!dry_) count(counters.copies);
@@ -298,46 +437,69 @@ class Batch {
     o.storage = std::move(storage);
     o.array = {nullptr, view.shape, view.shape.dense_strides(), view.dtype, true};
     task->outputs.push_back(o);
-    task->cost_ns = cpu::program_cost_ns(*task->program);
+    task->cost_ns = cpu::program_cost_ns(*task->before);
     tasks_->push_back(std::move(task));
     return o;
   }
 
-  void emit_program(const Group& group) {
-    for (Node* node : group.members)
-      for (Node* in : node->inputs())
-        if (in && in->plan.index >= 0 && is_member(in, group)) ++in->plan.uses;
+  // Elementwise operations alone, or in front of the kernel, whose operand is the program's last output.
+  std::unique_ptr<Program> emit_before(const Group& group, Task& task) {
+    ProgramWriter writer(*this, task, TaskPart::kBefore, group.before.members.front()->shape);
+    for (Node* node : group.before.members) emit_operation(*node, group, task, writer);
+    if (group.kernel) {
+      const Node& in = *group.kernel->inputs()[0];
+      writer.output(in.plan.value, in.dtype);
+    }
+    return finish_program(writer, task);
+  }
 
-    auto task = new_task(*group.members.back());
-    ProgramWriter writer(*this, *task, group.members.front()->shape);
-    for (Node* node : group.members) {
-      Program::Instruction instruction{node->op->code, node->compute, node->dtype,
-                                       static_cast<std::uint8_t>(node->op->arity), {}, node->source, node->sequence};
-      const auto inputs = node->inputs();
-      for (std::size_t i = 0; i < inputs.size(); ++i) {
-        const auto type = operand_type(*node, i);
-        std::uint16_t value;
-        if (!inputs[i]) value = writer.constant(type, node->scalars[i].value);
-        else if (is_member(inputs[i], group)) value = writer.converted(inputs[i]->plan.value, inputs[i]->dtype, type, *node);
-        else value = writer.converted(writer.input(*inputs[i]), inputs[i]->dtype, type, *node);
-        instruction.in[i] = value;
+  // Elementwise operations on the kernel's result, the program's input 0.
+  std::unique_ptr<Program> emit_after(const Group& group, Task& task) {
+    Node& kernel = *group.kernel;
+    ProgramWriter writer(*this, task, TaskPart::kAfter, kernel.shape);
+    kernel.plan.value = writer.result_of(kernel);
+    const auto first = task.outputs.size();
+    if (is_wanted(kernel)) {
+      task.outputs.push_back(result(kernel, task, TaskPart::kAfter));
+      writer.output(kernel.plan.value, kernel.dtype);
+    }
+    for (Node* node : group.after.members) emit_operation(*node, group, task, writer);
+    if (task.outputs.size() == first) {  // the last holder let go while this was planned
+      task.outputs.push_back(result(kernel, task, TaskPart::kAfter));
+      writer.output(kernel.plan.value, kernel.dtype);
+    }
+    // The kernel writes where one of these results will be, if its elements are as large.
+    for (std::size_t i = first; i < task.outputs.size() && task.kernel_output < 0; ++i)
+      if (itemsize(task.outputs[i].array.dtype) == itemsize(kernel.dtype)) {
+        task.kernel_output = static_cast<int>(i);
+        task.outputs[i].part = TaskPart::kKernel;
       }
-      node->plan.value = writer.add(instruction);
-      // Read from outside the group? Then it is written to memory. (One reference is the batch's own.)
-      if (node->handles() > 0 || node->refs() > 1 + node->plan.uses) {
-        task->outputs.push_back(result(*node, *task));
-        writer.output(node->plan.value, node->dtype);
+    return finish_program(writer, task);
+  }
+
+  void emit_operation(Node& node, const Group& group, Task& task, ProgramWriter& writer) {
+    Program::Instruction instruction{node.op->code, node.compute, node.dtype,
+                                     static_cast<std::uint8_t>(node.op->arity), {}, node.source, node.sequence};
+    const auto inputs = node.inputs();
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const auto type = operand_type(node, i);
+      if (!inputs[i]) {
+        instruction.in[i] = writer.constant(type, node.scalars[i].value);
+      } else {
+        const auto value = is_member(inputs[i], group) ? inputs[i]->plan.value : writer.input(*inputs[i]);
+        instruction.in[i] = writer.converted(value, inputs[i]->dtype, type, node);
       }
     }
-    if (task->outputs.empty()) return;  // the last holder let go while this was planned
-    task->program = writer.finish();
-    task->cost_ns = cpu::program_cost_ns(*task->program);
-    if (!dry_) count(counters.fused_operations, static_cast<std::int64_t>(group.members.size()));
-    if (!dry_ && settings().log_plan)
-      log_line("plan program of " + std::to_string(group.members.size()) + " operations over " +
-               task->program->shape.str() + ", " + std::to_string(task->inputs.size()) + " inputs, " +
-               std::to_string(task->outputs.size()) + " outputs");
-    tasks_->push_back(std::move(task));
+    node.plan.value = writer.add(instruction);
+    if (!is_wanted(node)) return;
+    task.outputs.push_back(result(node, task, node.plan.part));
+    writer.output(node.plan.value, node.dtype);
+  }
+
+  static std::unique_ptr<Program> finish_program(ProgramWriter& writer, Task& task) {
+    auto program = writer.finish();
+    task.cost_ns += cpu::program_cost_ns(*program);
+    return program;
   }
 
   bool is_member(const Node* node, const Group& group) const {
@@ -349,9 +511,16 @@ class Batch {
   // are is not known; finish() puts them in a row.
   class ProgramWriter {
    public:
-    ProgramWriter(const Batch& batch, Task& task, const Shape& shape)
-        : batch_(batch), task_(task), program_(std::make_unique<Program>()) {
+    ProgramWriter(const Batch& batch, Task& task, TaskPart part, const Shape& shape)
+        : batch_(batch), task_(task), part_(part), program_(std::make_unique<Program>()) {
       program_->shape = shape;
+    }
+
+    // The kernel's result as input 0, which is not among the task's operands.
+    std::uint16_t result_of(const Node& kernel) {
+      seen_.push_back(&kernel);
+      program_->inputs.push_back({kernel.dtype, kernel.shape.dense_strides(), true});
+      return 0;
     }
 
     std::uint16_t input(const Node& node) {
@@ -364,7 +533,10 @@ class Batch {
       for (int axis = 0; axis < kMaxAxes; ++axis)
         if (axis >= node.shape.ndim() || (node.shape[axis] == 1 && shape.at_or_one(axis) != 1))
           strides[static_cast<std::size_t>(axis)] = 0;
-      program_->inputs.push_back({node.dtype, strides, !node.strides && node.shape.size() == shape.size()});
+      const bool dense = !node.strides && node.shape.size() == shape.size();
+      program_->inputs.push_back({node.dtype, strides, dense});
+      task_.inputs.back().part = part_;
+      task_.inputs.back().replaceable = dense;
       return static_cast<std::uint16_t>(seen_.size() - 1);
     }
 
@@ -418,6 +590,7 @@ class Batch {
     };
     const Batch& batch_;
     Task& task_;
+    const TaskPart part_;
     std::unique_ptr<Program> program_;
     std::vector<const Node*> seen_;
     std::vector<Conversion> conversions_;

@@ -70,13 +70,20 @@ std::string json(const std::string& s) {
 }
 
 std::string name_of(const Task& task) {
-  if (!task.program || task.program->instructions.empty()) return task.name;
   constexpr std::size_t kNamed = 6;
   std::string text;
-  const auto& instructions = task.program->instructions;
-  for (std::size_t i = 0; i < instructions.size() && i < kNamed; ++i)
-    text += (i ? " " : "") + std::string(elementwise_ops::All::infos[instructions[i].code].name);
-  return instructions.size() > kNamed ? text + " ..." : text;
+  std::size_t count = 0;
+  const auto add = [&](const char* name) {
+    if (count++ < kNamed) text += (text.empty() ? "" : " ") + std::string(name);
+  };
+  const auto add_program = [&](const Program* program) {
+    if (program)
+      for (const auto& i : program->instructions) add(elementwise_ops::All::infos[i.code].name);
+  };
+  add_program(task.before.get());
+  if (task.op || count == 0) add(task.name);
+  add_program(task.after.get());
+  return count > kNamed ? text + " ..." : text;
 }
 
 void write(Recording& r) {
@@ -109,11 +116,11 @@ void name_lane(std::string name) { lane_name = std::move(name); }
 void Span::begin(const Task& task, std::int64_t chunk, std::int64_t chunks) {
   active_ = true;
   name_ = name_of(task);
-  category_ = task.program ? "fused" : "kernel";
+  category_ = task.op ? "kernel" : "fused";
   source_ = task.source;
   if (!task.outputs.empty())
     arguments_ = "\"device\": " + std::to_string(task.device->id) + ", \"result\": " +
-                 json(std::string(owl::name(task.outputs[0].array.dtype)) + " " + task.outputs[0].array.shape.str());
+                 json(std::string(owl::name(task.outputs.back().array.dtype)) + " " + task.outputs.back().array.shape.str());
   if (chunk >= 0) arguments_ += ", \"chunk\": \"" + std::to_string(chunk + 1) + " of " + std::to_string(chunks) + "\"";
   begin_ = Clock::now();
 }

@@ -100,9 +100,8 @@ std::string described(const Storage& storage) { return storage.op + std::string(
 
 // An operand's memory may become the result's when nothing else can read it any more.
 bool can_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
-  return !task.traced && from.array.dense && from.offset == 0 && from.storage->bytes == to.storage->bytes &&
-         itemsize(from.array.dtype) == itemsize(to.array.dtype) && from.storage->device == to.storage->device &&
-         !from.storage->foreign_release && from.storage->data && from.storage->refs() == 1;
+  return may_take_over(task, from, to) && !from.storage->foreign_release && from.storage->data &&
+         from.storage->refs() == 1;
 }
 
 void take_over(TaskOperand& from, TaskOperand& to) {
@@ -237,13 +236,11 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
     task.bound = true;
     for (auto& out : task.outputs) {
       if (out.array.data) continue;  // from an earlier try
-      if (task.program) {
-        for (std::size_t i = 0; i < task.inputs.size() && !out.array.data; ++i)
-          if (task.program->inputs[i].dense && can_take_over(task, task.inputs[i], out)) take_over(task.inputs[i], out);
-      } else if (task.op->in_place >= 0) {
-        auto& in = task.inputs[static_cast<std::size_t>(task.op->in_place)];
-        if (can_take_over(task, in, out)) take_over(in, out);
-      }
+      for (auto& in : task.inputs)
+        if (can_take_over(task, in, out)) {
+          take_over(in, out);
+          break;
+        }
       if (!out.array.data && task.device->backend->computes()) {
         const bool injected = Faults::due(faults().alloc);
         if (injected || !task.device->allocator.allocate(*out.storage)) {

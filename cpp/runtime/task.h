@@ -1,4 +1,4 @@
-// One unit of scheduling: a kernel or a fused program, with its operands' memory.
+// One unit of scheduling: a kernel, a fused program, or a kernel between two programs, with the operands' memory.
 #pragma once
 
 #include <memory>
@@ -13,18 +13,24 @@ struct TaskOperand {
   Ref<Storage> storage;
   ArrayRef array;             // data is filled in when the task starts
   std::int64_t offset = 0;    // in elements
+  TaskPart part = TaskPart::kKernel;  // which reads it; of a result: which writes its memory first
+  bool replaceable = false;   // a result of the same part may take over its memory, if nobody else reads it
   std::shared_ptr<const Failure> failure;  // of this result alone; where unset, the task's counts
 };
 
 struct Task {
   Device* device = nullptr;
-  const OpRecord* op = nullptr;  // a kernel; null: `program`
+  // Without a kernel `before` is the whole task. With one it computes the kernel's operand 0, as its last output, and
+  // `after` works on the kernel's result, its input 0: both range by range, where the kernel reads and writes.
+  std::unique_ptr<Program> before;
+  const OpRecord* op = nullptr;
   std::unique_ptr<const Params> params;
-  std::unique_ptr<Program> program;
-  std::vector<TaskOperand> inputs;
-  std::vector<TaskOperand> outputs;
+  std::unique_ptr<Program> after;
+  std::vector<TaskOperand> inputs;   // in memory: of `before`, of the kernel, of `after`
+  std::vector<TaskOperand> outputs;  // likewise
+  int kernel_output = -1;        // in whose memory the kernel writes its result; -1: in scratch memory
 
-  const char* name = "";         // for errors and logs; a fused program is named after its last operation
+  const char* name = "";         // for errors and logs: the kernel's, or that of the program's last operation
   Source source;
   std::uint64_t sequence = 0;
   double cost_ns = 0;            // estimate on one thread
@@ -42,5 +48,12 @@ struct Task {
   std::int64_t next_chunk = 0, done_chunks = 0;
   std::shared_ptr<const Failure> failure;
 };
+
+// Whether the result may have the operand's memory once nothing else reads it.
+inline bool may_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
+  return !task.traced && from.replaceable && from.part == to.part && from.array.dense && from.offset == 0 &&
+         from.storage->bytes == to.storage->bytes && itemsize(from.array.dtype) == itemsize(to.array.dtype) &&
+         from.storage->device == to.storage->device;
+}
 
 }  // namespace owl

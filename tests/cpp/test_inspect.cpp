@@ -14,16 +14,16 @@ TEST(Inspect, ExplainsWhatWouldRun) {
   const auto a = ramp({4, 3});
   a.wait_for_eval();
   HoldWindow hold;
-  const NArray y[] = {elewise::relu(a.trans() * a + 1.0)};
+  const NArray y[] = {conv::softmax(elewise::relu(a.trans() * a + 1.0))};
   const auto plan = explain(y);
   ASSERT_EQ(plan.tasks.size(), 2u);
-  EXPECT_EQ(plan.tasks[0].operations, std::vector<std::string>{"matmul"});
-  EXPECT_EQ(plan.tasks[1].operations, (std::vector<std::string>{"add", "relu"}));
+  EXPECT_EQ(plan.tasks[0].operations, (std::vector<std::string>{"matmul", "add", "relu"}));
+  EXPECT_EQ(plan.tasks[1].operations, std::vector<std::string>{"softmax"});
   EXPECT_EQ(plan.tasks[1].after, std::vector<int>{0});
   EXPECT_EQ(plan.tasks[1].reuses, 0);
   EXPECT_FALSE(y[0].ready());
   EXPECT_NE(dot(y).find("subgraph cluster_"), std::string::npos);
-  EXPECT_NE(describe_engine().find("3 operations recorded"), std::string::npos);
+  EXPECT_NE(describe_engine().find("4 operations recorded"), std::string::npos);
 }
 
 TEST(Inspect, NanErrorsComeHome) {

@@ -40,7 +40,8 @@ TEST_F(Plan, ADiamondIsOneKernelAndHeldValuesAreItsOutputs) {
   EXPECT_EQ(values(d)[3], 24.0f);
 }
 
-//   x -> a -> [sum] -> s -> b = a - s      b reads s, which waits for a: a and b must not become one program
+//   x -> a -+-> [sum] -> s -> b = a - s    b reads s, which needs all of a: a and b must not become one program. The
+//           +------------------^           sum reads a while it is computed
 TEST_F(Plan, AKernelBetweenKeepsProgramsApart) {
   const auto x = ramp({8, 4});
   const Since since;
@@ -49,8 +50,60 @@ TEST_F(Plan, AKernelBetweenKeepsProgramsApart) {
     return a - a.sum({0});
   }();
   y.wait_for_eval();
-  EXPECT_EQ(since.kernels(), 3);
+  EXPECT_EQ(since.kernels(), 2);
+  EXPECT_EQ(since.buffers(), 3);
   EXPECT_EQ(values(y)[0], 1.0f - 36.0f);
+}
+
+//   w, x -> [matmul -> add -> relu] -> y   what follows a kernel element by element runs on its result, in its memory
+TEST_F(Plan, WhatFollowsAKernelRunsInItsTask) {
+  const auto x = ramp({3, 2}), w = ramp({4, 3}), b = ramp({4, 1});
+  const Since since;
+  const auto y = elewise::relu(w * x + b);
+  y.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 1);
+  EXPECT_EQ(since.buffers(), 1);
+  EXPECT_EQ(values(y)[1], 1.0f * 0 + 5.0f * 1 + 9.0f * 2 + 1.0f);
+}
+
+//   x -> [a -> softmax -> - label] -> y    and what computes its operand too, where it reads that piece by piece
+TEST_F(Plan, ASoftmaxStandsBetweenWhatMakesItsOperandAndWhatReadsIt) {
+  const auto x = ramp({4, 6}), label = ramp({4, 6});
+  const Since since;
+  const auto y = conv::softmax(x * 0.0 + 1.0) - label;
+  y.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 1);
+  EXPECT_EQ(since.buffers(), 1);
+  EXPECT_EQ(values(y)[2], 0.25f - 2.0f);
+}
+
+//   x -> a -+-> [sum] -> s                 one pass over memory for the values and one reduction of them; another
+//           +-> [max] -> m                 reduction reads the values
+TEST_F(Plan, AReductionReadsWhatIsComputedForIt) {
+  const auto x = ramp({64, 5});
+  const Since since;
+  const auto s = [&] { return (x * 2.0).sum(); }();
+  s.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 1);
+  EXPECT_EQ(since.buffers(), 1);
+  EXPECT_EQ(values(s)[0], 319.0f * 320.0f);
+  const auto a = x + 1.0;
+  const auto t = a.sum({0}), m = a.max({1});
+  t.wait_for_eval();
+  m.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 3);
+  EXPECT_EQ(since.buffers(), 4);
+  EXPECT_EQ(values(m)[63], 320.0f);
+  EXPECT_EQ(values(t)[0], 64.0f * 65.0f / 2);
+}
+
+//   two short products, their sum: they run side by side, so neither waits in the other's task
+TEST_F(Plan, ShortKernelsAreNotTiedToOneAnother) {
+  const auto x = ramp({3, 3});
+  const Since since;
+  const auto y = x * x + x.trans() * x;
+  y.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 3);
 }
 
 //   x -> s -+-> [+] -> y                  y reads s and, through a view, all of s's memory: it must wait for s
@@ -152,7 +205,7 @@ TEST(NullDevice, PlansAndSchedulesWithoutComputing) {
     const auto x = zeros({1000, 1000});
     const auto y = x * x + 1.0;
     y.wait_for_eval();
-    EXPECT_EQ(since.kernels(), 3);
+    EXPECT_EQ(since.kernels(), 2);
     EXPECT_THROW(values(y), DeviceError);
   }
   set_device(0);

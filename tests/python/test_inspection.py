@@ -46,15 +46,15 @@ def test_explain_shows_fusion_order_and_lines():
 
     here = line() - 2
     plan = owl.explain(step)
-    assert [t.kind for t in plan.tasks] == ["kernel", "fused", "kernel"]
-    assert [t.operations for t in plan.tasks] == [["matmul"], ["mult", "add", "relu"], ["softmax"]]
-    assert [t.after for t in plan.tasks] == [[], [0], [1]]
+    assert [t.kind for t in plan.tasks] == ["kernel", "kernel"]
+    assert [t.operations for t in plan.tasks] == [["matmul", "mult", "add", "relu"], ["softmax"]]
+    assert [t.after for t in plan.tasks] == [[], [0]]
     assert all(place == f"{__file__}:{here}" for t in plan.tasks for place in t.places)
     assert plan.tasks[0].shape == [10, 50]
     assert plan.tasks[0].bytes_read == 4 * (100 * 50 + 10 * 100) and plan.tasks[0].bytes_written == 4 * 500
     assert plan.tasks[1].reuses == 0  # the product's memory
     assert "mult, add, relu" in str(plan) and f"test_inspection.py:{here}" in str(plan)
-    assert len(plan) == 3 and repr(plan).startswith("<owl.Plan of 3 tasks>")
+    assert len(plan) == 2 and repr(plan).startswith("<owl.Plan of 2 tasks>")
 
 
 def test_explain_runs_nothing_and_changes_nothing():
@@ -186,12 +186,15 @@ def test_profile_has_tasks_lines_and_lanes(tmp_path):
         y = x * x
         here = line() - 1
         z = ele.exp(y * 0.001) + 1.0
-    assert z.ready()
+        total = (x * 0.5 + 1.0).sum()
+        w = ele.exp(x.trans()) + 1.0
+    assert z.ready() and total.ready() and w.ready()
     found = spans(path)
-    products = [e for _, e in found if e["name"] == "matmul"]
+    products = [e for _, e in found if e["name"] == "matmul mult exp add"]
     assert products and all(e["args"]["line"] == f"{__file__}:{here}" for e in products)
     assert all(e["args"]["result"] == "float32 [300, 300]" for e in products)
-    assert any(e["name"] == "mult exp add" and e["cat"] == "fused" for _, e in found)
+    assert any(e["name"] == "mult add sum" and e["cat"] == "kernel" for _, e in found)
+    assert any(e["name"] == "exp add" and e["cat"] == "fused" for _, e in found)
     assert any(e["name"] == "plan" for _, e in found)
     assert any(lane.startswith("device 0, worker ") for lane, _ in found)
     assert all(e["dur"] >= 0 and e["ts"] >= 0 for _, e in found)

@@ -19,19 +19,54 @@ class CpuBackend : public Backend {
   void upload(void* device, const void* host, std::size_t bytes) override { std::memcpy(device, host, bytes); }
 
   void launch(Task& task, Launch& launch) override {
-    if (task.program) {
-      std::vector<const void*> in;
-      std::vector<void*> out;
-      for (auto& operand : task.inputs) in.push_back(operand.array.data);
-      for (auto& operand : task.outputs) out.push_back(operand.array.data);
-      const auto watch = task.traced ? std::make_shared<NanWatch>(*task.program) : nullptr;
-      launch_program(*task.program, std::move(in), std::move(out), launch, watch.get());
-      if (watch) launch.stage(1, [watch, &task](std::int64_t) { watch->report(task); });
-    } else {
-      for (auto& operand : task.inputs) launch.operands.push_back(operand.array);
-      task.op->cpu({launch.operands, task.outputs[0].array, task.params.get()}, launch);
-      if (task.traced) watch_kernel(task, launch);
+    if (task.op) return launch_kernel(task, launch);
+    std::vector<const void*> in;
+    std::vector<void*> out;
+    for (auto& operand : task.inputs) in.push_back(operand.array.data);
+    for (auto& operand : task.outputs) out.push_back(operand.array.data);
+    const auto watch = task.traced ? std::make_shared<NanWatch>(*task.before) : nullptr;
+    launch_program(*task.before, std::move(in), std::move(out), launch, watch.get());
+    if (watch) launch.stage(1, [watch, &task](std::int64_t) { watch->report(task); });
+  }
+
+ private:
+  // A kernel, with the programs before and after it. Operands and results lie in the order of the parts.
+  static void launch_kernel(Task& task, Launch& launch) {
+    auto in = task.inputs.begin();
+    auto out = task.outputs.begin();
+    const auto data_of = [](auto& at, std::size_t count, auto& to) {
+      for (; count > 0; --count) to.push_back((at++)->array.data);
+    };
+    KernelArgs args{{}, {}, task.params.get()};
+    if (task.before) {
+      std::vector<const void*> read;
+      std::vector<void*> written;
+      data_of(in, task.before->inputs.size(), read);
+      data_of(out, task.before->outputs.size() - 1, written);  // the last is the kernel's operand
+      args.read = read_program(*task.before, std::move(read), std::move(written));
+      launch.operands.push_back(dense_array(task.before->shape, task.before->outputs.back().dtype));
     }
+    for (; in != task.inputs.end() && in->part == TaskPart::kKernel; ++in) launch.operands.push_back(in->array);
+    args.in = launch.operands;
+    if (task.after) {
+      const auto& raw = task.after->inputs[0];
+      args.out = dense_array(task.after->shape, raw.dtype);
+      args.out.data = task.kernel_output >= 0 ? task.outputs[static_cast<std::size_t>(task.kernel_output)].array.data
+                                              : launch.scratch(args.out.nbytes());
+      std::vector<const void*> read{args.out.data};
+      std::vector<void*> written;
+      data_of(in, task.after->inputs.size() - 1, read);
+      data_of(out, task.after->outputs.size(), written);
+      args.finished = finish_program(*task.after, std::move(read), std::move(written));
+    } else {
+      args.out = out->array;
+    }
+    task.op->cpu(args, launch);
+    if (task.traced) watch_kernel(task, launch);
+  }
+
+  static ArrayRef dense_array(const Shape& shape, DType dtype) {
+    return {nullptr, shape, shape.dense_strides(), dtype, true};
   }
 };
 

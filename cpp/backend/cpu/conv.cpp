@@ -94,7 +94,7 @@ class Primitives {
 
 // The forward and the data pass: weights into the primitives' layout, then every chunk on its own.
 bool launch_onednn(ConvPass pass, const ConvGeometry& g, const float* x, const float* w, const float* b, const float* y,
-                   Launch& launch) {
+                   const FinishRanges& finished, Launch& launch) {
   const bool forward = pass == ConvPass::kForward;
   const Cut c = cut(g, images_of_a_chunk(g, sizeof(float)), forward ? g.filters : g.channels);
   const Primitives primitives(pass, g, c);
@@ -113,6 +113,7 @@ bool launch_onednn(ConvPass pass, const ConvGeometry& g, const float* x, const f
     launch.stage(c.blocks, [=](std::int64_t block) {
       primitives.at(0, block).import_weights(weights(block), w + block * w_block);
     });
+  const auto channels = forward ? g.filters : g.channels, plane = forward ? g.out_plane() : g.plane();  // of the result
   launch.stage(c.image_chunks * c.blocks, [=](std::int64_t chunk) {
     const auto images = chunk / c.blocks, block = chunk % c.blocks;
     const auto x_at = images * c.images * g.channels * g.plane() + (forward ? 0 : block * c.channels * g.plane());
@@ -120,12 +121,18 @@ bool launch_onednn(ConvPass pass, const ConvGeometry& g, const float* x, const f
         images * c.images * g.filters * g.out_plane() + (forward ? block * c.channels * g.out_plane() : 0);
     primitives.at(images, block).run(const_cast<float*>(x) + x_at, weights(block),
                                      forward ? b + block * c.channels : nullptr, const_cast<float*>(y) + y_at);
+    if (!finished) return;
+    const auto count = std::min(c.images, g.images - images * c.images);
+    if (c.blocks == 1) return finished({forward ? y_at : x_at, count * channels * plane});
+    finished({forward ? y_at : x_at, std::min(c.channels, channels - block * c.channels) * plane,
+              channels * plane, count});
   });
   return true;
 }
 
 // The weight gradient: partial sums for each chunk of images, added up in order, then into the public layout.
-bool launch_onednn_back_weight(const ConvGeometry& g, const float* x, float* w, const float* y, Launch& launch) {
+bool launch_onednn_back_weight(const ConvGeometry& g, const float* x, float* w, const float* y,
+                               const FinishRanges& finished, Launch& launch) {
   const auto bytes_of_w = static_cast<std::int64_t>(sizeof(float)) * g.filters * g.taps();
   const auto most_partials = std::max<std::int64_t>(1, kPartialBytes / bytes_of_w);
   const auto images = std::max(images_of_a_chunk(g, sizeof(float)), ceil_div(g.images, most_partials));
@@ -152,13 +159,17 @@ bool launch_onednn_back_weight(const ConvGeometry& g, const float* x, float* w, 
     });
   launch.stage(c.blocks, [=](std::int64_t block) {
     primitives.at(0, block).export_weights(w + block * c.channels * g.taps(), total + block * step);
+    const auto first = block * c.channels;
+    if (finished) finished({first * g.taps(), std::min(c.channels, g.filters - first) * g.taps()});
   });
   return true;
 }
 
 // ---- without oneDNN
 
-template <class T> void launch_plain_back_weight(const ConvGeometry& g, const T* x, T* w, const T* y, Launch& launch) {
+template <class T>
+void launch_plain_back_weight(const ConvGeometry& g, const T* x, T* w, const T* y, const FinishRanges& finished,
+                              Launch& launch) {
   const auto size = g.filters * g.taps();
   const auto most_partials = std::max<std::int64_t>(1, kPartialBytes / (size * static_cast<std::int64_t>(sizeof(T))));
   const auto images = std::max(images_of_a_chunk(g, sizeof(T)), ceil_div(g.images, most_partials));
@@ -170,35 +181,49 @@ template <class T> void launch_plain_back_weight(const ConvGeometry& g, const T*
     for (auto i = begin; i < end; ++i)
       plain_conv_back_weight(g, x + i * g.channels * g.plane(), partial + chunk * size,
                              y + i * g.filters * g.out_plane(), i > begin);
+    if (finished && chunks == 1) finished({0, size});
   });
   if (chunks > 1)
     launch.stage(ceil_div(size, kSumStep), [=](std::int64_t chunk) {
       const auto begin = chunk * kSumStep, end = std::min(size, begin + kSumStep);
       nn_table().kernels<T>().sum_rows(w + begin, partial + begin, end - begin, chunks, size);
+      if (finished) finished({begin, end - begin});
     });
 }
 
-template <class T> void launch_conv(const ConvGeometry& g, const T* x, const T* w, const T* b, T* y, Launch& launch) {
+template <class T>
+void launch_conv(const ConvGeometry& g, const T* x, const T* w, const T* b, T* y, const FinishRanges& finished,
+                 Launch& launch) {
   if constexpr (std::is_same_v<T, float>)
-    if (g.taps() > 0 && launch_onednn(ConvPass::kForward, g, x, w, b, y, launch)) return;
-  launch.stage(g.images, [=](std::int64_t i) {
-    plain_conv(g, x + i * g.channels * g.plane(), w, b, y + i * g.filters * g.out_plane());
+    if (g.taps() > 0 && launch_onednn(ConvPass::kForward, g, x, w, b, y, finished, launch)) return;
+  launch.stage(g.images, [=, image = g.filters * g.out_plane()](std::int64_t i) {
+    plain_conv(g, x + i * g.channels * g.plane(), w, b, y + i * image);
+    if (finished) finished({i * image, image});
   });
 }
 
-template <class T> void launch_back_data(const ConvGeometry& g, T* x, const T* w, const T* y, Launch& launch) {
+template <class T>
+void launch_back_data(const ConvGeometry& g, T* x, const T* w, const T* y, const FinishRanges& finished,
+                      Launch& launch) {
   if constexpr (std::is_same_v<T, float>)
-    if (g.filters > 0 && launch_onednn(ConvPass::kBackData, g, x, w, nullptr, y, launch)) return;
-  launch.stage(g.images, [=](std::int64_t i) {
-    plain_conv_back_data(g, x + i * g.channels * g.plane(), w, y + i * g.filters * g.out_plane());
+    if (g.filters > 0 && launch_onednn(ConvPass::kBackData, g, x, w, nullptr, y, finished, launch)) return;
+  launch.stage(g.images, [=, image = g.channels * g.plane()](std::int64_t i) {
+    plain_conv_back_data(g, x + i * image, w, y + i * g.filters * g.out_plane());
+    if (finished) finished({i * image, image});
   });
 }
 
-template <class T> void launch_back_weight(const ConvGeometry& g, const T* x, T* w, const T* y, Launch& launch) {
-  if (g.images == 0) return launch.stage(1, [=](std::int64_t) { std::fill_n(w, g.filters * g.taps(), T(0)); });
+template <class T>
+void launch_back_weight(const ConvGeometry& g, const T* x, T* w, const T* y, const FinishRanges& finished,
+                        Launch& launch) {
+  if (g.images == 0)
+    return launch.stage(1, [=, size = g.filters * g.taps()](std::int64_t) {
+      std::fill_n(w, size, T(0));
+      if (finished) finished({0, size});
+    });
   if constexpr (std::is_same_v<T, float>)
-    if (launch_onednn_back_weight(g, x, w, y, launch)) return;
-  launch_plain_back_weight(g, x, w, y, launch);
+    if (launch_onednn_back_weight(g, x, w, y, finished, launch)) return;
+  launch_plain_back_weight(g, x, w, y, finished, launch);
 }
 
 // Sums of planes, then of those over the images: chunks of images first, all of them in order at the end.
@@ -241,7 +266,7 @@ void conv(const KernelArgs& args, Launch& launch) {
   with_float_type(args.out.dtype, [&](auto t) {
     using T = decltype(t);
     launch_conv(g, args.in[0].as<const T>(), args.in[1].as<const T>(), args.in[2].as<const T>(), args.out.as<T>(),
-                launch);
+                args.finished, launch);
   });
 }
 
@@ -250,7 +275,7 @@ void conv_back_data(const KernelArgs& args, Launch& launch) {
   const auto g = geometry("conv_back_data", args.params, args.out.shape, args.in[1].shape);
   with_float_type(args.out.dtype, [&](auto t) {
     using T = decltype(t);
-    launch_back_data(g, args.out.as<T>(), args.in[1].as<const T>(), args.in[0].as<const T>(), launch);
+    launch_back_data(g, args.out.as<T>(), args.in[1].as<const T>(), args.in[0].as<const T>(), args.finished, launch);
   });
 }
 
@@ -259,7 +284,7 @@ void conv_back_weight(const KernelArgs& args, Launch& launch) {
   const auto g = geometry("conv_back_weight", args.params, args.in[1].shape, args.out.shape);
   with_float_type(args.out.dtype, [&](auto t) {
     using T = decltype(t);
-    launch_back_weight(g, args.in[1].as<const T>(), args.out.as<T>(), args.in[0].as<const T>(), launch);
+    launch_back_weight(g, args.in[1].as<const T>(), args.out.as<T>(), args.in[0].as<const T>(), args.finished, launch);
   });
 }
 

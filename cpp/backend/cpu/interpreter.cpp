@@ -19,23 +19,6 @@ TileFn find_function(const Program::Instruction& i) {
   return i.code == kCastCode ? cast_function(i.dtype, i.result) : tile_function(i.code, i.dtype);
 }
 
-struct Arena {
-  char* data = nullptr;
-  std::size_t size = 0;
-
-  ~Arena() { std::free(data); }
-  char* at_least(std::size_t bytes) {
-    if (bytes > size) {
-      std::free(data);
-      size = 0;
-      bytes = (bytes + 65535) & ~std::size_t{65535};
-      data = static_cast<char*>(std::aligned_alloc(64, bytes));
-      if (data == nullptr) throw std::bad_alloc();
-      size = bytes;
-    }
-    return data;
-  }
-};
 thread_local Arena arena;
 
 // The value of a constant in its own type.
@@ -49,6 +32,20 @@ void store_constant(void* to, const Program::Constant& c) {
 }
 
 }  // namespace
+
+Arena::~Arena() { std::free(data_); }
+
+char* Arena::at_least(std::size_t bytes) {
+  if (bytes > size_) {
+    std::free(data_);
+    size_ = 0;
+    bytes = (bytes + 65535) & ~std::size_t{65535};
+    data_ = static_cast<char*>(std::aligned_alloc(64, bytes));
+    if (data_ == nullptr) throw std::bad_alloc();
+    size_ = bytes;
+  }
+  return data_;
+}
 
 Interpreter::Interpreter(const Program& program, const void* const* inputs, void* const* outputs, NanWatch* watch)
     : program_(program), watch_(watch), input_count_(static_cast<int>(program.inputs.size())),
@@ -216,17 +213,28 @@ void Interpreter::load_fixed(char* memory, void** where) const {
   }
 }
 
-void Interpreter::run(std::int64_t begin, std::int64_t end) const {
+void Interpreter::run(const Ranges& ranges, char* last) const {
+  if (ranges.count > 1 && ranges.stride == ranges.n) return run({ranges.begin, ranges.n * ranges.count}, last);
   void* where[kMaxValues];
   char* memory = arena.at_least(static_cast<std::size_t>(arena_bytes_));
   load_fixed(memory, where);
-  const std::int64_t whole = begin + (end - begin) / kBlock * kBlock;
-  for (std::int64_t at = begin; at < whole; at += tile_) run_tile(at, std::min(tile_, whole - at), memory, where);
-  if (whole < end) run_tile(whole, end - whole, memory, where);
+  const auto item = static_cast<std::int64_t>(itemsize(program_.outputs.back().dtype));
+  for (std::int64_t r = 0; r < ranges.count; ++r) {
+    const std::int64_t begin = ranges.begin + r * ranges.stride, whole = ranges.n / kBlock * kBlock;
+    // Where the last output's element 0 would be.
+    char* const base = last ? last + (r * ranges.n - begin) * item : static_cast<char*>(out_[output_count_ - 1]);
+    for (std::int64_t at = 0; at < whole; at += tile_)
+      run_tile(begin + at, std::min(tile_, whole - at), memory, where, base);
+    if (whole < ranges.n) run_tile(begin + whole, ranges.n - whole, memory, where, base);
+  }
 }
 
 // `n` elements from `begin` on: whole blocks, or less than one.
-void Interpreter::run_tile(std::int64_t begin, std::int64_t n, char* memory, void** where) const {
+void Interpreter::run_tile(std::int64_t begin, std::int64_t n, char* memory, void** where, char* last) const {
+  const auto target = [&](int output) {
+    char* const base = output == output_count_ - 1 ? last : static_cast<char*>(out_[output]);
+    return base + begin * static_cast<std::int64_t>(itemsize(program_.outputs[output].dtype));
+  };
   const bool partial = n < kBlock;
   for (int i = 0; i < input_count_; ++i) {
     const Input& in = input_[i];
@@ -256,8 +264,7 @@ void Interpreter::run_tile(std::int64_t begin, std::int64_t n, char* memory, voi
   for (int o = 0; o < output_count_; ++o) {
     const int v = program_.outputs[o].value;
     if (v < first_result || direct_output_[v] != o) continue;
-    const auto item = static_cast<std::int64_t>(itemsize(program_.outputs[o].dtype));
-    where[v] = partial ? memory + offset_[v] : static_cast<char*>(out_[o]) + begin * item;
+    where[v] = partial ? memory + offset_[v] : target(o);
   }
   const std::int64_t count = partial ? kBlock : n;
   for (int s = 0; s < step_count_; ++s) {
@@ -270,7 +277,7 @@ void Interpreter::run_tile(std::int64_t begin, std::int64_t n, char* memory, voi
   }
   const auto store = [&](int value, int output) {
     const auto item = static_cast<std::int64_t>(itemsize(program_.outputs[output].dtype));
-    std::memmove(static_cast<char*>(out_[output]) + begin * item, where[value], static_cast<std::size_t>(n * item));
+    std::memmove(target(output), where[value], static_cast<std::size_t>(n * item));
   };
   for (int k = 0; k < store_count_; ++k) store(store_[k].value, store_[k].output);
   if (partial)

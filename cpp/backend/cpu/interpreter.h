@@ -15,6 +15,20 @@ namespace owl::cpu {
 inline constexpr int kMaxInputs = 64, kMaxOutputs = 64, kMaxInstructions = 256, kMaxValues = 640;
 inline constexpr std::int64_t kMinTile = 256, kMaxTile = 4096;  // elements
 
+// Memory of a thread that grows as it is asked for.
+class Arena {
+ public:
+  Arena() = default;
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  ~Arena();
+  char* at_least(std::size_t bytes);  // 64-byte aligned; what was there before is lost
+
+ private:
+  char* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
 // Arrays are sized for the largest program and left unset: small programs must not pay for them. The program and the
 // memory it names must outlive the interpreter. With a watch, every result is looked at, and no result takes the place
 // of an operand.
@@ -24,7 +38,9 @@ class Interpreter {
 
   std::int64_t size() const { return size_; }
   std::int64_t tile() const { return tile_; }
-  void run(std::int64_t begin, std::int64_t end) const;
+  void run(std::int64_t begin, std::int64_t end) const { run({begin, end - begin}); }
+  // With `last`, the last output goes there, the runs one after another.
+  void run(const Ranges& ranges, char* last = nullptr) const;
 
  private:
   enum class Source : std::uint8_t {
@@ -52,7 +68,7 @@ class Interpreter {
   void classify_inputs();
   void place_results();
   void load_fixed(char* memory, void** where) const;
-  void run_tile(std::int64_t begin, std::int64_t n, char* memory, void** where) const;
+  void run_tile(std::int64_t begin, std::int64_t n, char* memory, void** where, char* last) const;
   std::int64_t reserve(std::int64_t elements) {
     const auto at = arena_bytes_;
     arena_bytes_ += (elements * item_ + 63) & ~std::int64_t{63};

@@ -69,17 +69,20 @@ template <class T> void launch_matmul(const KernelArgs& args, Launch& launch) {
   T* const target = t.slices == 1 ? c
                                   : static_cast<T*>(launch.scratch(static_cast<std::size_t>(t.slices * m * n) *
                                                                    sizeof(T)));
-  launch.stage(tiles_m * tiles_n * t.slices, [=](std::int64_t chunk) {
+  launch.stage(tiles_m * tiles_n * t.slices, [=, finished = args.finished](std::int64_t chunk) {
     const auto slice = chunk / (tiles_m * tiles_n);
     const auto i = chunk % tiles_m * t.m, j = chunk / tiles_m % tiles_n * t.n, p = slice * t.k;
     gemm(std::min(t.m, m - i), std::min(t.n, n - j), std::min(t.k, k - p),
          {a.data + i * a.down + p * a.right, a.down, a.right}, {b.data + p * b.down + j * b.right, b.down, b.right},
          target + slice * m * n + j * m + i, m, false);
+    if (finished && t.slices == 1) finished({j * m + i, std::min(t.m, m - i), m, std::min(t.n, n - j)});
   });
   if (t.slices == 1) return;
   constexpr std::int64_t kStep = 1 << 14;
-  launch.stage((m * n + kStep - 1) / kStep, [=](std::int64_t chunk) {
-    add_up(c, target, chunk * kStep, std::min(m * n, (chunk + 1) * kStep), t, m * n);
+  launch.stage((m * n + kStep - 1) / kStep, [=, finished = args.finished](std::int64_t chunk) {
+    const auto begin = chunk * kStep, end = std::min(m * n, begin + kStep);
+    add_up(c, target, begin, end, t, m * n);
+    if (finished) finished({begin, end - begin});
   });
 }
 

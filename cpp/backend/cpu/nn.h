@@ -17,6 +17,7 @@ void conv_back_bias(const KernelArgs& args, Launch& launch);
 void pool(const KernelArgs& args, Launch& launch);
 void pool_back(const KernelArgs& args, Launch& launch);
 
+bool softmax_reads_ranges(const Shape& x, const Params* params);
 void softmax(const KernelArgs& args, Launch& launch);
 void log_softmax(const KernelArgs& args, Launch& launch);
 void softmax_back(const KernelArgs& args, Launch& launch);

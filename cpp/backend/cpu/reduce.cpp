@@ -13,7 +13,9 @@ namespace owl::cpu {
 
 namespace {
 
-constexpr std::int64_t kPart = 1 << 17;     // elements folded in one go
+constexpr std::int64_t kPart = 1 << 15;     // elements folded in one go, or computed to be folded: half of an L2 cache
+constexpr std::int64_t kChunk = 1 << 17;    // elements of the parts that share a chunk
+constexpr std::int64_t kShortRow = 256;     // not worth being computed alone
 constexpr std::int64_t kSegment = 1 << 15;  // of a contiguous row
 constexpr std::int64_t kColumns = 1024;     // accumulators side by side
 constexpr std::int64_t kJoin = 4096;        // results joined in one chunk
@@ -45,6 +47,11 @@ struct Layout {
   bool rows;           // the first axis is reduced
   std::int64_t inner;  // its length
   Steps kept, reduced; // all the other axes
+
+  // Whether neighbouring results fold neighbouring rows.
+  bool has_row_after_row() const {
+    return rows && reduced.size == 1 && (kept.count == 0 || (kept.count == 1 && kept.strides[0] == inner));
+  }
 };
 
 Layout analyse(const Shape& shape, unsigned axes) {
@@ -87,6 +94,7 @@ struct Reduction {
   char* out;
   std::int64_t in_item, out_item;
   double count;               // elements behind each result
+  ReadRanges read;            // computes elements; where empty they are in memory
   std::int64_t parts = 1;     // of each fold
   std::int64_t per_part = 0;  // units (segments or vectors) in a part
   char* partial = nullptr;    // [part][result]
@@ -95,27 +103,29 @@ struct Reduction {
     partial = static_cast<char*>(launch.scratch(static_cast<std::size_t>(parts * results * fold.size)));
   }
 
+  const void* elements(std::int64_t begin, std::int64_t n) const {
+    return read ? read({begin, n}) : in + begin * in_item;
+  }
+
   // Rows: result `o` takes in units [begin, end) of its segments.
   void fold_rows(void* acc, std::int64_t o, std::int64_t begin, std::int64_t end) const {
-    const std::int64_t segments = ceil_div(at.inner, kSegment);
-    const char* base = in + at.kept.offset(o) * in_item;
-    if (segments == 1 && at.reduced.size == 1) return fold.row(acc, base, at.inner);
+    const std::int64_t segments = ceil_div(at.inner, kSegment), base = at.kept.offset(o);
     for (std::int64_t unit = begin; unit < end; ++unit) {
-      const std::int64_t from = unit % segments * kSegment;
-      fold.row(acc, base + (at.reduced.offset(unit / segments) + from) * in_item,
-               std::min(kSegment, at.inner - from));
+      const std::int64_t from = unit % segments * kSegment, n = std::min(kSegment, at.inner - from);
+      fold.row(acc, elements(base + at.reduced.offset(unit / segments) + from, n), n);
     }
   }
 
   // Vectors: results [first, first + n) of kept row `o` take in vectors [begin, end).
   void fold_columns(void* acc, std::int64_t o, std::int64_t first, std::int64_t n, std::int64_t begin,
                     std::int64_t end) const {
-    const char* base = in + (at.kept.offset(o) + first) * in_item;
-    if (at.reduced.count == 0) return fold.columns(acc, base, 0, end - begin, n);
+    const std::int64_t base = at.kept.offset(o) + first;
+    if (at.reduced.count == 0) return fold.columns(acc, elements(base, n), 0, end - begin, n);
+    const std::int64_t length = at.reduced.lengths[0], stride = at.reduced.strides[0];
     while (begin < end) {  // along the first reduced axis in one go
-      const std::int64_t length = at.reduced.lengths[0];
-      const std::int64_t rows = std::min(end - begin, length - begin % length);
-      fold.columns(acc, base + at.reduced.offset(begin) * in_item, at.reduced.strides[0], rows, n);
+      const std::int64_t rows = std::min(end - begin, length - begin % length), from = base + at.reduced.offset(begin);
+      if (read) fold.columns(acc, read({from, n, stride, rows}), n, rows, n);
+      else fold.columns(acc, in + from * in_item, stride, rows, n);
       begin += rows;
     }
   }
@@ -139,16 +149,23 @@ void add_row_stages(std::shared_ptr<Reduction> r, Launch& launch) {
   if (r->parts > 1) r->allocate_partial(results, launch);
   // Small folds share a chunk.
   const std::int64_t jobs = results * r->parts;
-  const std::int64_t together = std::max(std::int64_t{1}, kPart / (unit_size * std::min(units, r->per_part) + 16));
+  const std::int64_t together = std::max(std::int64_t{1}, kChunk / (unit_size * std::min(units, r->per_part) + 16));
   if (r->parts == 1) {
-    launch.stage(ceil_div(results, together), [r, results, units, together](std::int64_t chunk) {
-      constexpr std::int64_t kBatch = 64;
+    constexpr std::int64_t kBatch = 64;
+    const bool in_a_row = r->at.has_row_after_row();
+    const std::int64_t batch = in_a_row ? std::clamp<std::int64_t>(kPart / r->at.inner, 1, kBatch) : kBatch;
+    launch.stage(ceil_div(results, together), [r, results, units, together, in_a_row, batch](std::int64_t chunk) {
       alignas(16) char acc[kBatch * 8];
-      const std::int64_t last = std::min(results, (chunk + 1) * together);
-      for (std::int64_t first = chunk * together; first < last; first += kBatch) {
-        const std::int64_t n = std::min(kBatch, last - first);
+      const std::int64_t last = std::min(results, (chunk + 1) * together), inner = r->at.inner;
+      for (std::int64_t first = chunk * together; first < last; first += batch) {
+        const std::int64_t n = std::min(batch, last - first);
         r->fold.init(acc, n);
-        for (std::int64_t i = 0; i < n; ++i) r->fold_rows(acc + i * r->fold.size, first + i, 0, units);
+        if (in_a_row) {
+          const auto* rows = static_cast<const char*>(r->elements(first * inner, n * inner));
+          for (std::int64_t i = 0; i < n; ++i) r->fold.row(acc + i * r->fold.size, rows + i * inner * r->in_item, inner);
+        } else {
+          for (std::int64_t i = 0; i < n; ++i) r->fold_rows(acc + i * r->fold.size, first + i, 0, units);
+        }
         r->fold.finish(r->out + first * r->out_item, acc, n, r->count);
       }
     });
@@ -172,7 +189,7 @@ void add_column_stages(std::shared_ptr<Reduction> r, Launch& launch) {
   r->parts = ceil_div(units, r->per_part);
   if (r->parts > 1) r->allocate_partial(results, launch);
   const std::int64_t jobs = blocks * r->at.kept.size * r->parts;
-  const std::int64_t together = std::max(std::int64_t{1}, kPart / (block * std::min(units, r->per_part) + 16));
+  const std::int64_t together = std::max(std::int64_t{1}, kChunk / (block * std::min(units, r->per_part) + 16));
   launch.stage(ceil_div(jobs, together), [=](std::int64_t chunk) {
     alignas(64) char local[kColumns * 8];
     for (std::int64_t job = chunk * together; job < std::min(jobs, (chunk + 1) * together); ++job) {
@@ -192,8 +209,8 @@ void add_column_stages(std::shared_ptr<Reduction> r, Launch& launch) {
   if (r->parts > 1) add_join_stage(r, results, launch);
 }
 
-unsigned axes_of(const KernelArgs& args) {
-  const auto& p = *static_cast<const ReduceParams*>(args.params);
+unsigned axes_of(const Params* params) {
+  const auto& p = *static_cast<const ReduceParams*>(params);
   return p.all ? ~0u : p.axes;
 }
 
@@ -212,9 +229,10 @@ void reduce(ReduceKind kind, const KernelArgs& args, Launch& launch) {
     });
     return;
   }
-  auto r = std::make_shared<Reduction>(Reduction{fold, analyse(in.shape, axes_of(args)), in.as<char>(),
+  auto r = std::make_shared<Reduction>(Reduction{fold, analyse(in.shape, axes_of(args.params)), in.as<char>(),
                                                  args.out.as<char>(), static_cast<std::int64_t>(itemsize(in.dtype)),
-                                                 static_cast<std::int64_t>(itemsize(args.out.dtype)), count});
+                                                 static_cast<std::int64_t>(itemsize(args.out.dtype)), count,
+                                                 args.read});
   if (r->at.rows) add_row_stages(std::move(r), launch);
   else add_column_stages(std::move(r), launch);
 }
@@ -227,17 +245,19 @@ void arg_reduce(bool largest, const KernelArgs& args, Launch& launch) {
   const auto item = static_cast<std::int64_t>(itemsize(in.dtype));
   auto* out = args.out.as<std::int32_t>();
   const char* x = in.as<char>();
-  const Layout at = analyse(in.shape, axes_of(args));
+  const Layout at = analyse(in.shape, axes_of(args.params));
 
   if (!at.rows) {
     const std::int64_t rows = at.reduced.size, stride = at.reduced.count ? at.reduced.strides[0] : 0;
     const std::int64_t block = std::min(at.inner, kArgColumns), blocks = ceil_div(at.inner, block);
-    const std::int64_t jobs = blocks * at.kept.size, together = std::max(std::int64_t{1}, kPart / (block * rows + 16));
-    launch.stage(ceil_div(jobs, together), [=, &fold](std::int64_t chunk) {
+    const std::int64_t jobs = blocks * at.kept.size, together = std::max(std::int64_t{1}, kChunk / (block * rows + 16));
+    launch.stage(ceil_div(jobs, together), [=, &fold, read = args.read](std::int64_t chunk) {
       for (std::int64_t job = chunk * together; job < std::min(jobs, (chunk + 1) * together); ++job) {
-        const std::int64_t first = job % blocks * block, o = job / blocks;
-        fold.columns(out + o * at.inner + first, x + (at.kept.offset(o) + first) * item, stride, rows,
-                     std::min(block, at.inner - first));
+        const std::int64_t first = job % blocks * block, o = job / blocks, n = std::min(block, at.inner - first);
+        const std::int64_t from = at.kept.offset(o) + first;
+        auto* places = out + o * at.inner + first;
+        if (read) fold.columns(places, read({from, n, stride, rows}), n, rows, n);
+        else fold.columns(places, x + from * item, stride, rows, n);
       }
     });
     return;
@@ -246,9 +266,12 @@ void arg_reduce(bool largest, const KernelArgs& args, Launch& launch) {
   const std::int64_t results = at.kept.size, parts = ceil_div(at.inner, kPart);
   if (parts == 1) {
     const std::int64_t together = std::max(std::int64_t{1}, kPart / (at.inner + 16));
-    launch.stage(ceil_div(results, together), [=, &fold](std::int64_t chunk) {
-      for (std::int64_t o = chunk * together; o < std::min(results, (chunk + 1) * together); ++o)
-        out[o] = static_cast<std::int32_t>(fold.row(x + at.kept.offset(o) * item, at.inner));
+    launch.stage(ceil_div(results, together), [=, &fold, read = args.read](std::int64_t chunk) {
+      const std::int64_t first = chunk * together, last = std::min(results, first + together);
+      const char* computed = read ? static_cast<const char*>(read({first * at.inner, (last - first) * at.inner})) : nullptr;
+      for (std::int64_t o = first; o < last; ++o)
+        out[o] = static_cast<std::int32_t>(
+            fold.row(read ? computed + (o - first) * at.inner * item : x + at.kept.offset(o) * item, at.inner));
     });
     return;
   }
@@ -271,6 +294,22 @@ void arg_reduce(bool largest, const KernelArgs& args, Launch& launch) {
 }
 
 }  // namespace
+
+bool reduces_ranges(const Shape& shape, const Params* params) {
+  if (shape.size() == 0) return false;
+  const Layout at = analyse(shape, axes_of(params));
+  return at.inner >= kShortRow || at.has_row_after_row() ||
+         (!at.rows && at.reduced.count > 0 && at.reduced.strides[0] == at.inner);
+}
+
+// As above, but parts are not joined: a fold must fit into one.
+bool arg_reduces_ranges(const Shape& shape, const Params* params) {
+  if (shape.size() == 0) return false;
+  const Layout at = analyse(shape, axes_of(params));
+  if (at.rows) return at.inner <= kPart && at.has_row_after_row();
+  return (at.inner >= kShortRow || (at.reduced.count > 0 && at.reduced.strides[0] == at.inner)) &&
+         std::min(at.inner, kArgColumns) * at.reduced.size <= kPart;
+}
 
 void sum(const KernelArgs& args, Launch& launch) { reduce(kSum, args, launch); }
 void mean(const KernelArgs& args, Launch& launch) { reduce(kMean, args, launch); }

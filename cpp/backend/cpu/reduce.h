@@ -11,6 +11,10 @@ struct ReduceParams : Params {
   bool all;       // no axis was named: the result's shape is [1]
 };
 
+// Whether a reduction reads its operand in pieces that are worth being computed one by one (OpRecord::reads_ranges).
+bool reduces_ranges(const Shape& shape, const Params* params);
+bool arg_reduces_ranges(const Shape& shape, const Params* params);
+
 void sum(const KernelArgs& args, Launch& launch);
 void mean(const KernelArgs& args, Launch& launch);
 void max(const KernelArgs& args, Launch& launch);

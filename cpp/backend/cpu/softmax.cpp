@@ -30,20 +30,25 @@ Layout layout(const Shape& x, const Params* params) {
 }
 
 // rows(first element, how many rows) or columns(first element, how many neighbours), in chunks.
-template <class Rows, class Columns> void launch_layout(const Layout& l, Launch& launch, Rows rows, Columns columns) {
+template <class Rows, class Columns>
+void launch_layout(const Layout& l, const KernelArgs& args, Launch& launch, Rows rows, Columns columns) {
   if (l.inner == 1) {
     const auto step = std::clamp<std::int64_t>(kChunkElements / l.length, 1, l.outer);
-    launch.stage((l.outer + step - 1) / step, [=](std::int64_t chunk) {
-      rows(chunk * step * l.length, std::min(step, l.outer - chunk * step));
+    launch.stage((l.outer + step - 1) / step, [=, finished = args.finished](std::int64_t chunk) {
+      const auto begin = chunk * step * l.length, n = std::min(step, l.outer - chunk * step);
+      rows(begin, n);
+      if (finished) finished({begin, n * l.length});
     });
     return;
   }
   const auto blocks = (l.inner + kSoftmaxColumns - 1) / kSoftmaxColumns, all = blocks * l.outer;
   const auto step = std::clamp<std::int64_t>(kChunkElements / (l.length * kSoftmaxColumns), 1, all);
-  launch.stage((all + step - 1) / step, [=](std::int64_t chunk) {
+  launch.stage((all + step - 1) / step, [=, finished = args.finished](std::int64_t chunk) {
     for (auto i = chunk * step; i < std::min(all, (chunk + 1) * step); ++i) {
-      const auto begin = i % blocks * kSoftmaxColumns;
-      columns(i / blocks * l.inner * l.length + begin, std::min(kSoftmaxColumns, l.inner - begin));
+      const auto first = i % blocks * kSoftmaxColumns, begin = i / blocks * l.inner * l.length + first;
+      const auto n = std::min(kSoftmaxColumns, l.inner - first);
+      columns(begin, n);
+      if (finished) finished({begin, n, l.inner, l.length});
     }
   });
 }
@@ -54,7 +59,10 @@ template <class T> void launch_softmax(const KernelArgs& args, bool logarithm, L
   const T* const x = args.in[0].as<const T>();
   T* const y = args.out.as<T>();
   launch_layout(
-      l, launch, [=, kernel = k.softmax](auto at, auto n) { kernel(y + at, x + at, n, l.length, logarithm); },
+      l, args, launch,
+      [=, kernel = k.softmax, read = args.read](auto at, auto n) {
+        kernel(y + at, read ? static_cast<const T*>(read({at, n * l.length})) : x + at, n, l.length, logarithm);
+      },
       [=, kernel = k.softmax_columns](auto at, auto n) { kernel(y + at, x + at, n, l.length, l.inner, logarithm); });
 }
 
@@ -64,7 +72,7 @@ template <class T> void launch_softmax_back(const KernelArgs& args, Launch& laun
   const T *const err = args.in[0].as<const T>(), *const y = args.in[1].as<const T>();
   T* const dx = args.out.as<T>();
   launch_layout(
-      l, launch, [=, kernel = k.softmax_back](auto at, auto n) { kernel(dx + at, err + at, y + at, n, l.length); },
+      l, args, launch, [=, kernel = k.softmax_back](auto at, auto n) { kernel(dx + at, err + at, y + at, n, l.length); },
       [=, kernel = k.softmax_back_columns](auto at, auto n) {
         kernel(dx + at, err + at, y + at, n, l.length, l.inner);
       });
@@ -77,6 +85,13 @@ void softmax_of(const KernelArgs& args, bool logarithm, Launch& launch) {
 }
 
 }  // namespace
+
+// Distributions that are contiguous, and short enough to stay in the cache between reading and use.
+bool softmax_reads_ranges(const Shape& x, const Params* params) {
+  if (x.size() == 0) return false;
+  const auto l = layout(x, params);
+  return l.inner == 1 && l.length <= kChunkElements;
+}
 
 void softmax(const KernelArgs& args, Launch& launch) { softmax_of(args, false, launch); }
 void log_softmax(const KernelArgs& args, Launch& launch) { softmax_of(args, true, launch); }

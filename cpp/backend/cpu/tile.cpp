@@ -89,6 +89,22 @@ void launch_program(const Program& program, std::vector<const void*> inputs, std
   });
 }
 
+ReadRanges read_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
+  outputs.push_back(nullptr);
+  const auto interpreter = std::make_shared<Interpreter>(program, inputs.data(), outputs.data());
+  return [interpreter, item = static_cast<std::int64_t>(itemsize(program.outputs.back().dtype))](const Ranges& ranges) {
+    static thread_local Arena read;
+    char* const data = read.at_least(static_cast<std::size_t>(ranges.n * ranges.count * item));
+    interpreter->run(ranges, data);
+    return static_cast<const void*>(data);
+  };
+}
+
+FinishRanges finish_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
+  const auto interpreter = std::make_shared<Interpreter>(program, inputs.data(), outputs.data());
+  return [interpreter](const Ranges& ranges) { interpreter->run(ranges); };
+}
+
 void run_program(const Program& program, const void* const* inputs, void* const* outputs) {
   if (program.shape.size() == 0) return;
   if (is_copy(program)) {

@@ -24,6 +24,11 @@ TileFn cast_function(DType from, DType to);
 void launch_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs,
                     Launch& launch, NanWatch* watch = nullptr);
 
+// A program in front of a kernel (KernelArgs::read): the last of its outputs is what the kernel asks for, the others
+// are written to `outputs`. And one behind a kernel (KernelArgs::finished). `program` must outlive the functions.
+ReadRanges read_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs);
+FinishRanges finish_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs);
+
 // The same in one go on the calling thread: for programs too small to be worth a chunk.
 void run_program(const Program& program, const void* const* inputs, void* const* outputs);
 

@@ -23,10 +23,10 @@ bool tracing_nan();
 
 // One unit of work that a device would run.
 struct PlannedTask {
-  std::string kind;                     // "fused" (an elementwise program), "kernel" or "copy"
+  std::string kind;                     // "fused" (elementwise alone), "kernel" (with elementwise around it) or "copy"
   int device = 0;
   Shape shape;                          // of what it computes
-  std::vector<std::string> operations;  // in order of recording; one for a kernel
+  std::vector<std::string> operations;  // in the order in which they run
   std::vector<std::string> places;      // "file:line" of each, "" where unknown
   std::int64_t bytes_read = 0, bytes_written = 0;
   std::int64_t outputs = 0;             // values that reach memory

@@ -141,7 +141,8 @@ const OpRecord op_conv_back_bias{.name = "conv_back_bias",
                                  .doc = "the gradient of a convolution's bias: err [W', H', C_out, N] -> [C_out]",
                                  .arity = 1,
                                  .infer = infer_back_bias,
-                                 .cpu = cpu::conv_back_bias};
+                                 .cpu = cpu::conv_back_bias,
+                                 .finishes_ranges = true};
 
 namespace conv {
 

@@ -38,7 +38,8 @@ std::pair<Shape, DType> infer_count(std::span<Node* const> in, const Params* p) 
 
 constexpr OpRecord reduction(const char* name, const char* doc, InferFn infer, KernelFn cpu,
                              ReadsRangesFn reads_ranges = cpu::reduces_ranges) {
-  return {.name = name, .doc = doc, .arity = 1, .infer = infer, .cpu = cpu, .reads_ranges = reads_ranges};
+  return {.name = name, .doc = doc, .arity = 1, .infer = infer, .cpu = cpu, .reads_ranges = reads_ranges,
+          .finishes_ranges = true};
 }
 
 const Node& operand(const NArray& x, const OpRecord& op) {

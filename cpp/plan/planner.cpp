@@ -191,7 +191,7 @@ class Batch {
     const auto place = reads_result ? TaskPart::kAfter : TaskPart::kBefore;
     const Node& first = reads_result ? *group.kernel : *group.before.members.front();
     if (first.device != node.device || first.traced != node.traced || !(first.shape == node.shape)) return {};
-    if (group.kernel && (node.traced || gathers(node) || !may_wait(group, g, direct))) return {};
+    if (group.kernel && (node.traced || gathers(node) || !may_wait(g, direct))) return {};
     if (reads_result && !group.kernel->op->finishes_ranges) return {};
     const Part& part = group.part(place);
     if (part.instructions + 1 + casts(node) > kMaxInstructions || part.inputs + new_inputs(node, g) > kMaxInputs)
@@ -202,18 +202,23 @@ class Batch {
     return place;
   }
 
-  // Whether the group's kernel may wait for these groups too: it has to anyway, or it is so long that it takes the whole
-  // device. Short kernels run side by side, and should not be tied to one another.
-  bool may_wait(const Group& group, int g, GroupSet more) const {
-    more.reset(static_cast<std::size_t>(g));
-    return (more & ~group.needs).none() || kernel_cost_ns(*group.kernel) >= kLongNs;
+  // Whether group g's kernel may wait for these groups too: it has to anyway, they are programs that need no more than
+  // it does, or it is so long that it takes the whole device. Short kernels run side by side, and should not be tied to
+  // one another.
+  bool may_wait(int g, const GroupSet& more) const {
+    const Group& group = groups_[static_cast<std::size_t>(g)];
+    if (kernel_cost_ns(*group.kernel) >= kLongNs) return true;
+    const GroupSet known = with_needs(static_cast<std::size_t>(g));
+    for (std::size_t other = 0; other < groups_.size(); ++other)
+      if (more[other] && !known[other] && (groups_[other].kernel || (groups_[other].needs & ~known).any())) return false;
+    return true;
   }
 
   bool can_merge(int a, int b, TaskPart place) const {
     const Group &ga = groups_[static_cast<std::size_t>(a)], &gb = groups_[static_cast<std::size_t>(b)];
     const Part &pa = ga.part(place), &pb = gb.before;
     return !gb.kernel && !ga.needs[static_cast<std::size_t>(b)] && !gb.needs[static_cast<std::size_t>(a)] &&
-           (!ga.kernel || (!pb.gathers && may_wait(ga, b, gb.needs))) &&
+           (!ga.kernel || (!pb.gathers && may_wait(a, gb.needs))) &&
            pa.instructions + pb.instructions < kMaxInstructions && pa.inputs + pb.inputs < kMaxInputs &&
            pa.pending_bytes + pb.pending_bytes <= max_pending_bytes(*gb.before.members.front()->device);
   }

@@ -227,7 +227,9 @@ void launch_back_weight(const ConvGeometry& g, const T* x, T* w, const T* y, con
 }
 
 // Sums of planes, then of those over the images: chunks of images first, all of them in order at the end.
-template <class T> void launch_back_bias(const ArrayRef& err, T* b, Launch& launch) {
+template <class T> void launch_back_bias(const KernelArgs& args, Launch& launch) {
+  const ArrayRef& err = args.in[0];
+  T* const b = args.out.as<T>();
   const auto plane = err.shape[0] * err.shape[1], channels = err.shape[2], images = err.shape[3];
   if (channels == 0) return;
   const auto step = std::clamp<std::int64_t>((1 << 17) / std::max<std::int64_t>(1, plane * channels), 1, 1 << 17);
@@ -243,12 +245,13 @@ template <class T> void launch_back_bias(const ArrayRef& err, T* b, Launch& laun
     for (auto i = chunk * step; i < std::min(images, (chunk + 1) * step); ++i)
       for (std::int64_t c = 0; c < channels; ++c) totals[c] += sum(y + (i * channels + c) * plane, plane);
   });
-  launch.stage(1, [=](std::int64_t) {
+  launch.stage(1, [=, finished = args.finished](std::int64_t) {
     for (std::int64_t c = 0; c < channels; ++c) {
       double total = 0;
       for (std::int64_t k = 0; k < chunks; ++k) total += partial[k * channels + c];
       b[c] = static_cast<T>(total);
     }
+    if (finished) finished({0, channels});
   });
 }
 
@@ -289,8 +292,7 @@ void conv_back_weight(const KernelArgs& args, Launch& launch) {
 }
 
 void conv_back_bias(const KernelArgs& args, Launch& launch) {
-  with_float_type(args.out.dtype,
-                  [&](auto t) { launch_back_bias(args.in[0], args.out.as<decltype(t)>(), launch); });
+  with_float_type(args.out.dtype, [&](auto t) { launch_back_bias<decltype(t)>(args, launch); });
 }
 
 }  // namespace owl::cpu

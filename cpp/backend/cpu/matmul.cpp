@@ -10,6 +10,7 @@ namespace {
 
 // In units of multiplications and additions, about 120 of which a core does in a nanosecond.
 constexpr double kTileWork = 40e6, kLargeTileWork = 256e6;
+constexpr double kLeastTileWork = 1.25e6;   // what is worth handing over: smaller products still become two tiles
 constexpr double kTiles = 12;               // as many as a large product needs before its tiles grow
 constexpr double kWorkPerElement = 20;      // what reading an element from memory costs
 constexpr std::int64_t kSmallTile = 192;    // below, packing the operands takes more and more of the time
@@ -37,7 +38,7 @@ Tiling tile(std::int64_t m, std::int64_t n, std::int64_t k) {
     auto& side = t.m > 2 * t.n || t.n <= kTinyTile ? t.m : t.n;
     side = half(side);
   };
-  const double most = std::clamp(t.work() / kTiles, kTileWork, kLargeTileWork);
+  const double most = std::clamp(t.work() / kTiles, std::clamp(t.work() / 2, kLeastTileWork, kTileWork), kLargeTileWork);
   while (t.work() > most && std::max(t.m, t.n) > kSmallTile) halve();
   while (t.work() > kLongTileWork && std::max(t.m, t.n) > kTinyTile) halve();
   if (t.work() > kLongTileWork && k >= 2 * kSliceLength) {

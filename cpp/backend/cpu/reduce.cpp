@@ -95,12 +95,19 @@ struct Reduction {
   std::int64_t in_item, out_item;
   double count;               // elements behind each result
   ReadRanges read;            // computes elements; where empty they are in memory
+  FinishRanges finished;      // works on results
   std::int64_t parts = 1;     // of each fold
   std::int64_t per_part = 0;  // units (segments or vectors) in a part
   char* partial = nullptr;    // [part][result]
 
   void allocate_partial(std::int64_t results, Launch& launch) {
     partial = static_cast<char*>(launch.scratch(static_cast<std::size_t>(parts * results * fold.size)));
+  }
+
+  // The results [first, first + n), from accumulators that took in everything.
+  void finish(std::int64_t first, const void* acc, std::int64_t n) const {
+    fold.finish(out + first * out_item, acc, n, count);
+    if (finished) finished({first, n});
   }
 
   const void* elements(std::int64_t begin, std::int64_t n) const {
@@ -136,7 +143,7 @@ void add_join_stage(std::shared_ptr<const Reduction> r, std::int64_t results, La
     const std::int64_t first = chunk * kJoin, n = std::min(kJoin, results - first);
     char* acc = r->partial + first * r->fold.size;
     for (std::int64_t p = 1; p < r->parts; ++p) r->fold.combine(acc, acc + p * results * r->fold.size, n);
-    r->fold.finish(r->out + first * r->out_item, acc, n, r->count);
+    r->finish(first, acc, n);
   });
 }
 
@@ -166,7 +173,7 @@ void add_row_stages(std::shared_ptr<Reduction> r, Launch& launch) {
         } else {
           for (std::int64_t i = 0; i < n; ++i) r->fold_rows(acc + i * r->fold.size, first + i, 0, units);
         }
-        r->fold.finish(r->out + first * r->out_item, acc, n, r->count);
+        r->finish(first, acc, n);
       }
     });
     return;
@@ -199,7 +206,7 @@ void add_column_stages(std::shared_ptr<Reduction> r, Launch& launch) {
       r->fold.init(local, n);
       r->fold_columns(local, o, first, n, p * r->per_part, std::min(units, (p + 1) * r->per_part));
       if (r->parts == 1) {
-        r->fold.finish(r->out + result * r->out_item, local, n, r->count);
+        r->finish(result, local, n);
       } else {
         char* to = r->partial + (p * results + result) * r->fold.size;
         std::copy_n(local, n * r->fold.size, to);
@@ -220,19 +227,20 @@ void reduce(ReduceKind kind, const KernelArgs& args, Launch& launch) {
   const Fold& fold = best_reduce_table().folds[kind][static_cast<int>(in.dtype)];
   const double count = static_cast<double>(in.shape.size()) / static_cast<double>(args.out.shape.size());
   if (in.shape.size() == 0) {  // nothing behind any result
-    launch.stage(1, [&fold, out = args.out, count](std::int64_t) {
+    launch.stage(1, [&fold, out = args.out, count, finished = args.finished](std::int64_t) {
       for (std::int64_t i = 0; i < out.shape.size(); ++i) {
         alignas(16) char acc[16];
         fold.init(acc, 1);
         fold.finish(out.as<char>() + i * static_cast<std::int64_t>(itemsize(out.dtype)), acc, 1, count);
       }
+      if (finished) finished({0, out.shape.size()});
     });
     return;
   }
   auto r = std::make_shared<Reduction>(Reduction{fold, analyse(in.shape, axes_of(args.params)), in.as<char>(),
                                                  args.out.as<char>(), static_cast<std::int64_t>(itemsize(in.dtype)),
                                                  static_cast<std::int64_t>(itemsize(args.out.dtype)), count,
-                                                 args.read});
+                                                 args.read, args.finished});
   if (r->at.rows) add_row_stages(std::move(r), launch);
   else add_column_stages(std::move(r), launch);
 }
@@ -251,13 +259,14 @@ void arg_reduce(bool largest, const KernelArgs& args, Launch& launch) {
     const std::int64_t rows = at.reduced.size, stride = at.reduced.count ? at.reduced.strides[0] : 0;
     const std::int64_t block = std::min(at.inner, kArgColumns), blocks = ceil_div(at.inner, block);
     const std::int64_t jobs = blocks * at.kept.size, together = std::max(std::int64_t{1}, kChunk / (block * rows + 16));
-    launch.stage(ceil_div(jobs, together), [=, &fold, read = args.read](std::int64_t chunk) {
+    launch.stage(ceil_div(jobs, together), [=, &fold, read = args.read, finished = args.finished](std::int64_t chunk) {
       for (std::int64_t job = chunk * together; job < std::min(jobs, (chunk + 1) * together); ++job) {
         const std::int64_t first = job % blocks * block, o = job / blocks, n = std::min(block, at.inner - first);
         const std::int64_t from = at.kept.offset(o) + first;
         auto* places = out + o * at.inner + first;
         if (read) fold.columns(places, read({from, n, stride, rows}), n, rows, n);
         else fold.columns(places, x + from * item, stride, rows, n);
+        if (finished) finished({o * at.inner + first, n});
       }
     });
     return;
@@ -266,12 +275,13 @@ void arg_reduce(bool largest, const KernelArgs& args, Launch& launch) {
   const std::int64_t results = at.kept.size, parts = ceil_div(at.inner, kPart);
   if (parts == 1) {
     const std::int64_t together = std::max(std::int64_t{1}, kPart / (at.inner + 16));
-    launch.stage(ceil_div(results, together), [=, &fold, read = args.read](std::int64_t chunk) {
+    launch.stage(ceil_div(results, together), [=, &fold, read = args.read, finished = args.finished](std::int64_t chunk) {
       const std::int64_t first = chunk * together, last = std::min(results, first + together);
       const char* computed = read ? static_cast<const char*>(read({first * at.inner, (last - first) * at.inner})) : nullptr;
       for (std::int64_t o = first; o < last; ++o)
         out[o] = static_cast<std::int32_t>(
             fold.row(read ? computed + (o - first) * at.inner * item : x + at.kept.offset(o) * item, at.inner));
+      if (finished) finished({first, last - first});
     });
     return;
   }
@@ -280,7 +290,7 @@ void arg_reduce(bool largest, const KernelArgs& args, Launch& launch) {
     const std::int64_t o = job / parts, from = job % parts * kPart;
     places[job] = from + fold.row(x + (at.kept.offset(o) + from) * item, std::min(kPart, at.inner - from));
   });
-  launch.stage(1, [=, &fold](std::int64_t) {
+  launch.stage(1, [=, &fold, finished = args.finished](std::int64_t) {
     for (std::int64_t o = 0; o < results; ++o) {
       const char* base = x + at.kept.offset(o) * item;
       std::int64_t best = places[o * parts];
@@ -290,6 +300,7 @@ void arg_reduce(bool largest, const KernelArgs& args, Launch& launch) {
       }
       out[o] = static_cast<std::int32_t>(best);
     }
+    if (finished) finished({0, results});
   });
 }
 

@@ -1,0 +1,204 @@
+"""What whole steps of training plan into: tasks, what is fused in each, memory taken over. Equal values cannot reveal
+an optimisation that is lost."""
+
+import numpy as np
+import pytest
+
+import owl
+
+ele = owl.elewise
+BATCH = 256
+
+
+def operations(plan):
+    return [task.operations for task in plan.tasks]
+
+
+def ready(*arrays):
+    owl.wait_for_all()
+    return arrays
+
+
+@pytest.fixture
+def mlp_step():
+    x, label = ready(owl.rand([784, BATCH]), owl.rand([10, BATCH]))
+    parameters = ready(owl.randn([256, 784]), owl.zeros([256, 1]), owl.randn([10, 256]), owl.zeros([10, 1]))
+
+    def step():
+        w1, b1, w2, b2 = parameters
+        a1 = ele.relu(w1 * x + b1)
+        s2 = owl.conv.softmax(w2 * a1 + b2) - label
+        s1 = ele.relu_back(w2.trans() * s2, a1)
+        w1 -= 0.1 * (s1 * x.trans())
+        b1 -= 0.1 * s1.sum(1)
+        w2 -= 0.1 * (s2 * a1.trans())
+        b2 -= 0.1 * s2.sum(1)
+        return w1, b1, w2, b2
+
+    return step
+
+
+def test_a_step_of_the_mlp(mlp_step):
+    plan = owl.explain(mlp_step)
+    assert operations(plan) == [
+        ["matmul", "add", "relu"],
+        ["matmul", "add"],
+        ["softmax", "sub"],
+        ["matmul", "relu_back"],
+        ["matmul", "mult", "sub"],
+        ["sum", "mult", "sub"],
+        ["matmul", "mult", "sub"],
+        ["sum", "mult", "sub"],
+    ]
+    assert all(task.outputs == 1 for task in plan.tasks)
+    assert not [task for task in plan.tasks if task.kind == "copy"]
+    assert plan.tasks[2].reuses == 1  # the softmax takes over the scores' memory
+    # The live set: hidden values, their error, and what is returned.
+    assert sum(task.bytes_written for task in plan.tasks) == 4 * (2 * 256 * 256 + 256 * 784 + 256 + 2 * 10 * 256 + 2560 + 10)
+
+
+def test_a_step_of_the_mlp_runs_as_planned(mlp_step):
+    plan = owl.explain(mlp_step)
+    hold = owl._owl.HoldWindow()
+    try:
+        before = owl.stats()
+        values = mlp_step()
+        owl.wait_for_all()
+        after = owl.stats()
+    finally:
+        hold.release()
+    assert after["kernels"] - before["kernels"] == len(plan) and len(values) == 4
+    assert after["bytes_written"] - before["bytes_written"] == sum(task.bytes_written for task in plan.tasks)
+
+
+def test_a_step_of_the_cnn():
+    conv1, conv2 = owl.conv.Convolver(0, 0, 1, 1), owl.conv.Convolver(2, 2, 1, 1)
+    pool1, pool2 = owl.conv.Pooler(2, 2, 2, 2), owl.conv.Pooler(3, 3, 3, 3)
+    shapes = [5, 5, 1, 16], [16], [5, 5, 16, 32], [32], [10, 512], [10, 1]
+    parameters, velocities = ready(*map(owl.randn, shapes)), ready(*map(owl.zeros, shapes))
+    x, label = ready(owl.rand([28, 28, 1, BATCH]), owl.rand([10, BATCH]))
+
+    def step():
+        w1, b1, w2, b2, w3, b3 = parameters
+        a1 = ele.relu(conv1.ff(x, w1, b1))
+        p1 = pool1.ff(a1)
+        a2 = ele.relu(conv2.ff(p1, w2, b2))
+        p2 = pool2.ff(a2)
+        flat = p2.reshape([512, BATCH])
+        s3 = (owl.conv.softmax(w3 * flat + b3) - label) / BATCH
+        sp2 = (w3.trans() * s3).reshape(p2.shape)
+        s2 = ele.relu_back(pool2.bp(sp2, p2, a2), a2)
+        s1 = ele.relu_back(pool1.bp(conv2.bp(s2, p1, w2), p1, a1), a1)
+        gradients = [conv1.weight_grad(s1, x, w1), conv1.bias_grad(s1), conv2.weight_grad(s2, p1, w2),
+                     conv2.bias_grad(s2), s3 * flat.trans(), s3.sum(1)]  # fmt: skip
+        moved = [0.75 * v - 0.05 * (g + 5e-4 * p) for v, g, p in zip(velocities, gradients, parameters, strict=True)]
+        return moved + [p + v for p, v in zip(parameters, moved, strict=True)]
+
+    update = ["mult", "mult", "add", "mult", "sub", "add"]  # of a velocity and of its parameter, in one task
+    plan = owl.explain(step)
+    assert operations(plan) == [
+        ["conv", "relu"],
+        ["pool"],
+        ["conv", "relu"],
+        ["pool"],
+        ["matmul", "add"],
+        ["softmax", "sub", "div"],
+        ["matmul"],
+        ["pool_back", "relu_back"],
+        ["conv_back_data"],
+        ["pool_back", "relu_back"],
+        ["conv_back_weight", *update],
+        ["conv_back_bias", *update],
+        ["conv_back_weight", *update],
+        ["conv_back_bias", *update],
+        ["matmul", *update],
+        ["sum", *update],
+    ]
+    assert not [task for task in plan.tasks if task.kind == "copy"]
+
+
+# --- closing reductions: one pass over memory for the values and what is made of them
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "argmax", "argmin"])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_reduction_reads_what_is_computed_for_it(name, axis):
+    x, y = ready(owl.rand([300, 40]), owl.rand([300, 1]))
+
+    def reduced():
+        values = ele.tanh(x * 2.0 - 1.0) + y
+        return getattr(values, name)() if axis is None else getattr(values, name)(axis)
+
+    (task,) = owl.explain(reduced).tasks
+    assert task.operations == ["mult", "sub", "tanh", "add", name] and task.outputs == 1
+    values = (ele.tanh(x * 2.0 - 1.0) + y).to_numpy()
+    owl.wait_for_all()
+    alone = owl.from_numpy(values)
+    want = getattr(alone, name)() if axis is None else getattr(alone, name)(axis)
+    assert reduced().to_numpy().tobytes() == want.to_numpy().tobytes()
+
+
+def test_count_zero_counts_while_the_difference_is_computed():
+    x, y = ready(owl.rand([1000, 300]), owl.rand([1000, 300]))
+    want = int((ele.floor(x - y + 0.5).to_numpy() == 0).sum())
+    hold = owl._owl.HoldWindow()
+    try:
+        before = owl.stats()
+        assert ele.floor(x - y + 0.5).count_zero() == want
+        after = owl.stats()
+    finally:
+        hold.release()
+    assert after["kernels"] - before["kernels"] == 1
+    assert after["bytes_written"] - before["bytes_written"] == 8  # the count
+
+
+def test_values_that_are_held_are_written_as_well():
+    x, _ = ready(owl.rand([64, 64]), None)
+    held = []
+
+    def step():
+        held[:] = [x * 3.0]
+        return held[0].sum(0), held[0]
+
+    (task,) = owl.explain(step).tasks
+    assert task.operations == ["mult", "sum"] and task.outputs == 2
+    total, values = step()
+    np.testing.assert_allclose(total.to_numpy()[:, 0], values.to_numpy().sum(1), rtol=1e-5)
+
+
+def test_softmax_and_its_cross_entropy_gradient():
+    x, label = ready(owl.randn([10, 500]), owl.randb([10, 500], 0.1))
+    (task,) = owl.explain(lambda: (owl.conv.softmax(x * 0.5) - label) / 500).tasks
+    assert task.operations == ["mult", "softmax", "sub", "div"] and task.outputs == 1
+
+
+# --- what must stay apart
+
+
+def test_what_reads_a_view_of_a_result_waits_for_all_of_it():
+    w, x = ready(owl.rand([50, 50]), owl.rand([50, 50]))
+
+    def mirrored():
+        product = w * x
+        return product + product[::-1, :]
+
+    assert operations(owl.explain(mirrored)) == [["matmul"], ["add"]]
+
+
+def test_a_strided_operand_is_gathered_by_a_program_of_its_own():
+    w, x, big = ready(owl.rand([50, 50]), owl.rand([50, 50]), owl.rand([50, 100]))
+    assert operations(owl.explain(lambda: w * x + big[:, ::2])) == [["matmul"], ["add"]]
+
+
+def test_results_of_another_size_need_memory_of_their_own():
+    w, x = ready(owl.rand([50, 50]), owl.rand([50, 50]))
+    (task,) = owl.explain(lambda: w * x > 12.0).tasks  # bool, a quarter of the product's memory
+    assert task.operations == ["matmul", "gt"] and task.bytes_written == 2500
+    want = (w * x).to_numpy() > 12
+    assert ((w * x > 12.0).to_numpy() == want).all()
+
+
+def test_a_watched_operation_runs_alone():
+    w, x = ready(owl.rand([8, 8]), owl.rand([8, 8]))
+    with owl.trace_nan():
+        assert operations(owl.explain(lambda: ele.relu(w * x).sum())) == [["matmul"], ["relu"], ["sum"]]

@@ -149,7 +149,6 @@ def test_count_zero_counts_while_the_difference_is_computed():
     finally:
         hold.release()
     assert after["kernels"] - before["kernels"] == 1
-    assert after["bytes_written"] - before["bytes_written"] == 8  # the count
 
 
 def test_values_that_are_held_are_written_as_well():

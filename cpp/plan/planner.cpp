@@ -41,6 +41,7 @@ struct Part {
 struct Group {
   Part before;             // without a kernel: all there is
   Node* kernel = nullptr;
+  double kernel_ns = 0;    // its cost
   Part after;
   GroupSet needs;          // groups of this batch that must run before, directly or not
   bool merged_away = false;
@@ -114,6 +115,7 @@ class Batch {
       part.gathers |= gathers(*node);
     } else {
       group.kernel = node;
+      group.kernel_ns = kernel_cost_ns(*node);
     }
     for (std::size_t g = 0; g < groups_.size(); ++g)
       if (direct[g] && static_cast<int>(g) != home) group.needs |= with_needs(g);
@@ -207,7 +209,7 @@ class Batch {
   // one another.
   bool may_wait(int g, const GroupSet& more) const {
     const Group& group = groups_[static_cast<std::size_t>(g)];
-    if (kernel_cost_ns(*group.kernel) >= kLongNs) return true;
+    if (group.kernel_ns >= kLongNs) return true;
     const GroupSet known = with_needs(static_cast<std::size_t>(g));
     for (std::size_t other = 0; other < groups_.size(); ++other)
       if (more[other] && !known[other] && (groups_[other].kernel || (groups_[other].needs & ~known).any())) return false;
@@ -325,6 +327,8 @@ class Batch {
     if (group.kernel) count_uses(*group.kernel, group);
 
     auto task = new_task(group.kernel ? *group.kernel : *group.before.members.back());
+    task->inputs.reserve(static_cast<std::size_t>(group.before.inputs + group.after.inputs) +
+                         (group.kernel ? group.kernel->inputs().size() : 0));
     if (!group.before.members.empty()) task->before = emit_before(group, *task);
     if (group.kernel) emit_kernel(group, *task);
     if (!group.after.members.empty()) task->after = emit_after(group, *task);
@@ -419,7 +423,7 @@ class Batch {
       task.kernel_output = static_cast<int>(task.outputs.size());
       task.outputs.push_back(result(node, task, TaskPart::kKernel));
     }
-    task.cost_ns += kernel_cost_ns(node);
+    task.cost_ns += group.kernel_ns;
     if (!dry_) task.params = std::move(node.params);
   }
 

@@ -1,11 +1,13 @@
-"""Draws docs/profile.png: where the time of two steps of the MLP goes, a lane for each thread.
+"""Draws docs/profile.png and docs/profile_cnn.png: where the time of a step goes, a lane for each thread.
 
     pip install matplotlib
     python docs/profile_picture.py
+    python docs/profile_picture.py cnn
 
-The steps are the tutorial's: 784 inputs, 256 hidden units, 10 classes, minibatches of 256 (random numbers stand for the
-images; the arithmetic is the same). The first steps, in which memory is taken from the system, are left out, and of
-many recordings the shortest in which most threads took part is drawn: other programs disturb it least.
+The MLP's steps are the tutorial's: 784 inputs, 256 hidden units, 10 classes, minibatches of 256; the CNN's those of
+apps/mnist/walkthrough_cnn.py (random numbers stand for the images; the arithmetic is the same). The first steps, in which
+memory is taken from the system, are left out, and of many recordings the shortest in which most threads took part is
+drawn: other programs disturb it least.
 """
 
 import argparse
@@ -26,33 +28,69 @@ KINDS = {
 }
 
 
-def train(steps, params, batch, target):
-    w1, b1, w2, b2 = params
-    for _ in range(steps):
-        hidden = ele.relu(w1 * batch + b1)
+class Mlp:
+    steps, tries = 2, 1500
+
+    def __init__(self):
+        w1, w2 = owl.randn([256, 784], 0.0, 0.01), owl.randn([10, 256], 0.0, 0.01)
+        self.params = w1, owl.zeros([256, 1]), w2, owl.zeros([10, 1])
+        self.batch, self.target = owl.rand([784, 256]), owl.randb([10, 256], 0.1)
+
+    def step(self):
+        w1, b1, w2, b2 = self.params
+        hidden = ele.relu(w1 * self.batch + b1)
         scores = conv.softmax(w2 * hidden + b2)
-        err2 = scores - target
+        err2 = scores - self.target
         err1 = ele.relu_back(w2.trans() * err2, hidden)
-        w1 -= 0.1 / 256 * (err1 * batch.trans())
+        w1 -= 0.1 / 256 * (err1 * self.batch.trans())
         b1 -= 0.1 / 256 * err1.sum(1)
         w2 -= 0.1 / 256 * (err2 * hidden.trans())
         b2 -= 0.1 / 256 * err2.sum(1)
-    return w1, b1, w2, b2
+        self.params = w1, b1, w2, b2
 
 
-def record(steps, tries, warm_up=20):
+class Cnn:
+    steps, tries = 1, 200
+
+    def __init__(self):
+        shapes = [5, 5, 1, 16], [16], [5, 5, 16, 32], [32], [10, 512], [10, 1]
+        self.params = [owl.randn(shape, 0.0, 0.1) for shape in shapes]
+        self.batch, self.target = owl.rand([28, 28, 1, 256]), owl.randb([10, 256], 0.1)
+
+    def step(self):
+        conv1, conv2 = conv.Convolver(), conv.Convolver(2, 2)
+        pool1, pool2 = conv.Pooler(2, 2, 2, 2), conv.Pooler(3, 3, 3, 3)
+        w1, b1, w2, b2, w3, b3 = self.params
+        a1 = ele.relu(conv1.ff(self.batch, w1, b1))
+        p1 = pool1.ff(a1)
+        a2 = ele.relu(conv2.ff(p1, w2, b2))
+        p2 = pool2.ff(a2)
+        flat = p2.reshape([512, 256])
+        err3 = conv.softmax(w3 * flat + b3) - self.target
+        err2 = ele.relu_back(pool2.bp((w3.trans() * err3).reshape(p2.shape), p2, a2), a2)
+        err1 = ele.relu_back(pool1.bp(conv2.bp(err2, p1, w2), p1, a1), a1)
+        gradients = [conv1.weight_grad(err1, self.batch, w1), conv1.bias_grad(err1), conv2.weight_grad(err2, p1, w2),
+                     conv2.bias_grad(err2), err3 * flat.trans(), err3.sum(1)]  # fmt: skip
+        self.params = [p - 0.1 / 256 * g for p, g in zip(self.params, gradients, strict=True)]
+
+
+NETWORKS = {"mlp": Mlp, "cnn": Cnn}
+
+
+def record(network, steps, tries, warm_up=20):
     """The events of a profile, and the names of its lanes."""
     owl.seed(1)
-    params = owl.randn([256, 784], 0.0, 0.01), owl.zeros([256, 1]), owl.randn([10, 256], 0.0, 0.01), owl.zeros([10, 1])
-    batch, target = owl.rand([784, 256]), owl.randb([10, 256], 0.1)
-    params = train(warm_up, params, batch, target)
+    trained = NETWORKS[network]()
+    for _ in range(warm_up):
+        trained.step()
     owl.wait_for_all()
     recordings = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.json")
         for _ in range(tries):
             with owl.profile(path):
-                params = train(steps, params, batch, target)
+                for _ in range(steps):
+                    trained.step()
                 owl.wait_for_all()
             recordings.append(json.loads(path.read_text())["traceEvents"])
     return min(map(split, recordings), key=lambda found: (-len({e["tid"] for e in found[0]}), duration(found[0])))
@@ -98,23 +136,29 @@ def draw(events, lanes, path):
 
 
 def label(axes, events, shown, start):
-    """Names inside the bars that have room for them, across or upright."""
-    pixels = axes.transData.transform((1, 0))[0] - axes.transData.transform((0, 0))[0]  # to a microsecond
+    """Names inside the bars that have room for them, across or upright; the kernel's alone where all is too long."""
+    origin, one = axes.transData.transform([(0, 0), (1, 0.8)])
+    to_pixels, height = one[0] - origin[0], abs(one[1] - origin[1])  # of a microsecond; of a bar
     for e in events:
-        width = e["dur"] * pixels
-        upright = len(e["name"]) * 6.2 > width
+        width, name = e["dur"] * to_pixels, e["name"]
+        upright = len(name) * 6.2 > width
+        if upright and len(name) * 5.2 > height:
+            name = name.split(" ")[0]
         if not upright or width >= 9:
-            axes.text(e["ts"] - start + e["dur"] / 2, shown.index(e["tid"]), e["name"], ha="center", va="center",
+            axes.text(e["ts"] - start + e["dur"] / 2, shown.index(e["tid"]), name, ha="center", va="center",
                       fontsize=6 if upright else 7, rotation=90 if upright else 0)  # fmt: skip
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--tries", type=int, default=1500)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("profile.png"))
-    args = parser.parse_args()
-    draw(*record(args.steps, args.tries), args.out)
+    parser.add_argument("network", nargs="?", choices=NETWORKS, default="mlp")
+    parser.add_argument("--steps", type=int, help="default: 2 of the MLP, 1 of the CNN")
+    parser.add_argument("--tries", type=int, help="recordings to choose from (default: 1500 of the MLP, 200 of the CNN)")
+    parser.add_argument("--out", type=Path)
+    a = parser.parse_args()
+    network = NETWORKS[a.network]
+    out = a.out or Path(__file__).with_name("profile.png" if a.network == "mlp" else f"profile_{a.network}.png")
+    draw(*record(a.network, a.steps or network.steps, a.tries or network.tries), out)
 
 
 if __name__ == "__main__":

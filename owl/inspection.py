@@ -23,6 +23,7 @@ class PlannedTask(NamedTuple):
     kind: str
     device: int  #: id of the device that computes it
     shape: list[int]  #: of what it computes
+    channels_last: bool  #: its results are images whose channels are neighbours in memory, between convolutions
     operations: list[str]  #: in the order in which they run
     places: list[str]  #: ``file:line`` of each, empty where unknown
     bytes_read: int  #: of its operands

@@ -162,6 +162,7 @@ class Node {
     std::uint16_t value = 0;     // number in the fused program
     TaskPart part{};             // which part of its group's task computes it
     std::int32_t uses = 0;       // by operations of the same group
+    std::int32_t outside_uses = 0;  // by those of other groups of the batch
   } plan;
 
  private:

@@ -32,10 +32,25 @@ struct ArrayRef {
   Strides strides{};     // always filled, in elements
   DType dtype = DType::kFloat32;
   bool dense = true;     // strides are those of a dense column-major array
+  bool channels_last = false;  // dense, but in the order of channels, columns, rows, images (see channels_last_order)
 
   template <class T> T* as() const { return static_cast<T*>(data); }
   std::size_t nbytes() const { return static_cast<std::size_t>(shape.size()) * itemsize(dtype); }
 };
+
+// How images [W, H, C, N] lie in memory where the channels of a place are neighbours: the axes, the fastest first. A value
+// may be so if only kernels read it that know this layout (OpRecord::channels_last); the planner decides, and nobody
+// else ever sees it.
+inline constexpr int channels_last_order[4] = {2, 0, 1, 3};
+inline Strides channels_last_strides(const Shape& shape) {
+  Strides strides{};
+  std::int64_t step = 1;
+  for (const int axis : channels_last_order) {
+    strides[static_cast<std::size_t>(axis)] = step;
+    step *= shape[axis];
+  }
+  return strides;
+}
 
 // What a kernel asks its device to do: stages that run one after another, each a number of independent chunks that
 // run on any threads in any order. Chunks are cut by size, never by thread count, so that bits don't depend on it.
@@ -82,6 +97,7 @@ using InferFn = std::pair<Shape, DType> (*)(std::span<Node* const> in, const Par
 using KernelFn = void (*)(const KernelArgs& args, Launch& launch);  // validates nothing: infer did; only adds stages
 using AcceptsFn = bool (*)(const Shape& shape, const Strides& strides, int input);
 using ReadsRangesFn = bool (*)(const Shape& operand, const Params* params);
+using ChannelsLastFn = unsigned (*)(std::span<const Shape> in, const Shape& out, const Params* params);
 using CostFn = double (*)(std::span<const Shape> in, const Shape& out, const Params* params);
 
 struct OpRecord {
@@ -105,6 +121,8 @@ struct OpRecord {
   int in_place = -1;                    // the operand whose memory the result may take, when it dies here
   ReadsRangesFn reads_ranges = nullptr; // whether elementwise operations may compute operand 0 (KernelArgs::read)
   bool finishes_ranges = false;         // elementwise operations may work on the result (KernelArgs::finished)
+  // Which float32 arrays may, each for itself, be channels last: bit 0 the result, bit i + 1 operand i.
+  ChannelsLastFn channels_last = nullptr;
 };
 
 // Every operation, in registration order; ops/register.cpp is the only list.

@@ -118,7 +118,8 @@ const OpRecord op_conv{
     .infer = infer_conv,
     .cpu = cpu::conv,
     .cost = conv_cost,
-    .finishes_ranges = true};
+    .finishes_ranges = true,
+    .channels_last = cpu::conv_channels_last};
 const OpRecord op_conv_back_data{
     .name = "conv_back_data",
     .doc = "the gradient of a convolution's images: err [W', H', C_out, N], w [kw, kh, C_in / groups, C_out] -> "
@@ -127,7 +128,8 @@ const OpRecord op_conv_back_data{
     .infer = infer_back_data,
     .cpu = cpu::conv_back_data,
     .cost = back_data_cost,
-    .finishes_ranges = true};
+    .finishes_ranges = true,
+    .channels_last = cpu::conv_back_data_channels_last};
 const OpRecord op_conv_back_weight{
     .name = "conv_back_weight",
     .doc = "the gradient of a convolution's weights: err [W', H', C_out, N], x [W, H, C_in, N] -> "
@@ -136,13 +138,15 @@ const OpRecord op_conv_back_weight{
     .infer = infer_back_weight,
     .cpu = cpu::conv_back_weight,
     .cost = back_weight_cost,
-    .finishes_ranges = true};
+    .finishes_ranges = true,
+    .channels_last = cpu::conv_back_weight_channels_last};
 const OpRecord op_conv_back_bias{.name = "conv_back_bias",
                                  .doc = "the gradient of a convolution's bias: err [W', H', C_out, N] -> [C_out]",
                                  .arity = 1,
                                  .infer = infer_back_bias,
                                  .cpu = cpu::conv_back_bias,
-                                 .finishes_ranges = true};
+                                 .finishes_ranges = true,
+                                 .channels_last = cpu::conv_back_bias_channels_last};
 
 namespace conv {
 

@@ -73,7 +73,8 @@ const OpRecord op_pool{.name = "pool",
                        .infer = infer_pool,
                        .cpu = cpu::pool,
                        .cost = pool_cost,
-                       .finishes_ranges = true};
+                       .finishes_ranges = true,
+                       .channels_last = cpu::pool_channels_last};
 // For an average the images themselves don't matter, and are no operand: nothing keeps them alive.
 const OpRecord op_pool_back{
     .name = "pool_back",
@@ -82,7 +83,8 @@ const OpRecord op_pool_back{
     .infer = infer_pool_back,
     .cpu = cpu::pool_back,
     .cost = pool_back_cost,
-    .finishes_ranges = true};
+    .finishes_ranges = true,
+    .channels_last = cpu::pool_back_channels_last};
 
 namespace conv {
 

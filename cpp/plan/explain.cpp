@@ -24,6 +24,7 @@ PlannedTask describe(const Task& task) {
   PlannedTask d;
   d.device = task.device->id;
   d.shape = task.outputs.back().array.shape;
+  d.channels_last = task.outputs.back().array.channels_last;
   d.cost_us = task.cost_ns / 1000;
   d.outputs = static_cast<std::int64_t>(task.outputs.size());
   for (const auto& in : task.inputs) d.bytes_read += bytes_of(in.array);
@@ -238,7 +239,8 @@ std::string Plan::str() const {
     std::string after;
     for (const int a : task.after) after += (after.empty() ? "" : " ") + std::to_string(a);
     rows.push_back({std::to_string(t), std::to_string(task.device), task.kind,
-                    task.shape.str() + (task.outputs > 1 ? " x" + std::to_string(task.outputs) : ""),
+                    task.shape.str() + (task.outputs > 1 ? " x" + std::to_string(task.outputs) : "") +
+                        (task.channels_last ? " channels last" : ""),
                     bytes_text(task.bytes_read), bytes_text(task.bytes_written), time_text(task.cost_us), after,
                     task.reuses < 0 ? "" : std::to_string(task.reuses), operations_text(task)});
   }

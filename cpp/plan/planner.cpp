@@ -1,5 +1,5 @@
-// Plans a batch in three steps: group (which operations run together), order (groups after what they read), emit (a
-// task each). A group is elementwise operations over one shape, which become one fused program, or a kernel, perhaps with
+// Plans a batch in four steps: group (which operations run together), lay out (which images stay channels last between
+// kernels), order (groups after what they read), emit (a task each). A group is elementwise operations over one shape, which become one fused program, or a kernel, perhaps with
 // such a program before it, behind it or both: they run range by range, where the kernel reads or has just written.
 #include "plan/planner.h"
 
@@ -7,6 +7,7 @@
 #include <bit>
 #include <bitset>
 #include <optional>
+#include <utility>
 
 #include "backend/cpu/tile.h"
 #include "base/env.h"
@@ -27,6 +28,7 @@ constexpr double kKernelOverheadNs = 200;
 constexpr double kOperationsPerNs = 30;     // what a kernel does on one thread, roughly
 
 constexpr double kLongNs = 50e3;            // a kernel that has the whole device for itself anyway
+constexpr std::int64_t kLeastChannels = 8;  // fewer leave vectors that run over channels half empty
 
 using GroupSet = std::bitset<kMaxBatch>;
 
@@ -43,6 +45,7 @@ struct Group {
   Node* kernel = nullptr;
   double kernel_ns = 0;    // its cost
   Part after;
+  bool channels_last = false;  // its results: images in that order
   GroupSet needs;          // groups of this batch that must run before, directly or not
   bool merged_away = false;
 
@@ -70,6 +73,8 @@ class Batch {
   void run(std::vector<std::unique_ptr<Task>>& tasks) {
     tasks_ = &tasks;
     for (Node* node : nodes_) assign(node);
+    for (const Node* node : nodes_) count_uses(*node);
+    choose_layouts();
     emit_in_order();
     for (Node* node : nodes_) {
       node->plan.index = -1;
@@ -295,6 +300,61 @@ class Batch {
     return n;
   }
 
+  // --- layouts
+
+  // Images stay channels last between kernels that know this layout, and the programs around them, so that only the
+  // first and the last of a chain convert. Every group that may have its results so has them so at first; where one
+  // meets a reader or an operand that must be otherwise it gives in, until nothing changes.
+  void choose_layouts() {
+    std::vector<unsigned> knows(groups_.size());  // OpRecord::channels_last
+    for (std::size_t g = 0; g < groups_.size(); ++g)
+      if (const Node* kernel = groups_[g].kernel; kernel && kernel->op->channels_last && !kernel->traced)
+        knows[g] = kernel->op->channels_last(shapes_of_inputs(*kernel), kernel->shape, kernel->params.get());
+    if (std::ranges::none_of(knows, [](unsigned k) { return k != 0; })) return;
+    for (std::size_t g = 0; g < groups_.size(); ++g)
+      groups_[g].channels_last = may_be_channels_last(groups_[g], knows[g] & 1);
+    for (bool changed = true; changed;) {
+      changed = false;
+      const auto give_in = [&](Group& group) { changed |= std::exchange(group.channels_last, false); };
+      for (const Node* reader : nodes_) {
+        const int r = producer(reader);
+        Group& group = groups_[static_cast<std::size_t>(r)];
+        const auto inputs = reader->inputs();
+        for (std::size_t i = 0; i < inputs.size(); ++i) {
+          const Node* in = inputs[i];
+          if (!in || is_member(in, group)) continue;
+          const bool kernel_knows = knows[static_cast<std::size_t>(r)] >> (i + 1) & 1;
+          const bool same = reader != group.kernel && in->shape.size() == reader->shape.size();
+          if (is_channels_last(*in) && !(reader == group.kernel ? kernel_knows : same && group.channels_last))
+            give_in(groups_[static_cast<std::size_t>(producer(in))]);
+          if (same && !is_channels_last(*in)) give_in(group);
+        }
+      }
+    }
+  }
+
+  // Whether only operations of this batch read the group's results, and they are float32 images of many channels.
+  bool may_be_channels_last(const Group& group, bool kernel_knows) const {
+    if (group.merged_away || (group.kernel && !(kernel_knows && group.before.members.empty()))) return false;
+    const auto may_be = [](const Node* node) {
+      return node->shape.ndim() == 4 && node->shape[2] >= kLeastChannels && !node->traced &&
+             (!is_wanted(*node) || (node->dtype == DType::kFloat32 && node->handles() == 0 &&
+                                    node->refs() == 1 + node->plan.uses + node->plan.outside_uses));
+    };
+    return (!group.kernel || may_be(group.kernel)) && std::ranges::all_of(group.before.members, may_be) &&
+           std::ranges::all_of(group.after.members, may_be);
+  }
+
+  bool is_channels_last(const Node& node) const {
+    return !node.base && node.plan.index >= 0 && groups_[static_cast<std::size_t>(producer(&node))].channels_last;
+  }
+
+  void count_uses(const Node& reader) const {
+    const Group& group = groups_[static_cast<std::size_t>(producer(&reader))];
+    for (Node* in : reader.inputs())
+      if (in && !in->base && in->plan.index >= 0) ++(is_member(in, group) ? in->plan.uses : in->plan.outside_uses);
+  }
+
   // --- ordering
 
   void emit_in_order() {
@@ -322,10 +382,6 @@ class Batch {
   // --- emission
 
   void emit(const Group& group) {
-    for (const Part* part : {&group.before, &group.after})
-      for (const Node* node : part->members) count_uses(*node, group);
-    if (group.kernel) count_uses(*group.kernel, group);
-
     auto task = new_task(group.kernel ? *group.kernel : *group.before.members.back());
     task->inputs.reserve(static_cast<std::size_t>(group.before.inputs + group.after.inputs) +
                          (group.kernel ? group.kernel->inputs().size() : 0));
@@ -341,11 +397,6 @@ class Batch {
     for (const Part* part : {&group.before, &group.after})
       for (const Node* node : part->members) dry_->task_of[node] = tasks_->size() - 1;
     if (group.kernel) dry_->task_of[group.kernel] = tasks_->size() - 1;
-  }
-
-  void count_uses(const Node& reader, const Group& group) const {
-    for (Node* in : reader.inputs())
-      if (in && is_member(in, group)) ++in->plan.uses;
   }
 
   // Whether somebody outside the group reads the value, so that it must be in memory. (One reference is the batch's own.)
@@ -371,7 +422,13 @@ class Batch {
     o.storage = Ref<Storage>::borrow(storage_of(node));
     o.offset = node.offset;
     o.array = {nullptr, node.shape, strides_of(node), node.dtype, node.strides == nullptr};
+    if (is_channels_last(node)) lay_channels_last(o.array);
     return o;
+  }
+
+  static void lay_channels_last(ArrayRef& array) {
+    array.strides = channels_last_strides(array.shape);
+    array.channels_last = true;
   }
 
   TaskOperand result(Node& node, Task& task, TaskPart part) {
@@ -382,6 +439,7 @@ class Batch {
     TaskOperand o;
     o.storage = std::move(storage);
     o.array = {nullptr, node.shape, node.shape.dense_strides(), node.dtype, true};
+    if (is_channels_last(node)) lay_channels_last(o.array);
     o.part = part;
     return o;
   }
@@ -396,14 +454,16 @@ class Batch {
     return task;
   }
 
-  static double kernel_cost_ns(const Node& node) {
+  static std::vector<Shape> shapes_of_inputs(const Node& node) {
     std::vector<Shape> shapes;
+    for (const Node* in : node.inputs()) shapes.push_back(in->shape);
+    return shapes;
+  }
+
+  static double kernel_cost_ns(const Node& node) {
     double work = static_cast<double>(node.shape.size());
-    for (const Node* in : node.inputs()) {
-      shapes.push_back(in->shape);
-      work += static_cast<double>(in->shape.size());
-    }
-    if (node.op->cost) work = node.op->cost(shapes, node.shape, node.params.get());
+    for (const Node* in : node.inputs()) work += static_cast<double>(in->shape.size());
+    if (node.op->cost) work = node.op->cost(shapes_of_inputs(node), node.shape, node.params.get());
     return kKernelOverheadNs + work / kOperationsPerNs;
   }
 
@@ -453,7 +513,7 @@ class Batch {
 
   // Elementwise operations alone, or in front of the kernel, whose operand is the program's last output.
   std::unique_ptr<Program> emit_before(const Group& group, Task& task) {
-    ProgramWriter writer(*this, task, TaskPart::kBefore, group.before.members.front()->shape);
+    ProgramWriter writer(*this, task, TaskPart::kBefore, group.before.members.front()->shape, group.channels_last);
     for (Node* node : group.before.members) emit_operation(*node, group, task, writer);
     if (group.kernel) {
       const Node& in = *group.kernel->inputs()[0];
@@ -465,7 +525,7 @@ class Batch {
   // Elementwise operations on the kernel's result, the program's input 0.
   std::unique_ptr<Program> emit_after(const Group& group, Task& task) {
     Node& kernel = *group.kernel;
-    ProgramWriter writer(*this, task, TaskPart::kAfter, kernel.shape);
+    ProgramWriter writer(*this, task, TaskPart::kAfter, kernel.shape, group.channels_last);
     kernel.plan.value = writer.result_of(kernel);
     const auto first = task.outputs.size();
     if (is_wanted(kernel)) {
@@ -520,15 +580,19 @@ class Batch {
   // are is not known; finish() puts them in a row.
   class ProgramWriter {
    public:
-    ProgramWriter(const Batch& batch, Task& task, TaskPart part, const Shape& shape)
-        : batch_(batch), task_(task), part_(part), program_(std::make_unique<Program>()) {
+    // With `channels_last` the program runs over its axes in that order.
+    ProgramWriter(const Batch& batch, Task& task, TaskPart part, const Shape& shape, bool channels_last)
+        : batch_(batch), task_(task), part_(part), shape_(shape), channels_last_(channels_last),
+          program_(std::make_unique<Program>()) {
       program_->shape = shape;
+      const auto& order = channels_last_order;
+      if (channels_last) program_->shape = {shape[order[0]], shape[order[1]], shape[order[2]], shape[order[3]]};
     }
 
     // The kernel's result as input 0, which is not among the task's operands.
     std::uint16_t result_of(const Node& kernel) {
       seen_.push_back(&kernel);
-      program_->inputs.push_back({kernel.dtype, kernel.shape.dense_strides(), true});
+      program_->inputs.push_back({kernel.dtype, program_->shape.dense_strides(), true});
       return 0;
     }
 
@@ -538,11 +602,14 @@ class Batch {
       seen_.push_back(&node);
       task_.inputs.push_back(batch_.operand(node));
       Strides strides = task_.inputs.back().array.strides;
-      const Shape& shape = program_->shape;
       for (int axis = 0; axis < kMaxAxes; ++axis)
-        if (axis >= node.shape.ndim() || (node.shape[axis] == 1 && shape.at_or_one(axis) != 1))
+        if (axis >= node.shape.ndim() || (node.shape[axis] == 1 && shape_.at_or_one(axis) != 1))
           strides[static_cast<std::size_t>(axis)] = 0;
-      const bool dense = !node.strides && node.shape.size() == shape.size();
+      if (channels_last_) {
+        const Strides logical = strides;
+        for (std::size_t axis = 0; axis < 4; ++axis) strides[axis] = logical[static_cast<std::size_t>(channels_last_order[axis])];
+      }
+      const bool dense = !node.strides && node.shape.size() == shape_.size();
       program_->inputs.push_back({node.dtype, strides, dense});
       task_.inputs.back().part = part_;
       task_.inputs.back().replaceable = dense;
@@ -600,6 +667,8 @@ class Batch {
     const Batch& batch_;
     Task& task_;
     const TaskPart part_;
+    const Shape shape_;
+    const bool channels_last_;
     std::unique_ptr<Program> program_;
     std::vector<const Node*> seen_;
     std::vector<Conversion> conversions_;

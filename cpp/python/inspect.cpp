@@ -30,6 +30,7 @@ py::tuple explained(const std::optional<py::iterable>& values) {
     d["kind"] = t.kind;
     d["device"] = t.device;
     d["shape"] = std::vector<std::int64_t>(t.shape.begin(), t.shape.end());
+    d["channels_last"] = t.channels_last;
     d["operations"] = t.operations;
     d["places"] = t.places;
     d["bytes_read"] = t.bytes_read;

@@ -52,6 +52,7 @@ struct Task {
 // Whether the result may have the operand's memory once nothing else reads it.
 inline bool may_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
   return !task.traced && from.replaceable && from.part == to.part && from.array.dense && from.offset == 0 &&
+         from.array.channels_last == to.array.channels_last &&
          from.storage->bytes == to.storage->bytes && itemsize(from.array.dtype) == itemsize(to.array.dtype) &&
          from.storage->device == to.storage->device;
 }

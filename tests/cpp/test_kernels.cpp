@@ -1,6 +1,7 @@
 // The kernels of the matrix product and the neural-network operations against plain loops in double, on one thread and
 // on two: the bits must agree.
 #include <atomic>
+#include <cstring>
 #include <functional>
 #include <random>
 #include <thread>
@@ -40,7 +41,26 @@ struct Array {
     else if (dtype == DType::kFloat64) as<double>()[i] = v;
     else as<std::int32_t>()[i] = static_cast<std::int32_t>(v);
   }
-  ArrayRef ref() const { return {as<void>(), shape, shape.dense_strides(), dtype, true}; }
+  ArrayRef ref(bool channels_last = false) const {
+    return {as<void>(), shape, channels_last ? channels_last_strides(shape) : shape.dense_strides(), dtype, true,
+            channels_last};
+  }
+  // The elements of images, channels last in memory or back.
+  Array relaid(bool channels_last) const {
+    Array other(shape, dtype);
+    const Strides planes = shape.dense_strides(), last = channels_last_strides(shape);
+    const Strides &from = channels_last ? planes : last, &to = channels_last ? last : planes;
+    for (std::int64_t i = 0; i < shape.size(); ++i) {
+      std::int64_t a = 0, b = 0, rest = i;
+      for (int axis = 0; axis < 4; rest /= shape[axis++]) {
+        a += rest % shape[axis] * from[static_cast<std::size_t>(axis)];
+        b += rest % shape[axis] * to[static_cast<std::size_t>(axis)];
+      }
+      std::memcpy(&other.bytes[static_cast<std::size_t>(b) * itemsize(dtype)],
+                  &bytes[static_cast<std::size_t>(a) * itemsize(dtype)], itemsize(dtype));
+    }
+    return other;
+  }
 
   Shape shape;
   DType dtype;
@@ -61,18 +81,39 @@ void execute(Launch& launch, int threads) {
 }
 
 Array run(const char* name, const std::vector<ArrayRef>& in, const Shape& shape, DType dtype,
-          const Params* params = nullptr) {
+          const Params* params = nullptr, bool channels_last = false) {
   const OpRecord* op = find_op(name);
   Array results[2] = {{shape, dtype}, {shape, dtype}};
   for (const int threads : {1, 2}) {
     Launch launch;
     launch.device = &Engine::get().device(0);
-    op->cpu({in, results[threads - 1].ref(), params}, launch);
+    op->cpu({in, results[threads - 1].ref(channels_last), params}, launch);
     execute(launch, threads);
     for (auto& [data, bytes] : launch.scratch_blocks) launch.device->allocator.free(data, bytes);
   }
   EXPECT_TRUE(results[0].bytes == results[1].bytes) << name << ": one and two threads differ";
   return results[0];
+}
+
+// Whatever of its operands and its result the operation takes channels last, the bits are those of planes.
+void check_layouts(const char* name, const std::vector<const Array*>& in, const Shape& shape, const Params* params,
+                   const std::string& what) {
+  std::vector<Shape> shapes;
+  std::vector<ArrayRef> refs;
+  for (const Array* a : in) shapes.push_back(a->shape), refs.push_back(a->ref());
+  const Array want = run(name, refs, shape, DType::kFloat32, params);
+  const unsigned knows = find_op(name)->channels_last(shapes, shape, params);
+  for (unsigned some = 1; some < 1u << (in.size() + 1); ++some) {
+    if (some & ~knows) continue;
+    std::vector<Array> relaid;
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      const bool last = some >> (i + 1) & 1;
+      relaid.push_back(last ? in[i]->relaid(true) : *in[i]);
+      refs[i] = relaid.back().ref(last);
+    }
+    const Array got = run(name, refs, shape, DType::kFloat32, params, some & 1);
+    EXPECT_TRUE((some & 1 ? got.relaid(false) : got).bytes == want.bytes) << name << " " << what << ", layouts " << some;
+  }
 }
 
 // Sums of `terms` products of numbers up to 1.
@@ -240,6 +281,11 @@ void check_convolution(const ConvCase& k, DType type, const std::string& what) {
   expect_near(run("conv_back_weight", {err.ref(), x.ref()}, w_shape, type, &weight), dw, places,
               what + ", weight");
   expect_near(run("conv_back_bias", {err.ref()}, {k.filters}, type), db, places, what + ", bias");
+  if (type != DType::kFloat32) return;
+  check_layouts("conv", {&x, &w, &b}, y_shape, &data, what);
+  check_layouts("conv_back_data", {&err, &w}, x_shape, &data, what);
+  check_layouts("conv_back_weight", {&err, &x}, w_shape, &weight, what);
+  check_layouts("conv_back_bias", {&err}, {k.filters}, nullptr, what);
 }
 
 TEST(Kernels, Convolutions) {
@@ -311,12 +357,15 @@ void check_pooling(const Pooler& pooler, const Shape& shape, DType type, const s
   expect_near(run("pool", {x.ref()}, y_shape, type, &params), y, 9, what);
   const auto in = max ? std::vector{err.ref(), x.ref()} : std::vector{err.ref()};
   expect_near(run("pool_back", in, shape, type, &params), dx, 9, what + ", back");
+  if (type != DType::kFloat32) return;
+  check_layouts("pool", {&x}, y_shape, &params, what);
+  check_layouts("pool_back", max ? std::vector{&err, &x} : std::vector{&err}, shape, &params, what);
 }
 
 TEST(Kernels, Pooling) {
   const Pooler poolers[] = {{2, 2, 2, 2}, {3, 3, 3, 3}, {3, 3, 2, 2}, {2, 3, 1, 2}, {3, 3, 2, 2, 1, 1},
                             {4, 2, 3, 5, 2, 0}, {5, 4, 5, 4, 0, 3}, {1, 1, 3, 2}};
-  const Shape shapes[] = {{24, 24, 16, 9}, {12, 12, 5, 3}, {13, 7, 2, 3}, {40, 5, 1, 2}, {5, 5, 1, 1}};
+  const Shape shapes[] = {{24, 24, 16, 9}, {9, 8, 70, 2}, {12, 12, 5, 3}, {13, 7, 2, 3}, {40, 5, 1, 2}, {5, 5, 1, 1}};
   for (auto pooler : poolers)
     for (const auto& shape : shapes)
       for (const bool ceil_mode : {true, false})
@@ -352,6 +401,8 @@ TEST(Kernels, MaxPoolingTakesNaNs) {
     Array err({out, out, 1, 1});
     for (std::int64_t i = 0; i < err.shape.size(); ++i) err.set(i, 1);
     EXPECT_EQ(run("pool_back", {err.ref(), x.ref()}, x.shape, DType::kFloat32, &params).at(14), 1);
+    check_layouts("pool", {&x}, y.shape, &params, "with NaN");
+    check_layouts("pool_back", {&err, &x}, x.shape, &params, "with NaN");
   }
 }
 

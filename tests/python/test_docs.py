@@ -329,15 +329,16 @@ def test_reference_lists_every_counter():
     assert {name.strip("`") for row in rows for name in row.split(", ")} == set(owl.stats())
 
 
-def test_picture_of_a_profile(tmp_path):
+@pytest.mark.parametrize(("network", "named"), [("mlp", "matmul"), ("cnn", "conv_back_data")])
+def test_picture_of_a_profile(network, named, tmp_path):
     sys.path.insert(0, str(ROOT / "docs"))
     try:
         picture = importlib.import_module("profile_picture")
     finally:
         sys.path.pop(0)
-    events, lanes = picture.record(steps=2, tries=2, warm_up=1)
+    events, lanes = picture.record(network, steps=2, tries=2, warm_up=1)
     assert {picture.kind(event) for event in events} <= set(picture.KINDS)
-    assert any(event["name"].startswith("matmul") for event in events)
+    assert any(event["name"].startswith(named) for event in events)
     assert {event["tid"] for event in events} <= set(lanes)
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: the picture is not drawn")
     picture.draw(events, lanes, tmp_path / "profile.png")

@@ -71,7 +71,8 @@ def test_a_step_of_the_mlp_runs_as_planned(mlp_step):
     assert after["bytes_written"] - before["bytes_written"] == sum(task.bytes_written for task in plan.tasks)
 
 
-def test_a_step_of_the_cnn():
+@pytest.fixture
+def cnn_step():
     conv1, conv2 = owl.conv.Convolver(0, 0, 1, 1), owl.conv.Convolver(2, 2, 1, 1)
     pool1, pool2 = owl.conv.Pooler(2, 2, 2, 2), owl.conv.Pooler(3, 3, 3, 3)
     shapes = [5, 5, 1, 16], [16], [5, 5, 16, 32], [32], [10, 512], [10, 1]
@@ -94,8 +95,12 @@ def test_a_step_of_the_cnn():
         moved = [0.75 * v - 0.05 * (g + 5e-4 * p) for v, g, p in zip(velocities, gradients, parameters, strict=True)]
         return moved + [p + v for p, v in zip(parameters, moved, strict=True)]
 
+    return step
+
+
+def test_a_step_of_the_cnn(cnn_step):
     update = ["mult", "mult", "add", "mult", "sub", "add"]  # of a velocity and of its parameter, in one task
-    plan = owl.explain(step)
+    plan = owl.explain(cnn_step)
     assert operations(plan) == [
         ["conv", "relu"],
         ["pool"],
@@ -115,6 +120,53 @@ def test_a_step_of_the_cnn():
         ["sum", *update],
     ]
     assert not [task for task in plan.tasks if task.kind == "copy"]
+
+
+def test_images_stay_channels_last_between_convolutions(cnn_step):
+    plan = owl.explain(cnn_step)
+    images = {tuple(task.shape) for task in plan.tasks if task.channels_last}
+    assert images == {(24, 24, 16, BATCH), (12, 12, 16, BATCH), (12, 12, 32, BATCH)}
+    assert [t.operations[0] for t in plan.tasks if t.channels_last] == [
+        "conv", "pool", "conv", "pool_back", "conv_back_data", "pool_back"]  # fmt: skip
+    hold = owl._owl.HoldWindow()
+    try:
+        values = cnn_step()
+        owl.wait_for_all()
+    finally:
+        hold.release()
+    with owl.eager():
+        alone = cnn_step()
+    for x, y in zip(values, alone, strict=True):
+        assert x.to_numpy().tobytes() == y.to_numpy().tobytes()
+
+
+LAYERS = {
+    "a program between": (lambda a, conv: ele.tanh(conv(ele.exp(a * 0.1) + 1.0)), ["conv", "conv"]),
+    "a skip connection": (lambda a, conv: conv(a) + a, ["conv", "conv"]),
+    "a reader that knows planes alone": (lambda a, conv: conv(a) + a.sum(2), ["conv", "add"]),
+    "an operand of planes": (lambda a, conv: conv(a + owl.ones([6, 6, 8, 3])), ["conv"]),
+    "a broadcast operand": (lambda a, conv: conv(a + owl.ones([6, 1, 8])), ["conv", "add", "conv"]),
+    "a view": (lambda a, conv: conv(a) + a[::-1], []),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_layout_between_two_convolutions(layer):
+    body, channels_last = LAYERS[layer]
+    convolver = owl.conv.Convolver(1, 1, 1, 1)
+    x, w, w2, b = ready(owl.randn([6, 6, 2, 3]), owl.randn([3, 3, 2, 8]), owl.randn([3, 3, 8, 8]), owl.randn([8]))
+
+    def run():
+        return convolver.ff(body(convolver.ff(x, w, b), lambda a: convolver.ff(a, w2, b)), w2, b)
+
+    assert [task.operations[0] for task in owl.explain(run).tasks if task.channels_last] == channels_last
+    hold = owl._owl.HoldWindow()
+    try:
+        value = run().to_numpy()
+    finally:
+        hold.release()
+    with owl.eager():
+        assert value.tobytes() == run().to_numpy().tobytes()
 
 
 # --- closing reductions: one pass over memory for the values and what is made of them

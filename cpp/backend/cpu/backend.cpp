@@ -49,8 +49,8 @@ class CpuBackend : public Backend {
     for (; in != task.inputs.end() && in->part == TaskPart::kKernel; ++in) launch.operands.push_back(in->array);
     args.in = launch.operands;
     if (task.after) {
-      const auto& raw = task.after->inputs[0];
-      args.out = dense_array(task.after->shape, raw.dtype);
+      args.out = task.outputs.back().array;  // of the same shape and layout
+      args.out.dtype = task.after->inputs[0].dtype;
       args.out.data = task.kernel_output >= 0 ? task.outputs[static_cast<std::size_t>(task.kernel_output)].array.data
                                               : launch.scratch(args.out.nbytes());
       std::vector<const void*> read{args.out.data};

@@ -47,6 +47,14 @@ Cut cut(const ConvGeometry& g, std::int64_t images, std::int64_t channels) {
   return c;
 }
 
+Cut cut_of(ConvPass pass, const ConvGeometry& g) {
+  const auto images = images_of_a_chunk(g, sizeof(float));
+  if (pass != ConvPass::kBackWeight) return cut(g, images, pass == ConvPass::kForward ? g.filters : g.channels);
+  const auto bytes_of_w = static_cast<std::int64_t>(sizeof(float)) * g.filters * g.taps();
+  const auto most_partials = std::max<std::int64_t>(1, kPartialBytes / bytes_of_w);
+  return cut(g, std::max(images, ceil_div(g.images, most_partials)), g.filters);
+}
+
 ConvGeometry geometry(const char* op, const Params* params, const Shape& x, const Shape& w) {
   return conv_geometry(op, static_cast<const ConvParams&>(*params).convolver, x, w);
 }
@@ -54,7 +62,7 @@ ConvGeometry geometry(const char* op, const Params* params, const Shape& x, cons
 // All primitives of a grid: they differ in the last chunk of images and in the last block of channels.
 class Primitives {
  public:
-  Primitives(ConvPass pass, const ConvGeometry& g, const Cut& grid) : cut_(grid) {
+  Primitives(ConvPass pass, const ConvGeometry& g, ChannelsLast last, const Cut& grid) : cut_(grid) {
     const bool of_channels = pass == ConvPass::kBackData;
     const auto all_channels = of_channels ? g.channels : g.filters;
     const std::int64_t channels[] = {grid.channels, all_channels - (grid.blocks - 1) * grid.channels};
@@ -69,7 +77,7 @@ class Primitives {
           ConvGeometry part = g;
           part.images = images[i];
           (of_channels ? part.channels : part.filters) = channels[b];
-          all_[b][i] = OnednnConv::get(pass, part, g.channels * g.plane(), g.filters * g.out_plane(), g.taps());
+          all_[b][i] = OnednnConv::get(pass, part, last, g.channels * g.plane(), g.filters * g.out_plane(), g.taps());
         }
       }
   }
@@ -93,11 +101,11 @@ class Primitives {
 };
 
 // The forward and the data pass: weights into the primitives' layout, then every chunk on its own.
-bool launch_onednn(ConvPass pass, const ConvGeometry& g, const float* x, const float* w, const float* b, const float* y,
-                   const FinishRanges& finished, Launch& launch) {
+bool launch_onednn(ConvPass pass, const ConvGeometry& g, ChannelsLast last, const float* x, const float* w,
+                   const float* b, const float* y, const FinishRanges& finished, Launch& launch) {
   const bool forward = pass == ConvPass::kForward;
-  const Cut c = cut(g, images_of_a_chunk(g, sizeof(float)), forward ? g.filters : g.channels);
-  const Primitives primitives(pass, g, c);
+  const Cut c = cut_of(pass, g);
+  const Primitives primitives(pass, g, last, c);
   if (!primitives.usable()) return false;
   const auto step = primitives.block_bytes();
   // Where a block's part of the public weights begins: filters are the last axis, channels the one before.
@@ -131,13 +139,10 @@ bool launch_onednn(ConvPass pass, const ConvGeometry& g, const float* x, const f
 }
 
 // The weight gradient: partial sums for each chunk of images, added up in order, then into the public layout.
-bool launch_onednn_back_weight(const ConvGeometry& g, const float* x, float* w, const float* y,
+bool launch_onednn_back_weight(const ConvGeometry& g, ChannelsLast last, const float* x, float* w, const float* y,
                                const FinishRanges& finished, Launch& launch) {
-  const auto bytes_of_w = static_cast<std::int64_t>(sizeof(float)) * g.filters * g.taps();
-  const auto most_partials = std::max<std::int64_t>(1, kPartialBytes / bytes_of_w);
-  const auto images = std::max(images_of_a_chunk(g, sizeof(float)), ceil_div(g.images, most_partials));
-  const Cut c = cut(g, images, g.filters);
-  const Primitives primitives(ConvPass::kBackWeight, g, c);
+  const Cut c = cut_of(ConvPass::kBackWeight, g);
+  const Primitives primitives(ConvPass::kBackWeight, g, last, c);
   if (!primitives.usable()) return false;
   const auto step = static_cast<std::int64_t>(primitives.block_bytes() / sizeof(float));  // of a block
   const auto row = step * c.blocks;                                                       // of all blocks
@@ -192,10 +197,10 @@ void launch_plain_back_weight(const ConvGeometry& g, const T* x, T* w, const T* 
 }
 
 template <class T>
-void launch_conv(const ConvGeometry& g, const T* x, const T* w, const T* b, T* y, const FinishRanges& finished,
-                 Launch& launch) {
+void launch_conv(const ConvGeometry& g, ChannelsLast last, const T* x, const T* w, const T* b, T* y,
+                 const FinishRanges& finished, Launch& launch) {
   if constexpr (std::is_same_v<T, float>)
-    if (g.taps() > 0 && launch_onednn(ConvPass::kForward, g, x, w, b, y, finished, launch)) return;
+    if (g.taps() > 0 && launch_onednn(ConvPass::kForward, g, last, x, w, b, y, finished, launch)) return;
   launch.stage(g.images, [=, image = g.filters * g.out_plane()](std::int64_t i) {
     plain_conv(g, x + i * g.channels * g.plane(), w, b, y + i * image);
     if (finished) finished({i * image, image});
@@ -203,10 +208,10 @@ void launch_conv(const ConvGeometry& g, const T* x, const T* w, const T* b, T* y
 }
 
 template <class T>
-void launch_back_data(const ConvGeometry& g, T* x, const T* w, const T* y, const FinishRanges& finished,
-                      Launch& launch) {
+void launch_back_data(const ConvGeometry& g, ChannelsLast last, T* x, const T* w, const T* y,
+                      const FinishRanges& finished, Launch& launch) {
   if constexpr (std::is_same_v<T, float>)
-    if (g.filters > 0 && launch_onednn(ConvPass::kBackData, g, x, w, nullptr, y, finished, launch)) return;
+    if (g.filters > 0 && launch_onednn(ConvPass::kBackData, g, last, x, w, nullptr, y, finished, launch)) return;
   launch.stage(g.images, [=, image = g.channels * g.plane()](std::int64_t i) {
     plain_conv_back_data(g, x + i * image, w, y + i * g.filters * g.out_plane());
     if (finished) finished({i * image, image});
@@ -214,15 +219,15 @@ void launch_back_data(const ConvGeometry& g, T* x, const T* w, const T* y, const
 }
 
 template <class T>
-void launch_back_weight(const ConvGeometry& g, const T* x, T* w, const T* y, const FinishRanges& finished,
-                        Launch& launch) {
+void launch_back_weight(const ConvGeometry& g, ChannelsLast last, const T* x, T* w, const T* y,
+                        const FinishRanges& finished, Launch& launch) {
   if (g.images == 0)
     return launch.stage(1, [=, size = g.filters * g.taps()](std::int64_t) {
       std::fill_n(w, size, T(0));
       if (finished) finished({0, size});
     });
   if constexpr (std::is_same_v<T, float>)
-    if (launch_onednn_back_weight(g, x, w, y, finished, launch)) return;
+    if (launch_onednn_back_weight(g, last, x, w, y, finished, launch)) return;
   launch_plain_back_weight(g, x, w, y, finished, launch);
 }
 
@@ -238,12 +243,18 @@ template <class T> void launch_back_bias(const KernelArgs& args, Launch& launch)
       static_cast<double*>(launch.scratch(static_cast<std::size_t>(std::max<std::int64_t>(1, chunks) * channels) *
                                           sizeof(double)));
   const T* const y = err.as<const T>();
-  launch.stage(chunks, [=](std::int64_t chunk) {
+  launch.stage(chunks, [=, last = err.channels_last](std::int64_t chunk) {
     double* const totals = partial + chunk * channels;
     std::fill_n(totals, channels, 0.0);
     const auto sum = nn_table().kernels<T>().sum;
-    for (auto i = chunk * step; i < std::min(images, (chunk + 1) * step); ++i)
-      for (std::int64_t c = 0; c < channels; ++c) totals[c] += sum(y + (i * channels + c) * plane, plane);
+    ThreadScratch scratch(last ? static_cast<std::size_t>(channels) * sizeof(float) : 0);
+    auto* const sums = last ? reinterpret_cast<float*>(scratch.take(static_cast<std::size_t>(channels) * sizeof(float)))
+                            : nullptr;
+    for (auto i = chunk * step; i < std::min(images, (chunk + 1) * step); ++i) {
+      const T* const image = y + i * channels * plane;
+      if (last) nn_table().sum_channels(sums, reinterpret_cast<const float*>(image), plane, channels);
+      for (std::int64_t c = 0; c < channels; ++c) totals[c] += last ? T(sums[c]) : sum(image + c * plane, plane);
+    }
   });
   launch.stage(1, [=, finished = args.finished](std::int64_t) {
     for (std::int64_t c = 0; c < channels; ++c) {
@@ -261,15 +272,33 @@ template <class F> void with_float_type(DType type, F f) {
   else f(double{});
 }
 
+// Whether oneDNN does it, and channels stay whole.
+bool takes_channels_last(ConvPass pass, const ConvGeometry& g) {
+  if (g.groups > 1 || g.images * g.plane() * g.filters * g.taps() == 0) return false;
+  const Cut c = cut_of(pass, g);
+  return c.blocks == 1 && Primitives(pass, g, {true, true}, c).usable();
+}
+
 }  // namespace
+
+unsigned conv_channels_last(std::span<const Shape> in, const Shape&, const Params* params) {
+  return takes_channels_last(ConvPass::kForward, geometry("conv", params, in[0], in[1])) ? 0b0011 : 0;
+}
+unsigned conv_back_data_channels_last(std::span<const Shape> in, const Shape& out, const Params* params) {
+  return takes_channels_last(ConvPass::kBackData, geometry("conv_back_data", params, out, in[1])) ? 0b011 : 0;
+}
+unsigned conv_back_weight_channels_last(std::span<const Shape> in, const Shape& out, const Params* params) {
+  return takes_channels_last(ConvPass::kBackWeight, geometry("conv_back_weight", params, in[1], out)) ? 0b110 : 0;
+}
+unsigned conv_back_bias_channels_last(std::span<const Shape>, const Shape&, const Params*) { return 0b10; }
 
 void conv(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
   const auto g = geometry("conv", args.params, args.in[0].shape, args.in[1].shape);
   with_float_type(args.out.dtype, [&](auto t) {
     using T = decltype(t);
-    launch_conv(g, args.in[0].as<const T>(), args.in[1].as<const T>(), args.in[2].as<const T>(), args.out.as<T>(),
-                args.finished, launch);
+    launch_conv(g, {args.in[0].channels_last, args.out.channels_last}, args.in[0].as<const T>(),
+                args.in[1].as<const T>(), args.in[2].as<const T>(), args.out.as<T>(), args.finished, launch);
   });
 }
 
@@ -278,7 +307,8 @@ void conv_back_data(const KernelArgs& args, Launch& launch) {
   const auto g = geometry("conv_back_data", args.params, args.out.shape, args.in[1].shape);
   with_float_type(args.out.dtype, [&](auto t) {
     using T = decltype(t);
-    launch_back_data(g, args.out.as<T>(), args.in[1].as<const T>(), args.in[0].as<const T>(), args.finished, launch);
+    launch_back_data(g, {args.out.channels_last, args.in[0].channels_last}, args.out.as<T>(),
+                     args.in[1].as<const T>(), args.in[0].as<const T>(), args.finished, launch);
   });
 }
 
@@ -287,7 +317,8 @@ void conv_back_weight(const KernelArgs& args, Launch& launch) {
   const auto g = geometry("conv_back_weight", args.params, args.in[1].shape, args.out.shape);
   with_float_type(args.out.dtype, [&](auto t) {
     using T = decltype(t);
-    launch_back_weight(g, args.in[1].as<const T>(), args.out.as<T>(), args.in[0].as<const T>(), args.finished, launch);
+    launch_back_weight(g, {args.in[1].channels_last, args.in[0].channels_last}, args.in[1].as<const T>(),
+                       args.out.as<T>(), args.in[0].as<const T>(), args.finished, launch);
   });
 }
 

@@ -24,15 +24,18 @@ NnTable make_table() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
-    avx512::fill_softmax(table), avx512::fill_pool(table), avx512::fill_lrn(table), avx512::fill_gemm(table);
+    avx512::fill_softmax(table), avx512::fill_pool(table), avx512::fill_pool_channels_last(table);
+    avx512::fill_lrn(table), avx512::fill_gemm(table);
     return table;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
-    avx2::fill_softmax(table), avx2::fill_pool(table), avx2::fill_lrn(table), avx2::fill_gemm(table);
+    avx2::fill_softmax(table), avx2::fill_pool(table), avx2::fill_pool_channels_last(table);
+    avx2::fill_lrn(table), avx2::fill_gemm(table);
     return table;
   }
 #endif
-  baseline::fill_softmax(table), baseline::fill_pool(table), baseline::fill_lrn(table), baseline::fill_gemm(table);
+  baseline::fill_softmax(table), baseline::fill_pool(table), baseline::fill_pool_channels_last(table);
+  baseline::fill_lrn(table), baseline::fill_gemm(table);
   return table;
 }
 

@@ -14,6 +14,14 @@ void conv_back_data(const KernelArgs& args, Launch& launch);
 void conv_back_weight(const KernelArgs& args, Launch& launch);
 void conv_back_bias(const KernelArgs& args, Launch& launch);
 
+// See OpRecord::channels_last.
+unsigned conv_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
+unsigned conv_back_data_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
+unsigned conv_back_weight_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
+unsigned conv_back_bias_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
+unsigned pool_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
+unsigned pool_back_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
+
 void pool(const KernelArgs& args, Launch& launch);
 void pool_back(const KernelArgs& args, Launch& launch);
 

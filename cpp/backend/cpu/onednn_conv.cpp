@@ -24,6 +24,13 @@ std::vector<Tag> layouts(ConvPass pass, const ConvGeometry& g) {
   return {Tag::nhwc, Tag::any, Tag::nchw};
 }
 
+memory::desc images_desc(std::int64_t images, std::int64_t channels, std::int64_t height, std::int64_t width,
+                         std::int64_t image_stride, bool channels_last) {
+  const memory::dims planes{image_stride, height * width, width, 1};
+  const memory::dims last{image_stride, 1, width * channels, channels};
+  return {{images, channels, height, width}, kFloat, channels_last ? last : planes};
+}
+
 memory::desc weights_desc(const ConvGeometry& g, std::int64_t filter_stride) {
   const auto area = g.kernel_y * g.kernel_x, inputs = g.channels / g.groups;
   if (g.groups == 1)
@@ -57,13 +64,13 @@ void reorder(const dnnl::reorder& r, const memory::desc& from, const void* sourc
 
 }  // namespace
 
-Planes::Planes(const memory::desc& open, const memory::desc& inner, bool channels_last) : open_(open), inner_(inner) {
+Planes::Planes(const memory::desc& open, const memory::desc& inner, bool transpose) : open_(open), inner_(inner) {
   if (open == inner) return;
   const auto dims = open.get_dims();
   images_ = dims[0], channels_ = dims[1], plane_ = dims[2] * dims[3];
   image_stride_ = open.get_strides()[0];
-  if (channels_last && channels_ == 1 && (image_stride_ == plane_ || images_ == 1)) return;
-  way_ = channels_last ? Way::kTranspose : Way::kReorder;
+  if (transpose && channels_ == 1 && (image_stride_ == plane_ || images_ == 1)) return;
+  way_ = transpose ? Way::kTranspose : Way::kReorder;
   if (way_ == Way::kTranspose) return;
   in_ = make_reorder(open, inner);
   out_ = make_reorder(inner, open);
@@ -99,7 +106,7 @@ template <class Description> void OnednnConv::adopt(const Description& d) {
   }
 }
 
-bool OnednnConv::build(ConvPass pass, const ConvGeometry& g, Tag layout) {
+bool OnednnConv::build(ConvPass pass, const ConvGeometry& g, ChannelsLast last, Tag layout) {
   const auto& engine = onednn_engine();
   const auto algorithm = dnnl::algorithm::convolution_direct;
   const auto kind = dnnl::prop_kind::forward_training;
@@ -135,32 +142,31 @@ bool OnednnConv::build(ConvPass pass, const ConvGeometry& g, Tag layout) {
       break;
     }
   }
-  x_planes_ = Planes(public_x_, x_, layout == Tag::nhwc);
-  y_planes_ = Planes(public_y_, y_, layout == Tag::nhwc);
+  x_planes_ = Planes(public_x_, x_, layout == Tag::nhwc && !last.x);
+  y_planes_ = Planes(public_y_, y_, layout == Tag::nhwc && !last.y);
   reorder_w_ = pass == ConvPass::kBackWeight ? make_reorder(w_, public_w_) : make_reorder(public_w_, w_);
   return true;
 }
 
-std::shared_ptr<const OnednnConv> OnednnConv::get(ConvPass pass, const ConvGeometry& g, std::int64_t x_image_stride,
-                                                  std::int64_t y_image_stride, std::int64_t w_filter_stride) {
+std::shared_ptr<const OnednnConv> OnednnConv::get(ConvPass pass, const ConvGeometry& g, ChannelsLast last,
+                                                  std::int64_t x_image_stride, std::int64_t y_image_stride,
+                                                  std::int64_t w_filter_stride) {
   static auto* cache = new LruCache<OnednnConv>(1024);
   const LruCache<OnednnConv>::Key key{
       static_cast<std::int64_t>(pass), g.images, g.channels, g.height, g.width, g.filters, g.kernel_y, g.kernel_x,
       g.out_height, g.out_width, g.pad_y, g.pad_x, g.stride_y, g.stride_x, g.dilation_y, g.dilation_x, g.groups,
-      x_image_stride, y_image_stride, w_filter_stride};
+      last.x, last.y, x_image_stride, y_image_stride, w_filter_stride};
   return cache->get(key, [&]() -> std::shared_ptr<const OnednnConv> {
     use_one_openmp_thread();
     std::shared_ptr<OnednnConv> made(new OnednnConv);
     made->pass_ = pass;
-    made->public_x_ = {{g.images, g.channels, g.height, g.width}, kFloat, {x_image_stride, g.plane(), g.width, 1}};
-    made->public_y_ = {{g.images, g.filters, g.out_height, g.out_width},
-                       kFloat,
-                       {y_image_stride, g.out_plane(), g.out_width, 1}};
+    made->public_x_ = images_desc(g.images, g.channels, g.height, g.width, x_image_stride, last.x);
+    made->public_y_ = images_desc(g.images, g.filters, g.out_height, g.out_width, y_image_stride, last.y);
     made->public_w_ = weights_desc(g, w_filter_stride);
     made->b_ = {{g.filters}, kFloat, Tag::a};
     for (const Tag layout : layouts(pass, g)) {
       try {
-        if (made->build(pass, g, layout)) return made;
+        if (made->build(pass, g, last, layout)) return made;
       } catch (const dnnl::error& e) {
         if (e.status == dnnl_out_of_memory) throw std::bad_alloc();
       }

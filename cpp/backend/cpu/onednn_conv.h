@@ -9,12 +9,17 @@ namespace owl::cpu {
 
 enum class ConvPass { kForward, kBackData, kBackWeight };
 
-// How images get from public memory (planes of channels) into a primitive's layout and back.
+// Whether the public arrays x and y are channels last (ArrayRef::channels_last) or made of planes.
+struct ChannelsLast {
+  bool x = false, y = false;
+};
+
+// How images get from public memory into a primitive's layout and back.
 class Planes {
  public:
   Planes() = default;
-  // `channels_last`: the primitive wants nhwc, which our own transpose makes faster than a reorder does.
-  Planes(const dnnl::memory::desc& open, const dnnl::memory::desc& inner, bool channels_last);
+  // `transpose`: from planes to nhwc, which our own transpose does faster than a reorder.
+  Planes(const dnnl::memory::desc& open, const dnnl::memory::desc& inner, bool transpose);
   std::size_t inner_bytes() const { return way_ == Way::kSame ? 0 : inner_.get_size(); }  // 0: used where they are
   void enter(void* inner, const void* open) const;
   void leave(void* open, const void* inner) const;
@@ -32,8 +37,10 @@ class OnednnConv {
   // `g` describes the block: `images`, `channels` and `filters` are the block's; the strides say how far apart images
   // of the whole x and y, and filters of the whole w, are in memory. Null where oneDNN has no fast implementation.
   // Cached.
-  static std::shared_ptr<const OnednnConv> get(ConvPass pass, const ConvGeometry& g, std::int64_t x_image_stride,
-                                               std::int64_t y_image_stride, std::int64_t w_filter_stride);
+  // Channels last takes whole channels.
+  static std::shared_ptr<const OnednnConv> get(ConvPass pass, const ConvGeometry& g, ChannelsLast last,
+                                               std::int64_t x_image_stride, std::int64_t y_image_stride,
+                                               std::int64_t w_filter_stride);
 
   // The weights in the layout of the primitive: bytes, and the conversions from and to the public layout.
   std::size_t weight_bytes() const { return w_.get_size(); }
@@ -49,7 +56,7 @@ class OnednnConv {
  private:
   OnednnConv() = default;
   template <class Description> void adopt(const Description& description);
-  bool build(ConvPass pass, const ConvGeometry& g, dnnl::memory::format_tag layout);
+  bool build(ConvPass pass, const ConvGeometry& g, ChannelsLast last, dnnl::memory::format_tag layout);
 
   ConvPass pass_{};
   dnnl::memory::desc public_x_, public_w_, public_y_, x_, w_, y_, b_, scratch_;

@@ -2,6 +2,8 @@
 #include <algorithm>
 
 #include "backend/cpu/nn.h"
+#include "backend/cpu/onednn.h"
+#include "backend/cpu/isa/kernels.h"
 #include "backend/cpu/isa/nn_kernels.h"
 #include "ops/nn.h"
 
@@ -42,8 +44,8 @@ template <class T> void launch_pool_back(const KernelArgs& args, Launch& launch)
   const T* const err = args.in[0].as<const T>();
   T* const dx = args.out.as<T>();
   if (p.pooler.op == conv::PoolOp::kMax)
-    for_each_plane(p.x, args, launch, [=, kernel = kernels.pool_max_back, x = args.in[1].as<const T>()](std::int64_t i) {
-      kernel(dx + i * plane, err + i * out_plane, x + i * plane, g);
+    for_each_plane(p.x, args, launch, [=, back = kernels.pool_max_back, x = args.in[1].as<const T>()](std::int64_t i) {
+      back(dx + i * plane, err + i * out_plane, x + i * plane, g);
     });
   else
     for_each_plane(p.x, args, launch, [=, kernel = kernels.pool_average_back](std::int64_t i) {
@@ -51,17 +53,87 @@ template <class T> void launch_pool_back(const KernelArgs& args, Launch& launch)
     });
 }
 
+// ---- channels last
+
+constexpr std::int64_t kWidestWindow = 512;  // wider ones are folded in another order (isa/pool_kernels.cpp)
+
+// An array of images, each of which is worked on with its channels last: where it is, or in `space`.
+struct Images {
+  std::uint32_t* data;
+  bool channels_last;
+  std::int64_t channels, plane;
+
+  explicit Images(const ArrayRef& a)
+      : data(a.as<std::uint32_t>()), channels_last(a.channels_last), channels(a.shape[2]),
+        plane(a.shape[0] * a.shape[1]) {}
+  std::size_t space() const {
+    return channels_last ? 0 : ThreadScratch::padded(static_cast<std::size_t>(channels * plane) * sizeof(float));
+  }
+  std::uint32_t* image(std::int64_t i) const { return data + i * channels * plane; }
+  float* at(std::int64_t i, std::byte* space) const {
+    return channels_last ? reinterpret_cast<float*>(image(i)) : reinterpret_cast<float*>(space);
+  }
+  const float* read(std::int64_t i, std::byte* space) const {
+    if (!channels_last)
+      best_tile_table().transpose4(reinterpret_cast<std::uint32_t*>(space), channels, image(i), plane, channels, plane);
+    return at(i, space);
+  }
+  void written(std::int64_t i, std::byte* space) const {
+    if (!channels_last)
+      best_tile_table().transpose4(image(i), plane, reinterpret_cast<std::uint32_t*>(space), channels, plane, channels);
+  }
+};
+
+// Any of the arrays may be channels last.
+void launch_channels_last(const KernelArgs& args, bool back, Launch& launch) {
+  const auto& p = static_cast<const PoolParams&>(*args.params);
+  const bool maximum = p.pooler.op == conv::PoolOp::kMax;
+  const Images first(args.in[0]), second(args.in.back()), out(args.out);  // x; or the error and, for a maximum, x
+  const auto g = pool_geometry(p.pooler, back ? p.x : args.in[0].shape);
+  const auto images = args.out.shape[3], channels = out.channels, size = channels * out.plane;
+  const auto step = std::clamp<std::int64_t>(kChunkElements / (channels * g.height * g.width), 1, images);
+  launch.stage((images + step - 1) / step, [=, finished = args.finished](std::int64_t chunk) {
+    const auto& k = nn_table().channels_last;
+    const auto row_bytes = ThreadScratch::padded(static_cast<std::size_t>(g.width * channels) * sizeof(float));
+    ThreadScratch scratch(row_bytes + first.space() + second.space() + out.space());
+    auto* const row = reinterpret_cast<float*>(scratch.take(row_bytes));
+    auto *const a = scratch.take(first.space()), *const b = scratch.take(second.space()), *const y = scratch.take(out.space());
+    const auto begin = chunk * step, end = std::min(images, begin + step);
+    for (auto i = begin; i < end; ++i) {
+      const float* const in = first.read(i, a);
+      if (!back) (maximum ? k.pool_max : k.pool_average)(out.at(i, y), in, g, channels, row);
+      else if (maximum) k.pool_max_back(out.at(i, y), in, second.read(i, b), g, channels);
+      else k.pool_average_back(out.at(i, y), in, g, channels, row);
+      out.written(i, y);
+    }
+    if (finished) finished({begin * size, (end - begin) * size});
+  });
+}
+
+bool any_channels_last(const KernelArgs& args) {
+  return args.out.channels_last || std::ranges::any_of(args.in, [](const ArrayRef& a) { return a.channels_last; });
+}
+
 }  // namespace
+
+unsigned pool_channels_last(std::span<const Shape>, const Shape&, const Params* params) {
+  return static_cast<const PoolParams&>(*params).pooler.w <= kWidestWindow ? 0b11 : 0;
+}
+unsigned pool_back_channels_last(std::span<const Shape>, const Shape&, const Params* params) {
+  return static_cast<const PoolParams&>(*params).pooler.w <= kWidestWindow ? 0b111 : 0;
+}
 
 void pool(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
-  if (args.out.dtype == DType::kFloat32) launch_pool<float>(args, launch);
+  if (any_channels_last(args)) launch_channels_last(args, false, launch);
+  else if (args.out.dtype == DType::kFloat32) launch_pool<float>(args, launch);
   else launch_pool<double>(args, launch);
 }
 
 void pool_back(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
-  if (args.out.dtype == DType::kFloat32) launch_pool_back<float>(args, launch);
+  if (any_channels_last(args)) launch_channels_last(args, true, launch);
+  else if (args.out.dtype == DType::kFloat32) launch_pool_back<float>(args, launch);
   else launch_pool_back<double>(args, launch);
 }
 

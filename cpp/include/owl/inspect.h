@@ -26,6 +26,7 @@ struct PlannedTask {
   std::string kind;                     // "fused" (elementwise alone), "kernel" (with elementwise around it) or "copy"
   int device = 0;
   Shape shape;                          // of what it computes
+  bool channels_last = false;           // its results are images whose channels are neighbours in memory
   std::vector<std::string> operations;  // in the order in which they run
   std::vector<std::string> places;      // "file:line" of each, "" where unknown
   std::int64_t bytes_read = 0, bytes_written = 0;

@@ -46,9 +46,20 @@ template <class T> struct NnKernels {
   void (*sum_rows)(T* dst, const T* src, std::int64_t n, std::int64_t rows, std::int64_t stride);
 };
 
+// Of float images whose channels vary fastest, one image at a time. `row`: width * channels elements.
+struct ChannelsLastKernels {
+  void (*pool_max)(float* y, const float* x, const PoolGeometry& g, std::int64_t channels, float* row);
+  void (*pool_average)(float* y, const float* x, const PoolGeometry& g, std::int64_t channels, float* row);
+  void (*pool_max_back)(float* dx, const float* err, const float* x, const PoolGeometry& g, std::int64_t channels);
+  void (*pool_average_back)(float* dx, const float* err, const PoolGeometry& g, std::int64_t channels, float* row);
+};
+
 struct NnTable {
   NnKernels<float> f32;
   NnKernels<double> f64;
+  ChannelsLastKernels channels_last;
+  // sums[c] = NnKernels::sum of channel c over n places, the channels of a place being neighbours.
+  void (*sum_channels)(float* sums, const float* x, std::int64_t n, std::int64_t channels);
   // c[m, n] (+)= a[m, k] * b[k, n], element (i, j) of a at i * a_down + j * a_right, of c at i + j * c_right.
   void (*gemm_f64)(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t a_down,
                    std::int64_t a_right, const double* b, std::int64_t b_down, std::int64_t b_right, double* c,
@@ -67,6 +78,7 @@ struct NnTable {
   namespace ISA {                                     \
   void fill_softmax(NnTable& table);                  \
   void fill_pool(NnTable& table);                     \
+  void fill_pool_channels_last(NnTable& table);       \
   void fill_lrn(NnTable& table);                      \
   void fill_gemm(NnTable& table);                     \
   }

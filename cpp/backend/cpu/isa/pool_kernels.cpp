@@ -2,40 +2,12 @@
 // NaN is a maximum.
 
 #include "backend/cpu/isa/nn_kernels.h"
-#include "ops/nn.h"
+#include "backend/cpu/isa/pool_window.h"
 
 namespace owl::cpu::OWL_ISA {
 namespace {
 
-struct Span {
-  std::int64_t begin, end;
-  std::int64_t padded;  // its length inside the padded image
-};
-
-// The part of window `o` along one axis that lies inside the image.
-inline Span window(std::int64_t o, std::int64_t stride, std::int64_t pad, std::int64_t size, std::int64_t length) {
-  const std::int64_t begin = o * stride - pad;
-  const std::int64_t padded_end = begin + size < length + pad ? begin + size : length + pad;
-  return {begin < 0 ? 0 : begin, padded_end < length ? padded_end : length, padded_end - begin};
-}
-
-// Whether b replaces the maximum a: larger, or the first NaN (a NaN is never replaced, nothing being larger).
-template <class T> inline bool replaces(T b, T a) { return (b > a) | ((b != b) & (a == a)); }
-template <class T> inline T larger(T a, T b) {
-  a = b > a ? b : a;
-  return b != b ? b : a;
-}
-
 // ---- forward: first along y, whole rows at once, then along x
-
-struct Max {
-  template <class T> static T join(T a, T b) { return larger(a, b); }
-  template <class T> static T finish(T x, std::int64_t) { return x; }
-};
-struct Average {
-  template <class T> static T join(T a, T b) { return a + b; }
-  template <class T> static T finish(T x, std::int64_t n) { return x / static_cast<T>(n); }
-};
 
 constexpr std::int64_t kColumns = 512;  // of a row that are folded at once
 
@@ -107,12 +79,6 @@ template <class Fold, class T> void pool(T* y, const T* x, const PoolGeometry& g
 
 // ---- backward
 
-// How many windows of an unpadded axis, from the first, lie wholly inside.
-inline std::int64_t whole_windows(std::int64_t out, std::int64_t stride, std::int64_t size, std::int64_t length) {
-  const std::int64_t n = length < size ? 0 : (length - size) / stride + 1;
-  return n < out ? n : out;
-}
-
 // An integer as wide as T, so that a vector of either has as many lanes.
 template <class T> struct SameWidth { using type = std::int32_t; };
 template <> struct SameWidth<double> { using type = std::int64_t; };
@@ -180,11 +146,9 @@ template <class T>
 using MaxRowsBack = void (*)(T* dx, const T* err, const T* x, const PoolGeometry& g, std::int64_t rows,
                              std::int64_t columns);
 template <class T> MaxRowsBack<T> find_max_rows_back(const PoolGeometry& g) {
-  if (g.pad_y || g.pad_x || g.window_y != g.window_x) return nullptr;
-  if (g.window_y != g.stride_y || g.window_x != g.stride_x) return nullptr;
+  if (!writes_whole_windows(g)) return nullptr;
   if (g.window_y == 2) return max_rows_back<T, 2>;
-  if (g.window_y == 3) return max_rows_back<T, 3>;
-  return nullptr;
+  return max_rows_back<T, 3>;
 }
 
 // Where the maximum of one window is.

@@ -177,6 +177,22 @@ void softmax_back_columns(T* dx, const T* err, const T* y, std::int64_t columns,
   }
 }
 
+// The same order as sum's, channel by channel.
+void sum_channels(float* sums, const float* x, std::int64_t n, std::int64_t channels) {
+  constexpr std::int64_t kBlockOfChannels = 32;
+  for (std::int64_t first = 0; first < channels; first += kBlockOfChannels) {
+    const std::int64_t width = channels - first < kBlockOfChannels ? channels - first : kBlockOfChannels;
+    float lane[kLanes][kBlockOfChannels] = {};
+    const std::int64_t lanes = n < kLanes ? 1 : kLanes;
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t c = 0; c < width; ++c) lane[i % lanes][c] += x[i * channels + first + c];
+    for (std::int64_t half = lanes / 2; half > 0; half /= 2)
+      for (std::int64_t j = 0; j < half; ++j)
+        for (std::int64_t c = 0; c < width; ++c) lane[j][c] += lane[j + half][c];
+    for (std::int64_t c = 0; c < width; ++c) sums[first + c] = lane[0][c];
+  }
+}
+
 template <class T> void sum_rows(T* dst, const T* src, std::int64_t n, std::int64_t rows, std::int64_t stride) {
   for (std::int64_t i = 0; i < n; ++i) dst[i] = src[i];
   for (std::int64_t k = 1; k < rows; ++k)
@@ -198,6 +214,7 @@ template <class T> void fill(NnKernels<T>& k) {
 void fill_softmax(NnTable& table) {
   fill(table.f32);
   fill(table.f64);
+  table.sum_channels = sum_channels;
 }
 
 }  // namespace owl::cpu::OWL_ISA

@@ -7,7 +7,22 @@
 namespace owl::cpu::OWL_ISA {
 namespace {
 
-constexpr std::int64_t kChannels = 64;  // looked at together: what the places of maxima take of the first cache
+#if defined(__AVX512F__)
+constexpr int kBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
+using Floats [[gnu::vector_size(kBytes)]] = float;
+using Places [[gnu::vector_size(kBytes)]] = std::int32_t;
+
+template <class F> F load(const float* p) {
+  F v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class F> void store(float* p, F v) { __builtin_memcpy(p, &v, sizeof v); }
 
 // Folds along y into a row of columns, then along x. `row`: width * channels elements.
 template <class Fold>
@@ -34,37 +49,28 @@ void pool(float* y, const float* x, const PoolGeometry& g, std::int64_t channels
   }
 }
 
-// The error of one window and `n` channels to the first of the maxima: as the only one who writes there, or added.
-template <bool only>
+// The error of one window to the first of the maxima, for a vector of channels or one: as the only one who writes there,
+// or added.
+template <bool only, class F, class Place>
 void max_window_back(float* dx, const float* err, const float* x, Span v, Span h, std::int64_t width,
-                     std::int64_t channels, std::int64_t n) {
-  float best[kChannels];
-  std::int32_t place[kChannels];
+                     std::int64_t channels) {
   const auto at = [&](std::int64_t iy, std::int64_t ix) { return (iy * width + ix) * channels; };
-  const float* first = x + at(v.begin, h.begin);
-  for (std::int64_t c = 0; c < n; ++c) {
-    best[c] = first[c];
-    place[c] = 0;
-  }
-  std::int32_t i = 0;
+  F best = load<F>(x + at(v.begin, h.begin));
+  Place place{}, i{};
   for (std::int64_t iy = v.begin; iy < v.end; ++iy)
-    for (std::int64_t ix = h.begin; ix < h.end; ++ix, ++i) {
-      const float* in = x + at(iy, ix);
-      for (std::int64_t c = 0; c < n; ++c) {
-        const bool better = replaces(in[c], best[c]);
-        place[c] = better ? i : place[c];
-        best[c] = better ? in[c] : best[c];
-      }
+    for (std::int64_t ix = h.begin; ix < h.end; ++ix, i += 1) {
+      const F in = load<F>(x + at(iy, ix));
+      const Place better = (in > best) | ((in != in) & (best == best));  // as `replaces` has it
+      place = better ? i : place;
+      best = better ? in : best;
     }
-  i = 0;
+  const F all = load<F>(err), none{};
+  i = Place{};
   for (std::int64_t iy = v.begin; iy < v.end; ++iy)
-    for (std::int64_t ix = h.begin; ix < h.end; ++ix, ++i) {
-      float* out = dx + at(iy, ix);
-#pragma GCC ivdep
-      for (std::int64_t c = 0; c < n; ++c) {
-        const float share = place[c] == i ? err[c] : 0.0f;
-        out[c] = only ? share : out[c] + share;
-      }
+    for (std::int64_t ix = h.begin; ix < h.end; ++ix, i += 1) {
+      float* const out = dx + at(iy, ix);
+      const F share = place == i ? all : none;
+      store<F>(out, only ? share : load<F>(out) + share);
     }
 }
 
@@ -78,9 +84,13 @@ void pool_max_back(float* dx, const float* err, const float* x, const PoolGeomet
     const Span v = window(oy, g.stride_y, g.pad_y, g.window_y, g.height);
     for (std::int64_t ox = 0; ox < g.out_width; ++ox, err += channels) {
       const Span h = window(ox, g.stride_x, g.pad_x, g.window_x, g.width);
-      const auto back = oy < whole_y && ox < whole_x ? max_window_back<true> : max_window_back<false>;
-      for (std::int64_t c = 0; c < channels; c += kChannels)
-        back(dx + c, err + c, x + c, v, h, g.width, channels, channels - c < kChannels ? channels - c : kChannels);
+      const bool only = oy < whole_y && ox < whole_x;
+      const auto some = only ? max_window_back<true, Floats, Places> : max_window_back<false, Floats, Places>;
+      const auto one = only ? max_window_back<true, float, std::int32_t> : max_window_back<false, float, std::int32_t>;
+      constexpr std::int64_t lanes = sizeof(Floats) / sizeof(float);
+      std::int64_t c = 0;
+      for (; c + lanes <= channels; c += lanes) some(dx + c, err + c, x + c, v, h, g.width, channels);
+      for (; c < channels; ++c) one(dx + c, err + c, x + c, v, h, g.width, channels);
     }
   }
 }

@@ -154,6 +154,27 @@ def test_what_does_not_fit_fails_alone_and_names_the_largest(limited):
     assert (val(second) >= 0).all()
 
 
+LARGER_THAN_THE_LIMIT = {  # of what is 64 MB
+    "a sum": lambda x: x.sum(),
+    "a maximum along an axis": lambda x: x.max(1).sum(),
+    "places": lambda x: x.argmax(0).max(),
+}
+
+
+@pytest.mark.parametrize("name", LARGER_THAN_THE_LIMIT)
+def test_what_is_read_piece_by_piece_needs_no_memory(limited, name):
+    reduced = LARGER_THAN_THE_LIMIT[name]
+    x, y = owl.rand([4000, 1]), owl.rand([1, 4000])
+    owl.wait_for_all()
+    with Watch(limited) as watch:
+        found = float(reduced(owl.elewise.tanh(x + y)))
+    assert watch.above == []
+    owl.set_memory_limit(0, limited)
+    held = owl.elewise.tanh(x + y)
+    owl.wait_for_all()
+    assert float(reduced(held)) == found
+
+
 def test_data_that_does_not_fit_fails_at_its_line(limited):
     kept = [arr(np.full(MIB, k, np.float32)) for k in range(5)]
     with pytest.raises(owl.OutOfMemoryError, match=r"data \[2097152\]: no memory for 8388608 bytes"):

@@ -14,6 +14,10 @@ namespace owl::cpu {
 namespace {
 
 constexpr std::int64_t kCacheBytes = 24 * 1024;  // what the tiles in use may take of the first cache
+// Short enough that a processor, running ahead, meets the next tile's inputs while it computes this one: it reads memory
+// all the time instead of in bursts.
+constexpr std::int64_t kTileBytes = 1024;
+constexpr std::int64_t kMinTile = 64, kMaxPeriod = 4096;  // elements
 
 TileFn find_function(const Program::Instruction& i) {
   return i.code == kCastCode ? cast_function(i.dtype, i.result) : tile_function(i.code, i.dtype);
@@ -96,8 +100,8 @@ void Interpreter::classify_inputs() {
     in.period = period;
     in.source = repeated == 0 ? Source::kScalar
                 : dense && repeated == axes_.count ? Source::kDirect
-                : dense && period <= kMaxTile ? Source::kPeriodic
-                                              : Source::kStrided;
+                : dense && period <= kMaxPeriod ? Source::kPeriodic
+                                                : Source::kStrided;
   }
 }
 
@@ -170,7 +174,7 @@ void Interpreter::place_results() {
     else buffers += input_[i].source == Source::kPeriodic ? 2 : 1;
   }
   const std::int64_t fitting = kCacheBytes / (std::max(1, buffers + streams) * item_) / 64 * 64;
-  tile_ = std::clamp(fitting, kMinTile, kMaxTile);
+  tile_ = std::clamp(fitting, kMinTile, kTileBytes / item_);
   tile_ = std::min(tile_, (size_ + kBlock - 1) / kBlock * kBlock);
 
   const std::int64_t bytes = (tile_ * item_ + 63) & ~std::int64_t{63};

@@ -13,7 +13,6 @@
 namespace owl::cpu {
 
 inline constexpr int kMaxInputs = 64, kMaxOutputs = 64, kMaxInstructions = 256, kMaxValues = 640;
-inline constexpr std::int64_t kMinTile = 256, kMaxTile = 4096;  // elements
 
 // Memory of a thread that grows as it is asked for.
 class Arena {
@@ -80,7 +79,6 @@ class Interpreter {
   const int input_count_, constant_count_, step_count_, output_count_;
   std::int64_t size_, tile_ = kBlock, arena_bytes_ = 0;
   std::int64_t item_ = 1;  // the largest item size: of one register's element
-  bool merged_ = false;
   Axes axes_;
   int store_count_ = 0;
   const void* in_[kMaxInputs];

@@ -264,6 +264,11 @@ struct Sign {
 template <class... Ops> struct OpList {
   static constexpr int count = sizeof...(Ops);
   static constexpr ElementwiseInfo infos[] = {Ops::info...};
+  template <class Op> static constexpr int code = [] {
+    int at = 0;
+    (void)((__is_same(Op, Ops) || (++at, false)) || ...);
+    return at;
+  }();
 };
 // What operators and methods reach is listed here, the functions of owl::elewise in the public header.
 #define OWL_STRUCT(NAME, STRUCT) , STRUCT

@@ -36,7 +36,7 @@ OWL_MATH double sqrt(double x) { return __builtin_sqrt(x); }
 inline constexpr float kInf = __builtin_inff();
 inline constexpr float kNaN = __builtin_nanf("");
 
-// c[0] + c[1] * x + c[2] * x^2 ..., two terms at a time: half as many operations wait for each other as by Horner's rule.
+// c[0] + c[1] * x + c[2] * x^2 ..., two terms at a time: half as many operations in a row as by Horner's rule.
 template <class T> OWL_MATH T poly_by_two(T, T, T c) { return c; }
 template <class T> OWL_MATH T poly_by_two(T x, T, T c, T d) { return c + x * d; }
 template <class T, class... Rest> OWL_MATH T poly_by_two(T x, T x2, T c, T d, Rest... rest) {

@@ -227,13 +227,19 @@ TEST(Tile, StridedCopies) {
       }
 }
 
-// float32 and integers: the same bits from every copy of the loops that this processor can run.
-TEST(Tile, InstructionSetsAgree) {
+// The copies of the loops that this processor can run.
+std::vector<const TileTable*> tile_tables() {
   std::vector<const TileTable*> tables = {&baseline::tile_table()};
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) tables.push_back(&avx2::tile_table());
 #endif
   if (&best_tile_table() != tables.back()) tables.push_back(&best_tile_table());
+  return tables;
+}
+
+// float32 and integers: the same bits from every copy.
+TEST(Tile, InstructionSetsAgree) {
+  const auto tables = tile_tables();
   Random random(5);
   constexpr std::int64_t n = 4099;
   for (int code = 1; code < kElementwiseCount; ++code)
@@ -250,6 +256,79 @@ TEST(Tile, InstructionSetsAgree) {
       }
       for (const auto& r : results) EXPECT_EQ(r, results[0]) << elementwise_ops::All::infos[code].name << " " << type;
     }
+}
+
+// Each with bits of its own: which of two NaNs a sum takes over is part of its result.
+void put_nans(Random& random, Bytes& bytes, DType type) {
+  const auto n = static_cast<int>(bytes.size() / itemsize(type));
+  for (int k = 0; k < n / 8; ++k) {
+    auto* const at = bytes.data() + static_cast<std::size_t>(pick(random, n)) * itemsize(type);
+    const auto payload = static_cast<std::uint32_t>(pick(random, 1000));
+    const std::uint32_t sign = pick(random, 2) ? 1 : 0;
+    if (type == DType::kFloat32) {
+      const std::uint32_t nan = 0x7fc00000u | payload | sign << 31;
+      std::memcpy(at, &nan, sizeof nan);
+    } else if (type == DType::kFloat64) {
+      const std::uint64_t nan = 0x7ff8000000000000u | payload | std::uint64_t{sign} << 63;
+      std::memcpy(at, &nan, sizeof nan);
+    }
+  }
+}
+
+// Two operations in one pass give the bits of two passes.
+TEST(Tile, PairsRoundTwice) {
+  Random random(6);
+  constexpr std::int64_t n = 4096;
+  int pairs = 0;
+  for (const auto* table : tile_tables())
+    for (int first = 1; first < kElementwiseCount; ++first)
+      for (int second = 1; second < kElementwiseCount; ++second)
+        for (int type = 0; type < kTypes; ++type)
+          for (const bool swapped : {false, true}) {
+            const auto pair = table->pair(first, second, swapped, type);
+            if (pair == nullptr) continue;
+            ++pairs;
+            const auto dtype = static_cast<DType>(type);
+            Bytes a = random_array(random, dtype, n), b = random_array(random, dtype, n),
+                  c = random_array(random, dtype, n), between(a.size()), want(a.size()), got(a.size());
+            for (Bytes* x : {&a, &b, &c}) put_nans(random, *x, dtype);
+            table->functions[first][type](between.data(), a.data(), b.data(), nullptr, n);
+            table->functions[second][type](want.data(), swapped ? c.data() : between.data(),
+                                           swapped ? between.data() : c.data(), nullptr, n);
+            pair(got.data(), a.data(), b.data(), c.data(), n);
+            EXPECT_TRUE(got == want) << elementwise_ops::All::infos[first].name << ", "
+                                     << elementwise_ops::All::infos[second].name << (swapped ? " swapped, " : ", ")
+                                     << name(dtype);
+          }
+  EXPECT_GT(pairs, 0);
+}
+
+// Chains of arithmetic, in which pairs are found; some intermediates are used again or wanted as results.
+TEST(Tile, ArithmeticOfPairs) {
+  Random random(7);
+  for (int round = 0; round < 300; ++round) {
+    const Shape shape{1 + pick(random, 3000)};
+    const auto type = pick(random, 2) ? DType::kFloat32 : DType::kFloat64;
+    Case c;
+    c.program.shape = shape;
+    for (int i = 0; i < 3; ++i) {
+      c.program.inputs.push_back({type, shape.dense_strides(), true});
+      c.inputs.push_back(random_array(random, type, shape.size()));
+    }
+    const int instructions = 1 + pick(random, 8);
+    for (int s = 0; s < instructions; ++s) {
+      static constexpr const char* kNames[] = {"add", "sub", "mult", "div"};
+      const auto any = [&] { return static_cast<std::uint16_t>(2 + s - pick(random, 3)); };
+      const auto code = find_elementwise(kNames[pick(random, 4)])->code;
+      c.program.instructions.push_back({code, type, type, 2, {any(), any()}});
+    }
+    for (int v = 3; v < 3 + instructions; ++v)
+      if (v == 2 + instructions || pick(random, 4) == 0)
+        c.program.outputs.push_back({static_cast<std::uint16_t>(v), type});
+    const auto want = expected(c);
+    EXPECT_EQ(run(c, false), want) << round;
+    EXPECT_EQ(run(c, true), want) << round;
+  }
 }
 
 struct Accuracy {

@@ -14,8 +14,8 @@ namespace owl::cpu {
 namespace {
 
 constexpr std::int64_t kCacheBytes = 24 * 1024;  // what the tiles in use may take of the first cache
-// Short enough that a processor, running ahead, meets the next tile's inputs while it computes this one: it reads memory
-// all the time instead of in bursts.
+// Short enough that a processor, running ahead, meets the next tile's inputs while it computes this one: it then reads
+// memory all the time instead of in bursts.
 constexpr std::int64_t kTileBytes = 1024;
 constexpr std::int64_t kMinTile = 64, kMaxPeriod = 4096;  // elements
 
@@ -54,11 +54,11 @@ char* Arena::at_least(std::size_t bytes) {
 Interpreter::Interpreter(const Program& program, const void* const* inputs, void* const* outputs, NanWatch* watch)
     : program_(program), watch_(watch), input_count_(static_cast<int>(program.inputs.size())),
       constant_count_(static_cast<int>(program.constants.size())),
-      step_count_(static_cast<int>(program.instructions.size())),
+      value_count_(input_count_ + constant_count_ + static_cast<int>(program.instructions.size())),
       output_count_(static_cast<int>(program.outputs.size())), size_(program.shape.size()) {
-  if (input_count_ > kMaxInputs || output_count_ > kMaxOutputs || step_count_ > kMaxInstructions ||
-      input_count_ + constant_count_ + step_count_ > kMaxValues)
-    throw Error("fused program: " + std::to_string(step_count_) + " instructions over " +
+  if (input_count_ > kMaxInputs || output_count_ > kMaxOutputs || value_count_ > kMaxValues ||
+      program.instructions.size() > kMaxInstructions)
+    throw Error("fused program: " + std::to_string(program.instructions.size()) + " instructions over " +
                 std::to_string(input_count_) + " inputs are more than the interpreter takes");
   std::copy_n(inputs, input_count_, in_);
   std::copy_n(outputs, output_count_, out_);
@@ -67,6 +67,7 @@ Interpreter::Interpreter(const Program& program, const void* const* inputs, void
   for (const auto& c : program.constants) widen(c.dtype);
   for (const auto& i : program.instructions) widen(i.result);
   classify_inputs();
+  choose_steps();
   place_results();
 }
 
@@ -105,18 +106,53 @@ void Interpreter::classify_inputs() {
   }
 }
 
+// The steps: an instruction each, or two where the first one's result has no other use and a kernel does both.
+void Interpreter::choose_steps() {
+  const int first_result = input_count_ + constant_count_, instructions = value_count_ - first_result;
+  std::int16_t uses[kMaxValues];
+  std::fill_n(uses, value_count_, std::int16_t{0});
+  for (const auto& i : program_.instructions)
+    for (int k = 0; k < i.arity; ++k) ++uses[i.in[k]];
+  for (const auto& o : program_.outputs) ++uses[o.value];
+
+  bool joined[kMaxInstructions];
+  for (int s = 0; s < instructions; ++s) {
+    const auto& second = program_.instructions[s];
+    Step& step = step_[s];
+    step = {find_function(second), static_cast<std::uint16_t>(first_result + s), second.arity,
+            {second.in[0], second.in[1], second.in[2]}};
+    if (step.fn == nullptr)
+      throw Error(std::string(elementwise_ops::All::infos[second.code].name) + ": no CPU loop for " +
+                  std::string(name(second.dtype)));
+    joined[s] = false;
+    for (int k = 0; k < 2 && second.arity == 2 && !watch_; ++k) {
+      const int f = second.in[k] - first_result;
+      if (f < 0 || uses[second.in[k]] != 1 || step_[f].arity != 2) continue;
+      const auto& first = program_.instructions[f];
+      const auto fn = best_tile_table().pair(first.code, second.code, k == 1, static_cast<int>(second.dtype));
+      if (fn == nullptr) continue;
+      step = {fn, step.dst, 3, {first.in[0], first.in[1], second.in[1 - k]}};
+      joined[f] = true;
+      break;
+    }
+  }
+  step_count_ = 0;
+  for (int s = 0; s < instructions; ++s)
+    if (!joined[s]) step_[step_count_++] = step_[s];
+}
+
 // Registers by liveness: a result takes the register of an operand that dies there, or a free one. A result that is an
 // output is written to its memory at once, unless an input that is still needed lives in the same memory.
 void Interpreter::place_results() {
-  const int first_result = input_count_ + constant_count_, values = first_result + step_count_;
+  const int first_result = input_count_ + constant_count_;
   constexpr std::int16_t kNever = -1;
   const std::int16_t kEnd = static_cast<std::int16_t>(step_count_);
-  std::int16_t last_use[kMaxValues];
-  std::fill_n(last_use, values, kNever);
-  std::fill_n(direct_output_, values, std::int16_t{-1});
+  std::int16_t made_by[kMaxValues], last_use[kMaxValues];  // steps
+  std::fill_n(last_use, value_count_, kNever);
+  std::fill_n(direct_output_, value_count_, std::int16_t{-1});
   for (int s = 0; s < step_count_; ++s) {
-    const auto& instruction = program_.instructions[s];
-    for (int k = 0; k < instruction.arity; ++k) last_use[instruction.in[k]] = static_cast<std::int16_t>(s);
+    made_by[step_[s].dst] = static_cast<std::int16_t>(s);
+    for (int k = 0; k < step_[s].arity; ++k) last_use[step_[s].in[k]] = static_cast<std::int16_t>(s);
   }
   for (int o = 0; o < output_count_; ++o) {
     const int v = program_.outputs[o].value;
@@ -128,7 +164,7 @@ void Interpreter::place_results() {
     }
     bool direct = v >= first_result && direct_output_[v] < 0;
     for (int i = 0; i < input_count_ && direct; ++i)
-      direct = in_[i] != out_[o] || input_[i].keep || last_use[i] <= v - first_result;
+      direct = in_[i] != out_[o] || input_[i].keep || last_use[i] <= made_by[v];
     if (direct) direct_output_[v] = static_cast<std::int16_t>(o);
     else store_[store_count_++] = {static_cast<std::uint16_t>(v), static_cast<std::uint16_t>(o)};
   }
@@ -138,14 +174,14 @@ void Interpreter::place_results() {
   std::int16_t free_registers[kMaxInstructions], register_of[kMaxValues];
   int free_count = 0, registers = 0;
   for (int s = 0; s < step_count_; ++s) {
-    const auto& instruction = program_.instructions[s];
-    const int v = first_result + s;
+    Step& step = step_[s];
+    const int v = step.dst;
     const bool needs = direct_output_[v] < 0;
     // A result may replace an operand of its own size that dies here; others die only after it has its place.
     int later[3], later_count = 0;
-    const auto item = itemsize(instruction.result);
-    for (int k = 0; k < instruction.arity; ++k) {
-      const int x = instruction.in[k];
+    const auto item = itemsize(program_.instructions[v - first_result].result);
+    for (int k = 0; k < step.arity; ++k) {
+      const int x = step.in[k];
       if (x < first_result || last_use[x] != s || register_of[x] < 0) continue;
       const bool same = itemsize(program_.instructions[x - first_result].result) == item;
       if (same && !watch_) free_registers[free_count++] = register_of[x];
@@ -160,12 +196,7 @@ void Interpreter::place_results() {
     for (int k = 0; k < later_count; ++k) free_registers[free_count++] = static_cast<std::int16_t>(later[k]);
     if (needs && last_use[v] == kNever) free_registers[free_count++] = register_of[v];
 
-    const auto& in = instruction.in;
-    step_[s] = {find_function(instruction), static_cast<std::uint16_t>(v),
-                {in[0], instruction.arity > 1 ? in[1] : in[0], instruction.arity > 2 ? in[2] : in[0]}};
-    if (step_[s].fn == nullptr)
-      throw Error(std::string(elementwise_ops::All::infos[instruction.code].name) + ": no CPU loop for " +
-                  std::string(name(instruction.dtype)));
+    for (int k = step.arity; k < 3; ++k) step.in[k] = step.in[0];  // not read, but looked up
   }
 
   int buffers = registers + constant_count_, streams = output_count_;
@@ -178,8 +209,8 @@ void Interpreter::place_results() {
   tile_ = std::min(tile_, (size_ + kBlock - 1) / kBlock * kBlock);
 
   const std::int64_t bytes = (tile_ * item_ + 63) & ~std::int64_t{63};
-  for (int v = first_result; v < values; ++v)
-    if (direct_output_[v] < 0) offset_[v] *= bytes;
+  for (int s = 0; s < step_count_; ++s)
+    if (direct_output_[step_[s].dst] < 0) offset_[step_[s].dst] *= bytes;
   arena_bytes_ = registers * bytes;
   for (int c = 0; c < constant_count_; ++c) offset_[input_count_ + c] = reserve(tile_);
   for (int i = 0; i < input_count_; ++i) {
@@ -188,15 +219,15 @@ void Interpreter::place_results() {
     in.offset = reserve(direct ? kBlock : in.source == Source::kPeriodic ? in.period + tile_ : tile_);
     offset_[i] = in.offset;
   }
-  for (int v = first_result; v < values; ++v)
+  for (int v = first_result; v < value_count_; ++v)
     if (direct_output_[v] >= 0) offset_[v] = reserve(kBlock);
 }
 
 // What stays the same for all tiles of a chunk.
 void Interpreter::load_fixed(char* memory, void** where) const {
   const auto fill = best_tile_table().fill;
-  const int values = input_count_ + constant_count_ + step_count_;
-  for (int v = 0; v < values; ++v) where[v] = memory + offset_[v];
+  for (int v = 0; v < input_count_ + constant_count_; ++v) where[v] = memory + offset_[v];
+  for (int s = 0; s < step_count_; ++s) where[step_[s].dst] = memory + offset_[step_[s].dst];
   for (int c = 0; c < constant_count_; ++c) {
     alignas(8) char value[8];
     store_constant(value, program_.constants[c]);
@@ -285,7 +316,7 @@ void Interpreter::run_tile(std::int64_t begin, std::int64_t n, char* memory, voi
   };
   for (int k = 0; k < store_count_; ++k) store(store_[k].value, store_[k].output);
   if (partial)
-    for (int v = first_result; v < first_result + step_count_; ++v)
+    for (int v = first_result; v < value_count_; ++v)
       if (direct_output_[v] >= 0) store(v, direct_output_[v]);
 }
 

@@ -58,13 +58,16 @@ class Interpreter {
   };
   struct Step {
     TileFn fn;
-    std::uint16_t dst, in[3];
+    std::uint16_t dst;
+    std::uint8_t arity;
+    std::uint16_t in[3];
   };
   struct Store {
     std::uint16_t value, output;
   };
 
   void classify_inputs();
+  void choose_steps();
   void place_results();
   void load_fixed(char* memory, void** where) const;
   void run_tile(std::int64_t begin, std::int64_t n, char* memory, void** where, char* last) const;
@@ -76,7 +79,8 @@ class Interpreter {
 
   const Program& program_;
   NanWatch* const watch_;
-  const int input_count_, constant_count_, step_count_, output_count_;
+  const int input_count_, constant_count_, value_count_, output_count_;
+  int step_count_ = 0;
   std::int64_t size_, tile_ = kBlock, arena_bytes_ = 0;
   std::int64_t item_ = 1;  // the largest item size: of one register's element
   Axes axes_;

@@ -15,6 +15,9 @@ struct TileTable {
   using Fn = void (*)(void* dst, const void* a, const void* b, const void* c, std::int64_t n);
   const Fn (*functions)[kTypes];  // by code and type of the operands; null where the operation lacks the type
   const Fn (*casts)[kTypes];      // by source and target type
+  // One pass for two operations over whole blocks: second(first(a, b), c), or second(c, first(a, b)) where `swapped`.
+  // Same bits as one after the other. Null where there is none: only arithmetic of floats pays for the code.
+  Fn (*pair)(int first, int second, bool swapped, int type);
   void (*fill)(void* dst, const void* value, std::int64_t item, std::int64_t n);  // items of 1, 4 or 8 bytes
   // Whether any of n floats (item 4) or doubles (item 8) is NaN or infinite.
   bool (*any_nonfinite)(const void* x, std::int64_t item, std::int64_t n);

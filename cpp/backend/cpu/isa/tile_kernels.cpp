@@ -143,6 +143,52 @@ constexpr Fn kCasts[kTypes][kTypes] = {
     {cast<float, Bool>, cast<float, I>, cast<float, float>, cast<float, double>},
     {cast<double, Bool>, cast<double, I>, cast<double, float>, cast<double, double>}};
 
+// ---- pairs: an intermediate that stays in a register ----------------------------------------------------------------
+
+template <class First, class Second, class T, bool kSwapped>
+void run_pair(void* dst, const void* a, const void* b, const void* c, std::int64_t n) {
+  auto* d = static_cast<T*>(dst);
+  const auto *x = static_cast<const T*>(a), *y = static_cast<const T*>(b), *z = static_cast<const T*>(c);
+  n &= ~(kBlock - 1);
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < n; ++i) {
+    const T first = First::template eval<T>(x[i], y[i]);
+    d[i] = kSwapped ? Second::template eval<T>(z[i], first) : Second::template eval<T>(first, z[i]);
+  }
+}
+
+// A compiler may exchange the operands of a sum or a product, and would: it has the first operation's result at hand.
+// Of two NaNs the other one would then go on.
+template <class First, class Second, class T> constexpr Fn swapped_pair() {
+  if constexpr (__is_same(Second, elementwise_ops::Add) || __is_same(Second, elementwise_ops::Mult)) return nullptr;
+  else return run_pair<First, Second, T, true>;
+}
+
+template <class... Ops> struct Pairs;
+template <class... Ops> struct Pairs<elementwise_ops::OpList<Ops...>> {
+  static constexpr int codes[] = {elementwise_ops::All::code<Ops>...};
+  struct Row {
+    Fn functions[sizeof...(Ops)][2][2];  // by the second operation, swapped or not, and type
+  };
+  template <class First> static constexpr Row row() {
+    return {{{{run_pair<First, Ops, float, false>, run_pair<First, Ops, double, false>},
+              {swapped_pair<First, Ops, float>(), swapped_pair<First, Ops, double>()}}...}};
+  }
+  static constexpr Row rows[] = {row<Ops>()...};
+
+  static int place(int code) {
+    for (int i = 0; i < static_cast<int>(sizeof...(Ops)); ++i)
+      if (codes[i] == code) return i;
+    return -1;
+  }
+  static Fn find(int first, int second, bool swapped, int type) {
+    const int i = place(first), j = place(second);
+    return i < 0 || j < 0 || type < 2 ? nullptr : rows[i].functions[j][swapped][type - 2];
+  }
+};
+using Arithmetic = elementwise_ops::OpList<elementwise_ops::Add, elementwise_ops::Sub, elementwise_ops::Mult,
+                                           elementwise_ops::Div>;
+
 // ---- copies ---------------------------------------------------------------------------------------------------------
 
 template <class T> [[gnu::always_inline]] inline void fill_items(void* dst, const void* value, std::int64_t n) {
@@ -204,7 +250,8 @@ void transpose4(std::uint32_t* dst, std::int64_t dst_stride, const std::uint32_t
 }  // namespace
 
 const TileTable& tile_table() {
-  static constexpr TileTable table{Functions<elementwise_ops::All>::table, kCasts, fill, any_nonfinite, transpose4};
+  static constexpr TileTable table{
+      Functions<elementwise_ops::All>::table, kCasts, Pairs<Arithmetic>::find, fill, any_nonfinite, transpose4};
   return table;
 }
 

@@ -1,5 +1,7 @@
 #include "backend/cpu/backend.h"
 
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -12,9 +14,19 @@ namespace owl::cpu {
 
 namespace {
 
+constexpr std::size_t kHugePage = 2 << 20;
+
 class CpuBackend : public Backend {
  public:
-  void* allocate(std::size_t bytes) override { return std::aligned_alloc(64, bytes); }
+  // Large blocks ask for huge pages: fewer faults while they are fresh, and fewer walks through page tables after.
+  void* allocate(std::size_t bytes) override {
+    if (bytes < 2 * kHugePage) return std::aligned_alloc(64, bytes);
+    void* const data = std::aligned_alloc(kHugePage, bytes);
+#ifdef MADV_HUGEPAGE
+    if (data) madvise(data, bytes, MADV_HUGEPAGE);  // a wish: what the system does not grant is missed by nobody
+#endif
+    return data;
+  }
   void free(void* data, std::size_t) override { std::free(data); }
   void upload(void* device, const void* host, std::size_t bytes) override { std::memcpy(device, host, bytes); }
 

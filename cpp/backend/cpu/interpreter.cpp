@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t kCacheBytes = 24 * 1024;  // what the tiles in use may take of the first cache
 // Short enough that a processor, running ahead, meets the next tile's inputs while it computes this one: it then reads
 // memory all the time instead of in bursts.
-constexpr std::int64_t kTileBytes = 1024;
+constexpr std::int64_t kTileBytes = 512;
 constexpr std::int64_t kMinTile = 64, kMaxPeriod = 4096;  // elements
 
 TileFn find_function(const Program::Instruction& i) {

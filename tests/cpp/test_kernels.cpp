@@ -1,11 +1,13 @@
 // The kernels of the matrix product and the neural-network operations against plain loops in double, on one thread and
 // on two: the bits must agree.
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <functional>
 #include <random>
 #include <thread>
 
+#include "backend/cpu/isa/nn_kernels.h"
 #include "ops/nn.h"
 #include "runtime/allocator.h"
 #include "support.h"
@@ -437,7 +439,9 @@ void check_softmax(const Shape& shape, SoftOp op, DType type) {
 
 TEST(Kernels, Softmax) {
   for (const DType type : {DType::kFloat32, DType::kFloat64}) {
-    for (const Shape& shape : {Shape{10, 256}, Shape{1, 3}, Shape{33, 7}, Shape{5000, 3}, Shape{17}, Shape{3, 4, 5, 6}})
+    for (const Shape& shape : {Shape{10, 256}, Shape{1, 3}, Shape{33, 7}, Shape{5000, 3}, Shape{17}, Shape{3, 4, 5, 6},
+                               Shape{7, 301}, Shape{16, 129}, Shape{255, 3}, Shape{256, 3}, Shape{257, 3},
+                               Shape{1000, 3}})
       check_softmax(shape, SoftOp::kInstance, type);
     for (const Shape& shape : {Shape{10, 256}, Shape{70, 21, 3}, Shape{9, 9, 5, 4}, Shape{2, 40000, 2}, Shape{3, 1, 2}})
       check_softmax(shape, SoftOp::kChannel, type);
@@ -459,6 +463,39 @@ TEST(Kernels, SoftmaxOfLargeValuesAndNaN) {
     EXPECT_TRUE(std::isnan(y.at(4)));
     EXPECT_EQ(y.at(6), -INFINITY);
   }
+}
+
+// A row's bits are its own: alone or among others, in place or not, at any address.
+TEST(Kernels, SoftmaxRowsStandAlone) {
+  const auto& kernels = cpu::nn_table().f32;
+  for (const std::int64_t length : {1, 7, 10, 15, 16, 17, 100, 255, 256, 257, 1000, 1023, 1024, 1025, 5001})
+    for (const bool logarithm : {false, true}) {
+      const std::int64_t rows = 13, n = rows * length;
+      std::mt19937 generator(static_cast<unsigned>(length));
+      std::normal_distribution<float> normal(0, 30);
+      std::vector<float> x(static_cast<std::size_t>(n)), y(x), alone(x.size() + 1);
+      for (auto& v : x) v = normal(generator);
+      x[static_cast<std::size_t>(length)] = -INFINITY;
+      x[static_cast<std::size_t>(3 * length - 1)] = 100;
+      kernels.softmax(y.data(), x.data(), rows, length, logarithm);
+      const auto bytes = static_cast<std::size_t>(length) * sizeof(float);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        std::memcpy(alone.data() + 1, x.data() + r * length, bytes);
+        kernels.softmax(alone.data() + 1, alone.data() + 1, 1, length, logarithm);
+        EXPECT_EQ(std::memcmp(alone.data() + 1, y.data() + r * length, bytes), 0) << length << " row " << r;
+      }
+    }
+}
+
+TEST(Kernels, SoftmaxOfLongRowsWithNaN) {
+  const auto& kernels = cpu::nn_table().f32;
+  for (const std::int64_t length : {300, 1001})
+    for (std::int64_t place = 0; place < length; ++place) {
+      std::vector<float> x(static_cast<std::size_t>(length), 1.0f), y(x);
+      x[static_cast<std::size_t>(place)] = NAN;
+      kernels.softmax(y.data(), x.data(), 1, length, false);
+      EXPECT_TRUE(std::all_of(y.begin(), y.end(), [](float v) { return std::isnan(v); })) << place;
+    }
 }
 
 // ---- local response normalisation

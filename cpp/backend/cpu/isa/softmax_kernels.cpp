@@ -7,7 +7,8 @@ namespace owl::cpu::OWL_ISA {
 namespace {
 
 constexpr std::int64_t kLanes = 16;
-constexpr std::int64_t kSegment = 1024;  // elements whose exponentials are in flight at once
+constexpr std::int64_t kLong = 256;      // from here on a row fills vectors by itself
+constexpr std::int64_t kSegment = 1024;  // elements of shorter rows whose exponentials are in flight at once
 
 // Independent partial sums, so that the additions of a vector do not wait for each other.
 template <class T> T sum(const T* x, std::int64_t n) {
@@ -72,7 +73,7 @@ template <class T> void exponentials(T* y, const T* x, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) y[i] = exponential(x[i]);
 }
 
-// Rows that fit a segment: the exponentials of several at once, so that short rows fill vectors too.
+// Short rows: the exponentials of several at once, so that they fill vectors too.
 template <class T> void softmax_short(T* y, const T* x, std::int64_t rows, std::int64_t length, bool logarithm) {
   T shifted[kSegment] = {}, e[kSegment];
   const std::int64_t n = rows * length;
@@ -93,29 +94,51 @@ template <class T> void softmax_short(T* y, const T* x, std::int64_t rows, std::
   }
 }
 
+// One block of a row: its exponentials, added to the lanes' sums.
+template <class T, bool kKeep>
+[[gnu::always_inline]] inline void add_exponentials(T* y, const T* x, T top, T* lane) {
+#pragma GCC ivdep
+  for (std::int64_t j = 0; j < kLanes; ++j) {
+    const T e = exponential(x[j] - top);
+    lane[j] += e;
+    if (kKeep) y[j] = e;
+  }
+}
+
+// The sum of a row's exponentials, which are kept in y or not. While they are computed, the next row comes near.
+template <class T, bool kKeep> T sum_exponentials(T* y, const T* x, T top, std::int64_t n) {
+  T lane[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    __builtin_prefetch(x + i + n);
+    add_exponentials<T, kKeep>(kKeep ? y + i : nullptr, x + i, top, lane);
+  }
+  if (i < n) {
+    T rest[kLanes];
+    for (std::int64_t j = 0; j < kLanes; ++j) rest[j] = i + j < n ? x[i + j] : -__builtin_inf();
+    add_exponentials<T, true>(rest, rest, top, lane);
+    if (kKeep)
+      for (std::int64_t j = 0; i + j < n; ++j) y[i + j] = rest[j];
+  }
+  for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
+    for (std::int64_t j = 0; j < width; ++j) lane[j] += lane[j + width];
+  return lane[0];
+}
+
 template <class T> void softmax_long(T* y, const T* x, std::int64_t length, bool logarithm) {
   const T top = largest(x, length);
-  T total = 0;
-  T e[kSegment];
-  for (std::int64_t begin = 0; begin < length; begin += kSegment) {
-    const std::int64_t n = length - begin < kSegment ? length - begin : kSegment;
-    for (std::int64_t i = 0; i < n; ++i) e[i] = x[begin + i] - top;
-    exponentials(e, e, n);
-    total += sum(e, n);
-    if (!logarithm)
-      for (std::int64_t i = 0; i < n; ++i) y[begin + i] = e[i];
-  }
   if (logarithm) {
-    const T shift = math::ln(total);
+    const T shift = math::ln(sum_exponentials<T, false>(nullptr, x, top, length));
 #pragma GCC ivdep
     for (std::int64_t i = 0; i < length; ++i) y[i] = (x[i] - top) - shift;
   } else {
+    const T total = sum_exponentials<T, true>(y, x, top, length);
     for (std::int64_t i = 0; i < length; ++i) y[i] /= total;
   }
 }
 
 template <class T> void softmax(T* y, const T* x, std::int64_t rows, std::int64_t length, bool logarithm) {
-  if (length > kSegment) {
+  if (length >= kLong) {
     for (std::int64_t r = 0; r < rows; ++r) softmax_long(y + r * length, x + r * length, length, logarithm);
     return;
   }

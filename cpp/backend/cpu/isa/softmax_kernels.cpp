@@ -8,6 +8,7 @@ namespace {
 
 constexpr std::int64_t kLanes = 16;
 constexpr std::int64_t kLong = 256;      // from here on a row fills vectors by itself
+constexpr std::int64_t kNear = 4096;
 constexpr std::int64_t kSegment = 1024;  // elements of shorter rows whose exponentials are in flight at once
 
 // Independent partial sums, so that the additions of a vector do not wait for each other.
@@ -105,12 +106,14 @@ template <class T, bool kKeep>
   }
 }
 
-// The sum of a row's exponentials, which are kept in y or not. While they are computed, the next row comes near.
+// The sum of a row's exponentials, which are kept in y or not. While they are computed, the next row comes near, or what
+// is next of a row that no cache holds.
 template <class T, bool kKeep> T sum_exponentials(T* y, const T* x, T top, std::int64_t n) {
+  const T* const next = x + (n < kNear ? n : kNear);
   T lane[kLanes] = {};
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    __builtin_prefetch(x + i + n);
+    __builtin_prefetch(next + i);
     add_exponentials<T, kKeep>(kKeep ? y + i : nullptr, x + i, top, lane);
   }
   if (i < n) {

@@ -45,21 +45,24 @@ template <class T> T dot(const T* x, const T* y, std::int64_t n) {
 }
 
 // A NaN may be passed over here: subtracting the maximum from it and summing brings it back into the whole row.
+template <std::int64_t lanes, class T> [[gnu::noinline]] T largest_of_lanes(const T* x, std::int64_t n) {
+  T lane[lanes];
+  for (auto& v : lane) v = -__builtin_inf();
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (std::int64_t j = 0; j < lanes; ++j) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+  for (std::int64_t j = 0; i + j < n; ++j) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+  for (std::int64_t width = lanes / 2; width > 0; width /= 2)
+    for (std::int64_t j = 0; j < width; ++j) lane[j] = lane[j + width] > lane[j] ? lane[j + width] : lane[j];
+  return lane[0];
+}
 template <class T> T largest(const T* x, std::int64_t n) {
   if (n < kLanes) {
     T top = x[0];
     for (std::int64_t i = 1; i < n; ++i) top = x[i] > top ? x[i] : top;
     return top;
   }
-  T lane[kLanes];
-  for (auto& v : lane) v = -__builtin_inf();
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (std::int64_t j = 0; j < kLanes; ++j) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-  for (std::int64_t j = 0; i + j < n; ++j) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-  for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
-    for (std::int64_t j = 0; j < width; ++j) lane[j] = lane[j + width] > lane[j] ? lane[j + width] : lane[j];
-  return lane[0];
+  return n < kLong ? largest_of_lanes<kLanes>(x, n) : largest_of_lanes<4 * kLanes>(x, n);
 }
 
 // Of numbers up to 0. What would be denormal becomes 0, as everywhere on owl's threads.

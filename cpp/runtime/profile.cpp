@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -30,6 +31,7 @@ struct Event {
   Source source;
   int lane;
   Clock::time_point begin, end;
+  std::int64_t cpu_ns;  // that the thread ran
 };
 
 struct Recording {
@@ -57,6 +59,12 @@ int lane_of_this_thread(Recording& r) {  // with the mutex held
     r.lanes.push_back(lane_name);
   }
   return lane;
+}
+
+std::int64_t thread_cpu_ns() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
 std::string json(const std::string& s) {
@@ -87,8 +95,8 @@ std::string name_of(const Task& task) {
 }
 
 void write(Recording& r) {
-  const auto us = [&](Clock::time_point t) {
-    return std::to_string(std::chrono::duration_cast<std::chrono::nanoseconds>(t - r.started).count() / 1000.0);
+  const auto us = [](Clock::duration d) {
+    return std::to_string(static_cast<double>(std::chrono::duration_cast<std::chrono::nanoseconds>(d).count()) / 1000);
   };
   std::fputs("{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n", r.file);
   std::fputs("{\"ph\": \"M\", \"pid\": 1, \"name\": \"process_name\", \"args\": {\"name\": \"owl\"}}", r.file);
@@ -99,10 +107,9 @@ void write(Recording& r) {
     const auto place = place_of(e.source);
     std::string arguments = e.arguments;
     if (!place.empty()) arguments += (arguments.empty() ? "" : ", ") + std::string("\"line\": ") + json(place);
-    std::fprintf(r.file, ",\n{\"ph\": \"X\", \"pid\": 1, \"tid\": %d, \"name\": %s, \"cat\": \"%s\", \"ts\": %s, \"dur\": %s, \"args\": {%s}}",
-                 e.lane, json(e.name).c_str(), e.category, us(e.begin).c_str(),
-                 std::to_string(std::chrono::duration_cast<std::chrono::nanoseconds>(e.end - e.begin).count() / 1000.0).c_str(),
-                 arguments.c_str());
+    std::fprintf(r.file, ",\n{\"ph\": \"X\", \"pid\": 1, \"tid\": %d, \"name\": %s, \"cat\": \"%s\", \"ts\": %s, \"dur\": %s, \"tdur\": %s, \"args\": {%s}}",
+                 e.lane, json(e.name).c_str(), e.category, us(e.begin - r.started).c_str(), us(e.end - e.begin).c_str(),
+                 us(std::chrono::nanoseconds(e.cpu_ns)).c_str(), arguments.c_str());
   }
   std::fputs("\n]}\n", r.file);
 }
@@ -115,6 +122,7 @@ void name_lane(std::string name) { lane_name = std::move(name); }
 
 void Span::begin(const Task& task, std::int64_t chunk, std::int64_t chunks) {
   active_ = true;
+  cpu_begin_ns_ = thread_cpu_ns();
   name_ = name_of(task);
   category_ = task.op ? "kernel" : "fused";
   source_ = task.source;
@@ -127,6 +135,7 @@ void Span::begin(const Task& task, std::int64_t chunk, std::int64_t chunks) {
 
 void Span::begin(const char* name) {
   active_ = true;
+  cpu_begin_ns_ = thread_cpu_ns();
   name_ = name;
   category_ = "engine";
   begin_ = Clock::now();
@@ -138,7 +147,7 @@ void Span::end() {
   std::lock_guard lock(r.mutex);
   if (!r.file) return;  // it ended in between
   r.events.push_back({std::move(name_), std::move(arguments_), category_, source_, lane_of_this_thread(r),
-                      std::max(begin_, r.started), now});
+                      std::max(begin_, r.started), now, thread_cpu_ns() - cpu_begin_ns_});
 }
 
 void lock_for_fork() { recording().mutex.lock(); }

@@ -21,7 +21,8 @@ extern std::atomic<bool> on;
 // The calling thread's lane: what it is called in the trace, and after which lanes it stands.
 void name_lane(std::string name);
 
-// A span on the calling thread's lane, from its construction to its end. `task` may end before the span does.
+// A span on the calling thread's lane, from its construction to its end. `task` may end before the span does. The
+// processor time that it notes includes what noting it costs: what a thread spends outside spans is the engine's own.
 class Span {
  public:
   explicit Span(const Task& task, std::int64_t chunk = -1, std::int64_t chunks = 0) {
@@ -43,6 +44,7 @@ class Span {
 
   bool active_ = false;
   Clock::time_point begin_;
+  std::int64_t cpu_begin_ns_ = 0;  // of the thread
   std::string name_, arguments_;
   const char* category_ = "";
   Source source_;

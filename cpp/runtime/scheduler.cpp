@@ -485,7 +485,10 @@ void Scheduler::idle(std::unique_lock<std::mutex>& lock, Device& device, bool& s
     spun = true;
     const auto seen = device.pushes.load(std::memory_order_relaxed);
     lock.unlock();
-    for (int i = 0; i < kSpins && device.pushes.load(std::memory_order_relaxed) == seen; ++i) cpu_relax();
+    {
+      profile::Span span("wait");
+      for (int i = 0; i < kSpins && device.pushes.load(std::memory_order_relaxed) == seen; ++i) cpu_relax();
+    }
     lock.lock();
     return;
   }

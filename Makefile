@@ -58,7 +58,7 @@ soak: build  ## build, then the nightly run: 10,000 random programs, the hard ca
 
 bench: build  ## build, then the benchmarks (ARGS are handed on)
 	$(say) "benchmarks"
-	@$(PY) benchmarks/run.py $(ARGS)
+	@BUILD="$(abspath $(BUILD))" $(PY) benchmarks/run.py $(ARGS)
 
 sdist: $(VENV)/.release  ## the source distribution, in dist/
 	$(say) "packing the sources"

@@ -1,95 +1,177 @@
-"""Times owl beside its peers, in turn (A B A B ...), and prints a table of ratios.
+"""Times owl beside its peers and beside floors, in turn (A B A B ...), and prints a table of ratios.
 
-owl's own scripts lie beside this one. Peers are scripts of the same names in a folder of their own (--peers, or
-OWL_PEERS), each called as `script.py PEER` and printing one JSON line with `best`; --peer-python names the
-interpreter that has them installed. Without a folder only owl's own figures are printed.
+The table is rows.py. owl's scripts lie beside it; each prints one line of JSON with `best`, the best time of that run.
+A ratio is owl's best by the other's best, of the runs of one turn; of several turns the median, with the range. Peers
+are scripts in a folder of their own (--peers, or OWL_PEERS), each called as `script.py PEER`, or in peers/ here;
+--peer-python names the interpreter that has them installed. Floors are C++ programs of the build. What is not there
+gets a row that says so.
 """
 import argparse
 import json
 import os
 import pathlib
-import platform
+import shlex
 import statistics
 import subprocess
 import sys
+from typing import NamedTuple
+
+import figure
+import machine
+from rows import ROWS
 
 HERE = pathlib.Path(__file__).resolve().parent
-# work: (script, options, peers)
-WORK = {
-    "MLP epoch, H=256, s": ("mlp.py", [], ["torch-tuned", "numpy"]),
-    "CNN minibatch of 256, s": ("cnn.py", [], ["torch"]),
-    "x = x + 1.0 on 1x1, us": ("ops.py", [], ["numpy", "torch"]),
-    "elementwise chain, 4M floats, ms": ("chain.py", [], ["torch", "numpy"]),
-    "import beyond NumPy's, ms": ("import_time.py", [], []),
-    "MLP epoch's five products, called from a bare loop, s": ("products.py", [], []),
-}
+HEAD = ["| work | owl | against | its figure | ratio [range] | at most | met |", "|---|---|---|---|---|---|---|"]
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# Chosen for some other NumPy, they make the peers slower than they are.
+NOT_FOR_PEERS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
-def run(command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return None, lines[-1] if lines else f"exit code {done.returncode}"
-    return json.loads(done.stdout.strip().splitlines()[-1]), None
+class NotRun(Exception):
+    """The reason why a command has no figures."""
 
 
-def machine():
-    model = platform.processor() or platform.machine()
+class Result(NamedTuple):
+    """A line of the table."""
+
+    work: str
+    own: float | None = None
+    name: str = ""
+    theirs: float | None = None
+    ratios: tuple[float, ...] = ()
+    at_most: float | None = None
+    reason: str = ""  # why there is no ratio
+
+    @property
+    def ratio(self):
+        return statistics.median(self.ratios)
+
+    @property
+    def met(self):
+        return self.ratio <= self.at_most
+
+    def line(self):
+        at_most = "" if self.at_most is None else f"{self.at_most:g}"
+        theirs = f"not run: {self.reason}" if self.reason else "" if self.theirs is None else f"{self.theirs:.4g}"
+        ratio = met = ""
+        if self.ratios:
+            ratio = f"**{self.ratio:.3g}** [{min(self.ratios):.3g}, {max(self.ratios):.3g}]"
+            met = "yes" if self.met else "no"
+        own = "" if self.own is None else f"{self.own:.4g}"
+        return f"| {self.work} | {own} | {self.name} | {theirs} | {ratio} | {at_most} | {met} |"
+
+
+def command_line(command, options):
+    """What to run, and its environment."""
+    environment = {k: v for k, v in os.environ.items() if k != "OWL_PEERS"}
+    if command.kind == "owl":
+        start = [sys.executable, HERE / command.program]
+    elif command.kind == "floor":
+        start = [options.build / command.program]
+        if not start[0].exists():
+            raise NotRun(f"{command.program} is not built")
+    else:
+        folders = [HERE / "peers", *([pathlib.Path(options.peers)] if options.peers else [])]
+        script = next((folder / command.program for folder in folders if (folder / command.program).exists()), None)
+        if script is None:
+            raise NotRun(f"no {command.program} in {options.peers}" if options.peers else "no folder of peers is given")
+        start = [options.peer_python, script]
+        environment = {k: v for k, v in environment.items() if k not in NOT_FOR_PEERS}
+        environment |= dict.fromkeys(THREADS, str(len(os.sched_getaffinity(0))))
+    return [*map(str, start), *command.arguments], environment
+
+
+def figures(command, options):
+    line, environment = command_line(command, options)
     try:
-        names = [l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")]
-        model = names[0] if names else model
-    except OSError:
-        pass
-    return f"{model}, {len(os.sched_getaffinity(0))} CPUs, {platform.system()}, Python {platform.python_version()}"
+        done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    except OSError as error:
+        raise NotRun(str(error)) from None
+    if done.returncode:
+        raise NotRun((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def main():
+def measure(row, options):
+    """What each command printed, turn by turn, and why others printed nothing; owl's name is ""."""
+    commands = {"": row.command, **{a.name: a.command for a in row.against if a.command}}
+    seen, reasons = {name: [] for name in commands}, {}
+    for _ in range(options.runs):
+        for name in [name for name in commands if name not in reasons]:
+            try:
+                seen[name].append(figures(commands[name], options))
+            except NotRun as reason:
+                reasons[name] = str(reason)
+                if name == "":
+                    return seen, reasons
+    return seen, reasons
+
+
+def results_of(row, seen, reasons):
+    if "" in reasons:
+        return [Result(row.work, reason=reasons[""])]
+    own = [printed["best"] for printed in seen[""]]
+    results = []
+    for against in row.against:
+        if against.name in reasons:
+            results.append(Result(row.work, statistics.median(own), against.name, at_most=against.at_most,
+                                  reason=reasons[against.name]))  # fmt: skip
+            continue
+        theirs = [p[against.figure] for p in seen[""]] if against.figure else [p["best"] for p in seen[against.name]]
+        results.append(Result(row.work, statistics.median(own), against.name, statistics.median(theirs),
+                              tuple(a / b for a, b in zip(own, theirs)), against.at_most))  # fmt: skip
+    return results or [Result(row.work, statistics.median(own))]
+
+
+def other_figures(row, seen):
+    """What the last turn printed beside `best`: that all learn the same, what a figure is made of."""
+    for name, turns in seen.items():
+        more = {k: v for k, v in (turns or [{}])[-1].items() if k not in ("work", "peer", "best", "median")}
+        if more:
+            yield f"- {row.work}: {name or 'owl'}: " + ", ".join(f"{k} {v:.4g}" for k, v in more.items())
+
+
+def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--runs", type=int, default=3, help="turns (default 3)")
     p.add_argument("--only", default="", help="substring of the work to run")
     p.add_argument("--peers", default=os.environ.get("OWL_PEERS"), help="folder of the peers' scripts")
     p.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peers installed")
-    p.add_argument("--output", type=pathlib.Path, help="also write the table to this file (Markdown)")
-    a = p.parse_args()
-    lines = [f"Machine: {machine()}; best of each run, {a.runs} runs in turn.", "",
-             "| work | owl | peer | peer's figure | owl / peer [range] |", "|---|---|---|---|---|"]
-    print("\n".join(lines), flush=True)
-    for work, (script, options, peers) in WORK.items():
-        if a.only not in work:
+    p.add_argument("--build", type=pathlib.Path, default=pathlib.Path(os.environ.get("BUILD", HERE.parent / "build")),
+                   help="folder of the built floors")  # fmt: skip
+    p.add_argument("--output", type=pathlib.Path, nargs="?", const=HERE / "results.md",
+                   help="also write machine, command and table as Markdown (default benchmarks/results.md)")  # fmt: skip
+    p.add_argument("--figure", type=pathlib.Path, help="also draw the ratios, as a PNG; needs matplotlib")
+    return p.parse_args()
+
+
+def main():
+    options = parse()
+    if options.figure:
+        figure.require()
+    where = machine.description(sys.executable, options.peer_python)
+    print("\n".join([*where, "", *HEAD]), flush=True)
+    results, others = [], []
+    for row in ROWS:
+        if options.only not in row.work:
             continue
-        commands = {"owl": [sys.executable, str(HERE / script), *options]}
-        if a.peers:
-            for peer in peers:
-                commands[peer] = [a.peer_python, str(pathlib.Path(a.peers) / script), peer, *options]
-        seen = {name: [] for name in commands}
-        failed, more = {}, {}
-        for _ in range(a.runs):
-            for name, command in commands.items():
-                if name in failed:
-                    continue
-                result, error = run(command)
-                if error:
-                    failed[name] = error
-                else:
-                    seen[name].append(result["best"])
-                    more[name] = {k: v for k, v in result.items() if k not in ("work", "peer", "best", "median")}
-        if "owl" in failed:
-            sys.exit(f"{script}: {failed['owl']}")
-        own = statistics.median(seen["owl"])
-        extra = ", ".join(f"{k} {v:.4g}" for k, v in more["owl"].items())
-        rows = [f"| {work} | {own:.4g}{f' ({extra})' if extra else ''} | | | |"] if len(commands) == 1 else []
-        for name in list(commands)[1:]:
-            if name in failed:
-                rows.append(f"| {work} | {own:.4g} | {name} | not run: {failed[name]} | |")
-                continue
-            ratios = [x / y for x, y in zip(seen["owl"], seen[name])]
-            rows.append(f"| {work} | {own:.4g}{f' ({extra})' if extra else ''} | {name} | "
-                        f"{statistics.median(seen[name]):.4g} | **{statistics.median(ratios):.2f}** "
-                        f"[{min(ratios):.2f}, {max(ratios):.2f}] |")
-        print("\n".join(rows), flush=True)
-        lines += rows
-    if a.output:
-        a.output.write_text("\n".join(["# Benchmarks", "", "`python benchmarks/run.py`: see its head.", "", *lines, ""]))
+        seen, reasons = measure(row, options)
+        new = results_of(row, seen, reasons)
+        print("\n".join(r.line() for r in new), flush=True)
+        results += new
+        others += other_figures(row, seen)
+    print("\n".join(["", *others]))
+    if options.output:
+        command = f"`{shlex.join(['python', 'benchmarks/run.py', *sys.argv[1:]])}`"
+        text = ["# Benchmarks", "", f"{command}, best times of {options.runs} runs in turn: the head of that file says more.",
+                "", *(f"{line}  " for line in where), "", *HEAD, *(r.line() for r in results), "",
+                "What the last runs printed besides:", "", *others, ""]  # fmt: skip
+        options.output.write_text("\n".join(text), encoding="utf-8")
+    if options.figure:
+        figure.draw(results, where[0], options.figure)
+    failed = [r for r in results if r.own is None]
+    if failed:
+        sys.exit(f"{failed[0].work}: {failed[0].reason}")
 
 
 if __name__ == "__main__":

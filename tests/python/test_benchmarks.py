@@ -8,33 +8,127 @@ import sys
 
 import pytest
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
+import owl
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "benchmarks"
+BUILD = pathlib.Path(os.environ.get("BUILD", ROOT / "build"))
 RUNS = {
-    "mlp.py": ["--hidden", "16", "--epochs", "1"],
+    "mlp.py": ["--hidden", "16", "--epochs", "1", "--images", "1024"],
     "cnn.py": ["--batches", "2", "--rounds", "1"],
     "ops.py": ["--length", "100", "--rounds", "1"],
     "chain.py": ["--size", "1000", "--rounds", "1"],
+    "softmax.py": ["--classes", "10", "--columns", "100", "--rounds", "1"],
+    "chains.py": ["--workers", "1", "--length", "3", "--rounds", "1"],
+    "memory.py": ["--hidden", "16", "--images", "1024"],
+    "planning.py": ["--hidden", "16", "--images", "1024", "--epochs", "1"],
     "import_time.py": ["--runs", "2"],
-    "products.py": ["--turns", "1", "--steps", "1", "--gflop", "0.001"],
+    "products.py": ["--turns", "1", "--gflop", "0.001"],
 }
+MODULES = {"run.py", "rows.py", "machine.py", "figure.py", "common.py", "network.py"}
+FLOORS = {
+    "products_floor": ["--hidden", "16", "--images", "512", "--epochs", "1"],
+    "conv_floor": ["--images", "2", "--batches", "2", "--rounds", "1"],
+}
+FAKE_PEER = """
+import json, os, sys
+assert "OPENBLAS_CORETYPE" not in os.environ and "OPENBLAS_L2_SIZE" not in os.environ
+assert int(os.environ["OMP_NUM_THREADS"]) == len(os.sched_getaffinity(0))
+if sys.argv[1] == "jax":
+    sys.exit("there is no jax here")
+print(json.dumps({"best": 1e6, "accuracy": 0.5}))
+"""
+
+
+def figures(*command):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["best"] > 0
+    assert all(math.isfinite(v) for v in result.values() if isinstance(v, float))
+    return result
+
+
+def table(*arguments, **environment):
+    inherited = {k: v for k, v in os.environ.items() if k != "OWL_PEERS"}
+    return subprocess.run([sys.executable, FOLDER / "run.py", "--runs", "1", *arguments], capture_output=True, text=True,
+                          timeout=300, env=inherited | environment)  # fmt: skip
+
+
+def rows_of(done):
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:1] == "|"]
+    return rows[2:]
 
 
 def test_every_benchmark_is_run_here():
-    assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, "run.py", "common.py"}
+    assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, *MODULES}
+    assert {p.stem for p in FOLDER.glob("*.cpp")} == {*FLOORS}
 
 
 @pytest.mark.parametrize("script", RUNS)
 def test_a_benchmark_reports_one_line_of_json(script):
-    done = subprocess.run([sys.executable, FOLDER / script, *RUNS[script]], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result["peer"] == "owl" and result["best"] > 0
-    assert all(math.isfinite(v) for v in result.values() if isinstance(v, float))
+    assert figures(sys.executable, FOLDER / script, *RUNS[script])["peer"] == "owl"
 
 
-def test_the_table_of_own_figures():
-    env = {k: v for k, v in os.environ.items() if k != "OWL_PEERS"}
-    done = subprocess.run([sys.executable, FOLDER / "run.py", "--runs", "1", "--only", "chain"], capture_output=True,
-                          text=True, timeout=300, env=env)
-    assert done.returncode == 0, done.stderr
-    assert "| elementwise chain, 4M floats, ms |" in done.stdout
+@pytest.mark.parametrize("program", FLOORS)
+def test_a_floor_reports_one_line_of_json(program):
+    if not (BUILD / program).exists():
+        pytest.skip(f"{program} is not built (make build)")
+    assert figures(BUILD / program, *FLOORS[program])["threads"] == owl.devices()[0].threads
+
+
+def test_peer_of_softmax():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    figures(sys.executable, FOLDER / "peers/softmax.py", "torch", "--columns", "100", "--rounds", "1")
+
+
+def test_table_says_what_was_not_run():
+    rows = rows_of(table("--only", "elementwise chain"))
+    assert [row[2] for row in rows] == ["jax", "torch"]
+    assert all(row[1] and row[3].startswith("not run: no folder of peers") and not row[4] for row in rows)
+
+
+def test_table_with_peers(tmp_path):
+    (tmp_path / "chain.py").write_text(FAKE_PEER)
+    output = tmp_path / "results.md"
+    done = table("--only", "elementwise chain", "--output", str(output), OWL_PEERS=str(tmp_path),
+                 OPENBLAS_CORETYPE="Haswell", OPENBLAS_L2_SIZE="1", OMP_NUM_THREADS="77")  # fmt: skip
+    jax, torch = rows_of(done)
+    assert jax[3] == "not run: there is no jax here"
+    assert torch[2:4] == ["torch", "1e+06"] and torch[4].startswith("**") and torch[6] == "yes"
+    assert "unknown environment variable" not in done.stderr
+    text = output.read_text(encoding="utf-8")
+    assert "--only 'elementwise chain'" in text and f"owl {owl.__version__}" in text and "accuracy 0.5" in text
+    assert all(line in text for line in done.stdout.splitlines() if line.startswith("| elementwise"))
+
+
+def test_table_against_own_figures():
+    (row,) = rows_of(table("--only", "memory"))
+    assert row[2] == "one step's live set" and row[4].startswith("**")
+
+
+def test_live_set_is_the_widest_point():
+    code = (
+        "import sys; sys.argv[1:] = ['--hidden', '16', '--images', '1024']\n"
+        "from types import SimpleNamespace as Task\n"
+        "from memory import live_set\n"
+        "task = lambda size, after=(), reuses=None: Task(bytes_written=size, after=list(after), reuses=reuses)\n"
+        "assert live_set([task(10)]) == 10\n"
+        "assert live_set([task(10), task(1, [0]), task(5, [1])]) == 11\n"
+        "assert live_set([task(10), task(10, [0], 0), task(3, [1])]) == 13\n"
+        "assert live_set([task(10), task(2), task(3, [0])]) == 15  # the second is read by nobody: a new weight\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=FOLDER, check=True, capture_output=True, timeout=300)
+
+
+def test_figure(tmp_path):
+    picture = tmp_path / "ratios.png"
+    done = table("--only", "memory", "--figure", str(picture))
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError:
+        assert done.returncode != 0 and "pip install matplotlib" in done.stderr and "memory" not in done.stdout
+    else:
+        assert done.returncode == 0, done.stderr
+        assert picture.read_bytes().startswith(b"\x89PNG")

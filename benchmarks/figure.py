@@ -1,0 +1,43 @@
+"""Draws the ratios of a table of benchmarks as bars, each with what is wanted at most."""
+
+MET, MISSED = "#4c9a6a", "#d0613c"
+
+
+def require():
+    """matplotlib, or an error that says what to do: to be called before anything is measured."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise SystemExit("--figure needs matplotlib: pip install matplotlib, or owl-engine[bench]") from None
+    matplotlib.use("Agg")
+
+
+def draw(results, title, path):
+    """`results`: those with a ratio are drawn, from the top."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    shown = [r for r in results if r.ratios]
+    if not shown:
+        raise SystemExit(f"{path} is not drawn: there is no ratio")
+    figure, axes = plt.subplots(figsize=(10, 1.4 + 0.36 * len(shown)), dpi=120)
+    least = min(min(r.ratio, r.at_most) for r in shown)
+    axes.set_xscale("log")
+    for place, r in enumerate(shown):
+        axes.barh(place, r.ratio, height=0.62, color=MET if r.met else MISSED)
+        axes.plot([min(r.ratios), max(r.ratios)], [place, place], color="black", linewidth=1)
+        axes.plot([r.at_most, r.at_most], [place - 0.42, place + 0.42], color="black", linewidth=2)
+        axes.annotate(f"{r.ratio:.3g}", (max(r.at_most, *r.ratios), place), xytext=(6, 0), textcoords="offset points",
+                      va="center", fontsize=8)  # fmt: skip
+    axes.set_yticks(range(len(shown)), [f"{r.work.rpartition(',')[0]}\nagainst {r.name}" for r in shown], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(least / 2, 2 * max(max(r.at_most, *r.ratios) for r in shown))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(LogLocator(subs=()))
+    axes.axvline(1, color="#888888", linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_xlabel("owl / the other (logarithmic): less is better; thick mark: wanted at most; thin line: range")
+    axes.set_title(title, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)

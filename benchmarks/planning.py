@@ -1,0 +1,64 @@
+"""Processor seconds that planning and scheduling take of an MLP epoch, beside those of the whole epoch.
+
+owl.profile notes a span for each plan, each piece of a kernel and each time a thread looks for work or waits, with the
+processor time that its thread spent in it. Planning is what the spans of plans took; handing plans over to the scheduler
+is among it. Scheduling is what the workers' threads took outside all spans (ordering tasks, giving them memory, handing
+out pieces, waking and falling asleep), and what waiting took of the script's thread. The epoch's own time is that of the
+whole process without a profile: recording and the script's copies are in it. `looking_for_work` is what workers without
+any took before they fell asleep, which nobody else missed; it is not among the scheduling.
+"""
+import json
+import os
+import tempfile
+import time
+
+import owl
+from common import arguments, mnist, report
+from network import Mlp, minibatches
+
+
+def processor_seconds(work):
+    """Of the process, and of all threads but this one."""
+    process, thread = time.process_time(), time.thread_time()
+    work()
+    process = time.process_time() - process
+    return process, process - (time.thread_time() - thread)
+
+
+def spans(path):
+    """{(whether the lane is a worker's, what was done): seconds} of a profile."""
+    with open(path) as file:
+        events = json.load(file)["traceEvents"]
+    workers = {e["tid"] for e in events if e["name"] == "thread_name" and "worker" in e["args"]["name"]}
+    seconds = {}
+    for e in events:
+        if e["ph"] == "X":
+            what = (e["tid"] in workers, e["name"] if e["cat"] == "engine" else "work")
+            seconds[what] = seconds.get(what, 0.0) + e["tdur"] / 1e6
+    return seconds
+
+
+def profiled(work):
+    """Seconds of planning, scheduling, looking for work."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "trace.json")
+        with owl.profile(path):
+            _, workers = processor_seconds(work)
+        found = spans(path)
+    planning = sum(s for (_, what), s in found.items() if what == "plan")
+    outside = workers - sum(s for (of_worker, _), s in found.items() if of_worker)
+    return planning, outside + found.get((False, "wait"), 0.0), found.get((True, "wait"), 0.0)
+
+
+A = arguments(__doc__, hidden=256, epochs=5, images=60000)
+x, y, _, _ = mnist()
+batches = minibatches(x[:A.images], y[:A.images])
+network = Mlp(A.hidden)
+network.epoch(batches)
+epochs, parts = [], []
+for _ in range(A.epochs):
+    epochs.append(processor_seconds(lambda: network.epoch(batches))[0])
+    parts.append(profiled(lambda: network.epoch(batches)))
+planning, scheduling, looking = min(parts, key=lambda p: p[0] + p[1])
+report("mlp-planning", [planning + scheduling], epoch=min(epochs), planning=planning, scheduling=scheduling,
+       looking_for_work=looking)

@@ -1,0 +1,77 @@
+"""The table of benchmarks: what owl does, what it is set against, and the ratio that is wanted at most."""
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A process that prints one line of JSON with `best`, and perhaps more figures."""
+
+    kind: str  # "owl": a script beside this one; "peer": a peer's; "floor": a program of the build
+    program: str
+    arguments: tuple[str, ...] = ()
+
+
+class Against(NamedTuple):
+    name: str
+    at_most: float  # owl's best / its best
+    command: Command | None = None  # run in turn with owl's
+    figure: str = ""  # or one that owl's own script prints beside `best`
+
+
+class Row(NamedTuple):
+    work: str
+    command: Command
+    against: tuple[Against, ...]
+
+
+def owl(script, *arguments):
+    return Command("owl", script, arguments)
+
+
+def peer(name, at_most, script, *arguments):
+    return Against(name, at_most, Command("peer", script, (name, *arguments)))
+
+
+def floor(name, at_most, program, *arguments):
+    return Against(name, at_most, Command("floor", program, arguments))
+
+
+WIDER = ("--hidden", "1000", "--epochs", "3")
+WIDEST = ("--hidden", "3000", "--epochs", "2")
+TALL = ("--classes", "10", "--columns", "100000")
+WIDE = ("--classes", "1000", "--columns", "10000")
+
+ROWS = (
+    Row("MLP epoch, H=256, s", owl("mlp.py"), (
+        peer("torch-tuned", 0.80, "mlp.py"),
+        peer("numpy", 0.85, "mlp.py"),
+        peer("jax", 0.60, "mlp.py"),
+        floor("its five products, bare loop", 1.08, "products_floor"),
+    )),
+    Row("MLP epoch, H=1000, s", owl("mlp.py", *WIDER), (peer("torch-tuned", 0.85, "mlp.py", *WIDER),)),
+    Row("MLP epoch, H=3000, s", owl("mlp.py", *WIDEST), (peer("torch-tuned", 0.85, "mlp.py", *WIDEST),)),
+    Row("CNN minibatch of 256, s", owl("cnn.py"), (
+        peer("torch", 0.55, "cnn.py"),
+        peer("jax", 0.20, "cnn.py"),
+        floor("its five convolutions, bare loop", 1.25, "conv_floor"),
+    )),
+    Row("elementwise chain, 4M floats, ms", owl("chain.py"), (
+        peer("jax", 1.15, "chain.py"),
+        peer("torch", 0.20, "chain.py"),
+    )),
+    Row("softmax over [10, 100000], ms", owl("softmax.py", *TALL), (peer("torch", 0.70, "softmax.py", *TALL),)),
+    Row("softmax over [1000, 10000], ms", owl("softmax.py", *WIDE), (peer("torch", 0.70, "softmax.py", *WIDE),)),
+    Row("x = x + 1.0 on 1x1, us", owl("ops.py"), (
+        peer("numpy", 0.60, "ops.py"),
+        peer("torch", 0.20, "ops.py"),
+    )),
+    Row("two chains of 200 products 64x64, two workers, s", owl("chains.py", "--workers", "2"), (
+        Against("one worker", 0.55, owl("chains.py", "--workers", "1")),
+    )),
+    Row("MLP epoch, memory beyond weights and data, MB", owl("memory.py"), (
+        Against("one step's live set", 1.50, figure="live_set"),
+    )),
+    Row("MLP epoch, planning and scheduling, CPU s", owl("planning.py"), (
+        Against("the whole epoch", 0.03, figure="epoch"),
+    )),
+    Row("import beyond NumPy's, ms", owl("import_time.py"), ()),
+)  # fmt: skip

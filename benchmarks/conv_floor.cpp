@@ -83,8 +83,8 @@ bool make(const Pass& pass, memory::dim images, Tag image_layout, Tag result_lay
                       {DNNL_ARG_WEIGHTS, filled(forward.weights_desc())},
                       {DNNL_ARG_DST, filled(forward.dst_desc())}};
   } else if (pass.way == Way::kDataGradient) {
-    const dnnl::convolution_backward_data::primitive_desc back(engine(), direct, x, w, y, strides, pad, pad, forward, {},
-                                                               true);
+    const dnnl::convolution_backward_data::primitive_desc back(engine(), direct, x, w, y, strides, pad, pad, forward,
+                                                               {}, true);
     if (!usable(back)) return false;
     ready.primitive = dnnl::convolution_backward_data(back);
     ready.operands = {{DNNL_ARG_DIFF_SRC, filled(back.diff_src_desc())},

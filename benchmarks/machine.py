@@ -36,7 +36,10 @@ def memory():
 
 def versions(python, *packages):
     """"torch 2.13.0, jax 0.10.2": those that this interpreter has."""
-    done = subprocess.run([python, "-c", ASK_VERSIONS, *packages], capture_output=True, text=True)
+    try:
+        done = subprocess.run([python, "-c", ASK_VERSIONS, *packages], capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
     return ", ".join(done.stdout.split("\n")).strip(", ") or "none"
 
 

@@ -1,11 +1,11 @@
 """Processor seconds that planning and scheduling take of an MLP epoch, beside those of the whole epoch.
 
-owl.profile notes a span for each plan, each piece of a kernel and each time a thread looks for work or waits, with the
-processor time that its thread spent in it. Planning is what the spans of plans took; handing plans over to the scheduler
-is among it. Scheduling is what the workers' threads took outside all spans (ordering tasks, giving them memory, handing
-out pieces, waking and falling asleep), and what waiting took of the script's thread. The epoch's own time is that of the
-whole process without a profile: recording and the script's copies are in it. `looking_for_work` is what workers without
-any took before they fell asleep, which nobody else missed; it is not among the scheduling.
+owl.profile notes a span for each plan, each chunk of a kernel and each time a thread looks for work or waits, with the
+processor time that its thread spent in it. Planning is what the spans of plans took, the handing over of tasks to the
+scheduler included. Scheduling is what the workers' threads took outside all spans (ordering tasks, giving them memory,
+handing out chunks, waking and falling asleep), and what waiting took of the script's thread. The epoch's own time is
+that of the whole process, without a profile: recording and the script's copies are in it. `looking_for_work` is what
+workers without any took before they fell asleep, which nobody else missed; it is not among the scheduling.
 """
 import json
 import os

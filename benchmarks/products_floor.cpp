@@ -1,8 +1,8 @@
 // Seconds for the five matrix products of the walkthrough's MLP, 784-H-10, for each minibatch of 256 of an epoch, in a
 // bare loop: products_floor [--hidden 256] [--images 60000] [--epochs 4]
 //
-// oneDNN multiplies plain matrices in two ways, by its sgemm (which owl calls) and by its matmul primitive. Each product
-// is done in the way that is quicker here. Every minibatch is read from its own place in memory, as in an epoch; the
+// oneDNN multiplies plain matrices in two ways: by its sgemm, which owl calls, and by its matmul primitive. Each product
+// is done in the way that is quicker. Every minibatch is read from its own place in memory, as in an epoch; the
 // figure `in_cache` is for one minibatch again and again, which no epoch can reach.
 #include <memory>
 
@@ -73,7 +73,7 @@ int main(int argc, char** argv) {
     floors::fill(memory.back().data(), count);
     return memory.back().data();
   };
-  const auto size = [](int rows, int columns) { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns); };
+  const auto size = [](std::size_t rows, std::size_t columns) { return rows * columns; };
   float* const images = matrix(size(steps * kBatch, kInputs));
   float* const w1 = matrix(size(kInputs, hidden));
   float* const w2 = matrix(size(hidden, kClasses));

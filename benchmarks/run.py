@@ -74,7 +74,8 @@ def command_line(command, options):
         folders = [HERE / "peers", *([pathlib.Path(options.peers)] if options.peers else [])]
         script = next((folder / command.program for folder in folders if (folder / command.program).exists()), None)
         if script is None:
-            raise NotRun(f"no {command.program} in {options.peers}" if options.peers else "no folder of peers is given")
+            where = f"no {command.program} in {options.peers}" if options.peers else "no folder of peers is given"
+            raise NotRun(where)
         start = [options.peer_python, script]
         environment = {k: v for k, v in environment.items() if k not in NOT_FOR_PEERS}
         environment |= dict.fromkeys(THREADS, str(len(os.sched_getaffinity(0))))
@@ -111,16 +112,16 @@ def results_of(row, seen, reasons):
     if "" in reasons:
         return [Result(row.work, reason=reasons[""])]
     own = [printed["best"] for printed in seen[""]]
+    typical = statistics.median(own)
     results = []
-    for against in row.against:
-        if against.name in reasons:
-            results.append(Result(row.work, statistics.median(own), against.name, at_most=against.at_most,
-                                  reason=reasons[against.name]))  # fmt: skip
+    for name, at_most, _, figure_of_own in row.against:
+        if name in reasons:
+            results.append(Result(row.work, typical, name, at_most=at_most, reason=reasons[name]))
             continue
-        theirs = [p[against.figure] for p in seen[""]] if against.figure else [p["best"] for p in seen[against.name]]
-        results.append(Result(row.work, statistics.median(own), against.name, statistics.median(theirs),
-                              tuple(a / b for a, b in zip(own, theirs)), against.at_most))  # fmt: skip
-    return results or [Result(row.work, statistics.median(own))]
+        theirs = [p[figure_of_own] for p in seen[""]] if figure_of_own else [p["best"] for p in seen[name]]
+        ratios = tuple(a / b for a, b in zip(own, theirs))
+        results.append(Result(row.work, typical, name, statistics.median(theirs), ratios, at_most))
+    return results or [Result(row.work, typical)]
 
 
 def other_figures(row, seen):
@@ -137,12 +138,21 @@ def parse():
     p.add_argument("--only", default="", help="substring of the work to run")
     p.add_argument("--peers", default=os.environ.get("OWL_PEERS"), help="folder of the peers' scripts")
     p.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peers installed")
-    p.add_argument("--build", type=pathlib.Path, default=pathlib.Path(os.environ.get("BUILD", HERE.parent / "build")),
+    p.add_argument("--build", type=pathlib.Path, default=os.environ.get("BUILD", HERE.parent / "build"),
                    help="folder of the built floors")  # fmt: skip
     p.add_argument("--output", type=pathlib.Path, nargs="?", const=HERE / "results.md",
                    help="also write machine, command and table as Markdown (default benchmarks/results.md)")  # fmt: skip
     p.add_argument("--figure", type=pathlib.Path, help="also draw the ratios, as a PNG; needs matplotlib")
     return p.parse_args()
+
+
+def said(options):
+    """The command, without this machine's folders."""
+    words = ["python", "benchmarks/run.py", "--runs", str(options.runs)]
+    words += ["--only", options.only] if options.only else []
+    words += ["--peers", "FOLDER"] if options.peers else []
+    words += ["--peer-python", "PYTHON"] if options.peer_python != sys.executable else []
+    return f"`{shlex.join(words)}`: best times of each run, in turn; the head of that file says more."
 
 
 def main():
@@ -162,9 +172,8 @@ def main():
         others += other_figures(row, seen)
     print("\n".join(["", *others]))
     if options.output:
-        command = f"`{shlex.join(['python', 'benchmarks/run.py', *sys.argv[1:]])}`"
-        text = ["# Benchmarks", "", f"{command}, best times of {options.runs} runs in turn: the head of that file says more.",
-                "", *(f"{line}  " for line in where), "", *HEAD, *(r.line() for r in results), "",
+        lines = [r.line() for r in results]
+        text = ["# Benchmarks", "", said(options), "", *(f"- {line}" for line in where), "", *HEAD, *lines, "",
                 "What the last runs printed besides:", "", *others, ""]  # fmt: skip
         options.output.write_text("\n".join(text), encoding="utf-8")
     if options.figure:

@@ -51,8 +51,8 @@ def figures(*command):
 
 def table(*arguments, **environment):
     inherited = {k: v for k, v in os.environ.items() if k != "OWL_PEERS"}
-    return subprocess.run([sys.executable, FOLDER / "run.py", "--runs", "1", *arguments], capture_output=True, text=True,
-                          timeout=300, env=inherited | environment)  # fmt: skip
+    command = [sys.executable, FOLDER / "run.py", "--runs", "1", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=inherited | environment)
 
 
 def rows_of(done):
@@ -99,7 +99,8 @@ def test_table_with_peers(tmp_path):
     assert torch[2:4] == ["torch", "1e+06"] and torch[4].startswith("**") and torch[6] == "yes"
     assert "unknown environment variable" not in done.stderr
     text = output.read_text(encoding="utf-8")
-    assert "--only 'elementwise chain'" in text and f"owl {owl.__version__}" in text and "accuracy 0.5" in text
+    assert "--only 'elementwise chain' --peers FOLDER" in text and str(tmp_path) not in text
+    assert f"owl {owl.__version__}" in text and "accuracy 0.5" in text
     assert all(line in text for line in done.stdout.splitlines() if line.startswith("| elementwise"))
 
 

@@ -31,7 +31,7 @@ struct ArrayRef {
   Shape shape;
   Strides strides{};     // always filled, in elements
   DType dtype = DType::kFloat32;
-  bool dense = true;     // strides are those of a dense column-major array
+  bool dense = true;     // without gaps: column-major, or channels last
   bool channels_last = false;  // dense, but in the order of channels, columns, rows, images (see channels_last_order)
 
   template <class T> T* as() const { return static_cast<T*>(data); }
@@ -74,7 +74,7 @@ class Launch {
   std::vector<std::pair<void*, std::size_t>> scratch_blocks;
 };
 
-// Elements of a dense array, in column-major order: `count` runs of `n`, `stride` apart.
+// Elements of a dense array, as they lie in memory: `count` runs of `n`, `stride` apart.
 struct Ranges {
   std::int64_t begin, n, stride = 0, count = 1;
 };

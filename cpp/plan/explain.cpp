@@ -46,6 +46,8 @@ PlannedTask describe(const Task& task) {
 
 // Whether the task would write one of its results where this operand was, once nobody else reads it.
 bool fits_in_place(const Task& task, const TaskOperand& in) {
+  if (std::ranges::count(task.inputs, in.storage.get(), [](const TaskOperand& o) { return o.storage.get(); }) > 1)
+    return false;
   return std::ranges::any_of(task.outputs, [&](const TaskOperand& out) { return may_take_over(task, in, out); });
 }
 
@@ -91,7 +93,8 @@ Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* 
       if (p == count) continue;
       const int maker = renumbered[p];
       if (std::find(d.after.begin(), d.after.end(), maker) == d.after.end()) d.after.push_back(maker);
-      if (d.reuses < 0 && last_reader[from] == t && !held.contains(from) && fits_in_place(task, task.inputs[i])) d.reuses = maker;
+      if (d.reuses < 0 && last_reader[from] == t && !held.contains(from) && fits_in_place(task, task.inputs[i]))
+        d.reuses = maker;
     }
     renumbered[t] = static_cast<int>(plan.tasks.size());
     plan.tasks.push_back(std::move(d));

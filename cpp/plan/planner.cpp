@@ -1,6 +1,7 @@
 // Plans a batch in four steps: group (which operations run together), lay out (which images stay channels last between
-// kernels), order (groups after what they read), emit (a task each). A group is elementwise operations over one shape, which become one fused program, or a kernel, perhaps with
-// such a program before it, behind it or both: they run range by range, where the kernel reads or has just written.
+// kernels), order (groups after what they read), emit (a task each). A group is elementwise operations over one shape,
+// which become one fused program, or a kernel, perhaps with such a program before it, behind it or both: they run range
+// by range, where the kernel reads or has just written.
 #include "plan/planner.h"
 
 #include <algorithm>
@@ -308,7 +309,8 @@ class Batch {
   void choose_layouts() {
     std::vector<unsigned> knows(groups_.size());  // OpRecord::channels_last
     for (std::size_t g = 0; g < groups_.size(); ++g)
-      if (const Node* kernel = groups_[g].kernel; kernel && kernel->op->channels_last && !kernel->traced)
+      if (const Node* kernel = groups_[g].kernel; kernel && kernel->op->channels_last && !kernel->traced &&
+                                                  kernel->dtype == DType::kFloat32)
         knows[g] = kernel->op->channels_last(shapes_of_inputs(*kernel), kernel->shape, kernel->params.get());
     if (std::ranges::none_of(knows, [](unsigned k) { return k != 0; })) return;
     for (std::size_t g = 0; g < groups_.size(); ++g)
@@ -499,13 +501,16 @@ class Batch {
     task->before->inputs.push_back({view.dtype, *view.strides, false});
     task->before->outputs.push_back({0, view.dtype});
     task->inputs.push_back(operand(view));
+    task->inputs.back().part = TaskPart::kBefore;
     auto storage = Storage::create(view);
     if (!dry_) count(counters.copies);
     storage->producer = task.get();
     TaskOperand o;
     o.storage = std::move(storage);
     o.array = {nullptr, view.shape, view.shape.dense_strides(), view.dtype, true};
+    o.part = TaskPart::kBefore;
     task->outputs.push_back(o);
+    o.part = TaskPart::kKernel;
     task->cost_ns = cpu::program_cost_ns(*task->before);
     tasks_->push_back(std::move(task));
     return o;

@@ -1,6 +1,7 @@
 #include "runtime/scheduler.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 
 #include "backend/cpu/denormals.h"
@@ -97,6 +98,10 @@ void inject_fault(const Task& task) {
 }
 
 std::string described(const Storage& storage) { return storage.op + std::string(" ") + storage.shape.str(); }
+
+bool has_failed(const TaskOperand& in) {
+  return in.storage->state.load(std::memory_order_acquire) == Storage::State::kFailed;
+}
 
 // An operand's memory may become the result's when nothing else can read it any more.
 bool can_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
@@ -215,14 +220,10 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
   task.launch.device = task.device;
   task.launch.task = &task;
   try {
-    for (auto& in : task.inputs) {
-      if (in.storage->state.load(std::memory_order_acquire) == Storage::State::kFailed) {
-        task.failure = in.storage->failure;
-        return true;
-      }
-    }
+    const bool failed = std::ranges::any_of(task.inputs, has_failed);
+    if (failed && !spread_failures(task)) return true;
     bool wanted = false;  // by a handle, or by a task that waits for it
-    for (auto& out : task.outputs) wanted |= out.storage->refs() > 1;
+    for (auto& out : task.outputs) wanted |= !out.failure && out.storage->refs() > 1;
     if (!wanted) {
       count(counters.tasks_skipped);
       return true;
@@ -230,8 +231,10 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
     if (!task.bound) inject_fault(task);
     for (auto& in : task.inputs) {
       if (task.bound) break;  // an earlier try may have made this memory a result's
-      in.array.data = static_cast<std::byte*>(in.storage->data) +
-                      in.offset * static_cast<std::int64_t>(itemsize(in.array.dtype));
+      void* data = in.storage->data;
+      if (failed && !data && has_failed(in) && task.device->backend->computes())  // for results that nobody will see
+        data = std::memset(task.launch.scratch(in.storage->bytes), 0, in.storage->bytes);
+      in.array.data = static_cast<std::byte*>(data) + in.offset * static_cast<std::int64_t>(itemsize(in.array.dtype));
     }
     task.bound = true;
     for (auto& out : task.outputs) {

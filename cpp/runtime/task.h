@@ -49,6 +49,9 @@ struct Task {
   std::shared_ptr<const Failure> failure;
 };
 
+// Gives each result the failure of the operands that it is computed from, if any. Whether a result is free of them.
+bool spread_failures(Task& task);
+
 // Whether the result may have the operand's memory once nothing else reads it.
 inline bool may_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
   return !task.traced && from.replaceable && from.part == to.part && from.array.dense && from.offset == 0 &&

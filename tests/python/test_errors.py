@@ -188,3 +188,45 @@ def test_an_error_at_the_end_of_a_script_is_a_plain_traceback(script):
     """, env={"OWL_FAULT": "op:1"}, expect=1)
     assert "owl.Error" in done.stderr and "matmul" in done.stderr and "user_script.py:5" in done.stderr
     assert "Fatal" not in done.stderr
+
+
+@owl.op
+def _refuse(x):
+    raise ValueError("no")
+
+
+def _spreads(a, bad):
+    """Values in one task with what fails, those first that do not depend on it."""
+    product, chain = a * a, owl.elewise.tanh(a * 2.0)
+    total = chain.sum(0)
+    return {
+        "before and behind a kernel": [chain, total, product, total + bad.sum(0)],
+        "behind a kernel": [product, product + bad],
+        "in a program": [chain, chain * 0.5, chain + bad, (chain + bad) * 2.0],
+        "a view": [product, product + bad[::-1, :]],
+    }
+
+
+@pytest.mark.parametrize("name", _spreads(owl.ones([2, 2]), owl.ones([2, 2])))
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_failure_reaches_nothing_but_what_is_computed_from_it(name, traced):
+    a = owl.rand([300, 300])
+    owl.wait_for_all()
+    with owl.trace_nan(traced):
+        hold = owl._owl.HoldWindow()
+        try:
+            values = _spreads(a, _refuse(a))[name]
+            with pytest.raises(owl.Error, match="ValueError: no"):
+                owl.wait_for_all()
+        finally:
+            hold.release()
+        well = _spreads(a, owl.ones([300, 300]))[name]
+    failed = 0
+    for value, like in zip(values, well, strict=True):
+        try:
+            assert value.to_numpy().tobytes() == like.to_numpy().tobytes()
+            assert not failed
+        except owl.Error as e:
+            assert "ValueError: no" in str(e)
+            failed += 1
+    assert failed == (2 if name == "in a program" else 1)

@@ -169,6 +169,46 @@ def test_the_layout_between_two_convolutions(layer):
         assert value.tobytes() == run().to_numpy().tobytes()
 
 
+def test_double_images_keep_their_layout():
+    convolver, pool = owl.conv.Convolver(1, 1, 1, 1), owl.conv.Pooler(2, 2, 2, 2)
+    rng = np.random.default_rng(0)
+    x, w, b = ready(*[owl.from_numpy(rng.normal(size=s)) for s in [(3, 8, 6, 6), (8, 8, 3, 3), (8,)]])
+    assert x.dtype == "float64"
+
+    def run():
+        single = [convolver.ff(x, w, b), pool.ff(x), convolver.bp(x, x, w), pool.bp(pool.ff(x), pool.ff(x), x)]
+        return [pool.ff(y.astype("float32")) for y in single] + [pool.ff((single[0] > 0).astype("float32"))]
+
+    hold = owl._owl.HoldWindow()
+    try:
+        values = run()
+        owl.wait_for_all()
+    finally:
+        hold.release()
+    with owl.eager():
+        for value, alone in zip(values, run(), strict=True):
+            assert value.to_numpy().tobytes() == alone.to_numpy().tobytes()
+
+
+@pytest.mark.parametrize("ends", ["with values", "with a sum"])
+def test_all_values_of_a_long_chain_may_be_held(ends):
+    x, _ = ready(owl.rand([30, 30]), None)
+    hold = owl._owl.HoldWindow()
+    try:
+        values = [x * x if ends == "with values" else x + 1.0]
+        for _ in range(64):
+            values.append(values[-1] + 1.0)
+        total = values[63].sum(0)
+        owl.wait_for_all()
+    finally:
+        hold.release()
+    first = values[0].to_numpy()
+    for value in values[1:]:
+        first = first + np.float32(1)
+        assert value.to_numpy().tobytes() == first.tobytes()
+    np.testing.assert_allclose(total.to_numpy()[:, 0], values[63].to_numpy().sum(1), rtol=1e-5)
+
+
 # --- closing reductions: one pass over memory for the values and what is made of them
 
 

@@ -12,7 +12,8 @@
 
 namespace owl::cpu {
 
-inline constexpr int kMaxInputs = 64, kMaxOutputs = 64, kMaxInstructions = 256, kMaxValues = 640;
+// More than the planner puts into a program: of 64 instructions all may be outputs, and the kernel's result as well.
+inline constexpr int kMaxInputs = 64, kMaxOutputs = 128, kMaxInstructions = 256, kMaxValues = 640;
 
 // Memory of a thread that grows as it is asked for.
 class Arena {

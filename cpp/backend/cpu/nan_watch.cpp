@@ -106,7 +106,7 @@ void NanWatch::report(Task& task) const {
   }
   for (std::size_t o = 0; o < task.outputs.size(); ++o) {
     const auto value = program_.outputs[o].value;
-    if (value < first_result) continue;
+    if (value < first_result || task.outputs[o].failure) continue;
     if (const auto s = guilty[value - first_result]; s < steps) task.outputs[o].failure = failure(s);
   }
 }

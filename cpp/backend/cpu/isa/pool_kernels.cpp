@@ -31,7 +31,8 @@ template <class Fold, class T> FoldX<Fold, T> find_fold_x(const PoolGeometry& g)
 template <class Fold, class T>
 void pool_row(T* y, const T* row, std::int64_t from, Span v, std::int64_t ox, std::int64_t end, const PoolGeometry& g) {
   const auto fold = find_fold_x<Fold, T>(g);
-  const std::int64_t fit = (g.width + g.pad_x - g.window_x) / g.stride_x + 1;  // windows that end inside the image
+  const std::int64_t room = g.width + g.pad_x - g.window_x;
+  const std::int64_t fit = room < 0 ? 0 : room / g.stride_x + 1;  // windows that end inside the image
   const std::int64_t whole_end = fit < end ? fit : end;
   while (ox < end) {
     const Span h = window(ox, g.stride_x, g.pad_x, g.window_x, g.width);

@@ -1,0 +1,58 @@
+#include "runtime/task.h"
+
+namespace owl {
+
+namespace {
+
+using Cause = std::shared_ptr<const Failure>;
+
+const Cause& earlier(const Cause& a, const Cause& b) { return !a || (b && b->sequence < a->sequence) ? b : a; }
+
+// What the program's outputs fail of, where its inputs fail so.
+std::vector<Cause> outputs_of(const Program& program, std::vector<Cause> values) {
+  values.resize(program.inputs.size() + program.constants.size());
+  for (const auto& instruction : program.instructions) {
+    Cause cause;
+    for (int i = 0; i < instruction.arity; ++i) cause = earlier(cause, values[instruction.in[i]]);
+    values.push_back(std::move(cause));
+  }
+  std::vector<Cause> outputs;
+  for (const auto& out : program.outputs) outputs.push_back(values[out.value]);
+  return outputs;
+}
+
+}  // namespace
+
+bool spread_failures(Task& task) {
+  std::vector<Cause> of_part[3];  // of the inputs, by the part that reads them
+  for (const auto& in : task.inputs)
+    of_part[static_cast<int>(in.part)].push_back(
+        in.storage->state.load(std::memory_order_acquire) == Storage::State::kFailed ? in.storage->failure : nullptr);
+  auto& [before, kernel, after] = of_part;
+  std::vector<Cause> results;
+  Cause cause;  // of the kernel's result
+  if (!task.op) {
+    results = outputs_of(*task.before, std::move(before));
+  } else {
+    if (task.before) {
+      results = outputs_of(*task.before, std::move(before));
+      cause = results.back();  // the kernel's operand
+      results.pop_back();
+    }
+    for (const auto& each : kernel) cause = earlier(cause, each);
+    if (task.after) {
+      after.insert(after.begin(), cause);
+      for (auto& each : outputs_of(*task.after, std::move(after))) results.push_back(std::move(each));
+    } else {
+      results.push_back(cause);
+    }
+  }
+  bool free = false;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    task.outputs[i].failure = results[i];
+    free |= !results[i];
+  }
+  return free;
+}
+
+}  // namespace owl

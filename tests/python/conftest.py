@@ -3,6 +3,7 @@ import contextlib
 import faulthandler
 import gc
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,9 @@ sys.path.insert(0, os.path.dirname(__file__))
 os.environ["OWL_MIRRORS"] = ""  # no test, nor a program that one starts, downloads from the net
 
 import owl  # noqa: E402
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: programs would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SOAK = int(os.environ.get("OWL_SOAK", "1"))
 WINDOW = int(os.environ.get("OWL_WINDOW", "64")), int(os.environ.get("OWL_IDLE_US", "100"))  # the engine's own

@@ -21,9 +21,10 @@ class CpuBackend : public Backend {
   // Large blocks ask for huge pages: fewer faults while they are fresh, and fewer walks through page tables after.
   void* allocate(std::size_t bytes) override {
     if (bytes < 2 * kHugePage) return std::aligned_alloc(64, bytes);
-    void* const data = std::aligned_alloc(kHugePage, bytes);
+    void* data = nullptr;
+    if (posix_memalign(&data, kHugePage, bytes) != 0) return nullptr;
 #ifdef MADV_HUGEPAGE
-    if (data) madvise(data, bytes, MADV_HUGEPAGE);  // a wish: what the system does not grant is missed by nobody
+    madvise(data, bytes, MADV_HUGEPAGE);  // a wish: what the system does not grant is missed by nobody
 #endif
     return data;
   }

@@ -25,9 +25,7 @@ NArray hand_out(Node* node) {
 
 Device& device_for_recording() {
   Device& device = Engine::get().current();
-  if (device.lost_in_fork)
-    throw DeviceError("device " + std::to_string(device.id) + " (" + device.name +
-                      ") cannot be used in a forked process; create the process by spawn, or use a CPU device");
+  device.require_own_process();
   return device;
 }
 

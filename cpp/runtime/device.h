@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "owl/error.h"
 #include "runtime/allocator.h"
 
 namespace owl {
@@ -47,6 +48,12 @@ class Device {
   } queue;
   std::atomic<std::uint64_t> pushes{0};  // watched by spinning workers
   std::atomic<bool> lost_in_fork{false};
+
+  void require_own_process() const {
+    if (lost_in_fork)
+      throw DeviceError("device " + std::to_string(id) + " (" + name +
+                        ") cannot be used in a forked process; create the process by spawn, or use a CPU device");
+  }
 };
 
 }  // namespace owl

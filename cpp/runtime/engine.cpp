@@ -270,9 +270,7 @@ bool Engine::wait(Node* node, std::optional<double> timeout_s) {
                std::chrono::duration_cast<std::chrono::steady_clock::duration>(
                    std::chrono::duration<double>(std::clamp(*timeout_s, 0.0, 1e9)));
   Storage* storage = node->storage();
-  if (storage->device->lost_in_fork && !storage->ready())
-    throw DeviceError("device " + std::to_string(storage->device->id) + " (" + storage->device->name +
-                      ") cannot be used in a forked process; create the process by spawn, or use a CPU device");
+  if (!storage->ready()) storage->device->require_own_process();
   if (!Scheduler::get().wait_value(*storage, deadline)) return false;
   if (!storage->ready()) raise_failure(storage->failure);
   return true;

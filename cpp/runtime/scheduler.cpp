@@ -220,6 +220,7 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
   task.launch.device = task.device;
   task.launch.task = &task;
   try {
+    task.device->require_own_process();
     const bool failed = std::ranges::any_of(task.inputs, has_failed);
     if (failed && !spread_failures(task)) return true;
     bool wanted = false;  // by a handle, or by a task that waits for it

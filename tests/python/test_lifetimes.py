@@ -384,3 +384,32 @@ def test_a_handler_of_the_scripts_own_is_called_during_a_wait(script):
         print(calls, y.ready())
     """)
     assert done.stdout.strip() == "[1] True"
+
+
+def test_a_gpu_device_refuses_work_in_a_forked_child(script):
+    done = script("""
+        import os, time, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import owl
+        gpu, x = owl.create_gpu_device(0), owl.ones([3])
+        x.wait_for_eval()
+        owl._owl.set_window(1 << 30, -1)  # y is pending at the fork
+        with owl.device(gpu):
+            y = (x + 1) * 2
+        pid = os.fork()
+        if pid == 0:
+            owl.set_device(gpu)
+            y.start_eval()
+            time.sleep(0.05)  # for whoever should compute nothing
+            for call in (y.to_numpy, lambda: owl.ones([2]) + 1):
+                try:
+                    call()
+                    os._exit(1)
+                except owl.DeviceError as e:
+                    if "forked process" not in str(e):
+                        os._exit(2)
+            owl.set_device(0)
+            os._exit(0 if float((x + 1).sum()) == 6 else 3)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), y.to_numpy())
+    """, env={"OWL_SIMULATED_GPUS": "1"})
+    assert done.stdout == "0 [4. 4. 4.]\n"

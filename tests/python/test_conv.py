@@ -5,7 +5,7 @@ from hypothesis import assume, given, settings, strategies as st
 
 import owl
 import reference as ref
-from conftest import SOAK, same_bits
+from conftest import SOAK, same_bits, unflushed
 
 C = owl.conv
 EPS = np.finfo(np.float32).eps
@@ -327,3 +327,20 @@ def test_softmax_errors():
         C.softmax_back(owl.ones([3, 2]), owl.ones([2, 3]))
     with pytest.raises(owl.ShapeError):
         C.softmax(owl.ones([5]), C.soft_op.channel)
+
+
+def test_scale_is_not_read():
+    """Neither its values nor its type count, nor is it computed."""
+    x, unit, calls = owl.rand([2, 3, 5, 2]), C.Lrner(3, 0.5, 0.75), []
+    y = unit.ff(x, x)
+    back = unit.bp(x, y, x, x)
+    late = owl.op(lambda a: calls.append(1) or a)
+    for scale in (lambda: owl.full(x.shape, float("nan")), lambda: owl.ones(x.shape, "float64"),
+                  lambda: owl.ones(x.shape, bool), lambda: late(x)):
+        with unflushed():
+            got, got_back = unit.ff(x, scale()), unit.bp(x, y, scale(), x)
+            assert same_bits(got.to_numpy(), y.to_numpy()) and same_bits(got_back.to_numpy(), back.to_numpy())
+    assert calls == []
+    for f in (lambda s: unit.ff(x, s), lambda s: unit.bp(x, y, s, x)):
+        with pytest.raises(owl.ShapeError):
+            f(owl.ones([2, 3, 5, 1]))

@@ -1,6 +1,7 @@
 """Devices: making and choosing them, copies between them, simulated GPUs, memory limits."""
 import pathlib
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -319,3 +320,22 @@ def test_a_size_that_no_machine_has():
         x.wait_for_eval()
     del x
     assert float(owl.ones([2]).sum()) == 2
+
+
+
+
+def test_wait_for_all_leaves_every_held_value_ready(other):
+    values = [owl.rand([100, 100]) * i for i in range(30)]
+    with owl.device(other):
+        values += [v.sum(0) for v in values]
+    values += [v[0] for v in values] + [v.reshape([-1]).copy_to(other) for v in values]
+    thread = threading.Thread(target=lambda: values.append(owl.ones([10]) + 5))
+    thread.start()
+    thread.join()
+    owl.wait_for_all()
+    assert all(v.ready() for v in values)
+
+
+def test_a_limit_without_a_device_is_every_devices(other, limit):
+    limit(1 << 28)
+    assert owl.memory_stats(0)["limit"] == owl.memory_stats(other)["limit"] == 1 << 28

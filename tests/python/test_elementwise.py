@@ -373,3 +373,52 @@ def test_astype(a, b):
     got = arr(x).astype(b)
     assert dtype_of(got) == b
     assert same_bits(val(got), x.astype(b))
+
+
+def test_int32_powers_wrap():
+    x = np.array([3, -3, 7, 2, -2**31, 0], np.int32)
+    for n in (0, 1, 2, 3, 20, 31, 33, 63):
+        assert same_bits(val(arr(x) ** n), x ** np.int32(n))
+        assert same_bits(val(arr(x) ** owl.full([6], n, "int32")), x ** np.int32(n))
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if expected_type(r, "bool")], ids=lambda r: r.op)
+def test_bool(row):
+    operands = list(np.random.default_rng(0).integers(0, 2, (row.arity, 11, 5)).astype(bool))
+    if row.op in ("div", "pow", "ln", "log1p"):
+        operands[-1][:] = True
+    if row.op == "clip":
+        operands[1][:], operands[2][:] = False, True
+    got, want = val(row.call(*map(arr, operands))), reference(row, operands)
+    np.testing.assert_allclose(got, want.astype(got.dtype), rtol=1e-6)
+
+
+@several
+@pytest.mark.parametrize("dtype", ["bool", "int32", "float64"])
+def test_broadcasting_of_every_type(row, dtype):
+    if expected_type(row, dtype) is None:
+        return
+    for shapes in BROADCASTS:
+        rng = np.random.default_rng(6)
+        operands = [rng.integers(1, 2 if dtype == "bool" else 5, s).astype(dtype) for s in [*shapes, shapes[0]][:row.arity]]
+        got = row.call(*map(arr, operands))
+        written_out = [np.ascontiguousarray(np.broadcast_to(a, got.shape)) for a in line_up(*operands)]
+        assert same_bits(val(got), val(row.call(*map(arr, written_out))))
+
+
+@each_row
+def test_special_values_of_float64(row):
+    specials = np.where(np.isfinite(SPECIALS), SPECIALS.astype(np.float64), SPECIALS)
+    specials[-5:] = 1.7e308, -1.7e308, 2.3e-308, 709.9, -745.0
+    grids = np.meshgrid(*[specials] * row.arity)
+    keep = ~np.isin(grids[0], UNSAID.get(row.op, []))
+    if row.op == "clip":
+        keep &= grids[1] <= grids[2]
+    if row.op in ("sigm_back", "tanh_back"):
+        keep &= ~(np.abs(grids[1]) > 1)
+    operands = [g[keep] for g in grids]
+    want, got = reference(row, operands), val(row.call(*map(arr, operands)))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(want))
+    finite = np.isfinite(want)
+    np.testing.assert_allclose(got[finite], want[finite], rtol=1e-12, atol=2.3e-308)

@@ -114,3 +114,18 @@ def test_damaged_files_are_data_errors(path):
         except Exception as error:
             pytest.fail(f"seed {seed}: {error!r}")
     assert refused >= 150
+
+
+def test_other_programs_read_every_type(path):
+    values = {name: VALUES[name] for name in ("w", "double", "labels", "mask", "empty")}
+    owl.save(path, {name: owl.from_numpy(v) for name, v in values.items()})
+    if path.suffix == ".npz":
+        found = dict(np.load(path))
+    else:
+        from safetensors.numpy import load_file
+
+        found = load_file(path)
+    assert set(found) == set(values)
+    for name, v in values.items():
+        assert found[name].dtype == v.dtype and found[name].shape == v.shape
+        np.testing.assert_array_equal(found[name], v)

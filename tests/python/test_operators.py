@@ -245,3 +245,38 @@ def test_no_truth_value_for_several_elements():
     with pytest.raises((ValueError, TypeError)):
         if arr(X) > 0:
             pass
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float64"])
+@pytest.mark.parametrize("op", [*BINARY, "*"])
+def test_a_number_beside_other_types(op, dtype):
+    f, x = operator.mul if op == "*" else BINARY[op], np.array([[1, 2, 3], [4, 5, 6]], dtype)
+    for number in (2, 0.5, True):
+        for got, want in ((f(arr(x), number), f(x, float(number))), (f(number, arr(x)), f(float(number), x))):
+            np.testing.assert_allclose(val(got), want, rtol=1e-6 if dtype == "int32" else 1e-15)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float64"])
+@pytest.mark.parametrize("op", ["+=", "-=", "/="])
+def test_in_place_of_other_types(op, dtype):
+    x, y = np.array([[1, 2, 3], [4, 5, 6]], dtype), np.array([[2], [4]], dtype)
+    a = holder = arr(x)
+    a = IN_PLACE[op](a, arr(y))
+    np.testing.assert_allclose(val(a), {"+=": np.add, "-=": np.subtract, "/=": np.divide}[op](x, y), rtol=1e-6)
+    assert same_bits(val(holder), x)
+
+
+def test_refused_by_every_function():
+    image, kernel, one = owl.ones([4, 4, 1, 1]), owl.ones([1, 1, 1, 1]), owl.ones([1])
+    e, c = owl.elewise, owl.conv
+    conv, pool, lrn = c.Convolver(), c.Pooler(2, 2, 2, 2), c.Lrner(1, 0.1, 0.75)
+    for call in (lambda a: e.where(a, one, 0), lambda a: e.where(one, 0, a), lambda a: e.clip(one, a, 1), lambda a: e.exp(a),
+                 lambda a: e.sigm_back(a), lambda a: e.sigm_back(one, a), lambda a: owl.concat([one, a], 0),
+                 lambda a: owl.slice(a, 0, 0, 1), lambda a: c.softmax(a), lambda a: c.log_softmax(a),
+                 lambda a: c.softmax_back(one, a), lambda a: conv.ff(a, kernel, one), lambda a: conv.ff(image, a, one),
+                 lambda a: conv.ff(image, kernel, a), lambda a: conv.bp(a, image, kernel),
+                 lambda a: conv.weight_grad(image, a, kernel), lambda a: conv.bias_grad(a), lambda a: pool.ff(a),
+                 lambda a: pool.bp(image, a, image), lambda a: lrn.ff(a, image), lambda a: lrn.ff(image, a)):
+        for other in (X, [1.0, 2.0]):
+            with pytest.raises(TypeError, match="from_numpy"):
+                call(other)

@@ -3,6 +3,7 @@
 #include "graph/op.h"
 #include "runtime/counters.h"
 #include "runtime/device.h"
+#include "runtime/scheduler.h"
 
 namespace owl {
 
@@ -85,6 +86,8 @@ void Node::destroy(Node* node) {
     dead_list = next->next_dead_;
     next->clear_inputs();
     if (next->base) next->base->release_handle();
+    if (const auto& value = next->storage_; value && !value->ready() && value->refs() == 2)  // ours and its task's
+      Scheduler::get().give_up(std::move(next->storage_));
     delete next;
   }
   destroying = false;

@@ -95,6 +95,7 @@ class Storage {
 // The non-array arguments of an operation; each family derives its own (immutable once recorded).
 struct Params {
   virtual ~Params() = default;
+  virtual bool finite() const { return true; }  // no NaN or infinity is asked for
 };
 
 // Python-like numbers as operands: they never raise a float type.

@@ -1,5 +1,6 @@
 // Arrays made from nothing: constants, ranges, random numbers, host data.
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <mutex>
 #include <random>
@@ -82,6 +83,12 @@ void require_float(const char* op, DType dtype) {
                      "; draw floats and convert them with astype");
 }
 
+std::string text(double v) {
+  char buffer[32];
+  std::snprintf(buffer, sizeof buffer, "%.9g", v);
+  return buffer;
+}
+
 NArray random(const OpRecord& op, const Shape& shape, DType dtype, double a, double b) {
   auto params = std::make_unique<cpu::CreateParams>(shape, dtype, a, b);
   std::tie(params->seed, params->call) = generator.next();
@@ -92,17 +99,22 @@ NArray random(const OpRecord& op, const Shape& shape, DType dtype, double a, dou
 
 NArray rand(const Shape& shape, double low, double high, DType dtype) {
   require_float("rand", dtype);
+  const double largest = dtype == DType::kFloat32 ? double{std::numeric_limits<float>::max()}
+                                                  : std::numeric_limits<double>::max();
+  if (!(low <= high && high - low <= largest && std::abs(low) <= largest && std::abs(high) <= largest))
+    throw ValueError("rand: low must not be above high, and both and their difference must be finite " +
+                     std::string(name(dtype)) + " numbers, got " + text(low) + " and " + text(high));
   return random(op_rand, shape, dtype, low, high);
 }
 NArray randn(const Shape& shape, double mu, double sigma, DType dtype) {
   if (!(sigma >= 0))
-    throw Error("randn: sigma, the standard deviation, must not be negative, got " + std::to_string(sigma));
+    throw ValueError("randn: sigma, the standard deviation, must not be negative, got " + text(sigma));
   require_float("randn", dtype);
   return random(op_randn, shape, dtype, mu, sigma);
 }
 NArray randb(const Shape& shape, double prob, DType dtype) {
   if (!(prob >= 0 && prob <= 1))
-    throw Error("randb: prob must be a probability from 0 to 1, got " + std::to_string(prob));
+    throw ValueError("randb: prob must be a probability from 0 to 1, got " + text(prob));
   return random(op_randb, shape, dtype, prob, 0);
 }
 void seed(std::uint64_t n) { generator.seed(n); }

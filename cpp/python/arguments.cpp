@@ -19,11 +19,14 @@ std::string list_of(std::span<const char* const> names) {
 
 std::string type_name(PyObject* o) { return Py_TYPE(o)->tp_name; }
 
-void Call::parse(const char* function, std::span<const char* const> names, int required, PyObject** slots) const {
+void Call::parse(const char* function, std::span<const char* const> names, int required, std::size_t by_position,
+                 PyObject** slots) const {
   const auto count = static_cast<Py_ssize_t>(names.size());
-  if (positional > count)
-    refuse(std::string(function) + "() takes at most " + std::to_string(count) + " argument" + (count == 1 ? "" : "s") +
-           " (" + list_of(names) + "), got " + std::to_string(positional));
+  if (positional > static_cast<Py_ssize_t>(by_position))
+    refuse(std::string(function) + "() takes at most " + std::to_string(by_position) + " argument" +
+           (by_position == 1 ? "" : "s") + " (" + list_of(names.first(by_position)) + "), got " +
+           std::to_string(positional) +
+           (by_position < names.size() ? "; by name also: " + list_of(names.subspan(by_position)) : ""));
   for (Py_ssize_t i = 0; i < positional; ++i) slots[i] = values[i];
   const Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0;
   for (Py_ssize_t k = 0; k < named; ++k) {
@@ -47,10 +50,19 @@ void Call::expect_none(const char* function) const {
   if (positional || (keywords && PyTuple_GET_SIZE(keywords))) refuse(std::string(function) + "() takes no arguments");
 }
 
-void add_functions(py::module_& m, PyMethodDef* table) {
-  auto name = py::reinterpret_steal<py::object>(PyUnicode_FromString("owl"));
+Given::Given(const py::args& args, const py::kwargs& kwargs) : names_(kwargs.size()) {
+  for (const auto value : args) values_.push_back(value.ptr());
+  for (const auto [name, value] : kwargs) {
+    names_[values_.size() - args.size()] = name;
+    values_.push_back(value.ptr());
+  }
+  call_ = {values_.data(), static_cast<Py_ssize_t>(args.size()), names_.ptr()};
+}
+
+void add_functions(py::module_& m, PyMethodDef* table, const char* name) {
+  const py::str module_name(name);
   for (; table->ml_name; ++table) {
-    PyObject* f = PyCFunction_NewEx(table, nullptr, name.ptr());
+    PyObject* f = PyCFunction_NewEx(table, nullptr, module_name.ptr());
     if (!f) throw py::error_already_set();
     m.attr(table->ml_name) = py::reinterpret_steal<py::object>(f);
   }

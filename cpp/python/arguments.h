@@ -1,4 +1,4 @@
-// Arguments of functions that don't go through pybind11's dispatcher. Everything here throws what becomes the Python
+// Arguments, taken apart without pybind11, whose messages speak of C++. Everything here throws what becomes the Python
 // error.
 #pragma once
 
@@ -21,16 +21,31 @@ struct Call {
   Py_ssize_t positional;
   PyObject* keywords;  // a tuple of names, or null
 
-  // Sorts the arguments by name into `slots` (borrowed; null where one is not given).
-  void parse(const char* function, std::span<const char* const> names, int required, PyObject** slots) const;
+  // Sorts the arguments by name into `slots` (borrowed; null where one is not given). Those behind the first
+  // `by_position` are only given by name.
+  void parse(const char* function, std::span<const char* const> names, int required, std::size_t by_position,
+             PyObject** slots) const;
 
   template <std::size_t N>
-  std::array<PyObject*, N> get(const char* function, const char* const (&names)[N], int required = N) const {
+  std::array<PyObject*, N> get(const char* function, const char* const (&names)[N], int required = N,
+                               std::size_t by_position = N) const {
     std::array<PyObject*, N> slots{};
-    parse(function, std::span<const char* const>(names, N), required, slots.data());
+    parse(function, std::span<const char* const>(names, N), required, by_position, slots.data());
     return slots;
   }
   void expect_none(const char* function) const;
+};
+
+// What pybind11 hands to a function that takes (py::args, py::kwargs).
+class Given {
+ public:
+  Given(const py::args& args, const py::kwargs& kwargs);
+  const Call* operator->() const { return &call_; }
+
+ private:
+  std::vector<PyObject*> values_;  // borrowed
+  py::tuple names_;
+  Call call_;
 };
 
 // The entry of a method table for a function that may throw.
@@ -43,8 +58,9 @@ PyMethodDef method(const char* name, const char* doc) {
   auto* entry = reinterpret_cast<void (*)()>(&fast<Function>);  // the step that CPython's own tables take
   return {name, reinterpret_cast<PyCFunction>(entry), METH_FASTCALL | METH_KEYWORDS, doc};
 }
-// Adds the functions of a table (which ends with a null name, and lives for ever) to the module.
-void add_functions(py::module_& m, PyMethodDef* table);
+// Adds the functions of a table (which ends with a null name, and lives for ever) to the module; scripts know it as
+// `name`.
+void add_functions(py::module_& m, PyMethodDef* table, const char* name = "owl");
 
 inline bool given(PyObject* o) { return o && o != Py_None; }
 

@@ -4,8 +4,10 @@
 #include <pybind11/native_enum.h>
 #include <pybind11/stl.h>
 
-#include <variant>
+#include <array>
+#include <tuple>
 
+#include "python/arguments.h"
 #include "python/bind.h"
 #include "python/caster.h"
 #include "python/source.h"
@@ -16,63 +18,128 @@ namespace {
 
 using conv::Convolver, conv::Lrner, conv::Pooler, conv::PoolOp, conv::SoftOp;
 
-// One length for both directions, or (along H, along W).
-using OneOrTwo = std::variant<std::int64_t, std::pair<std::int64_t, std::int64_t>>;
-
-std::pair<std::int64_t, std::int64_t> both(const OneOrTwo& v) {
-  if (const auto* one = std::get_if<std::int64_t>(&v)) return {*one, *one};
-  return std::get<1>(v);
-}
-
-void at_least(std::int64_t least, std::int64_t value, const char* what) {
+std::int64_t at_least(std::int64_t least, std::int64_t value, const char* what) {
   if (value < least)
     throw ShapeError(std::string(what) + " must be at least " + std::to_string(least) + ", got " +
                      std::to_string(value));
+  return value;
 }
 
-Convolver make_convolver(std::int64_t pad_h, std::int64_t pad_w, std::int64_t stride_v, std::int64_t stride_h,
-                         const OneOrTwo& dilation, std::int64_t groups) {
-  const auto [dilation_h, dilation_w] = both(dilation);
-  at_least(0, pad_h, "Convolver: pad_h");
-  at_least(0, pad_w, "Convolver: pad_w");
-  at_least(1, stride_v, "Convolver: stride_v");
-  at_least(1, stride_h, "Convolver: stride_h");
-  at_least(1, dilation_h, "Convolver: dilation");
-  at_least(1, dilation_w, "Convolver: dilation");
-  at_least(1, groups, "Convolver: groups");
-  return {pad_h, pad_w, stride_v, stride_h, dilation_h, dilation_w, groups};
+std::int64_t at_least(std::int64_t least, PyObject* given, std::int64_t fallback, const char* what) {
+  return at_least(least, given ? to_int(given, what) : fallback, what);
 }
 
-Pooler make_pooler(std::int64_t h, std::int64_t w, std::int64_t stride_v, std::int64_t stride_h, std::int64_t pad_h,
-                   std::int64_t pad_w, PoolOp op, bool ceil_mode) {
-  at_least(1, h, "Pooler: h");
-  at_least(1, w, "Pooler: w");
-  at_least(1, stride_v, "Pooler: stride_v");
-  at_least(1, stride_h, "Pooler: stride_h");
-  at_least(0, pad_h, "Pooler: pad_h");
-  at_least(0, pad_w, "Pooler: pad_w");
-  if (pad_h >= h || pad_w >= w)
-    throw ShapeError("Pooler: padding " + std::to_string(pad_h) + " x " + std::to_string(pad_w) +
-                     " must be smaller than the window " + std::to_string(h) + " x " + std::to_string(w) +
+template <class E> E one_of(PyObject* given, E fallback, const char* what, const char* type) {
+  if (!given) return fallback;
+  try {
+    return py::handle(given).cast<E>();
+  } catch (const py::cast_error&) {
+    throw py::type_error(std::string(what) + " must be an owl.conv." + type + ", not " + type_name(given));
+  }
+}
+
+SoftOp soft_op(PyObject* given, const char* what) { return one_of(given, SoftOp::kInstance, what, "soft_op"); }
+
+Convolver make_convolver(const py::args& args, const py::kwargs& kwargs) {
+  const auto [pad_h, pad_w, stride_v, stride_h, dilation, groups] = Given(args, kwargs)->get(
+      "Convolver", {"pad_h", "pad_w", "stride_v", "stride_h", "dilation", "groups"}, 0, 4);
+  const auto apart = dilation ? to_ints(dilation, "Convolver: dilation") : std::vector<std::int64_t>{1};
+  if (apart.size() != 1 && apart.size() != 2)
+    throw ShapeError("Convolver: dilation must be one integer or two (along H, along W), got " +
+                     std::to_string(apart.size()));
+  return {at_least(0, pad_h, 0, "Convolver: pad_h"),
+          at_least(0, pad_w, 0, "Convolver: pad_w"),
+          at_least(1, stride_v, 1, "Convolver: stride_v"),
+          at_least(1, stride_h, 1, "Convolver: stride_h"),
+          at_least(1, apart.front(), "Convolver: dilation"),
+          at_least(1, apart.back(), "Convolver: dilation"),
+          at_least(1, groups, 1, "Convolver: groups")};
+}
+
+Pooler make_pooler(const py::args& args, const py::kwargs& kwargs) {
+  const auto [h, w, stride_v, stride_h, pad_h, pad_w, op, ceil_mode] = Given(args, kwargs)->get(
+      "Pooler", {"h", "w", "stride_v", "stride_h", "pad_h", "pad_w", "op", "ceil_mode"}, 4, 7);
+  if (ceil_mode && !PyBool_Check(ceil_mode))
+    throw py::type_error("Pooler: ceil_mode must be True or False, not " + type_name(ceil_mode));
+  const Pooler p{at_least(1, h, 0, "Pooler: h"),
+                 at_least(1, w, 0, "Pooler: w"),
+                 at_least(1, stride_v, 0, "Pooler: stride_v"),
+                 at_least(1, stride_h, 0, "Pooler: stride_h"),
+                 at_least(0, pad_h, 0, "Pooler: pad_h"),
+                 at_least(0, pad_w, 0, "Pooler: pad_w"),
+                 one_of(op, PoolOp::kMax, "Pooler: op", "pool_op"),
+                 ceil_mode != Py_False};
+  if (p.pad_h >= p.h || p.pad_w >= p.w)
+    throw ShapeError("Pooler: padding " + std::to_string(p.pad_h) + " x " + std::to_string(p.pad_w) +
+                     " must be smaller than the window " + std::to_string(p.h) + " x " + std::to_string(p.w) +
                      ", or windows would lie wholly outside the image");
-  return {h, w, stride_v, stride_h, pad_h, pad_w, op, ceil_mode};
+  return p;
 }
 
-Lrner make_lrner(std::int64_t local_size, double alpha, double beta) {
-  at_least(1, local_size, "Lrner: local_size");
-  if (local_size % 2 == 0)
+Lrner make_lrner(const py::args& args, const py::kwargs& kwargs) {
+  const auto [local_size, alpha, beta] = Given(args, kwargs)->get("Lrner", {"local_size", "alpha", "beta"});
+  const auto size = at_least(1, local_size, 0, "Lrner: local_size");
+  if (size % 2 == 0)
     throw ShapeError("Lrner: local_size must be odd, a channel and as many on either side, got " +
-                     std::to_string(local_size));
-  return {local_size, alpha, beta};
+                     std::to_string(size));
+  return {size, to_double(alpha, "Lrner: alpha"), to_double(beta, "Lrner: beta")};
 }
 
-// A member function that records, as a function for pybind11.
-template <class T, class... Arrays> auto recording(NArray (T::*member)(const Arrays&...) const) {
-  return [member](const T& self, const Arrays&... arrays) {
+// A member function that records, as a function for pybind11. `names` is of its arrays.
+template <class T, class... Arrays>
+auto recording(NArray (T::*member)(const Arrays&...) const, const char* function,
+               const std::array<const char*, sizeof...(Arrays)>& names) {
+  return [=](const T& self, const py::args& args, const py::kwargs& kwargs) {
+    std::array<PyObject*, sizeof...(Arrays)> given{};
+    Given(args, kwargs)->parse(function, names, static_cast<int>(names.size()), names.size(), given.data());
+    const auto array = [&](std::size_t i) {
+      return to_narray(given[i], (std::string(function) + ": " + names[i]).c_str());
+    };
+    const auto arrays = [&]<std::size_t... I>(std::index_sequence<I...>) {
+      return std::tuple<Arrays...>{array(I)...};
+    }(std::index_sequence_for<Arrays...>());
     note_source();
-    return (self.*member)(arrays...);
+    return std::apply([&](const Arrays&... each) { return (self.*member)(each...); }, arrays);
   };
 }
+
+PyObject* softmax(PyObject*, const Call& call) {
+  const auto [x, op] = call.get("softmax", {"x", "op"}, 1);
+  const NArray& array = to_narray(x, "softmax: x");
+  const SoftOp over = soft_op(op, "softmax: op");
+  note_source();
+  return wrap(conv::softmax(array, over));
+}
+
+PyObject* log_softmax(PyObject*, const Call& call) {
+  const auto [x, op] = call.get("log_softmax", {"x", "op"}, 1);
+  const NArray& array = to_narray(x, "log_softmax: x");
+  const SoftOp over = soft_op(op, "log_softmax: op");
+  note_source();
+  return wrap(conv::log_softmax(array, over));
+}
+
+PyObject* softmax_back(PyObject*, const Call& call) {
+  const auto [err, y, op] = call.get("softmax_back", {"err", "y", "op"}, 2);
+  const NArray &error = to_narray(err, "softmax_back: err"), &result = to_narray(y, "softmax_back: y");
+  const SoftOp over = soft_op(op, "softmax_back: op");
+  note_source();
+  return wrap(conv::softmax_back(error, result, over));
+}
+
+PyMethodDef functions[] = {
+    method<softmax>("softmax",
+        "softmax(x, op=soft_op.instance)\n--\n\n"
+        "exp(x) / sum of exp(x), stable for large values: over all axes but the last (soft_op.instance) or over the\n"
+        "channel axis, axis -2 (soft_op.channel). Shape of x; integers give float32."),
+    method<log_softmax>("log_softmax",
+        "log_softmax(x, op=soft_op.instance)\n--\n\n"
+        "The logarithm of softmax(x, op), without its loss of precision."),
+    method<softmax_back>("softmax_back",
+        "softmax_back(err, y, op=soft_op.instance)\n--\n\n"
+        "The gradient of x, from the error at y = softmax(x, op): y * (err - sum of err * y). err has y's shape."),
+    {nullptr, nullptr, 0, nullptr},
+};
 
 void bind_enums(py::module_& m) {
   py::native_enum<SoftOp>(m, "soft_op", "enum.Enum", "What softmax runs over: instance, all axes but the last; "
@@ -88,37 +155,25 @@ void bind_enums(py::module_& m) {
   for (const char* name : {"soft_op", "pool_op"}) m.attr(name).attr("__module__") = "owl.conv";
 }
 
-void bind_softmax(py::module_& m) {
-  m.def(
-      "softmax", [](const NArray& x, SoftOp op) { note_source(); return conv::softmax(x, op); }, py::arg("x"),
-      py::arg("op") = SoftOp::kInstance,
-      "exp(x) / sum of exp(x), stable for large values: over all axes but the last (soft_op.instance) or over the\n"
-      "channel axis, axis -2 (soft_op.channel). Shape of x; integers give float32.");
-  m.def(
-      "log_softmax", [](const NArray& x, SoftOp op) { note_source(); return conv::log_softmax(x, op); }, py::arg("x"),
-      py::arg("op") = SoftOp::kInstance, "The logarithm of softmax(x, op), without its loss of precision.");
-  m.def(
-      "softmax_back",
-      [](const NArray& err, const NArray& y, SoftOp op) { note_source(); return conv::softmax_back(err, y, op); },
-      py::arg("err"), py::arg("y"), py::arg("op") = SoftOp::kInstance,
-      "The gradient of x, from the error at y = softmax(x, op): y * (err - sum of err * y). err has y's shape.");
-}
-
 void bind_convolver(py::module_& m) {
   py::class_<Convolver>(m, "Convolver",
                         "A 2-d convolution (cross-correlation, as every framework does): padding, strides (v along H,\n"
                         "h along W), dilation (one number, or (along H, along W)) and groups. Images x are\n"
                         "[W, H, C_in, N], weights w [kw, kh, C_in / groups, C_out], the bias b [C_out].\n\n"
                         "ShapeError: a negative padding, a stride, dilation or group count below 1.")
-      .def(py::init(&make_convolver), py::arg("pad_h") = 0, py::arg("pad_w") = 0, py::arg("stride_v") = 1,
-           py::arg("stride_h") = 1, py::kw_only(), py::arg("dilation") = 1, py::arg("groups") = 1)
-      .def("ff", recording(&Convolver::ff), py::arg("x"), py::arg("w"), py::arg("b"),
+      .def(py::init(&make_convolver))
+      .def("ff", recording(&Convolver::ff, "Convolver.ff", {"x", "w", "b"}),
+           "ff(self, x, w, b)\n--\n\n"
            "The convolution of x with w, plus b: [W', H', C_out, N].")
-      .def("bp", recording(&Convolver::bp), py::arg("err"), py::arg("x"), py::arg("w"),
+      .def("bp", recording(&Convolver::bp, "Convolver.bp", {"err", "x", "w"}),
+           "bp(self, err, x, w)\n--\n\n"
            "The gradient of x, from the error at the result; only x's shape matters.")
-      .def("weight_grad", recording(&Convolver::weight_grad), py::arg("err"), py::arg("x"), py::arg("w"),
+      .def("weight_grad", recording(&Convolver::weight_grad, "Convolver.weight_grad", {"err", "x", "w"}),
+           "weight_grad(self, err, x, w)\n--\n\n"
            "The gradient of w, from the error at the result; only w's shape matters.")
-      .def("bias_grad", recording(&Convolver::bias_grad), py::arg("err"), "The gradient of b: [C_out].")
+      .def("bias_grad", recording(&Convolver::bias_grad, "Convolver.bias_grad", {"err"}),
+           "bias_grad(self, err)\n--\n\n"
+           "The gradient of b: [C_out].")
       .def_readonly("pad_h", &Convolver::pad_h, "Rows of zeros above and below the image.")
       .def_readonly("pad_w", &Convolver::pad_w, "Columns of zeros left and right of the image.")
       .def_readonly("stride_v", &Convolver::stride_v, "Steps along H from one place of the kernel to the next.")
@@ -139,11 +194,12 @@ void bind_pooler(py::module_& m) {
                      "counts; ceil_mode=False drops it. The average divides by the part of the window inside the\n"
                      "padded image.\n\n"
                      "ShapeError: a window or stride below 1, a negative padding or one as large as the window.")
-      .def(py::init(&make_pooler), py::arg("h"), py::arg("w"), py::arg("stride_v"), py::arg("stride_h"),
-           py::arg("pad_h") = 0, py::arg("pad_w") = 0, py::arg("op") = PoolOp::kMax, py::kw_only(),
-           py::arg("ceil_mode") = true)
-      .def("ff", recording(&Pooler::ff), py::arg("x"), "The pooled images: [W', H', C, N].")
-      .def("bp", recording(&Pooler::bp), py::arg("err"), py::arg("ff_y"), py::arg("ff_x"),
+      .def(py::init(&make_pooler))
+      .def("ff", recording(&Pooler::ff, "Pooler.ff", {"x"}),
+           "ff(self, x)\n--\n\n"
+           "The pooled images: [W', H', C, N].")
+      .def("bp", recording(&Pooler::bp, "Pooler.bp", {"err", "ff_y", "ff_x"}),
+           "bp(self, err, ff_y, ff_x)\n--\n\n"
            "The gradient of x, from the error at y = ff(x). Of equal maxima the first takes the error.")
       .def_readonly("h", &Pooler::h, "Rows of a window.")
       .def_readonly("w", &Pooler::w, "Columns of a window.")
@@ -164,10 +220,12 @@ void bind_lrner(py::module_& m) {
                     "Local response normalisation across channels of [W, H, C, N]:\n"
                     "y = x / (1 + alpha / local_size * sum of x^2 over local_size channels)^beta.\n\n"
                     "ShapeError: local_size is not a positive odd number.")
-      .def(py::init(&make_lrner), py::arg("local_size"), py::arg("alpha"), py::arg("beta"))
-      .def("ff", recording(&Lrner::ff), py::arg("x"), py::arg("scale"),
+      .def(py::init(&make_lrner))
+      .def("ff", recording(&Lrner::ff, "Lrner.ff", {"x", "scale"}),
+           "ff(self, x, scale)\n--\n\n"
            "The normalised images. `scale` is any array of x's shape: neither read nor changed.")
-      .def("bp", recording(&Lrner::bp), py::arg("x"), py::arg("y"), py::arg("scale"), py::arg("err"),
+      .def("bp", recording(&Lrner::bp, "Lrner.bp", {"x", "y", "scale", "err"}),
+           "bp(self, x, y, scale, err)\n--\n\n"
            "The gradient of x, from the error at y = ff(x, scale).")
       .def_readonly("local_size", &Lrner::local_size, "Over how many channels the squares are summed.")
       .def_readonly("alpha", &Lrner::alpha, "The factor of the mean of squares.")
@@ -181,8 +239,10 @@ void bind_lrner(py::module_& m) {
 
 void bind_conv(py::module_& m) {
   auto module = m.def_submodule("conv", "Convolution, pooling, normalisation and softmax.");
+  py::options options;
+  options.disable_function_signatures();  // *args, **kwargs: the words say more
   bind_enums(module);
-  bind_softmax(module);
+  add_functions(module, functions, "owl.conv");
   bind_convolver(module);
   bind_pooler(module);
   bind_lrner(module);

@@ -69,7 +69,6 @@ PyObject* randn(PyObject*, const Call& call) {
   const Shape s = to_shape(shape, "randn: shape");
   const double mean = mu ? to_double(mu, "randn: mu") : 0;
   const double deviation = sigma ? to_double(sigma, "randn: sigma") : 1;
-  if (!(deviation >= 0)) throw py::value_error("randn: sigma, the standard deviation, must not be negative");
   const DType t = to_dtype(dtype);
   note_source();
   return wrap(owl::randn(s, mean, deviation, t));
@@ -89,9 +88,6 @@ PyObject* randb(PyObject*, const Call& call) {
   const auto [shape, prob, dtype] = call.get("randb", {"shape", "prob", "dtype"}, 2);
   const Shape s = to_shape(shape, "randb: shape");
   const double p = to_double(prob, "randb: prob");
-  if (!(p >= 0 && p <= 1))
-    throw py::value_error("randb: prob must be a probability from 0 to 1, got " +
-                          py::str(py::handle(prob)).cast<std::string>());
   const DType t = to_dtype(dtype);
   note_source();
   return wrap(owl::randb(s, p, t));
@@ -150,11 +146,11 @@ PyMethodDef functions[] = {
     method<randn>("randn",
         "randn(shape, mu=0.0, sigma=1.0, dtype='float32')\n--\n\n"
         "Normal random numbers with mean mu and standard deviation sigma.\n\n"
-        "DTypeError: not float32 or float64."),
+        "ValueError: a negative sigma. DTypeError: not float32 or float64."),
     method<rand>("rand",
         "rand(shape, low=0.0, high=1.0, dtype='float32')\n--\n\n"
         "Uniform random numbers, low included, high not.\n\n"
-        "DTypeError: not float32 or float64."),
+        "ValueError: low is above high, or the difference is no finite number. DTypeError: not float32 or float64."),
     method<randb>("randb",
         "randb(shape, prob, dtype='float32')\n--\n\n1 with probability prob, else 0.\n\n"
         "ValueError: prob outside 0 to 1."),

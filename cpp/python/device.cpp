@@ -6,6 +6,7 @@
 
 #include "digits/digits.h"
 #include "owl/error.h"
+#include "python/arguments.h"
 #include "python/bind.h"
 #include "python/gil.h"
 #include "runtime/engine.h"
@@ -14,6 +15,64 @@
 namespace owl::python {
 
 namespace {
+
+int to_id(PyObject* o, const char* what) {
+  const auto id = to_int(o, what);
+  if (id != static_cast<int>(id)) throw DeviceError(std::string(what) + " " + std::to_string(id) + " is no device's");
+  return static_cast<int>(id);
+}
+
+std::optional<int> device_or_all(PyObject* o, const char* what) {
+  return given(o) ? std::optional(to_id(o, what)) : std::nullopt;
+}
+
+PyObject* create_gpu(PyObject*, const Call& call) {
+  const auto [i] = call.get("create_gpu_device", {"i"});
+  return PyLong_FromLong(create_gpu_device(to_id(i, "create_gpu_device: i")));
+}
+
+PyObject* choose_device(PyObject*, const Call& call) {
+  const auto [id] = call.get("set_device", {"id"});
+  set_device(to_id(id, "set_device: id"));
+  Py_RETURN_NONE;
+}
+
+// A limit in bytes; None or 0 is no limit.
+PyObject* limit_memory(PyObject*, const Call& call) {
+  const auto [bytes, device] = call.get("set_memory_limit", {"bytes", "device"}, 1);
+  const auto limit = given(bytes) ? to_int(bytes, "set_memory_limit: bytes") : 0;
+  if (limit < 0) throw py::value_error("set_memory_limit: bytes must not be negative");
+  set_memory_limit(static_cast<std::size_t>(limit), device_or_all(device, "set_memory_limit: device"));
+  Py_RETURN_NONE;
+}
+
+PyObject* memory(PyObject*, const Call& call) {
+  const auto [device] = call.get("memory_stats", {"device"}, 0);
+  const MemoryStats s = memory_stats(device_or_all(device, "memory_stats: device"));
+  py::dict d;
+  d["allocated"] = s.allocated;
+  d["cached"] = s.cached;
+  d["peak"] = s.peak;
+  d["limit"] = s.limit;
+  return d.release().ptr();
+}
+
+PyMethodDef functions[] = {
+    method<create_gpu>("create_gpu_device",
+        "create_gpu_device(i)\n--\n\nThe device of GPU number i; its id.\n\nDeviceError: there is no such GPU."),
+    method<choose_device>("set_device",
+        "set_device(id)\n--\n\n"
+        "The device that computes what this thread records from now on. Each thread starts on device 0.\n\n"
+        "DeviceError: there is no such device."),
+    method<limit_memory>("set_memory_limit",
+        "set_memory_limit(bytes, device=None)\n--\n\n"
+        "No device holds more than this many bytes (or only the one named); 0 or None: no limit. At the limit owl\n"
+        "waits for running work, trims its cache and tries again before it raises OutOfMemoryError."),
+    method<memory>("memory_stats",
+        "memory_stats(device=None)\n--\n\n"
+        "The bytes 'allocated', 'cached', their 'peak' and the 'limit' (0: none) of a device, or of all together."),
+    {nullptr, nullptr, 0, nullptr},
+};
 
 void bind_devices(py::module_& m) {
   py::class_<DeviceInfo>(m, "DeviceInfo", "What owl.devices() tells of a device.")
@@ -33,41 +92,12 @@ void bind_devices(py::module_& m) {
       "Does nothing: owl starts by itself. Kept because Minerva's scripts call it.");
   m.def("create_cpu_device", &create_cpu_device,
         "A new CPU device with threads and memory of its own; its id. Device 0, a CPU device, exists from the start.");
-  m.def("create_gpu_device", &create_gpu_device, py::arg("i"),
-        "The device of GPU number `index`; its id.\n\nDeviceError: there is no such GPU.");
   m.def("create_null_device", &create_null_device,
         "A device that plans everything and runs nothing, for tests; its id.");
   m.def("get_gpu_device_count", &get_gpu_device_count, "How many GPUs there are, simulated ones included.");
   m.def("has_cuda", &has_cuda, "Whether owl can compute on a CUDA GPU here.");
-  m.def("set_device", &set_device, py::arg("id"),
-        "The device that computes what this thread records from now on. Each thread starts on device 0.\n\n"
-        "DeviceError: there is no such device.");
   m.def("current_device", &current_device, "The id of the device that computes what this thread records.");
   m.def("devices", &devices, "Every device, a list of DeviceInfo.");
-}
-
-// A limit in bytes; None or 0 is no limit.
-void limit_memory(const std::optional<std::int64_t>& bytes, std::optional<int> device) {
-  if (bytes && *bytes < 0) throw py::value_error("set_memory_limit: bytes must not be negative");
-  set_memory_limit(static_cast<std::size_t>(bytes.value_or(0)), device);
-}
-
-py::dict memory_dict(std::optional<int> device) {
-  const MemoryStats s = memory_stats(device);
-  py::dict d;
-  d["allocated"] = s.allocated;
-  d["cached"] = s.cached;
-  d["peak"] = s.peak;
-  d["limit"] = s.limit;
-  return d;
-}
-
-void bind_memory(py::module_& m) {
-  m.def("set_memory_limit", &limit_memory, py::arg("bytes"), py::arg("device") = py::none(),
-        "No device holds more than this many bytes (or only the one named); 0 or None: no limit. At the limit owl\n"
-        "waits for running work, trims its cache and tries again before it raises OutOfMemoryError.");
-  m.def("memory_stats", &memory_dict, py::arg("device") = py::none(),
-        "The bytes 'allocated', 'cached', their 'peak' and the 'limit' (0: none) of a device, or of all together.");
   m.def("empty_cache", &empty_cache, "Gives memory that no value uses back to the system.");
 }
 
@@ -122,7 +152,7 @@ py::tuple digits(std::uint64_t seed, std::int64_t count, int threads) {
 
 void bind_device(py::module_& m) {
   bind_devices(m);
-  bind_memory(m);
+  add_functions(m, functions);
   bind_engine(m);
   m.def("make_digits", &digits, py::arg("seed"), py::arg("count"), py::arg("threads") = 0,
         "Synthetic handwritten digits: images uint8 (count, 28, 28) and labels uint8 (count,), the same for the same\n"

@@ -37,7 +37,7 @@ PyObject* apply(PyObject* self, PyObject* const* values, Py_ssize_t positional, 
     const auto count = static_cast<std::size_t>(op->arity);
     PyObject* sorted[3] = {};
     if (keywords || static_cast<std::size_t>(positional) != count) {
-      Call{values, positional, keywords}.parse(f.op->name, std::span(names, count), op->arity, sorted);
+      Call{values, positional, keywords}.parse(f.op->name, std::span(names, count), op->arity, count, sorted);
       values = sorted;
     }
     Operand operands[3] = {0.0, 0.0, 0.0};

@@ -24,6 +24,7 @@ PyObject* class_of(const Error& e) {
   if (dynamic_cast<const OutOfMemoryError*>(&e)) return classes.memory;
   if (dynamic_cast<const NaNError*>(&e)) return classes.nan;
   if (dynamic_cast<const OverflowError*>(&e)) return PyExc_OverflowError;
+  if (dynamic_cast<const ValueError*>(&e)) return PyExc_ValueError;
   return classes.error;
 }
 

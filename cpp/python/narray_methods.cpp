@@ -38,7 +38,7 @@ std::vector<std::int64_t> ints_of(const Call& call, const char* function, const 
     return values;
   }
   PyObject* slot = nullptr;
-  call.parse(function, std::span(&argument, 1), 1, &slot);
+  call.parse(function, std::span(&argument, 1), 1, 1, &slot);
   return to_ints(slot, what);
 }
 

@@ -149,6 +149,24 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
   if (inline_tasks && !inline_tasks->empty()) ++inline_callers_;
 }
 
+void Scheduler::give_up(Ref<Storage> value) {
+  Storage::DeferForeign deferred;
+  std::vector<Ref<Storage>> values;  // here and in their tasks only, perhaps
+  values.push_back(std::move(value));
+  std::lock_guard lock(mutex_);
+  while (!values.empty()) {
+    const auto given_up = std::move(values.back());
+    values.pop_back();
+    Task* task = given_up->producer;
+    if (!task || task->started || task->threads > 0) continue;
+    const auto is_wanted = [&](const TaskOperand& out) { return out.storage->refs() > (out.storage == given_up ? 2 : 1); };
+    if (std::ranges::any_of(task->outputs, is_wanted)) continue;
+    for (auto& in : task->inputs)
+      if (!in.storage->ready() && std::ranges::find(values, in.storage) == values.end()) values.push_back(in.storage);
+    task->inputs.clear();  // start_task finds what is_wanted has found here
+  }
+}
+
 void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks) {
   if (inline_tasks && task->cost_ns <= kTinyNs && task->device->kind == Device::Kind::kCpu) {
     inline_tasks->push_back(task);

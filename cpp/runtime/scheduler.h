@@ -24,6 +24,9 @@ class Scheduler {
   // `inline_tasks` (where given) for run_inline; everything else goes to the devices' workers.
   void submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks);
   void run_inline(std::vector<Task*>& tasks);
+  // Nobody will ask for the value any more: what was only to be computed for it, and has not begun, lets go of its
+  // operands, and is skipped.
+  void give_up(Ref<Storage> value);
 
   // Block (see RuntimeHooks) until done; false when the deadline passed. Throw Interrupted.
   using Deadline = std::optional<std::chrono::steady_clock::time_point>;

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ARRAYS = [
     ("from_numpy reverses the axes, keeps or casts the type, copies", "from_numpy float32 float64 int32 bool_",
-     "arrays.every_layout_of_numpy arrays.read_only_and_misaligned_arrays arrays.other_types_are_cast_to_the_nearest "
+     "arrays.every_layout_of_numpy arrays.memory_is_numpys_c_order_with_the_axes_reversed arrays.read_only_and_misaligned_arrays arrays.other_types_are_cast_to_the_nearest "
      "arrays.types_that_have_no_nearest arrays.the_caller_may_change_the_source every_type.exchange_with_numpy "
      "hard_layouts.every_layout_of_every_type promotion.from_numpy"),
     ("64-bit and unsigned integers that do not fit int32 give float64", "",
@@ -31,14 +31,16 @@ ARRAYS = [
      "arrays.constants arrays.arange arrays.ways_to_name_a_shape_and_a_type every_type.constants_and_ranges "
      "promotion.making_arrays hard_sizes.ranges_that_no_array_can_have"),
     ("randn: mean and standard deviation", "randn",
-     "arrays.moments arrays.the_third_argument_of_randn_is_the_standard_deviation "
+     "arrays.moments arrays.defaults_of_random_numbers arrays.the_third_argument_of_randn_is_the_standard_deviation "
      "every_type.random_numbers_of_float_types every_type.random_numbers_are_no_integers"),
     ("randb, rand: Bernoulli and uniform", "randb rand",
-     "arrays.moments arrays.a_probability_outside_0_to_1 every_type.constants_and_ranges "
+     "arrays.moments arrays.defaults_of_random_numbers arrays.a_probability_outside_0_to_1 "
+     "arrays.a_range_that_cannot_be_drawn_from_is_refused arrays.ranges_of_one_number_and_of_half_of_all every_type.constants_and_ranges "
      "every_type.random_numbers_of_float_types every_type.random_numbers_are_no_integers"),
     ("seed: the same numbers whatever the threads, the device or the timing", "seed",
      "arrays.the_same_seed_gives_the_same_numbers arrays.numbers_do_not_depend_on_when_they_are_waited_for "
-     "arrays.numbers_drawn_and_dropped_still_count laws.same_bits_in_every_environment"),
+     "arrays.numbers_drawn_and_dropped_still_count arrays.the_generator_is_philox_4x32_10 "
+     "arrays.numbers_depend_neither_on_the_device_nor_on_the_thread_that_asks laws.same_bits_in_every_environment"),
     ("concat, slice; a slice along the last axis shares memory", "concat slice",
      "arrays.concat arrays.concat_of_many_and_of_one arrays.concat_errors arrays.slice "
      "arrays.a_slice_along_the_last_axis_shares_memory every_type.shapes"),
@@ -183,19 +185,21 @@ DEVICES = [
      "devices.a_copy_of_a_pending_value_waits_for_nothing devices.views_of_a_value_elsewhere"),
     ("OWL_SIMULATED_GPUS", "", "devices.simulated_gpus"),
     ("wait_for_all raises the first error", "wait_for_all",
-     "errors.a_task_that_fails errors.failed_values_nobody_holds_are_silent threads.every_wait_frees_the_gil"),
+     "devices.wait_for_all_leaves_every_held_value_ready errors.a_task_that_fails "
+     "errors.wait_for_all_raises_the_first_of_several_errors_and_waits_for_the_rest errors.failed_values_nobody_holds_are_silent threads.every_wait_frees_the_gil"),
     ("set_memory_limit, memory_stats, empty_cache", "set_memory_limit memory_stats empty_cache",
      "devices.memory_stats devices.a_value_too_large_for_the_limit devices.the_largest_holders_are_named "
      "devices.a_program_that_fits_runs_at_the_limit hard_memory.a_program_that_fits_never_fails_and_never_exceeds "
      "hard_memory.threads_under_one_limit"),
     ("threads: affinity mask, cgroup quota, OWL_NUM_THREADS", "",
-     "devices.threads_are_limited Cgroup.Version2 Cgroup.Version1"),
+     "devices.threads_are_limited threads.an_operation_takes_as_many_threads_as_pay Cgroup.Version2 Cgroup.Version1"),
     ("trace_nan, also as a context", "trace_nan",
-     "inspection.trace_nan_names_the_guilty_operation inspection.a_planted_nan_is_found_at_every_site "
+     "inspection.trace_nan_names_the_guilty_operation inspection.trace_nan_names_the_guilty_operation_of_a_network "
+     "inspection.infinity_of_a_finite_number_is_found inspection.a_planted_nan_is_found_at_every_site "
      "inspection.only_what_depends_on_it_fails inspection.it_can_be_switched_and_nests"),
     ("Ctrl-C while waiting", "",
      "lifetimes.ctrl_c_during_a_wait lifetimes.the_interrupted_value_still_arrives "
-     "hard_waiting.ctrl_c_at_random_moments"),
+     "hard_waiting.ctrl_c_at_random_moments hard_waiting.every_wait_is_interrupted_within_200_ms"),
     ("fork()", "",
      "lifetimes.fork_in_the_middle_of_work lifetimes.multiprocessing_by_fork "
      "hard_processes.forks_in_the_middle_of_work user_op.fork_in_the_middle_of_functions"),
@@ -204,7 +208,7 @@ DEVICES = [
      "hard_processes.leaving_at_random_moments user_op.leaving_the_interpreter"),
     ("everything that does not read a value is non-blocking", "",
      "arrays.properties_and_repr_do_not_wait devices.a_copy_of_a_pending_value_waits_for_nothing "
-     "user_op.recording_calls_nothing_and_waits_for_nothing"),
+     "hard_waiting.what_does_not_read_a_value_does_not_wait user_op.recording_calls_nothing_and_waits_for_nothing"),
 ]
 
 LAWS = [
@@ -213,14 +217,17 @@ LAWS = [
      "laws.same_bits_of_large_kernels_on_1_and_2_threads inspection.eager_runs_each_operation_at_its_line"),
     ("2. no wasted work", "stats",
      "laws.what_nobody_holds_is_not_computed laws.a_chain_is_one_kernel_and_one_buffer "
-     "laws.a_value_is_computed_once_however_often_it_is_asked_for user_op.what_nobody_holds_is_not_called"),
+     "laws.a_value_is_computed_once_however_often_it_is_asked_for "
+     "laws.what_is_dropped_while_it_is_computed_is_given_up laws.dropping_at_any_moment_spares_what_is_held user_op.what_nobody_holds_is_not_called"),
     ("3. it starts by itself", "",
-     "laws.a_quiet_script_finds_its_values_ready laws.a_quiet_script_with_several_devices Engine.WorkStartsByItself"),
+     "laws.a_quiet_script_finds_its_values_ready laws.a_quiet_script_with_several_devices "
+     "laws.work_begins_while_the_script_still_records Engine.WorkStartsByItself"),
     ("4. bounded", "",
      "laws.a_loop_that_never_waits_is_bounded laws.a_loop_over_large_arrays_is_bounded_by_bytes "
      "laws.a_chain_of_a_million lifetimes.memory_of_a_loop_returns"),
     ("5. independent work overlaps", "",
-     "threads.a_small_value_does_not_queue_behind_a_long_chain threads.devices_do_not_wait_for_each_other"),
+     "threads.a_small_value_does_not_queue_behind_a_long_chain threads.devices_do_not_wait_for_each_other "
+     "threads.independent_work_of_one_device_runs_on_several_threads_at_once threads.copies_overlap_with_computation"),
     ("6. errors come home, with the script's line", "",
      "errors.recording_errors_are_raised_at_the_line errors.a_task_that_fails "
      "errors.everything_computed_from_a_failure_fails_with_the_first_cause errors.an_allocation_that_fails "
@@ -234,7 +241,7 @@ ERRORS = [
     ("the classes and their bases",
      "Error ShapeError DTypeError DeviceError OutOfMemoryError DataError NaNError", "errors.error_classes"),
     ("a message says what was wrong and what would be right", "",
-     "bad_input.one_clear_error matmul.errors conv.conv_shape_errors hard_sizes.results_whose_size_overflows"),
+     "bad_input.one_clear_error bad_input.wrong_arguments_are_told_in_words matmul.errors conv.conv_shape_errors hard_sizes.results_whose_size_overflows"),
 ]
 
 BEYOND = [

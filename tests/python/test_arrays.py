@@ -1,6 +1,8 @@
 """Making arrays, exchanging them with NumPy, and changing their form."""
 import gc
 import pickle
+import re
+import threading
 
 import numpy as np
 import pytest
@@ -439,3 +441,64 @@ def test_pickle_carries_the_value(dtype):
     y = pickle.loads(pickle.dumps(x + 0 if dtype != "bool" else x))
     assert y.shape == x.shape and y.dtype == x.dtype
     np.testing.assert_array_equal(y.to_numpy(), x.to_numpy())
+
+
+def test_memory_is_numpys_c_order_with_the_axes_reversed():
+    image = owl.conv.Convolver(1, 1).ff(owl.rand([6, 6, 8, 2]), owl.rand([3, 3, 8, 8]), owl.zeros([8]))
+    for x in (arr(counting((2, 3, 4))), arr(counting((2, 3))) + 1, owl.arange(6).reshape([2, 3]), image):
+        a = np.from_dlpack(x)
+        assert a.flags.c_contiguous and a.shape == tuple(x.shape[::-1])
+
+
+def philox(counter, key):
+    (a, b, c, d), (k, m) = counter, key
+    for _ in range(10):
+        p, q = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = q >> 32 ^ b ^ k, q & 0xFFFFFFFF, p >> 32 ^ d ^ m, p & 0xFFFFFFFF
+        k, m = k + 0x9E3779B9 & 0xFFFFFFFF, m + 0xBB67AE85 & 0xFFFFFFFF
+    return a, b, c, d
+
+
+def test_the_generator_is_philox_4x32_10():
+    """Block and call are the counter, the seed is the key; rand takes each word's upper 24 bits."""
+    assert philox((0, 0, 0, 0), (0, 0)) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)  # its authors' own example
+    owl.seed(7 << 32 | 9)
+    for call in range(3):
+        words = [w for block in range(300) for w in philox((block, 0, call, 0), (9, 7))]
+        assert same_bits(val(owl.rand([1199])), np.array([(w >> 8) * 2.0**-24 for w in words[:1199]], F32))
+
+
+def test_numbers_depend_neither_on_the_device_nor_on_the_thread_that_asks():
+    def draw():
+        owl.seed(9)
+        return [x.to_numpy().tobytes() for x in (owl.randn([1001]), owl.rand([33, 7], dtype="float64"), owl.randb([999], 0.3))]
+    here, there = draw(), []
+    with owl.device(owl.create_cpu_device()):
+        assert draw() == here
+    thread = threading.Thread(target=lambda: there.append(draw()))
+    thread.start()
+    thread.join()
+    assert there == [here]
+
+
+def test_defaults_of_random_numbers():
+    owl.seed(12)
+    u, n = val(owl.rand([250_000])), val(owl.randn([250_000]))
+    assert 0 <= u.min() < 1e-4 and 1 - 1e-4 < u.max() < 1 and abs(u.mean() - 0.5) < 0.004
+    assert abs(n.mean()) < 0.013 and abs(n.std() - 1) < 0.009
+    owl.seed(12)
+    assert same_bits(val(owl.rand(shape=[250_000], low=0.0, high=1.0)), u)
+    assert same_bits(val(owl.randn(shape=[250_000], mu=0.0, sigma=1.0)), n)
+
+
+@pytest.mark.parametrize("low, high, dtype", [(2.0, 1.0, F32), (-3e38, 3e38, F32), (0.0, 1e300, F32), (0.0, np.inf, F32),
+                                              (np.nan, 1.0, F32), (-1e308, 1e308, "float64")])
+def test_a_range_that_cannot_be_drawn_from_is_refused(low, high, dtype):
+    with pytest.raises(ValueError, match=re.escape(f"got {low:.9g} and {high:.9g}")):
+        owl.rand([1000], low, high, dtype)
+
+
+def test_ranges_of_one_number_and_of_half_of_all():
+    assert (val(owl.rand([100], 3.0, 3.0)) == 3).all()
+    assert len(np.unique(val(owl.rand([1000], -1.7e38, 1.7e38)))) > 990
+    assert len(np.unique(val(owl.rand([1000], -8e307, 8e307, "float64")))) == 1000

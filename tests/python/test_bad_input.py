@@ -1,4 +1,6 @@
 """Wrong calls give one clear error of the right kind at their line; nothing aborts; all else stays good."""
+import re
+
 import numpy as np
 import pytest
 
@@ -138,3 +140,36 @@ def test_an_unknown_setting_is_reported_with_the_nearest(script):
 def test_import_from_any_folder(script):
     done = script("import os\nos.chdir('/')\nimport owl\nprint(float(owl.ones([3]).sum()))")
     assert done.stdout.strip() == "3.0"
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: owl.conv.Convolver(0, 0, 1, 1, 2), "by name also: dilation, groups"),
+    (lambda: owl.conv.Convolver(pad=1), "no argument 'pad'; it takes pad_h, pad_w"),
+    (lambda: owl.conv.Convolver(0.5), "Convolver: pad_h must be an integer, not float"),
+    (lambda: owl.conv.Convolver(dilation="2"), "Convolver: dilation must be"),
+    (lambda: owl.conv.Pooler(2, 2), "needs the argument 'stride_v'"),
+    (lambda: owl.conv.Pooler(2, 2, 2, 2, op="max"), "Pooler: op must be an owl.conv.pool_op, not str"),
+    (lambda: owl.conv.Pooler(2, 2, 2, 2, ceil_mode=2), "Pooler: ceil_mode must be True or False, not int"),
+    (lambda: owl.conv.Lrner(3), "needs the argument 'alpha'"),
+    (lambda: owl.conv.Lrner(3, "1", 2), "Lrner: alpha must be a number, not str"),
+    (lambda: owl.conv.Convolver().ff(f32(4, 4, 1, 1)), "Convolver.ff() needs the argument 'w'; it takes x, w, b"),
+    (lambda: owl.conv.Pooler(2, 2, 2, 2).ff(1), "Pooler.ff: x must be an owl.NArray, not int"),
+    (lambda: owl.conv.softmax(f32(2, 2), 1), "softmax: op must be an owl.conv.soft_op, not int"),
+    (lambda: owl.conv.softmax(), "softmax() needs the argument 'x'"),
+    (lambda: owl.set_device("cpu"), "set_device: id must be an integer, not str"),
+    (lambda: owl.create_gpu_device(), "create_gpu_device() needs the argument 'i'"),
+    (lambda: owl.set_memory_limit("1 GB"), "set_memory_limit: bytes must be an integer, not str"),
+    (lambda: owl.memory_stats(1.0), "memory_stats: device must be an integer, not float"),
+])
+def test_wrong_arguments_are_told_in_words(call, words):
+    with pytest.raises(TypeError, match=re.escape(words)) as e:
+        call()
+    assert "typing." not in str(e.value) and "_owl" not in str(e.value)
+
+
+def test_dilation_of_three_numbers_and_a_device_beyond_every_int():
+    with pytest.raises(owl.ShapeError, match="got 3"):
+        owl.conv.Convolver(dilation=(1, 2, 3))
+    for device in (2**40, -1):
+        with pytest.raises(owl.DeviceError, match=str(device)):
+            owl.set_device(device)

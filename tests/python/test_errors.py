@@ -1,4 +1,5 @@
 """Law 6: mistakes that recording sees are raised at their line; failures of running work come home."""
+import time
 import traceback
 
 import pytest
@@ -230,3 +231,21 @@ def test_a_failure_reaches_nothing_but_what_is_computed_from_it(name, traced):
             assert "ValueError: no" in str(e)
             failed += 1
     assert failed == (2 if name == "in a program" else 1)
+
+
+def test_wait_for_all_raises_the_first_of_several_errors_and_waits_for_the_rest():
+    def failing(name, seconds):
+        def f(x):
+            time.sleep(seconds)
+            raise ValueError(name)
+        return owl.op(f, name=name)(owl.ones([2]))
+    other = owl.create_cpu_device()
+    for first, second in ((0.1, 0), (0, 0.1)):
+        one = failing("one", first)
+        with owl.device(other):
+            two = failing("two", second)
+        slow = owl.op(lambda x: (time.sleep(0.2), x)[1])(owl.ones([2])) + 1
+        with pytest.raises(owl.Error, match="^one: .*ValueError: one"):
+            owl.wait_for_all()
+        assert slow.ready() and two.ready()
+        del one, two

@@ -1,4 +1,6 @@
 """Waits: time-outs, ready(), and Ctrl-C at random moments of every kind of wait."""
+import operator
+import threading
 import time
 
 import numpy as np
@@ -159,3 +161,86 @@ def test_ctrl_c_at_random_moments():
     for env in ({}, {"OWL_NUM_THREADS": "1"}):
         done = children.run(INTERRUPTS, 7, trials, env=env, timeout=150 * SOAK)
         assert done.stdout.splitlines()[-1] == "good"
+
+
+def images(x):
+    k, b = owl.ones([3, 3, 1, 1]), owl.ones([1])
+    conv, pool, lrn = owl.conv.Convolver(1, 1), owl.conv.Pooler(1, 1, 1, 1), owl.conv.Lrner(1, 0.1, 0.75)
+    return [conv.ff(x, k, b), conv.bp(x, x, k), conv.weight_grad(x, x, k), conv.bias_grad(x), pool.ff(x), pool.bp(x, x, x),
+            lrn.ff(x, x), lrn.bp(x, x, x, x)]
+
+
+def elewise(x):
+    counts = {"where": [3], "clip": [3], **dict.fromkeys(["mult", "maximum", "minimum", "relu_back"], [2]),
+              "sigm_back": [1, 2], "tanh_back": [1, 2]}
+    return [getattr(owl.elewise, name)(*[x] * n) for name in owl.elewise.__all__ for n in counts.get(name, [1])]
+
+
+DOES_NOT_WAIT = {  # what is recorded from x, [4, 4]
+    "operators": lambda x: [x + 1, 2 - x, x * x, x @ x, x / x, x**2, -x, abs(x), x > 0, x == x],
+    "in place": lambda x: [f(x, x) for f in (operator.iadd, operator.isub, operator.imul, operator.itruediv)],
+    "forms": lambda x: [x.trans(), x.T, x.reshape([-1]), x.transpose([1, 0]), x[0, 1:], x[None, ..., ::-1], *x,
+                        owl.concat([x, x], 0), owl.slice(x, 1, 0, 2)],
+    "reductions": lambda x: [x.sum(), x.max(0), x.min(), x.mean([0, 1]), x.argmax(0), x.max_index(1), x.argmin()],
+    "types, devices": lambda x: [x.astype("int32"), x.astype("float32"), x.copy_to(owl.create_cpu_device()), x.copy_to(0)],
+    "elewise": elewise,
+    "conv": lambda x: [owl.conv.softmax(x), owl.conv.log_softmax(x), owl.conv.softmax_back(x, x),
+                       *images(x.reshape([4, 4, 1, 1]))],
+    "properties": lambda x: [x.shape, x.ndim, x.size, x.dtype, x.device, len(x), repr(x), str(x), hash(x)][:0],
+    "waiting": lambda x: [x.start_eval(), x.ready(), x.wait_for_eval(0)][:0],
+    "the engine": lambda x: [owl.seed(1), owl.devices(), owl.memory_stats(), owl.empty_cache(), owl.set_memory_limit(0),
+                             owl.stats(), owl.initialize(), owl.trace_nan(False), owl.explain(x + 1), owl.dot(x + 1)][:0],
+    "makers": lambda x: [owl.from_numpy(np.ones((500, 500))), owl.from_dlpack(np.ones(5)), owl.randn([9])][:0],
+}
+
+
+@pytest.mark.parametrize("record", DOES_NOT_WAIT.values(), ids=DOES_NOT_WAIT)
+def test_what_does_not_read_a_value_does_not_wait(record):
+    """The operand is at work until everything is recorded."""
+    go = threading.Event()
+    x = owl.op(lambda a: (go.wait(60), a)[1])(owl.ones([4, 4]))
+    x.start_eval()
+    try:
+        results = record(x)
+        assert not x.ready() and not any(r.ready() for r in results)
+    finally:
+        go.set()
+    owl.wait_for_all()
+    assert all(r.ready() for r in results)
+
+
+def test_every_wait_is_interrupted_within_200_ms():
+    done = children.run("""
+        import os, pickle, signal, threading, time
+        import numpy as np
+        import owl
+        x = owl.full([700, 700], 1 / 700)
+        waits = {"to_numpy": lambda y: y.to_numpy(), "asarray": np.asarray, "wait_for_eval": lambda y: y.wait_for_eval(),
+                 "timeout": lambda y: y.wait_for_eval(60.0), "wait_for_all": lambda y: owl.wait_for_all(),
+                 "float": lambda y: float(y[0, 0]), "int": lambda y: int(y[0, 0]), "bool": lambda y: bool(y[0, 0]),
+                 "item": lambda y: y[0, 0].item(), "count_zero": lambda y: y.count_zero(), "dlpack": np.from_dlpack,
+                 "save": lambda y: owl.save("y.npz", {"y": y}), "pickle": pickle.dumps}
+        for name, wait in waits.items():
+            for trial in range(3):  # a busy machine is not owl's delay
+                y, pressed, delay = x, [], 9.0
+                for _ in range(60):
+                    y = y * x
+                def press():
+                    time.sleep(0.02)
+                    pressed.append(time.monotonic())
+                    os.kill(os.getpid(), signal.SIGINT)
+                thread = threading.Thread(target=press)
+                try:
+                    thread.start()
+                    wait(y)
+                    thread.join()
+                except KeyboardInterrupt:
+                    delay = time.monotonic() - pressed[0]
+                thread.join()
+                if delay <= 0.2:
+                    break
+            else:
+                print(name, delay)
+        print("good")
+    """)
+    assert done.stdout == "good\n"

@@ -416,3 +416,36 @@ def test_eager_runs_each_operation_at_its_line():
 
 def test_signals_are_given_back():
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+NETWORKS = {  # operation -> what to record
+    "conv": lambda c, f: c.Convolver().ff(f([4, 4, 1, 1], 3e38), f([2, 2, 1, 1], 2), f([1], 0)),
+    "conv_back_data": lambda c, f: c.Convolver().bp(f([3, 3, 1, 1], 3e38), f([4, 4, 1, 1], 1), f([2, 2, 1, 1], 2)),
+    "conv_back_weight": lambda c, f: c.Convolver().weight_grad(f([3, 3, 1, 1], 3e38), f([4, 4, 1, 1], 1), f([2, 2, 1, 1], 1)),
+    "conv_back_bias": lambda c, f: c.Convolver().bias_grad(f([3, 3, 1, 1], 3e38)),
+    "pool": lambda c, f: c.Pooler(2, 2, 2, 2, op=c.pool_op.avg).ff(f([4, 4, 1, 1], 3e38)),
+    "pool_back": lambda c, f: c.Pooler(3, 3, 1, 1, 1, 1).bp(*[f([3, 3, 1, 1], 3e38)] * 3),
+    "lrn": lambda c, f: c.Lrner(3, 1.0, -2.0).ff(f([2, 2, 3, 1], 1e30), f([2, 2, 3, 1], 1)),
+    "lrn_back": lambda c, f: c.Lrner(3, 1.0, 0.75).bp(*[f([2, 2, 3, 1], 1e30)] * 4),
+    "log_softmax": lambda c, f: c.log_softmax(owl.concat([f([1, 1], -3e38), f([1, 1], 3e38)], 0)),
+    "sigm_back": lambda c, f: ele.sigm_back(f([1], 3e38), f([1], 3e38)),
+    "tanh_back": lambda c, f: ele.tanh_back(f([1], 3e38), f([1], 3e38)),
+    "mine": lambda c, f: owl.op(lambda x: x + np.float32("inf"), name="mine")(f([3], 1)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_trace_nan_names_the_guilty_operation_of_a_network(name):
+    with owl.trace_nan():
+        y = NETWORKS[name](owl.conv, owl.full)
+        with pytest.raises(owl.NaNError, match=rf"^{name} made (NaN|-?infinity) of"):
+            y.to_numpy()
+
+
+@pytest.mark.parametrize("make", [lambda: owl.ones([2]) * 1e300, lambda: owl.full([2], 1e300),
+                                  lambda: owl.randn([20_000], 3e38, 3e38)], ids=["number", "full", "randn"])
+def test_infinity_of_a_finite_number_is_found(make):
+    with owl.trace_nan():
+        y = make()
+        with pytest.raises(owl.NaNError):
+            y.to_numpy()

@@ -429,3 +429,46 @@ def test_long_graphs_need_no_stack(script):
         assert not failures, failures
         """
     )
+
+
+def test_work_begins_while_the_script_still_records():
+    with window(WINDOW[0], -1):  # no pause of the script is what starts it
+        first = x = owl.ones([100]) + 1
+        deadline = time.monotonic() + 60
+        while not first.ready():
+            assert time.monotonic() < deadline
+            x = x + 1.0
+
+
+def test_what_is_dropped_while_it_is_computed_is_given_up():
+    x = owl.full([700, 700], 1 / 700)
+    with Counted() as c:
+        y = x
+        for _ in range(100):
+            y = y * x
+        y.start_eval()
+        time.sleep(0.02)
+        del y
+    assert c.kernels < 90
+
+
+@pytest.mark.parametrize("seed", range(20 * SOAK))
+def test_dropping_at_any_moment_spares_what_is_held(seed):
+    """Of values that are planned, at work or done, some are dropped; the others and what is made of them are right."""
+    rng = random.Random(seed)
+    first = np.random.default_rng(seed).integers(-9, 9, (40, 40)).astype(np.int32)
+    held = [(arr(first), first)]
+    for step in range(150):
+        (x, a), (y, b) = rng.choice(held), rng.choice(held)
+        made = [lambda: (x * y, a @ b), lambda: (x + y, a + b), lambda: (x.trans() - 1, a.T - 1),
+                lambda: (owl.concat([x, y], 0)[20:60], np.concatenate([a, b])[20:60])]
+        held.append(rng.choice(made)())
+        if rng.random() < 0.2:
+            held[-1][0].start_eval()
+        if rng.random() < 0.1:
+            time.sleep(0.0002)
+        while len(held) > 1 and rng.random() < 0.5:
+            held.pop(rng.randrange(len(held)))
+        del x, y, made
+    for x, a in held:
+        assert same_bits(val(x), a)

@@ -1,4 +1,5 @@
 """Laws 5 and 7: independent work overlaps; arrays in many Python threads; the GIL is free while owl waits."""
+import json
 import sys
 import threading
 
@@ -166,3 +167,54 @@ def test_a_timeout_runs_out():
     y = slow()
     assert y.wait_for_eval(0.0) is False
     assert y.wait_for_eval(timeout=0.01) is False
+
+
+def kernels(path):
+    """(begin, end, thread) of every kernel of a profile, by time."""
+    events = json.loads(path.read_text())["traceEvents"]
+    return sorted((e["ts"], e["ts"] + e["dur"], e["tid"]) for e in events
+                  if e["ph"] == "X" and e["cat"] in ("kernel", "fused"))
+
+
+several_threads = pytest.mark.skipif(owl.devices()[0].threads < 2, reason="one thread")
+
+
+@several_threads
+def test_independent_work_of_one_device_runs_on_several_threads_at_once(tmp_path):
+    x = owl.rand([120, 120])
+    x.wait_for_eval()
+    for _ in range(20):
+        with owl.profile(tmp_path / "trace.json"):
+            held = [x * x for _ in range(200)]  # each too small for two threads
+        spans = kernels(tmp_path / "trace.json")
+        assert len(spans) >= len(held)
+        if any(b[0] < a[1] and a[2] != b[2] for a, b in zip(spans, spans[1:])):
+            return
+    pytest.fail("no two ran at once")
+
+
+@several_threads
+def test_an_operation_takes_as_many_threads_as_pay(tmp_path):
+    def most(make):
+        counts = []
+        for _ in range(10):
+            owl.wait_for_all()
+            with owl.profile(tmp_path / "trace.json"):
+                make().wait_for_eval()
+            counts.append(len({thread for _, _, thread in kernels(tmp_path / "trace.json")}))
+        return max(counts)
+    small, large = owl.rand([20, 20]), owl.rand([2000, 2000])
+    assert most(lambda: small * small) == most(lambda: owl.elewise.tanh(small)) == most(lambda: small.sum(0)) == 1
+    assert most(lambda: large.trans() * large) > 1 and most(lambda: owl.elewise.tanh(large)) > 1
+
+
+def test_copies_overlap_with_computation():
+    """To and from a device that is at a long chain."""
+    other, x = owl.create_cpu_device(), owl.rand([300, 300])
+    x.wait_for_eval()
+    for busy in (0, other):
+        with owl.device(busy):
+            y = slow()
+            y.start_eval()
+        assert x.copy_to(other).copy_to(0).wait_for_eval(60) and not y.ready()
+        y.wait_for_eval()

@@ -63,7 +63,10 @@ void NanWatch::look(int step, const void* result, const void* const* operands, s
     if (std::isfinite(found.result)) continue;
     bool finite = true;
     for (int k = 0; k < instruction.arity; ++k) {
-      found.operands[k] = element(operands[k], operand_type(instruction, k), i);
+      // A number counts as it was given: 1e300 beside float32 is finite.
+      const auto constant = instruction.in[k] - program_.inputs.size();
+      found.operands[k] = constant < program_.constants.size() ? program_.constants[constant].value
+                                                               : element(operands[k], operand_type(instruction, k), i);
       finite &= std::isfinite(found.operands[k]);
     }
     if (!finite) continue;
@@ -113,7 +116,7 @@ void NanWatch::report(Task& task) const {
 
 void watch_kernel(const Task& task, Launch& launch) {
   const auto& out = task.outputs[0].array;
-  if (task.inputs.empty() || !is_float(out.dtype) || out.shape.size() == 0) return;
+  if (!is_float(out.dtype) || out.shape.size() == 0 || (task.params && !task.params->finite())) return;
   const auto suspicious = std::make_shared<std::atomic<bool>>(false);
   const std::int64_t size = out.shape.size();
   launch.stage((size + kChunk - 1) / kChunk, [out, size, suspicious](std::int64_t chunk) {
@@ -135,7 +138,7 @@ void watch_kernel(const Task& task, Launch& launch) {
     std::int64_t at = 0;
     while (std::isfinite(element(out.data, out.dtype, at))) ++at;
     throw NaNError(std::string(task.name) + " made " + text(element(out.data, out.dtype, at)) +
-                   " of finite operands " + shapes + ", at " + place_in(out.shape, at) + " of its result " +
+                   (shapes.empty() ? " of finite numbers" : " of finite operands " + shapes) + ", at " + place_in(out.shape, at) + " of its result " +
                    out.shape.str());
   });
 }

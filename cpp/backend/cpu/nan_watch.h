@@ -34,7 +34,7 @@ class NanWatch {
 };
 
 // Stages behind a kernel's own that look at its result as a whole. NaNError where it holds a NaN or an infinity and no
-// operand does. Kernels without operands (full, randn) are not looked at.
+// operand does, or number that a kernel without operands (full, randn) is given.
 void watch_kernel(const Task& task, Launch& launch);
 
 }  // namespace owl::cpu

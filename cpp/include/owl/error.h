@@ -17,6 +17,7 @@ struct DataError : Error { using Error::Error; };
 struct OutOfMemoryError : Error { using Error::Error; };
 struct NaNError : Error { using Error::Error; };
 struct OverflowError : Error { using Error::Error; };  // a number that int32 cannot hold
+struct ValueError : Error { using Error::Error; };     // a number outside its range, such as a probability of 2
 
 // A wait was interrupted by a signal (Ctrl-C); the front end turns it into its own exception.
 struct Interrupted : std::exception {

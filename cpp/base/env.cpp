@@ -24,7 +24,8 @@ namespace {
 // Names that other parts of owl read for themselves are listed so that they are known here.
 constexpr std::string_view kNames[] = {
     "OWL_EAGER", "OWL_NUM_THREADS", "OWL_WINDOW", "OWL_IDLE_US", "OWL_MEMORY_LIMIT", "OWL_SIMULATED_GPUS", "OWL_LOG",
-    "OWL_FAULT", "OWL_DATA", "OWL_SOAK", "OWL_CUDA", "OWL_ONEDNN_ROOT", "OWL_DUMP", "OWL_PROFILE", "OWL_MIRRORS"};
+    "OWL_FAULT", "OWL_DATA", "OWL_SOAK", "OWL_CUDA", "OWL_ONEDNN_ROOT", "OWL_DUMP", "OWL_PROFILE", "OWL_MIRRORS",
+    "OWL_ISA"};
 
 int edit_distance(std::string_view a, std::string_view b) {
   std::vector<int> row(b.size() + 1);
@@ -72,6 +73,12 @@ Settings read() {
   s.idle_us = integer("OWL_IDLE_US", s.idle_us, -1);
   s.memory_limit = integer("OWL_MEMORY_LIMIT", 0, 0);
   s.simulated_gpus = integer("OWL_SIMULATED_GPUS", 0, 0);
+  if (const char* isa = std::getenv("OWL_ISA"); isa && *isa) {
+    const std::string_view name = isa;
+    if (name == "baseline") s.isa = Isa::kBaseline;
+    else if (name == "avx2") s.isa = Isa::kAvx2;
+    else if (name != "avx512") throw Error("OWL_ISA=" + std::string(isa) + ": expected baseline, avx2 or avx512");
+  }
   if (const char* log = std::getenv("OWL_LOG")) {
     std::stringstream list(log);
     for (std::string topic; std::getline(list, topic, ',');) {

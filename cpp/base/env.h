@@ -7,12 +7,16 @@
 
 namespace owl {
 
+// Of x86-64 processors, each including those before it.
+enum class Isa { kBaseline, kAvx2, kAvx512 };
+
 struct Settings {
   bool eager = false;             // OWL_EAGER: every operation runs alone, before the next is recorded
   std::int64_t threads = 0;       // OWL_NUM_THREADS: at most so many threads a device; 0: as the machine allows
   std::int64_t window = 64;       // OWL_WINDOW: operations kept back while recording goes on
   std::int64_t idle_us = 100;     // OWL_IDLE_US: quiet after which the window is taken; -1: never
   std::int64_t memory_limit = 0;  // OWL_MEMORY_LIMIT: bytes a device; 0: none
+  Isa isa = Isa::kAvx512;         // OWL_ISA: no newer instructions than these
   std::int64_t simulated_gpus = 0;  // OWL_SIMULATED_GPUS: CPU-backed stand-ins for GPUs
   bool log_plan = false, log_run = false, log_memory = false;  // OWL_LOG=plan,run,memory
   std::string dump;                            // OWL_DUMP: a folder for what is planned

@@ -8,11 +8,11 @@ namespace {
 
 std::pair<Shape, DType> infer_matmul(std::span<Node* const> in, const Params*) {
   const Shape &a = in[0]->shape, &b = in[1]->shape;
-  const auto what = "matrix product of " + a.str() + " and " + b.str() + ": ";
+  const auto what = [&] { return "matrix product of " + a.str() + " and " + b.str() + ": "; };
   if (a.ndim() != 2 || b.ndim() != 2)
-    throw ShapeError(what + "both must have 2 axes (elewise.mult is the elementwise product)");
+    throw ShapeError(what() + "both must have 2 axes (elewise.mult is the elementwise product)");
   if (a[1] != b[0])
-    throw ShapeError(what + "inner sizes " + std::to_string(a[1]) + " and " + std::to_string(b[0]) + " differ");
+    throw ShapeError(what() + "inner sizes " + std::to_string(a[1]) + " and " + std::to_string(b[0]) + " differ");
   return {Shape{a[0], b[1]}, in[0]->dtype};
 }
 

@@ -106,7 +106,8 @@ class Batch {
     }
     const bool elementwise = is_elementwise(*node);
     int home = elementwise ? home_of_elementwise(*node, direct, viewed) : home_of_kernel(*node, direct, viewed);
-    if (home < 0) {
+    const bool is_new = home < 0;
+    if (is_new) {
       home = static_cast<int>(groups_.size());
       groups_.emplace_back();
       node->plan.part = elementwise ? TaskPart::kBefore : TaskPart::kKernel;
@@ -123,10 +124,11 @@ class Batch {
       group.kernel = node;
       group.kernel_ns = kernel_cost_ns(*node);
     }
-    for (std::size_t g = 0; g < groups_.size(); ++g)
-      if (direct[g] && static_cast<int>(g) != home) group.needs |= with_needs(g);
-    for (Group& reader : groups_)
-      if (reader.needs[static_cast<std::size_t>(home)]) reader.needs |= group.needs;
+    direct.reset(static_cast<std::size_t>(home));
+    for (auto g = direct._Find_first(); g < groups_.size(); g = direct._Find_next(g)) group.needs |= with_needs(g);
+    if (!is_new)
+      for (Group& reader : groups_)
+        if (reader.needs[static_cast<std::size_t>(home)]) reader.needs |= group.needs;
     group_of_[static_cast<std::size_t>(node->plan.index)] = home;
   }
 
@@ -458,6 +460,7 @@ class Batch {
 
   static std::vector<Shape> shapes_of_inputs(const Node& node) {
     std::vector<Shape> shapes;
+    shapes.reserve(node.inputs().size());
     for (const Node* in : node.inputs()) shapes.push_back(in->shape);
     return shapes;
   }

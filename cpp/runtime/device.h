@@ -40,6 +40,7 @@ class Device {
     std::condition_variable wake;
     int started_workers = 0;
     int sleeping = 0;
+    int waking = 0;           // of these, told to wake up
     int running = 0;          // threads inside a task of this device
     int starved = 0;          // of these, waiting for memory
     int blocked = 0;          // workers that wait in code of the host language (Scheduler::Outside)

@@ -115,7 +115,31 @@ void take_over(TaskOperand& from, TaskOperand& to) {
   count(counters.in_place);
 }
 
+// Tasks that this thread is through with, until it lets go of the scheduler's lock: what they hold may be foreign code's.
+thread_local std::vector<std::unique_ptr<Task>> finished_tasks;
+
 }  // namespace
+
+// While it lives the lock is free.
+struct Scheduler::Unlocked {
+  explicit Unlocked(Lock& lock) : lock(lock) {
+    lock.unlock();
+    finished_tasks.clear();
+  }
+  ~Unlocked() { lock.lock(); }
+  Lock& lock;
+};
+
+Scheduler::Scheduler() {
+#ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
+  // The mutex is held for moments, by threads that meet often: who finds it taken looks again before it sleeps.
+  pthread_mutexattr_t adaptive;
+  pthread_mutexattr_init(&adaptive);
+  pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
+  pthread_mutex_init(mutex_.native_handle(), &adaptive);
+  pthread_mutexattr_destroy(&adaptive);
+#endif
+}
 
 Scheduler& Scheduler::get() {
   static Scheduler* s = new Scheduler;  // never destroyed: workers and handles may outlive static destruction
@@ -167,15 +191,15 @@ void Scheduler::give_up(Ref<Storage> value) {
   }
 }
 
-void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks) {
+void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks, bool taken_here) {
   if (inline_tasks && task->cost_ns <= kTinyNs && task->device->kind == Device::Kind::kCpu) {
     inline_tasks->push_back(task);
     return;
   }
-  make_ready(task, false);
+  make_ready(task, false, taken_here);
 }
 
-void Scheduler::make_ready(Task* task, bool first) {
+void Scheduler::make_ready(Task* task, bool first, bool taken_here) {
   auto& queue = task->device->queue;
   if (first) {
     queue.ready.push_front(task);
@@ -187,9 +211,14 @@ void Scheduler::make_ready(Task* task, bool first) {
       --place;
     queue.ready.insert(place, task);
   }
-  task->device->pushes.fetch_add(1, std::memory_order_relaxed);
-  if (queue.workers.empty()) start_workers(*task->device);
-  if (queue.sleeping > 0) queue.wake.notify_one();
+  if (!taken_here || queue.ready.size() > 1) wake_for(*task->device, 1);
+}
+
+void Scheduler::wake_for(Device& device, std::int64_t tasks) {
+  auto& queue = device.queue;
+  device.pushes.fetch_add(1, std::memory_order_relaxed);
+  if (queue.workers.empty()) start_workers(device);
+  for (; tasks > 0 && queue.waking < queue.sleeping; --tasks, ++queue.waking) queue.wake.notify_one();
 }
 
 void Scheduler::run_inline(std::vector<Task*>& tasks) {
@@ -207,27 +236,30 @@ void Scheduler::run_inline(std::vector<Task*>& tasks) {
     spent += task->cost_ns;
     count(counters.inline_tasks);
     enter(*task);
-    lock.unlock();
-    std::optional<profile::Span> span(std::in_place, *task);
-    const bool has_memory = start_task(*task, false);
-    for (auto& stage : task->launch.stages) {
-      for (std::int64_t c = 0; c < stage.chunks && !task->failure; ++c) {
-        try {
-          stage.body(c);
-        } catch (...) {
-          task->failure = caught(*task);
+    bool has_memory;
+    {
+      Unlocked unlocked(lock);
+      profile::Span span(*task);
+      has_memory = start_task(*task, false);
+      for (auto& stage : task->launch.stages) {
+        for (std::int64_t c = 0; c < stage.chunks && !task->failure; ++c) {
+          try {
+            stage.body(c);
+          } catch (...) {
+            task->failure = caught(*task);
+          }
         }
       }
     }
-    span.reset();
-    lock.lock();
     leave(*task);
-    if (has_memory) finish(lock, task, &tasks);
+    if (has_memory) finish(task, &tasks);
     else make_ready(task, true);
   }
   --inline_callers_;
   unpark();
   if (paused_ && running_ == 0) paused_done_.notify_all();
+  lock.unlock();
+  finished_tasks.clear();
 }
 
 // ---- running
@@ -296,9 +328,11 @@ void Scheduler::park(std::unique_lock<std::mutex>& lock, Task* task) {
     return;
   }
   enter(*task);
-  lock.unlock();
-  start_task(*task, true);
-  lock.lock();
+  {
+    Unlocked unlocked(lock);
+    start_task(*task, true);
+    run_alone(*task);
+  }
   leave(*task);
   advance(lock, task);
 }
@@ -320,42 +354,54 @@ bool Scheduler::can_free_memory() const {
   return std::any_of(devices_.begin(), devices_.end(), [](Device* d) { return !d->queue.ready.empty(); });
 }
 
-// Lock held. Finds the next stage that has chunks: runs it here when it is a single one, hands it out otherwise.
+// Lock held, nobody is inside the task. Runs stages of one chunk here; hands out the next that has several.
 void Scheduler::advance(std::unique_lock<std::mutex>& lock, Task* task) {
-  auto& stages = task->launch.stages;
+  const auto& stages = task->launch.stages;
   while (true) {
     while (task->stage < stages.size() && (stages[task->stage].chunks == 0 || task->failure)) ++task->stage;
-    if (task->stage == stages.size()) return finish(lock, task, nullptr);
-    auto& stage = stages[task->stage];
-    if (stage.chunks == 1 && !paused_) {  // paused: back to the queue, where a forked child finds it
-      run_chunk(lock, task, stage, 0);
-      ++task->stage;
-      continue;
+    if (task->stage == stages.size()) return finish(task, nullptr);
+    const auto chunks = stages[task->stage].chunks;
+    if (chunks > 1 || halted_) {  // halted: back to the queue, where a forked child finds it
+      task->next_chunk = 0;
+      task->device->queue.ready.push_front(task);
+      return wake_for(*task->device, chunks - 1);  // one is for this thread
     }
-    task->next_chunk = task->done_chunks = 0;
-    auto& queue = task->device->queue;
-    queue.ready.push_front(task);
-    task->device->pushes.fetch_add(1, std::memory_order_relaxed);
-    for (std::int64_t i = 1; i < std::min<std::int64_t>(stage.chunks, queue.sleeping + 1); ++i) queue.wake.notify_one();
-    return;
+    enter(*task);
+    {
+      Unlocked unlocked(lock);
+      run_alone(*task);
+    }
+    leave(*task);
   }
 }
 
-void Scheduler::run_chunk(std::unique_lock<std::mutex>& lock, Task* task, Launch::Stage& stage, std::int64_t chunk) {
-  // A task that has failed only has its chunks counted down.
-  if (!task->failure) {
-    enter(*task);
-    std::shared_ptr<const Failure> failure;
-    lock.unlock();
+void Scheduler::run_alone(Task& task) {
+  const auto& stages = task.launch.stages;
+  for (; task.stage < stages.size() && !task.failure && !halted_ && stages[task.stage].chunks <= 1; ++task.stage) {
+    const auto& stage = stages[task.stage];
+    if (stage.chunks == 0) continue;
     try {
-      profile::Span span(*task, chunk, stage.chunks);
+      profile::Span span(task, 0, 1);
+      stage.body(0);
+    } catch (...) {
+      task.failure = caught(task);
+    }
+  }
+}
+
+void Scheduler::run_chunks(Task& task, const Launch::Stage& stage) {
+  while (!halted_) {
+    const auto chunk = task.next_chunk.fetch_add(1, std::memory_order_relaxed);
+    if (chunk >= stage.chunks) return;
+    try {
+      profile::Span span(task, chunk, stage.chunks);
       stage.body(chunk);
     } catch (...) {
-      failure = caught(*task);
+      auto failure = caught(task);
+      task.next_chunk = stage.chunks;
+      std::lock_guard lock(mutex_);
+      if (!task.failure) task.failure = std::move(failure);
     }
-    lock.lock();
-    if (failure && !task->failure) task->failure = failure;
-    leave(*task);
   }
 }
 
@@ -398,27 +444,35 @@ void Scheduler::step(std::unique_lock<std::mutex>& lock, Device& device) {
   if (!task->started) {
     ready.pop_front();
     enter(*task);
-    lock.unlock();
-    const bool has_memory = start_task(*task, false);
-    lock.lock();
+    bool has_memory;
+    {
+      Unlocked unlocked(lock);
+      has_memory = start_task(*task, false);
+      if (has_memory) run_alone(*task);
+    }
     leave(*task);
     if (!has_memory) return park(lock, task);
     unpark();
     return advance(lock, task);
   }
-  auto& stage = task->launch.stages[task->stage];
-  const auto chunk = task->next_chunk++;
-  if (task->next_chunk == stage.chunks) device.queue.ready.pop_front();
-  run_chunk(lock, task, stage, chunk);
-  if (++task->done_chunks == stage.chunks) {
-    ++task->stage;
-    advance(lock, task);
+  const auto& stage = task->launch.stages[task->stage];
+  enter(*task);
+  ++task->helpers;
+  {
+    Unlocked unlocked(lock);
+    run_chunks(*task, stage);
   }
+  leave(*task);
+  --task->helpers;
+  if (task->next_chunk < stage.chunks) return;  // halted
+  if (const auto place = std::ranges::find(ready, task); place != ready.end()) ready.erase(place);
+  if (task->helpers > 0) return;  // the last to leave goes on
+  ++task->stage;
+  advance(lock, task);
 }
 
-// Lock held on entry and return. Publishes the results and lets successors go.
-void Scheduler::finish(std::unique_lock<std::mutex>& lock, Task* task, std::vector<Task*>* inline_tasks) {
-  std::optional<Storage::DeferForeign> deferred(std::in_place);
+// Lock held. Publishes the results and lets successors go.
+void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
   bool waited = false;
   for (auto& out : task->outputs) {
     out.storage->producer = nullptr;
@@ -432,10 +486,12 @@ void Scheduler::finish(std::unique_lock<std::mutex>& lock, Task* task, std::vect
                              std::memory_order_release);
   }
   for (Task* next : task->successors)
-    if (--next->unfinished_inputs == 0) push_ready(next, inline_tasks);
+    if (--next->unfinished_inputs == 0)  // a worker goes on with its own device's
+      push_ready(next, inline_tasks, !inline_tasks && next->device == task->device);
   in_flight_bytes_ = in_flight_bytes_ - bytes_of(*task);
-  // Under the lock, so that whoever starts a task later sees whether it may take over this memory.
-  task->inputs.clear();
+  // Under the lock, so that whoever starts a task later sees whether it may take over this memory. Foreign memory waits
+  // until the lock is free.
+  std::erase_if(task->inputs, [](const TaskOperand& in) { return !in.storage->foreign_release; });
   task->outputs.clear();
   const auto left = in_flight_.fetch_sub(1, std::memory_order_relaxed) - 1;
   if (waited) value_done_.notify_all();
@@ -447,10 +503,7 @@ void Scheduler::finish(std::unique_lock<std::mutex>& lock, Task* task, std::vect
   for (auto& [data, bytes] : task->launch.scratch_blocks) device->allocator.free(data, bytes);
   if (device->queue.memory_waiters) device->queue.memory_freed.notify_all();
   unpark();
-  lock.unlock();
-  delete task;
-  deferred.reset();
-  lock.lock();
+  finished_tasks.emplace_back(task);
 }
 
 // ---- workers
@@ -506,12 +559,9 @@ void Scheduler::idle(std::unique_lock<std::mutex>& lock, Device& device, bool& s
   if (!spun && !paused_) {  // the next task is often a few microseconds away, and waking up costs more than that
     spun = true;
     const auto seen = device.pushes.load(std::memory_order_relaxed);
-    lock.unlock();
-    {
-      profile::Span span("wait");
-      for (int i = 0; i < kSpins && device.pushes.load(std::memory_order_relaxed) == seen; ++i) cpu_relax();
-    }
-    lock.lock();
+    Unlocked unlocked(lock);
+    profile::Span span("wait");
+    for (int i = 0; i < kSpins && device.pushes.load(std::memory_order_relaxed) == seen; ++i) cpu_relax();
     return;
   }
   ++queue.sleeping;
@@ -538,6 +588,7 @@ void Scheduler::idle(std::unique_lock<std::mutex>& lock, Device& device, bool& s
   }
   --queue.sleeping;
   --sleeping_;
+  queue.waking = std::max(0, queue.waking - 1);
   spun = false;
 }
 
@@ -565,7 +616,7 @@ void Scheduler::shutdown() {
   std::vector<std::thread> workers;
   {
     std::lock_guard lock(mutex_);
-    stopped_ = true;
+    halted_ = stopped_ = true;
     for (Device* d : devices_) {
       for (auto& w : d->queue.workers) workers.push_back(std::move(w));
       d->queue.workers.clear();
@@ -694,13 +745,14 @@ std::string Scheduler::describe() {
 
 void Scheduler::before_fork() {
   std::unique_lock lock(mutex_);
-  paused_ = true;
+  halted_ = paused_ = true;
   while (running_ > 0 || inline_callers_ > 0) paused_done_.wait(lock);
   lock.release();  // stays locked across the fork
 }
 
 void Scheduler::after_fork_parent() {
   paused_ = false;
+  halted_ = stopped_;
   for (Device* d : devices_) d->queue.wake.notify_all();
   mutex_.unlock();
 }
@@ -712,7 +764,7 @@ void Scheduler::after_fork_child() {
   // Their code of the host language went with them; this thread's own goes on.
   for (Task* task : outside_) {
     if (outside_of_thread && &outside_of_thread->task_ == task) continue;
-    task->next_chunk = task->done_chunks = 0;
+    task->next_chunk = 0;
     task->device->queue.ready.push_front(task);
   }
   std::erase_if(outside_, [](Task* t) { return !outside_of_thread || &outside_of_thread->task_ != t; });
@@ -721,11 +773,12 @@ void Scheduler::after_fork_child() {
     new (&q.wake) std::condition_variable;
     new (&q.memory_freed) std::condition_variable;
     new (&q.workers) std::vector<std::thread>;  // not destroyed: a joinable thread would end the process
-    q.started_workers = q.sleeping = q.running = q.starved = q.blocked = q.memory_waiters = 0;
+    q.started_workers = q.sleeping = q.waking = q.running = q.starved = q.blocked = q.memory_waiters = 0;
     if (d->kind == Device::Kind::kGpu) d->lost_in_fork = true;
   }
   running_ = sleeping_ = 0;
   paused_ = watching_ = watch_owed_ = false;
+  halted_ = stopped_;
   unwatched.store(true);
   mutex_.unlock();
 }

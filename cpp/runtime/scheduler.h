@@ -84,30 +84,36 @@ class Scheduler {
   };
 
   // With `mutex_` held on entry and return, unless said otherwise.
-  void push_ready(Task* task, std::vector<Task*>* inline_tasks);
+  struct Unlocked;
+  // `taken_here`: this thread is about to look into the device's queue.
+  void push_ready(Task* task, std::vector<Task*>* inline_tasks, bool taken_here = false);
   void start_workers(Device& device);
   void work(Device& device);  // a worker's loop
   void idle(Lock& lock, Device& device, bool& spun);
   void pass_watch_on(Device& device);
   void wake_anyone(Device& device);
-  void step(Lock& lock, Device& device);  // starts the task at the queue's front, or runs one chunk of it
+  void step(Lock& lock, Device& device);  // starts the task at the queue's front, or runs chunks of it
   // Without the lock. False: there is no memory for a result, and the task may be tried again later. As a last resort
   // that is the task's failure instead.
   bool start_task(Task& task, bool last_resort);
-  void make_ready(Task* task, bool first);
+  void make_ready(Task* task, bool first, bool taken_here = false);
+  void wake_for(Device& device, std::int64_t tasks);  // so many more threads have something to do
+  void run_alone(Task& task);                       // without the lock: the stages of one chunk that come next
+  void run_chunks(Task& task, const Launch::Stage& stage);  // without the lock: until none is left to take
   void park(Lock& lock, Task* task);
   void unpark();                // the oldest task of each device that waits for memory tries again
   bool can_free_memory() const;  // something runs, or is about to
   void advance(Lock& lock, Task* task);
-  void run_chunk(Lock& lock, Task* task, Launch::Stage& stage, std::int64_t chunk);
   void enter(Task& task);
   void leave(Task& task);
-  void finish(Lock& lock, Task* task, std::vector<Task*>* inline_tasks);
+  void finish(Task* task, std::vector<Task*>* inline_tasks);
   bool has_room() const;
   void refuse_own_value(const Storage& wanted) const;
   // Returns and throws without the lock: the host language's own lock is taken back on the way out.
   bool block(Lock& lock, std::condition_variable& cv, Deadline deadline, const std::function<bool()>& done);
   bool wait_for_memory(Device& device, const std::function<bool()>& take);  // without the lock
+
+  Scheduler();
 
   std::mutex mutex_;
   std::condition_variable value_done_, idle_done_, room_done_, paused_done_;
@@ -119,6 +125,7 @@ class Scheduler {
   int sleeping_ = 0;       // workers of all devices
   bool paused_ = false;    // for fork: nobody starts a chunk
   bool stopped_ = false;
+  std::atomic<bool> halted_{false};  // either of them
   std::vector<Task*> outside_;  // whose chunk is inside an Outside
   bool watching_ = false;  // a worker looks after the window
   bool watch_owed_ = false;  // nobody does, though somebody was asked to or did: who sleeps is to be woken for it

@@ -1,6 +1,7 @@
 // One unit of scheduling: a kernel, a fused program, or a kernel between two programs, with the operands' memory.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -45,7 +46,8 @@ struct Task {
   Task *older = nullptr, *newer = nullptr;  // the scheduler's list of all tasks in flight
   Launch launch;
   std::size_t stage = 0;
-  std::int64_t next_chunk = 0, done_chunks = 0;
+  int helpers = 0;                       // workers that take chunks of the stage
+  std::atomic<std::int64_t> next_chunk{0};  // of the stage; taken without the lock
   std::shared_ptr<const Failure> failure;
 };
 

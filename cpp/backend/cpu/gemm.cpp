@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "backend/cpu/isa/kernels.h"
+
 namespace owl::cpu {
 
 namespace {
@@ -22,13 +24,12 @@ Operand operand(const Matrix<const float>& x, std::int64_t rows, std::int64_t co
 NnTable make_table() {
   NnTable table{};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
+  if (isa() == Isa::kAvx512) {
     avx512::fill_softmax(table), avx512::fill_pool(table), avx512::fill_pool_channels_last(table);
     avx512::fill_lrn(table), avx512::fill_gemm(table);
     return table;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
+  if (isa() == Isa::kAvx2) {
     avx2::fill_softmax(table), avx2::fill_pool(table), avx2::fill_pool_channels_last(table);
     avx2::fill_lrn(table), avx2::fill_gemm(table);
     return table;

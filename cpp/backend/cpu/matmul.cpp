@@ -48,6 +48,16 @@ Tiling tile(std::int64_t m, std::int64_t n, std::int64_t k) {
   return t;
 }
 
+// A side of the result, cut into equal tiles, as far as vectors and the product's own blocks allow.
+struct Cuts {
+  std::int64_t length, count, unit;
+
+  Cuts(std::int64_t length, std::int64_t tile, std::int64_t unit)
+      : length(length), count((length + tile - 1) / tile), unit(unit) {}
+  std::int64_t begin(std::int64_t i) const { return i == count ? length : i * length / count / unit * unit; }
+  std::int64_t size(std::int64_t i) const { return begin(i + 1) - begin(i); }
+};
+
 template <class T> Matrix<const T> matrix(const ArrayRef& x) { return {x.as<const T>(), x.strides[0], x.strides[1]}; }
 
 template <class T> void add_up(T* c, const T* partial, std::int64_t begin, std::int64_t end, const Tiling& t,
@@ -66,17 +76,18 @@ template <class T> void launch_matmul(const KernelArgs& args, Launch& launch) {
   if (m == 0 || n == 0) return;
   Tiling t = tile(m, n, k);
   if (std::is_integral_v<T>) t.slices = 1, t.k = k;
-  const auto tiles_m = (m + t.m - 1) / t.m, tiles_n = (n + t.n - 1) / t.n;
+  const Cuts down(m, t.m, 16), right(n, t.n, 8);
+  const auto tiles = down.count * right.count;
   T* const target = t.slices == 1 ? c
                                   : static_cast<T*>(launch.scratch(static_cast<std::size_t>(t.slices * m * n) *
                                                                    sizeof(T)));
-  launch.stage(tiles_m * tiles_n * t.slices, [=, finished = args.finished](std::int64_t chunk) {
-    const auto slice = chunk / (tiles_m * tiles_n);
-    const auto i = chunk % tiles_m * t.m, j = chunk / tiles_m % tiles_n * t.n, p = slice * t.k;
-    gemm(std::min(t.m, m - i), std::min(t.n, n - j), std::min(t.k, k - p),
-         {a.data + i * a.down + p * a.right, a.down, a.right}, {b.data + p * b.down + j * b.right, b.down, b.right},
-         target + slice * m * n + j * m + i, m, false);
-    if (finished && t.slices == 1) finished({j * m + i, std::min(t.m, m - i), m, std::min(t.n, n - j)});
+  launch.stage(tiles * t.slices, [=, finished = args.finished](std::int64_t chunk) {
+    const auto slice = chunk / tiles, row = chunk % down.count, column = chunk / down.count % right.count;
+    const auto i = down.begin(row), j = right.begin(column), p = slice * t.k;
+    const auto rows = down.size(row), columns = right.size(column);
+    gemm(rows, columns, std::min(t.k, k - p), {a.data + i * a.down + p * a.right, a.down, a.right},
+         {b.data + p * b.down + j * b.right, b.down, b.right}, target + slice * m * n + j * m + i, m, false);
+    if (finished && t.slices == 1) finished({j * m + i, rows, m, columns});
   });
   if (t.slices == 1) return;
   constexpr std::int64_t kStep = 1 << 14;

@@ -3,6 +3,9 @@
 #include <cstdlib>
 #include <new>
 
+#include "base/env.h"
+#include "owl/error.h"
+
 // oneDNN's OpenMP runtime, without its header: nothing of owl's is compiled with OpenMP.
 extern "C" void omp_set_num_threads(int n);
 
@@ -24,16 +27,28 @@ struct ThreadBuffer {
 };
 thread_local ThreadBuffer thread_buffers[2];
 
+// OWL_ISA, for oneDNN's kernels too. Before the first of them.
+bool limit_instructions() {
+  if (settings().isa == Isa::kAvx512) return false;
+  const auto most = settings().isa == Isa::kAvx2 ? dnnl::cpu_isa::avx2 : dnnl::cpu_isa::sse41;
+  if (dnnl::set_max_cpu_isa(most) != dnnl::status::success)
+    throw Error("OWL_ISA: oneDNN was used before owl in this process, and cannot be limited any more");
+  return true;
+}
+
 }  // namespace
 
 void use_one_openmp_thread() {
   static thread_local bool done = false;
   if (done) return;
+  static const bool limited = limit_instructions();
+  (void)limited;
   omp_set_num_threads(1);
   done = true;
 }
 
 const dnnl::engine& onednn_engine() {
+  use_one_openmp_thread();
   // Never destroyed: threads may still be inside a kernel when the process leaves.
   static const auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
   return *engine;

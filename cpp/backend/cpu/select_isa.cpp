@@ -1,11 +1,11 @@
 // Which of the kernels' copies this processor runs.
+#include <algorithm>
+
 #include "backend/cpu/isa/kernels.h"
 
 namespace owl::cpu {
 
 namespace {
-
-enum class Isa { kBaseline, kAvx2, kAvx512 };
 
 Isa detect() {
 #if defined(__x86_64__)
@@ -21,7 +21,7 @@ Isa detect() {
 #if defined(__x86_64__)
 #define OWL_SELECT(TABLE)                        \
   static const auto& best = []() -> const auto& { \
-    switch (detect()) {                          \
+    switch (isa()) {                             \
       case Isa::kAvx512: return avx512::TABLE(); \
       case Isa::kAvx2: return avx2::TABLE();     \
       default: return baseline::TABLE();         \
@@ -29,10 +29,15 @@ Isa detect() {
   }();                                           \
   return best
 #else
-#define OWL_SELECT(TABLE) return detect() == Isa::kBaseline ? baseline::TABLE() : baseline::TABLE()
+#define OWL_SELECT(TABLE) return baseline::TABLE()
 #endif
 
 }  // namespace
+
+Isa isa() {
+  static const Isa best = std::min(detect(), settings().isa);
+  return best;
+}
 
 const TileTable& best_tile_table() { OWL_SELECT(tile_table); }
 const ReduceTable& best_reduce_table() { OWL_SELECT(reduce_table); }

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "base/env.h"
+
 namespace owl::cpu {
 
 inline constexpr int kTypes = 4;  // DType's values
@@ -83,6 +85,8 @@ OWL_DECLARE_ISA(avx512)
 #undef OWL_DECLARE_ISA
 
 // For the processor this runs on.
+// What this processor has, within OWL_ISA.
+Isa isa();
 const TileTable& best_tile_table();
 const ReduceTable& best_reduce_table();
 const RandomTable& best_random_table();

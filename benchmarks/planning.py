@@ -3,12 +3,15 @@
 owl.profile notes a span for each plan, each chunk of a kernel and each time a thread looks for work or waits, with the
 processor time that its thread spent in it. Planning is what the spans of plans took, the handing over of tasks to the
 scheduler included. Scheduling is what the workers' threads took outside all spans (ordering tasks, giving them memory,
-handing out chunks, waking and falling asleep), and what waiting took of the script's thread. The epoch's own time is
-that of the whole process, without a profile: recording and the script's copies are in it. `looking_for_work` is what
-workers without any took before they fell asleep, which nobody else missed; it is not among the scheduling.
+handing out chunks, waking and falling asleep), and what waiting took of the script's thread; less what the profile
+itself costs there, which is what the workers' time grows by under it (`profile`). The epoch's own time is that of the
+whole process, without a profile: recording and the script's copies are in it. `looking_for_work` is what workers without
+any took before they fell asleep, which nobody else missed; it is not among the scheduling. All are medians of epochs
+with and without a profile in turn.
 """
 import json
 import os
+import statistics
 import tempfile
 import time
 
@@ -39,7 +42,7 @@ def spans(path):
 
 
 def profiled(work):
-    """Seconds of planning, scheduling, looking for work."""
+    """Seconds of the workers, and of these planning, scheduling, looking for work."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "trace.json")
         with owl.profile(path):
@@ -47,18 +50,20 @@ def profiled(work):
         found = spans(path)
     planning = sum(s for (_, what), s in found.items() if what == "plan")
     outside = workers - sum(s for (of_worker, _), s in found.items() if of_worker)
-    return planning, outside + found.get((False, "wait"), 0.0), found.get((True, "wait"), 0.0)
+    return workers, planning, outside + found.get((False, "wait"), 0.0), found.get((True, "wait"), 0.0)
 
 
-A = arguments(__doc__, hidden=256, epochs=5, images=60000)
+A = arguments(__doc__, hidden=256, epochs=11, images=60000)
 x, y, _, _ = mnist()
 batches = minibatches(x[:A.images], y[:A.images])
 network = Mlp(A.hidden)
 network.epoch(batches)
-epochs, parts = [], []
+plain, traced = [], []
 for _ in range(A.epochs):
-    epochs.append(processor_seconds(lambda: network.epoch(batches))[0])
-    parts.append(profiled(lambda: network.epoch(batches)))
-planning, scheduling, looking = min(parts, key=lambda p: p[0] + p[1])
-report("mlp-planning", [planning + scheduling], epoch=min(epochs), planning=planning, scheduling=scheduling,
-       looking_for_work=looking)
+    plain.append(processor_seconds(lambda: network.epoch(batches)))
+    traced.append(profiled(lambda: network.epoch(batches)))
+epoch, workers = map(statistics.median, zip(*plain))
+workers_traced, planning, scheduling, looking = map(statistics.median, zip(*traced))
+profile = workers_traced - workers
+report("mlp-planning", [planning + scheduling - profile], epoch=epoch, planning=planning,
+       scheduling=scheduling - profile, profile=profile, looking_for_work=looking)

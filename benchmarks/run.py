@@ -25,6 +25,10 @@ HEAD = ["| work | owl | against | its figure | ratio [range] | at most | met |",
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Chosen for some other NumPy, they make the peers slower than they are.
 NOT_FOR_PEERS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+# What keeps owl, the floors and the libraries of the peers from newer instructions.
+AVX2_ONLY = {"OWL_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
+             "MKL_ENABLE_INSTRUCTIONS": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
+             "XLA_FLAGS": "--xla_cpu_max_isa=AVX2"}  # fmt: skip
 
 
 class NotRun(Exception):
@@ -79,6 +83,7 @@ def command_line(command, options):
         start = [options.peer_python, script]
         environment = {k: v for k, v in environment.items() if k not in NOT_FOR_PEERS}
         environment |= dict.fromkeys(THREADS, str(len(os.sched_getaffinity(0))))
+    environment |= AVX2_ONLY if options.avx2 else {}
     return [*map(str, start), *command.arguments], environment
 
 
@@ -140,6 +145,7 @@ def parse():
     p.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peers installed")
     p.add_argument("--build", type=pathlib.Path, default=os.environ.get("BUILD", HERE.parent / "build"),
                    help="folder of the built floors")  # fmt: skip
+    p.add_argument("--avx2", action="store_true", help="without newer instructions than AVX2, owl and peers alike")
     p.add_argument("--output", type=pathlib.Path, nargs="?", const=HERE / "results.md",
                    help="also write machine, command and table as Markdown (default benchmarks/results.md)")  # fmt: skip
     p.add_argument("--figure", type=pathlib.Path, help="also draw the ratios, as a PNG; needs matplotlib")
@@ -150,6 +156,7 @@ def said(options):
     """The command, without this machine's folders."""
     words = ["python", "benchmarks/run.py", "--runs", str(options.runs)]
     words += ["--only", options.only] if options.only else []
+    words += ["--avx2"] if options.avx2 else []
     words += ["--peers", "FOLDER"] if options.peers else []
     words += ["--peer-python", "PYTHON"] if options.peer_python != sys.executable else []
     return f"`{shlex.join(words)}`: best times of each run, in turn; the head of that file says more."
@@ -160,6 +167,7 @@ def main():
     if options.figure:
         figure.require()
     where = machine.description(sys.executable, options.peer_python)
+    where += ["without newer instructions than AVX2 (owl, floors and peers)"] if options.avx2 else []
     print("\n".join([*where, "", *HEAD]), flush=True)
     results, others = [], []
     for row in ROWS:

@@ -86,7 +86,16 @@ class Storage {
 
  private:
   friend class Allocator;
-  Storage *older_ = nullptr, *newer_ = nullptr;  // the device's list of blocks in use, under its allocator's mutex
+  // Under the allocator's mutex:
+  Storage *older_ = nullptr, *newer_ = nullptr;  // the device's list of blocks in use
+  struct Packed {
+    std::int64_t layout;
+    void* data = nullptr;  // null: asked for once
+    std::size_t bytes = 0;
+    int users = 0;
+    bool ready = false;
+  };
+  std::vector<Packed> packed_;  // the value in kernels' own layouts (Allocator::pack)
   Storage(Device* device_, std::size_t bytes_) : device(device_), bytes(bytes_) {}
   OWL_MODULE_API void destroy();
   std::atomic<int> refs_{1};

@@ -66,12 +66,16 @@ class Launch {
   void stage(std::int64_t chunks, Body body) { stages.push_back({chunks, std::move(body)}); }
   // Uninitialised memory of the device, 64-byte aligned, that lives until the task ends.
   void* scratch(std::size_t bytes);
+  // Room for the operand with this memory in a layout of the kernel's own (see Allocator::pack); null where it is to go
+  // into scratch memory. If it is not `ready`, the stages fill it.
+  void* packed(const void* operand, std::int64_t layout, std::size_t bytes, bool& ready);
 
   std::vector<Stage> stages;
   std::vector<ArrayRef> operands;  // what KernelArgs::in shows, for as long as the stages run
   Device* device = nullptr;
   Task* task = nullptr;
   std::vector<std::pair<void*, std::size_t>> scratch_blocks;
+  std::vector<std::pair<Storage*, std::int64_t>> packed_operands;
 };
 
 // Elements of a dense array, as they lie in memory: `count` runs of `n`, `stride` apart.

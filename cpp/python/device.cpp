@@ -118,6 +118,7 @@ py::dict stats_dict() {
   d["bytes_written"] = s.bytes_written;
   d["tasks_skipped"] = s.tasks_skipped;
   d["inline_tasks"] = s.inline_tasks;
+  d["conversions"] = s.conversions;
   return d;
 }
 

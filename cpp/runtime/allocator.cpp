@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "base/env.h"
 #include "graph/node.h"
@@ -43,15 +44,61 @@ bool Allocator::allocate_leaving_room(Storage& storage) {
 
 void Allocator::give_back(Storage& storage) {
   std::lock_guard lock(mutex_);
+  drop_packed_locked(storage);
   unlink(storage);
   free_locked(storage.data, rounded(storage.bytes));
 }
 
 void Allocator::move(Storage& from, Storage& to) {
   std::lock_guard lock(mutex_);
+  drop_packed_locked(from);
   unlink(from);
   to.data = std::exchange(from.data, nullptr);
   link(to);
+}
+
+Allocator::Packing Allocator::pack(Storage& storage, std::int64_t layout, std::size_t bytes) {
+  constexpr std::size_t kMostLayouts = 8;
+  std::lock_guard lock(mutex_);
+  auto& all = storage.packed_;
+  const auto found = std::ranges::find(all, layout, &Storage::Packed::layout);
+  if (found == all.end()) {
+    if (all.size() < kMostLayouts) all.push_back({.layout = layout});
+    return {};
+  }
+  if (!found->data) {
+    const auto size = rounded(bytes);
+    if (limit_ && allocated_ + size > limit_ - limit_ / 4) return {};
+    *found = {.layout = layout, .data = allocate_locked(size), .bytes = size};
+    if (!found->data) return {};
+    ++packings_;
+  } else if (!found->ready) {
+    return {};  // somebody else is filling it
+  }
+  ++found->users;
+  return {found->data, found->ready};
+}
+
+void Allocator::unpack(Storage& storage, std::int64_t layout, bool filled) {
+  std::lock_guard lock(mutex_);
+  const auto found = std::ranges::find(storage.packed_, layout, &Storage::Packed::layout);
+  --found->users;
+  found->ready |= filled;
+  if (!found->ready) drop_packed_locked(storage);
+}
+
+void Allocator::drop_packed_locked(Storage& storage) {
+  for (auto& packed : storage.packed_) {
+    if (!packed.data || packed.users > 0) continue;
+    free_locked(std::exchange(packed.data, nullptr), packed.bytes);
+    packed.ready = false;
+    --packings_;
+  }
+}
+
+void Allocator::drop_packed_locked() {
+  if (packings_ == 0) return;
+  for (Storage* s = newest_; s; s = s->older_) drop_packed_locked(*s);
 }
 
 std::string Allocator::largest_holders(std::size_t count) {
@@ -71,6 +118,7 @@ std::string Allocator::largest_holders(std::size_t count) {
 
 void* Allocator::allocate_locked(std::size_t size) {
   void* data = nullptr;
+  if (limit_ && allocated_ + size > limit_) drop_packed_locked();
   if (auto blocks = cache_.find(size); blocks != cache_.end() && !blocks->second.empty()) {
     if (limit_ && allocated_ + size > limit_) return nullptr;
     data = blocks->second.back();
@@ -83,6 +131,7 @@ void* Allocator::allocate_locked(std::size_t size) {
     }
     data = device_.backend->allocate(size);
     if (!data) {
+      drop_packed_locked();
       trim_locked(cached_);
       data = device_.backend->allocate(size);
     }
@@ -120,6 +169,7 @@ void Allocator::log(const char* sign, std::size_t size) {
 
 void Allocator::empty_cache() {
   std::lock_guard lock(mutex_);
+  drop_packed_locked();
   trim_locked(cached_);
 }
 

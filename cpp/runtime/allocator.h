@@ -29,6 +29,15 @@ class Allocator {
   bool allocate_leaving_room(Storage& storage);
   void give_back(Storage& storage);
   void move(Storage& from, Storage& to);  // `to` takes over from's memory
+  // Room for the value in a layout of some kernel's own, kept beside it for whoever reads it so again: weights that stay
+  // the same are converted once. Only for what is asked for a second time, and while a quarter of the limit stays free;
+  // without users it goes when memory is short. `data` is null where there is none; until `ready` the caller fills it.
+  struct Packing {
+    void* data = nullptr;
+    bool ready = false;
+  };
+  Packing pack(Storage& storage, std::int64_t layout, std::size_t bytes);
+  void unpack(Storage& storage, std::int64_t layout, bool filled);  // this user is done
   // The largest values in memory: "8000000 bytes: float32 [1000, 2000] of matmul at file.py:12; ..."
   std::string largest_holders(std::size_t count);
   void empty_cache();
@@ -44,6 +53,8 @@ class Allocator {
   void* allocate_locked(std::size_t size);
   void free_locked(void* data, std::size_t size);
   void trim_locked(std::size_t wanted);
+  void drop_packed_locked(Storage& storage);  // what nobody uses
+  void drop_packed_locked();
   void link(Storage& storage);
   void unlink(Storage& storage);
   void log(const char* sign, std::size_t size);
@@ -52,6 +63,7 @@ class Allocator {
   std::mutex mutex_;
   std::map<std::size_t, std::vector<void*>> cache_;  // by rounded size
   Storage* newest_ = nullptr;  // the values in memory, as a list
+  std::int64_t packings_ = 0;  // kept beside them
   std::size_t allocated_ = 0, cached_ = 0, peak_ = 0, limit_ = 0;
 };
 

@@ -465,6 +465,7 @@ Stats stats() {
   s.bytes_written = counters.bytes_written;
   s.tasks_skipped = counters.tasks_skipped;
   s.inline_tasks = counters.inline_tasks;
+  s.conversions = counters.conversions;
   return s;
 }
 

@@ -489,6 +489,8 @@ void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
     if (--next->unfinished_inputs == 0)  // a worker goes on with its own device's
       push_ready(next, inline_tasks, !inline_tasks && next->device == task->device);
   in_flight_bytes_ = in_flight_bytes_ - bytes_of(*task);
+  for (auto& [storage, layout] : task->launch.packed_operands)
+    storage->device->allocator.unpack(*storage, layout, !task->failure);
   // Under the lock, so that whoever starts a task later sees whether it may take over this memory. Foreign memory waits
   // until the lock is free.
   std::erase_if(task->inputs, [](const TaskOperand& in) { return !in.storage->foreign_release; });
@@ -834,6 +836,16 @@ void allocate_for_data(Storage& storage) {
 void set_fault(std::int64_t alloc, std::int64_t op) {
   faults().alloc = alloc;
   faults().op = op;
+}
+
+void* Launch::packed(const void* operand, std::int64_t layout, std::size_t bytes, bool& ready) {
+  if (!task) return nullptr;  // a kernel called by itself
+  const auto found = std::ranges::find(task->inputs, operand, [](const TaskOperand& in) { return in.array.data; });
+  if (found == task->inputs.end() || found->offset != 0 || found->storage->foreign_release) return nullptr;
+  const auto packing = device->allocator.pack(*found->storage, layout, bytes);
+  if (packing.data) packed_operands.emplace_back(found->storage.get(), layout);
+  ready = packing.ready;
+  return packing.data;
 }
 
 void* Launch::scratch(std::size_t bytes) {

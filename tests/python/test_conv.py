@@ -5,7 +5,7 @@ from hypothesis import assume, given, settings, strategies as st
 
 import owl
 import reference as ref
-from conftest import SOAK, same_bits, unflushed
+from conftest import SOAK, Counted, same_bits, settle, unflushed
 
 C = owl.conv
 EPS = np.finfo(np.float32).eps
@@ -344,3 +344,60 @@ def test_scale_is_not_read():
     for f in (lambda s: unit.ff(x, s), lambda s: unit.bp(x, y, s, x)):
         with pytest.raises(owl.ShapeError):
             f(owl.ones([2, 3, 5, 1]))
+
+
+def test_weights_that_stay_are_converted_twice_and_kept():
+    """Then only memory holds them, until it is wanted back; new weights are new."""
+    unit, b = owl.conv.Convolver(1, 1), owl.zeros([32])
+    x, err, w = owl.rand([12, 12, 16, 16]), owl.rand([12, 12, 32, 16]), owl.rand([3, 3, 16, 32])
+    both = lambda w: (unit.ff(x, w, b).to_numpy().tobytes(), unit.bp(err, x, w).to_numpy().tobytes())
+    owl.wait_for_all()
+    with Counted() as c:
+        first = both(w)
+    if c.conversions == 0:
+        pytest.skip("oneDNN reads the weights as they are here")
+    for more in (c.conversions, 0, 0):
+        with Counted() as again:
+            assert both(w) == first
+        assert again.conversions == more
+    settle()
+    held = owl.memory_stats()["allocated"]
+    owl.empty_cache()
+    assert owl.memory_stats()["allocated"] < held
+    with Counted() as c:
+        assert both(w) == first and both(w) == first
+    assert c.conversions > 0
+    w = w + 0.0
+    with Counted() as c:
+        assert both(w) == first
+    assert c.conversions > 0
+    settle()
+    held = owl.memory_stats()["allocated"]
+    with Counted() as c:
+        assert both(w) == first
+    settle()
+    kept = owl.memory_stats()["allocated"] - held
+    assert kept > 0
+    size = w.size * 4
+    del w
+    settle()
+    assert owl.memory_stats()["allocated"] <= held - size
+
+
+@pytest.fixture
+def limit():
+    yield owl.set_memory_limit
+    owl.set_memory_limit(0)
+
+
+def test_kept_weights_give_way_to_a_limit(limit):
+    unit, b = owl.conv.Convolver(1, 1), owl.zeros([64])
+    x, w = owl.rand([8, 8, 64, 4]), owl.rand([3, 3, 64, 64])
+    y = [unit.ff(x, w, b).to_numpy() for _ in range(3)][0]
+    settle()
+    held = owl.memory_stats(0)["allocated"]
+    limit(held + (1 << 20))
+    big = owl.ones([(1 << 20) // 4 + w.size // 2]) + 1  # does not fit beside what is kept
+    big.wait_for_eval()
+    del big
+    assert same_bits(unit.ff(x, w, b).to_numpy(), y)

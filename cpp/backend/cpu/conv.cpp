@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "backend/cpu/nn.h"
+#include "runtime/counters.h"
 #include "backend/cpu/onednn_conv.h"
 #include "backend/cpu/plain_conv.h"
 #include "backend/cpu/isa/nn_kernels.h"
@@ -93,6 +94,10 @@ class Primitives {
   const OnednnConv& at(std::int64_t images, std::int64_t block) const {
     return *all_[block == cut_.blocks - 1][images == cut_.image_chunks - 1];
   }
+  // A number for the layout of all blocks' weights.
+  std::int64_t weight_layout() const {
+    return all_[0][0]->weight_layout() << 40 | all_[1][0]->weight_layout() << 20 | cut_.channels % (1 << 20);
+  }
   std::size_t block_bytes() const { return ThreadScratch::padded(all_[0][0]->weight_bytes()); }
 
  private:
@@ -111,14 +116,20 @@ bool launch_onednn(ConvPass pass, const ConvGeometry& g, ChannelsLast last, cons
   // Where a block's part of the public weights begins: filters are the last axis, channels the one before.
   const auto w_block = c.channels * (forward ? g.taps() : g.kernel_y * g.kernel_x);
   const bool convert = !primitives.at(0, 0).weights_are_public();
-  auto* const inner_w = convert ? static_cast<std::byte*>(launch.scratch(step * static_cast<std::size_t>(c.blocks)))
-                                : nullptr;
+  std::byte* inner_w = nullptr;
+  bool converted = false;  // when it was read before
+  if (convert) {
+    const auto bytes = step * static_cast<std::size_t>(c.blocks);
+    inner_w = static_cast<std::byte*>(launch.packed(w, primitives.weight_layout(), bytes, converted));
+    if (!inner_w) inner_w = static_cast<std::byte*>(launch.scratch(bytes));
+  }
   const auto weights = [=](std::int64_t block) {
     return convert ? reinterpret_cast<float*>(inner_w + step * static_cast<std::size_t>(block))
                    : const_cast<float*>(w) + block * w_block;
   };
-  if (convert)
+  if (convert && !converted)
     launch.stage(c.blocks, [=](std::int64_t block) {
+      count(counters.conversions);
       primitives.at(0, block).import_weights(weights(block), w + block * w_block);
     });
   const auto channels = forward ? g.filters : g.channels, plane = forward ? g.out_plane() : g.plane();  // of the result

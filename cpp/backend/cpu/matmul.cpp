@@ -11,6 +11,7 @@ namespace {
 // In units of multiplications and additions, about 120 of which a core does in a nanosecond.
 constexpr double kTileWork = 40e6, kLargeTileWork = 256e6;
 constexpr double kLeastTileWork = 1.25e6;   // what is worth handing over: smaller products still become two tiles
+constexpr double kHalf = 0.6;               // of the work: what each of two tiles has, with the operand that both read
 constexpr double kTiles = 12;               // as many as a large product needs before its tiles grow
 constexpr double kWorkPerElement = 20;      // what reading an element from memory costs
 constexpr std::int64_t kSmallTile = 192;    // below, packing the operands takes more and more of the time
@@ -33,12 +34,13 @@ std::int64_t half(std::int64_t length) { return ((length + 1) / 2 + 15) / 16 * 1
 
 Tiling tile(std::int64_t m, std::int64_t n, std::int64_t k) {
   Tiling t{m, n, k, 1};
-  // Rather n than m, as the vectors run along m.
+  // The longer side: every tile packs its own rows of the left and columns of the right operand.
   const auto halve = [&] {
-    auto& side = t.m > 2 * t.n || t.n <= kTinyTile ? t.m : t.n;
+    auto& side = t.m > t.n ? t.m : t.n;
     side = half(side);
   };
-  const double most = std::clamp(t.work() / kTiles, std::clamp(t.work() / 2, kLeastTileWork, kTileWork), kLargeTileWork);
+  const double most = std::clamp(t.work() / kTiles, std::clamp(kHalf * t.work(), kLeastTileWork, kTileWork),
+                                 kLargeTileWork);
   while (t.work() > most && std::max(t.m, t.n) > kSmallTile) halve();
   while (t.work() > kLongTileWork && std::max(t.m, t.n) > kTinyTile) halve();
   if (t.work() > kLongTileWork && k >= 2 * kSliceLength) {

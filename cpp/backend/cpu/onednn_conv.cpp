@@ -41,6 +41,15 @@ memory::desc weights_desc(const ConvGeometry& g, std::int64_t filter_stride) {
           {outputs * filter_stride, filter_stride, area, g.kernel_x, 1}};
 }
 
+std::int64_t number_of(const memory::desc& from, const memory::desc& to) {
+  static std::mutex mutex;
+  static auto* all = new std::vector<std::pair<memory::desc, memory::desc>>;
+  std::lock_guard lock(mutex);
+  const auto found = std::ranges::find(*all, std::pair(from, to));
+  if (found == all->end()) all->emplace_back(from, to);
+  return found - all->begin();
+}
+
 dnnl::primitive_attr user_scratch() {
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -142,6 +151,7 @@ bool OnednnConv::build(ConvPass pass, const ConvGeometry& g, ChannelsLast last, 
       break;
     }
   }
+  weight_layout_ = number_of(public_w_, w_);
   x_planes_ = Planes(public_x_, x_, layout == Tag::nhwc && !last.x);
   y_planes_ = Planes(public_y_, y_, layout == Tag::nhwc && !last.y);
   reorder_w_ = pass == ConvPass::kBackWeight ? make_reorder(w_, public_w_) : make_reorder(public_w_, w_);

@@ -61,6 +61,7 @@ struct Stats {
   std::int64_t in_place = 0, copies = 0;         // outputs that took over an input's memory; layout or device copies
   std::int64_t buffers_written = 0, bytes_written = 0;
   std::int64_t tasks_skipped = 0, inline_tasks = 0;
+  std::int64_t conversions = 0;                  // of weights into a kernel's own layout
 };
 Stats stats();
 

@@ -182,8 +182,10 @@ void Scheduler::give_up(Ref<Storage> value) {
     const auto given_up = std::move(values.back());
     values.pop_back();
     Task* task = given_up->producer;
-    if (!task || task->started || task->threads > 0) continue;
-    const auto is_wanted = [&](const TaskOperand& out) { return out.storage->refs() > (out.storage == given_up ? 2 : 1); };
+    if (!task || task->threads > 0 || task->started) continue;  // in this order: who is inside sets `started`
+    const auto is_wanted = [&](const TaskOperand& out) {
+      return out.storage->refs() > (out.storage == given_up ? 2 : 1);
+    };
     if (std::ranges::any_of(task->outputs, is_wanted)) continue;
     for (auto& in : task->inputs)
       if (!in.storage->ready() && std::ranges::find(values, in.storage) == values.end()) values.push_back(in.storage);

@@ -3,11 +3,10 @@
 owl.profile notes a span for each plan, each chunk of a kernel and each time a thread looks for work or waits, with the
 processor time that its thread spent in it. Planning is what the spans of plans took, the handing over of tasks to the
 scheduler included. Scheduling is what the workers' threads took outside all spans (ordering tasks, giving them memory,
-handing out chunks, waking and falling asleep), and what waiting took of the script's thread; less what the profile
-itself costs there, which is what the workers' time grows by under it (`profile`). The epoch's own time is that of the
-whole process, without a profile: recording and the script's copies are in it. `looking_for_work` is what workers without
-any took before they fell asleep, which nobody else missed; it is not among the scheduling. All are medians of epochs
-with and without a profile in turn.
+handing out chunks, waking and falling asleep), and what waiting took of the script's thread. A span includes what
+noting it costs. The epoch's own time is that of the whole process, without a profile: recording and the script's copies
+are in it. `looking_for_work` is what workers without any took before they fell asleep, which nobody else missed; it is
+not among the scheduling. All are medians of epochs with and without a profile in turn.
 """
 import json
 import os
@@ -42,7 +41,7 @@ def spans(path):
 
 
 def profiled(work):
-    """Seconds of the workers, and of these planning, scheduling, looking for work."""
+    """Seconds of planning, scheduling, looking for work."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "trace.json")
         with owl.profile(path):
@@ -50,7 +49,7 @@ def profiled(work):
         found = spans(path)
     planning = sum(s for (_, what), s in found.items() if what == "plan")
     outside = workers - sum(s for (of_worker, _), s in found.items() if of_worker)
-    return workers, planning, outside + found.get((False, "wait"), 0.0), found.get((True, "wait"), 0.0)
+    return planning, outside + found.get((False, "wait"), 0.0), found.get((True, "wait"), 0.0)
 
 
 A = arguments(__doc__, hidden=256, epochs=11, images=60000)
@@ -60,10 +59,9 @@ network = Mlp(A.hidden)
 network.epoch(batches)
 plain, traced = [], []
 for _ in range(A.epochs):
-    plain.append(processor_seconds(lambda: network.epoch(batches)))
+    plain.append(processor_seconds(lambda: network.epoch(batches))[0])
     traced.append(profiled(lambda: network.epoch(batches)))
-epoch, workers = map(statistics.median, zip(*plain))
-workers_traced, planning, scheduling, looking = map(statistics.median, zip(*traced))
-profile = workers_traced - workers
-report("mlp-planning", [planning + scheduling - profile], epoch=epoch, planning=planning,
-       scheduling=scheduling - profile, profile=profile, looking_for_work=looking)
+epoch = statistics.median(plain)
+planning, scheduling, looking = map(statistics.median, zip(*traced))
+report("mlp-planning", [planning + scheduling], epoch=epoch, planning=planning, scheduling=scheduling,
+       looking_for_work=looking)

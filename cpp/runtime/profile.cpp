@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <deque>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -39,7 +40,7 @@ struct Recording {
   std::string path;                // of the file that stop_profile makes
   std::FILE* file = nullptr;       // path + ".part", opened at once: a path that cannot be written is known at the start
   Clock::time_point started;
-  std::vector<Event> events;
+  std::deque<Event> events;
   std::vector<std::string> lanes;  // names, by number; kept between recordings, since threads know their number
 };
 
@@ -147,7 +148,8 @@ void Span::end() {
   std::lock_guard lock(r.mutex);
   if (!r.file) return;  // it ended in between
   r.events.push_back({std::move(name_), std::move(arguments_), category_, source_, lane_of_this_thread(r),
-                      std::max(begin_, r.started), now, thread_cpu_ns() - cpu_begin_ns_});
+                      std::max(begin_, r.started), now, 0});
+  r.events.back().cpu_ns = thread_cpu_ns() - cpu_begin_ns_;
 }
 
 void lock_for_fork() { recording().mutex.lock(); }

@@ -1,7 +1,7 @@
 """Times owl beside its peers and beside floors, in turn (A B A B ...), and prints a table of ratios.
 
 The table is rows.py. owl's scripts lie beside it; each prints one line of JSON with `best`, the best time of that run.
-A ratio is owl's best by the other's best, of the runs of one turn; of several turns the median, with the range. Peers
+A ratio is owl's best by the other's best, of all turns; its range is that of the turns, each for itself. Peers
 are scripts in a folder of their own (--peers, or OWL_PEERS), each called as `script.py PEER`, or in peers/ here;
 --peer-python names the interpreter that has them installed. Floors are C++ programs of the build. What is not there
 gets a row that says so.
@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 import shlex
-import statistics
 import subprocess
 import sys
 from typing import NamedTuple
@@ -42,13 +41,13 @@ class Result(NamedTuple):
     own: float | None = None
     name: str = ""
     theirs: float | None = None
-    ratios: tuple[float, ...] = ()
+    ratios: tuple[float, ...] = ()  # turn by turn
     at_most: float | None = None
     reason: str = ""  # why there is no ratio
 
     @property
     def ratio(self):
-        return statistics.median(self.ratios)
+        return self.own / self.theirs
 
     @property
     def met(self):
@@ -117,16 +116,15 @@ def results_of(row, seen, reasons):
     if "" in reasons:
         return [Result(row.work, reason=reasons[""])]
     own = [printed["best"] for printed in seen[""]]
-    typical = statistics.median(own)
     results = []
     for name, at_most, _, figure_of_own in row.against:
         if name in reasons:
-            results.append(Result(row.work, typical, name, at_most=at_most, reason=reasons[name]))
+            results.append(Result(row.work, min(own), name, at_most=at_most, reason=reasons[name]))
             continue
         theirs = [p[figure_of_own] for p in seen[""]] if figure_of_own else [p["best"] for p in seen[name]]
         ratios = tuple(a / b for a, b in zip(own, theirs))
-        results.append(Result(row.work, typical, name, statistics.median(theirs), ratios, at_most))
-    return results or [Result(row.work, typical)]
+        results.append(Result(row.work, min(own), name, min(theirs), ratios, at_most))
+    return results or [Result(row.work, min(own))]
 
 
 def other_figures(row, seen):

@@ -339,3 +339,45 @@ def test_wait_for_all_leaves_every_held_value_ready(other):
 def test_a_limit_without_a_device_is_every_devices(other, limit):
     limit(1 << 28)
     assert owl.memory_stats(0)["limit"] == owl.memory_stats(other)["limit"] == 1 << 28
+
+
+# --- instructions
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
+def test_older_instructions_compute_the_same(script, isa):
+    """Within rounding, and integers exactly; the device says what it uses: no more than asked for."""
+    done = script("""
+        import numpy as np
+        import owl
+        rng = np.random.default_rng(0)
+        a, b = (rng.standard_normal((70, 90), dtype="f4") for _ in range(2))
+        i = rng.integers(-1000, 1000, (33, 33)).astype("i4")
+        x, y, k = owl.from_numpy(a), owl.from_numpy(b), owl.from_numpy(i)
+        e = owl.elewise
+        near = lambda got, want: np.testing.assert_allclose(got.to_numpy(), want, rtol=1e-5, atol=1e-5)
+        near(x.trans() * y, b @ a.T)
+        near(e.tanh(e.mult(x, y) + 1.0), np.tanh(a * b + 1))
+        near(owl.conv.softmax(x).sum(0), np.ones((70, 1)))
+        near(x.sum([0, 1]), a.sum(dtype="f8"))
+        assert ((k * k - k).to_numpy() == i @ i - i).all()
+        image, w = owl.rand([9, 9, 8, 3]), owl.rand([3, 3, 8, 8])
+        unit = owl.conv.Convolver(1, 1)
+        out = unit.ff(image, w, owl.zeros([8]))
+        one = owl.zeros([9, 9, 8, 3]).to_numpy()
+        one[1, 2, 4, 5] = 1
+        near(unit.bp(owl.from_numpy(one), image, w)[3:8, 2:7, :, 1].sum(), w.to_numpy()[2].sum())
+        near(owl.conv.Pooler(2, 2, 2, 2).ff(out).max(), out.to_numpy().max())
+        owl.seed(3)
+        print(owl.devices()[0].name, owl.rand([1000]).to_numpy().tobytes().hex()[:40])
+    """, env={"OWL_ISA": isa})
+    name, numbers = done.stdout.rsplit(maxsplit=1)
+    here = owl.devices()[0].name
+    allowed = {"avx512": ["AVX-512", "AVX2", ""], "avx2": ["AVX2", ""], "baseline": [""]}[isa]
+    assert next((a for a in ("AVX-512", "AVX2") if a in name), "") in allowed and name.split(", AVX")[0] == here.split(", AVX")[0]
+    owl.seed(3)
+    assert owl.rand([1000]).to_numpy().tobytes().hex()[:40] == numbers
+
+
+def test_an_instruction_set_that_is_none(script):
+    done = script("import owl\nowl.ones([1])", env={"OWL_ISA": "sse9"}, expect=1)
+    assert "owl.Error: OWL_ISA=sse9: expected baseline, avx2 or avx512" in done.stderr

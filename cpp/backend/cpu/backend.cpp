@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "backend/cpu/isa/kernels.h"
 #include "backend/cpu/nan_watch.h"
 #include "backend/cpu/tile.h"
 #include "base/env.h"
@@ -93,19 +94,22 @@ class NullBackend : public Backend {
   bool computes() const override { return false; }
 };
 
-std::string thread_count_text(int n) { return std::to_string(n) + (n == 1 ? " thread" : " threads"); }
+// "CPU, 2 threads, AVX2".
+std::string description(int threads) {
+  const char* const instructions = isa() == Isa::kAvx512 ? ", AVX-512" : isa() == Isa::kAvx2 ? ", AVX2" : "";
+  return "CPU, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads") + instructions;
+}
 
 }  // namespace
 
 std::unique_ptr<Device> make_device() {
   const int n = available_threads();
-  return std::make_unique<Device>(Device::Kind::kCpu, "CPU, " + thread_count_text(n), n, false,
-                                  std::make_unique<CpuBackend>());
+  return std::make_unique<Device>(Device::Kind::kCpu, description(n), n, false, std::make_unique<CpuBackend>());
 }
 
 std::unique_ptr<Device> make_simulated_gpu(int index) {
   const int n = available_threads();
-  const auto name = "simulated GPU " + std::to_string(index) + " (CPU, " + thread_count_text(n) + ")";
+  const auto name = "simulated GPU " + std::to_string(index) + " (" + description(n) + ")";
   return std::make_unique<Device>(Device::Kind::kGpu, name, n, true, std::make_unique<CpuBackend>());
 }
 

@@ -57,7 +57,80 @@ PyObject* memory(PyObject*, const Call& call) {
   return d.release().ptr();
 }
 
+PyObject* stats_dict(PyObject*, const Call& call) {
+  call.expect_none("stats");
+  const Stats s = stats();
+  py::dict d;
+  d["live_nodes"] = s.live_nodes;
+  d["live_storages"] = s.live_storages;
+  d["window_nodes"] = s.window_nodes;
+  d["tasks_in_flight"] = s.tasks_in_flight;
+  d["recorded"] = s.recorded;
+  d["dropped"] = s.dropped;
+  d["kernels"] = s.kernels;
+  d["fused_operations"] = s.fused_operations;
+  d["in_place"] = s.in_place;
+  d["copies"] = s.copies;
+  d["buffers_written"] = s.buffers_written;
+  d["bytes_written"] = s.bytes_written;
+  d["tasks_skipped"] = s.tasks_skipped;
+  d["inline_tasks"] = s.inline_tasks;
+  d["conversions"] = s.conversions;
+  return d.release().ptr();
+}
+
+PyObject* create_cpu(PyObject*, const Call& call) {
+  call.expect_none("create_cpu_device");
+  return PyLong_FromLong(create_cpu_device());
+}
+
+PyObject* gpu_count(PyObject*, const Call& call) {
+  call.expect_none("get_gpu_device_count");
+  return PyLong_FromLong(get_gpu_device_count());
+}
+
+PyObject* cuda(PyObject*, const Call& call) {
+  call.expect_none("has_cuda");
+  return PyBool_FromLong(has_cuda());
+}
+
+PyObject* current(PyObject*, const Call& call) {
+  call.expect_none("current_device");
+  return PyLong_FromLong(current_device());
+}
+
+PyObject* all_devices(PyObject*, const Call& call) {
+  call.expect_none("devices");
+  return py::cast(devices()).release().ptr();
+}
+
+PyObject* trim(PyObject*, const Call& call) {
+  call.expect_none("empty_cache");
+  empty_cache();
+  Py_RETURN_NONE;
+}
+
+PyObject* wait(PyObject*, const Call& call) {
+  call.expect_none("wait_for_all");
+  wait_for_all();
+  Py_RETURN_NONE;
+}
+
 PyMethodDef functions[] = {
+    method<create_cpu>("create_cpu_device",
+        "create_cpu_device()\n--\n\n"
+        "A new CPU device with threads and memory of its own; its id. Device 0, a CPU device, exists from the start."),
+    method<gpu_count>("get_gpu_device_count",
+        "get_gpu_device_count()\n--\n\nHow many GPUs there are, simulated ones included."),
+    method<cuda>("has_cuda", "has_cuda()\n--\n\nWhether owl can compute on a CUDA GPU here."),
+    method<current>("current_device",
+        "current_device()\n--\n\nThe id of the device that computes what this thread records."),
+    method<all_devices>("devices", "devices()\n--\n\nEvery device, a list of DeviceInfo."),
+    method<wait>("wait_for_all",
+        "wait_for_all()\n--\n\n"
+        "Waits until everything recorded and still held has its value; raises the first error among them."),
+    method<stats_dict>("stats", "stats()\n--\n\nWhat the engine did since it started: counters by name."),
+    method<trim>("empty_cache", "empty_cache()\n--\n\nGives memory that no value uses back to the system."),
     method<create_gpu>("create_gpu_device",
         "create_gpu_device(i)\n--\n\nThe device of GPU number i; its id.\n\nDeviceError: there is no such GPU."),
     method<choose_device>("set_device",
@@ -90,42 +163,11 @@ void bind_devices(py::module_& m) {
   m.def(
       "initialize", [](const py::object&) {}, py::arg("argv") = py::none(),
       "Does nothing: owl starts by itself. Kept because Minerva's scripts call it.");
-  m.def("create_cpu_device", &create_cpu_device,
-        "A new CPU device with threads and memory of its own; its id. Device 0, a CPU device, exists from the start.");
   m.def("create_null_device", &create_null_device,
         "A device that plans everything and runs nothing, for tests; its id.");
-  m.def("get_gpu_device_count", &get_gpu_device_count, "How many GPUs there are, simulated ones included.");
-  m.def("has_cuda", &has_cuda, "Whether owl can compute on a CUDA GPU here.");
-  m.def("current_device", &current_device, "The id of the device that computes what this thread records.");
-  m.def("devices", &devices, "Every device, a list of DeviceInfo.");
-  m.def("empty_cache", &empty_cache, "Gives memory that no value uses back to the system.");
-}
-
-py::dict stats_dict() {
-  const Stats s = stats();
-  py::dict d;
-  d["live_nodes"] = s.live_nodes;
-  d["live_storages"] = s.live_storages;
-  d["window_nodes"] = s.window_nodes;
-  d["tasks_in_flight"] = s.tasks_in_flight;
-  d["recorded"] = s.recorded;
-  d["dropped"] = s.dropped;
-  d["kernels"] = s.kernels;
-  d["fused_operations"] = s.fused_operations;
-  d["in_place"] = s.in_place;
-  d["copies"] = s.copies;
-  d["buffers_written"] = s.buffers_written;
-  d["bytes_written"] = s.bytes_written;
-  d["tasks_skipped"] = s.tasks_skipped;
-  d["inline_tasks"] = s.inline_tasks;
-  d["conversions"] = s.conversions;
-  return d;
 }
 
 void bind_engine(py::module_& m) {
-  m.def("wait_for_all", &wait_for_all,
-        "Waits until everything recorded and still held has its value; raises the first error among them.");
-  m.def("stats", &stats_dict, "What the engine did since it started: counters by name.");
   m.def("set_window", [](std::size_t count, std::int64_t idle_us) {
     WithoutGil workers_may_need_it;
     set_window(count, idle_us);

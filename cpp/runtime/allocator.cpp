@@ -10,6 +10,8 @@
 
 namespace owl {
 
+constexpr std::size_t kLeastCache = 64 << 20;  // that is kept whatever was in use
+
 std::size_t Allocator::rounded(std::size_t bytes) {
   if (bytes <= 64) return 64;
   // Eight classes to a power of two waste at most an eighth; multiples of 64 keep alignment.
@@ -148,6 +150,8 @@ void Allocator::free_locked(void* data, std::size_t size) {
   cached_ += size;
   cache_[size].push_back(data);
   if (limit_ && allocated_ + cached_ > limit_) trim_locked(allocated_ + cached_ - limit_);  // set below what was in use
+  // Sizes that vary from step to step would otherwise each keep blocks of their own.
+  if (const auto most = std::max(kLeastCache, 2 * peak_); cached_ > most) trim_locked(cached_ - most);
 }
 
 void Allocator::link(Storage& storage) {

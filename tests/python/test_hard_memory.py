@@ -283,3 +283,52 @@ def test_data_that_waited_for_room_is_taken_once(script):
         owl.dump()
         """
     )
+
+
+def test_the_system_sees_the_limit_too(script):
+    """Blocks of ever new sizes: those that are given back leave no holes that the process keeps."""
+    done = script("""
+        import random
+        import owl
+        def resident(key):
+            return next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith(key))
+        owl.rand([10]).wait_for_eval()
+        before = resident("VmRSS")
+        random.seed(1)
+        owl.set_memory_limit(100 << 20)
+        pool = []
+        for i in range(1500):
+            try:
+                pool.append(owl.rand([random.randrange(1000, 2_000_000)]))
+                pool[-1].wait_for_eval()
+            except MemoryError:
+                pass
+            while pool and random.random() < 0.3:
+                pool.pop(random.randrange(len(pool)))
+        most = resident("VmHWM") - before
+        pool.clear()
+        owl.wait_for_all()
+        owl.empty_cache()
+        print(most, resident("VmRSS") - before)
+    """)
+    most, left = map(int, done.stdout.split())
+    assert most <= 120 and left <= 30, (most, left)
+
+
+def test_sizes_that_vary_do_not_each_keep_memory(script):
+    """What is kept for reuse is bounded by what was in use at once (and 64 MiB)."""
+    done = script("""
+        import random
+        import owl
+        random.seed(2)
+        kept, most = [], 0
+        for i in range(600):
+            n = random.randrange(1, 600)
+            x = owl.rand([3000, n])
+            kept = [*kept[-2:], owl.elewise.tanh(x) + x.sum(0)]
+            kept[-1].wait_for_eval()
+            stats = owl.memory_stats()
+            most = max(most, stats["cached"] - max(64 << 20, 2 * stats["peak"]))
+        print(most)
+    """)
+    assert int(done.stdout) <= 0

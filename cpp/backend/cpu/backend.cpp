@@ -1,7 +1,9 @@
 #include "backend/cpu/backend.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -17,19 +19,47 @@ namespace {
 
 constexpr std::size_t kHugePage = 2 << 20;
 
+// From this size on a block is a mapping of its own. Others come from the heap, which does not give back to the system
+// what lies between blocks in use.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t kMapped = std::size_t{1} << 60;  // the heap's blocks are watched
+#else
+constexpr std::size_t kMapped = 256 << 10;
+#endif
+
+void* map(std::size_t bytes) {
+  void* const data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return data == MAP_FAILED ? nullptr : data;
+}
+
+std::size_t whole_pages(std::size_t bytes) {
+  static const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return (bytes + page - 1) / page * page;
+}
+
+// Large blocks ask for huge pages: fewer faults while they are fresh, and fewer walks through page tables after.
+void* map_huge(std::size_t bytes) {
+  auto* const data = static_cast<std::byte*>(map(bytes + kHugePage));
+  if (!data) return nullptr;
+  const auto before = -reinterpret_cast<std::uintptr_t>(data) % kHugePage;
+  if (before) munmap(data, before);
+  if (before < kHugePage) munmap(data + before + bytes, kHugePage - before);
+#ifdef MADV_HUGEPAGE
+  madvise(data + before, bytes, MADV_HUGEPAGE);  // a wish: what the system does not grant is missed by nobody
+#endif
+  return data + before;
+}
+
 class CpuBackend : public Backend {
  public:
-  // Large blocks ask for huge pages: fewer faults while they are fresh, and fewer walks through page tables after.
   void* allocate(std::size_t bytes) override {
-    if (bytes < 2 * kHugePage) return std::aligned_alloc(64, bytes);
-    void* data = nullptr;
-    if (posix_memalign(&data, kHugePage, bytes) != 0) return nullptr;
-#ifdef MADV_HUGEPAGE
-    madvise(data, bytes, MADV_HUGEPAGE);  // a wish: what the system does not grant is missed by nobody
-#endif
-    return data;
+    if (bytes < kMapped) return std::aligned_alloc(64, bytes);
+    return bytes < 2 * kHugePage ? map(whole_pages(bytes)) : map_huge(whole_pages(bytes));
   }
-  void free(void* data, std::size_t) override { std::free(data); }
+  void free(void* data, std::size_t bytes) override {
+    if (bytes < kMapped) std::free(data);
+    else munmap(data, whole_pages(bytes));
+  }
   void upload(void* device, const void* host, std::size_t bytes) override { std::memcpy(device, host, bytes); }
 
   void launch(Task& task, Launch& launch) override {

@@ -29,9 +29,9 @@ class Allocator {
   bool allocate_leaving_room(Storage& storage);
   void give_back(Storage& storage);
   void move(Storage& from, Storage& to);  // `to` takes over from's memory
-  // Room for the value in a layout of some kernel's own, kept beside it for whoever reads it so again: weights that stay
-  // the same are converted once. Only for what is asked for a second time, and while a quarter of the limit stays free;
-  // without users it goes when memory is short. `data` is null where there is none; until `ready` the caller fills it.
+  // Room for the value in a layout of some kernel's own, kept beside it for whoever reads it so again. Only for what is
+  // asked for a second time, and while a quarter of the limit stays free; without users it goes when memory is short.
+  // `data` is null where there is none; until `ready` the caller fills it.
   struct Packing {
     void* data = nullptr;
     bool ready = false;

@@ -115,7 +115,7 @@ void take_over(TaskOperand& from, TaskOperand& to) {
   count(counters.in_place);
 }
 
-// Tasks that this thread is through with, until it lets go of the scheduler's lock: what they hold may be foreign code's.
+// Tasks that this thread is through with, until it lets go of the scheduler's lock: deleting them may call foreign code.
 thread_local std::vector<std::unique_ptr<Task>> finished_tasks;
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "runtime/scheduler.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cstring>
 #include <new>

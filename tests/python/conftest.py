@@ -49,6 +49,13 @@ def on_device_0():
     owl.set_device(0)
 
 
+@pytest.fixture
+def limit():
+    """Sets a memory limit on every device; none after the test."""
+    yield owl.set_memory_limit
+    owl.set_memory_limit(0)
+
+
 @contextlib.contextmanager
 def window(count, idle_us):
     """The engine with a window of `count` operations, flushed after `idle_us` (-1: never) of quiet."""

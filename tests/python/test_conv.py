@@ -384,12 +384,6 @@ def test_weights_that_stay_are_converted_twice_and_kept():
     assert owl.memory_stats()["allocated"] <= held - size
 
 
-@pytest.fixture
-def limit():
-    yield owl.set_memory_limit
-    owl.set_memory_limit(0)
-
-
 def test_kept_weights_give_way_to_a_limit(limit):
     unit, b = owl.conv.Convolver(1, 1), owl.zeros([64])
     x, w = owl.rand([8, 8, 64, 4]), owl.rand([3, 3, 64, 64])

@@ -227,12 +227,6 @@ def test_threads_are_limited(script):
 
 # --- memory
 
-@pytest.fixture
-def limit():
-    yield owl.set_memory_limit
-    owl.set_memory_limit(0)
-
-
 def test_memory_stats():
     settle()
     before = owl.memory_stats()

@@ -138,8 +138,8 @@ void watch_kernel(const Task& task, Launch& launch) {
     std::int64_t at = 0;
     while (std::isfinite(element(out.data, out.dtype, at))) ++at;
     throw NaNError(std::string(task.name) + " made " + text(element(out.data, out.dtype, at)) +
-                   (shapes.empty() ? " of finite numbers" : " of finite operands " + shapes) + ", at " + place_in(out.shape, at) + " of its result " +
-                   out.shape.str());
+                   (shapes.empty() ? " of finite numbers" : " of finite operands " + shapes) + ", at " +
+                   place_in(out.shape, at) + " of its result " + out.shape.str());
   });
 }
 

@@ -3,6 +3,10 @@
 #   make JOBS=1                fewer compilers at once
 #   make mnist ARGS="--epochs 3 --device cpu"
 #   make build CMAKE_FLAGS=-DOWL_WERROR=ON     CMake options, used when $(BUILD) is first configured
+#   make build OWL_CUDA=on     with the CUDA backend; its headers and libraries (2 GB) are installed too. auto, the
+#                              default: where the headers are found. off: never
+#   make build OWL_WHEELS=wheels     without a network: what the Python at hand lacks comes from that folder, which
+#                                    `make wheels TO=wheels` has filled elsewhere
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,6 +14,13 @@ BUILD  ?= build
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 ARGS   ?=
 CMAKE_FLAGS ?=
+OWL_CUDA ?= auto
+OWL_WHEELS ?=
+TO     ?= wheels
+FOR    ?=
+ONLY   ?=
+# What runs on the stand-in for CUDA's libraries.
+STANDIN_TESTS ?= tests/python/test_cuda.py
 
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
@@ -18,9 +29,16 @@ VERSION := $(shell sed -n 's/^project.owl VERSION \([0-9.]*\).*/\1/p' CMakeLists
 # Two builds in one folder wait for each other.
 LOCK   := $(shell command -v flock >/dev/null 2>&1 && echo flock $(BUILD)/.lock)
 say     = @printf '==> %s\n'
+ifneq ($(OWL_WHEELS),)
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := $(abspath $(OWL_WHEELS))
+endif
+# It stands for its value, and is newer than a build that was configured for another.
+CUDA_IS := $(BUILD)/.cuda-$(OWL_CUDA)
 
 .DEFAULT_GOAL := help
-.PHONY: help build mnist test test-cpp test-python soak bench sdist wheel docs clean distclean
+.PHONY: help build mnist test test-cpp test-python test-standin test-gpu soak bench bench-gpu sdist wheel wheels docs \
+  clean distclean
 
 help:  ## this list
 	@echo "owl: make targets"
@@ -41,7 +59,7 @@ test-cpp: build  ## build, then the C++ tests (where GoogleTest is installed)
 	@if $(CMAKE) --build $(BUILD) --target help | grep -q '^owl_tests:'; then \
 	  echo "==> building the C++ tests"; \
 	  $(LOCK) $(CMAKE) --build $(BUILD) --target owl_tests --parallel $(JOBS) && \
-	  echo "==> C++ tests" && $(BUILD)/owl_tests --gtest_brief=1; \
+	  echo "==> C++ tests" && $(BUILD)/owl_tests --gtest_brief=1 $(GTEST); \
 	else \
 	  echo "==> C++ tests SKIPPED: GoogleTest is not installed (Debian and Ubuntu: apt install libgtest-dev)"; \
 	fi
@@ -49,6 +67,23 @@ test-cpp: build  ## build, then the C++ tests (where GoogleTest is installed)
 test-python: build  ## build, then the Python tests (ARGS="-k relu" chooses)
 	$(say) "Python tests"
 	@BUILD="$(abspath $(BUILD))" $(PY) -m pytest tests/python $(ARGS)
+
+test-standin:  ## build with the CUDA backend, then its tests on a stand-in for CUDA's libraries: no GPU is needed
+	@$(MAKE) --no-print-directory build OWL_CUDA=on
+	@$(LOCK) $(CMAKE) --build $(BUILD) --target owl_standin --parallel $(JOBS)
+	$(say) "Python tests on the stand-in"
+	@OWL_TEST_DEVICE=standin BUILD="$(abspath $(BUILD))" $(PY) -m pytest $(STANDIN_TESTS) $(ARGS)
+
+test-gpu:  ## build with the CUDA backend, then all tests on the GPU, and its kernels under compute-sanitizer
+	@OWL_TEST_DEVICE=gpu $(MAKE) --no-print-directory test-cpp OWL_CUDA=on GTEST='--gtest_filter=*Cuda*:*Gpu*'
+	@OWL_TEST_DEVICE=gpu $(MAKE) --no-print-directory test-python OWL_CUDA=on
+	@if sanitizer=`PATH="$$PATH:/usr/local/cuda/bin" command -v compute-sanitizer`; then \
+	  echo "==> $$sanitizer: tests/python/test_cuda_kernels.py"; \
+	  OWL_TEST_DEVICE=gpu BUILD="$(abspath $(BUILD))" "$$sanitizer" --error-exitcode 99 \
+	    $(PY) -m pytest tests/python/test_cuda_kernels.py; \
+	else \
+	  echo "==> kernels under compute-sanitizer SKIPPED: it is neither on PATH nor in /usr/local/cuda/bin"; \
+	fi
 
 soak: build  ## build, then the nightly run: 10,000 random programs, the hard cases in full (ARGS="--seed 1" ...)
 	$(say) "random programs"
@@ -60,20 +95,34 @@ bench: build  ## build, then the benchmarks (ARGS are handed on)
 	$(say) "benchmarks"
 	@BUILD="$(abspath $(BUILD))" $(PY) benchmarks/run.py $(ARGS)
 
+bench-gpu:  ## build with the CUDA backend, then the benchmarks on a GPU, which write benchmarks/gpu.md
+	@$(MAKE) --no-print-directory build OWL_CUDA=on
+	$(say) "benchmarks on the GPU"
+	@$(PY) benchmarks/gpu/run.py --peer-python "$(PYTHON)" $(ARGS)
+
 sdist: $(VENV)/.release  ## the source distribution, in dist/
 	$(say) "packing the sources"
-	@$(PY) -m build --sdist --outdir dist .
+	@$(PY) -m build --sdist $(if $(OWL_WHEELS),--no-isolation) --outdir dist .
 
 # The way of a release: the wheel is built from the source distribution, in an isolated environment, then checked and
 # given the libraries it needs, so that it runs wherever its tag says.
 wheel: sdist  ## a wheel in dist/, built from the source distribution, repaired to manylinux
 	$(say) "building a wheel in an isolated environment"
 	@rm -rf $(BUILD)-wheel && mkdir -p $(BUILD)-wheel
-	@$(PIP) wheel --quiet --no-deps --wheel-dir $(BUILD)-wheel dist/owl_engine-$(VERSION).tar.gz
+	@OWL_CUDA=$(OWL_CUDA) $(PIP) wheel --quiet --no-deps $(if $(OWL_WHEELS),--no-build-isolation) \
+	  --wheel-dir $(BUILD)-wheel dist/owl_engine-$(VERSION).tar.gz
 	$(say) "auditwheel"
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --wheel-dir dist $(BUILD)-wheel/*.whl
 	@rm -rf $(BUILD)-wheel
 	@ls -l dist/owl_engine-$(VERSION)*
+
+# Further variables: FOR=3.12, wheels for that Python; ONLY="mypy librt", these alone; OWL_CUDA=on, CUDA's packages too.
+wheels: $(VENV)/.dependencies  ## fill the folder TO=wheels, for builds without a network (OWL_WHEELS)
+	$(say) "downloading into $(TO)"
+	@$(PY) third_party/requirements.py apps test dev $(if $(filter on,$(OWL_CUDA)),cuda) > $(VENV)/requirements-wheels.txt
+	@$(PIP) download --quiet --only-binary=:all: --dest "$(TO)" $(if $(FOR),--python-version $(FOR)) \
+	  $(if $(ONLY),--no-deps $(ONLY),-r $(VENV)/requirements-wheels.txt)
+	@du -sh "$(TO)"
 
 docs: build  ## the documentation as a site in build/docs (a warning is an error)
 	$(say) "building the site: $(BUILD)/docs/index.html"
@@ -88,21 +137,39 @@ distclean: clean  ## remove the virtual environment too
 	rm -rf $(VENV)
 
 # The environment finds the package in this folder through a .pth file, as an editable install does: what is edited
-# under owl/ counts at once, and the module is rebuilt in place.
+# under owl/ counts at once, and the module is rebuilt in place. With OWL_WHEELS it finds the packages of $(PYTHON) so
+# as well: --system-site-packages would not do where that is itself of a virtual environment.
 $(VENV)/.dependencies: pyproject.toml third_party/requirements.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "owl needs Python 3.10 or newer; $(PYTHON) is" `$(PYTHON) --version`; exit 1; }
 	@if ! test -x $(PY) || ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	  echo "==> creating $(VENV) (`$(PYTHON) --version`)"; \
-	  $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
-	  { $(PYTHON) -m venv --without-pip --clear $(VENV) && $(PYTHON) -m pip --python $(PY) install -q pip; } || \
+	  if test -n "$(OWL_WHEELS)"; then \
+	    $(PYTHON) -m venv --without-pip --clear $(VENV) && \
+	    $(PYTHON) -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+	      > "`$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))'`/python-at-hand.pth" && \
+	    $(PY) -m pip --version >/dev/null; \
+	  else \
+	    $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
+	    { $(PYTHON) -m venv --without-pip --clear $(VENV) && $(PYTHON) -m pip --python $(PY) install -q pip; }; \
+	  fi || \
 	  { echo "$(PYTHON) cannot make virtual environments (Debian and Ubuntu: apt install python3-venv)"; exit 1; }; \
 	fi
 	$(say) "installing dependencies from pyproject.toml into $(VENV) (a minute or so, the first time)"
 	@$(PY) third_party/requirements.py apps test dev > $(VENV)/requirements.txt
 	@$(PIP) install --quiet -r $(VENV)/requirements.txt
+	@$(if $(OWL_WHEELS),for tool in cmake ninja; do \
+	  test -x $(VENV)/bin/$$tool || ln -sf "`PATH="$(dir $(PYTHON)):$$PATH" command -v $$tool`" $(VENV)/bin/$$tool; done)
 	@$(PY) -c 'import pathlib, sysconfig; \
 	  pathlib.Path(sysconfig.get_path("purelib"), "owl-checkout.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
+	@touch $@
+
+# Without a network, a toolkit of the machine may take the place of packages that are not in the folder: CMake decides.
+$(VENV)/.cuda: $(VENV)/.dependencies
+	$(say) "installing CUDA's headers and libraries into $(VENV) (2 GB)"
+	@$(PY) third_party/requirements.py cuda > $(VENV)/requirements-cuda.txt
+	@$(PIP) install --quiet -r $(VENV)/requirements-cuda.txt || \
+	  { test -n "$(OWL_WHEELS)" && echo "==> not all of them are in $(OWL_WHEELS): going on with what the machine has"; }
 	@touch $@
 
 $(VENV)/.release: $(VENV)/.dependencies
@@ -111,9 +178,12 @@ $(VENV)/.release: $(VENV)/.dependencies
 	@$(PIP) install --quiet -r $(VENV)/requirements-release.txt
 	@touch $@
 
-$(BUILD)/build.ninja: $(VENV)/.dependencies
+$(CUDA_IS):
+	@mkdir -p $(BUILD) && rm -f $(BUILD)/.cuda-* && touch $@
+
+$(BUILD)/build.ninja: $(VENV)/.dependencies $(if $(filter on,$(OWL_CUDA)),$(VENV)/.cuda) $(CUDA_IS)
 	$(say) "configuring $(BUILD)"
 	@mkdir -p $(BUILD)
 	@$(LOCK) $(CMAKE) -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(VENV)/bin/ninja" \
-	  -DPython_EXECUTABLE="$(CURDIR)/$(PY)" -DOWL_INPLACE=ON $(CMAKE_FLAGS)
+	  -DPython_EXECUTABLE="$(CURDIR)/$(PY)" -DOWL_INPLACE=ON -DOWL_CUDA=$(OWL_CUDA) $(CMAKE_FLAGS)
 	@touch $@

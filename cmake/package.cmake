@@ -1,6 +1,6 @@
 # What `cmake --install` writes, and the CMake package by which C++ projects find it.
 #
-#   component cpp        libowl, its headers, oneDNN's library and licences, the CMake package
+#   component cpp        libowl, libowl_cuda if it was built, headers, oneDNN's library and licences, the CMake package
 #   component programs   the MNIST programs, which need the component cpp
 #   component python     the Python module; only when a wheel is built
 #
@@ -22,6 +22,9 @@ set(OWL_INCLUDE_DIR "${prefix}${CMAKE_INSTALL_INCLUDEDIR}")
 set(owl_package_dir "${OWL_LIBRARY_DIR}/cmake/owl")
 
 install(TARGETS owl LIBRARY DESTINATION "${OWL_LIBRARY_DIR}" COMPONENT cpp ${namelink})
+if(TARGET owl_cuda)
+  install(TARGETS owl_cuda LIBRARY DESTINATION "${OWL_LIBRARY_DIR}" COMPONENT cpp)
+endif()
 install(FILES "${OWL_ONEDNN_LIBRARY}" DESTINATION "${OWL_LIBRARY_DIR}" RENAME "${OWL_ONEDNN_SONAME}" COMPONENT cpp)
 install(FILES ${OWL_ONEDNN_NOTICES} DESTINATION "${OWL_LIBRARY_DIR}/onednn" COMPONENT cpp)
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/cpp/include/owl" DESTINATION "${OWL_INCLUDE_DIR}" COMPONENT cpp

@@ -1,7 +1,8 @@
 """Prints what pyproject.toml asks for, one requirement a line: python requirements.py [extra ...].
 
-The build's requirements and the package's own come first, then those of the extras that are named. The Makefile installs
-them into its virtual environment, so that pyproject.toml stays the only place where dependencies are listed.
+The build's requirements and the package's own come first, then those of the extras that are named; with the extra `cuda`
+also what a build with OWL_CUDA=on requires. The Makefile installs them into its virtual environment, so that
+pyproject.toml stays the only place where dependencies are listed.
 """
 
 import pathlib
@@ -19,6 +20,9 @@ def main(extras):
     requirements = project["build-system"]["requires"] + project["project"]["dependencies"]
     for extra in extras:
         requirements += project["project"]["optional-dependencies"][extra]
+    for override in project["tool"]["scikit-build"]["overrides"]:
+        if "cuda" in extras and "OWL_CUDA" in override["if"].get("env", {}):
+            requirements += override["build"]["requires"]
     print("\n".join(dict.fromkeys(requirements)))
 
 

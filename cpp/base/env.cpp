@@ -25,7 +25,7 @@ namespace {
 constexpr std::string_view kNames[] = {
     "OWL_EAGER", "OWL_NUM_THREADS", "OWL_WINDOW", "OWL_IDLE_US", "OWL_MEMORY_LIMIT", "OWL_SIMULATED_GPUS", "OWL_LOG",
     "OWL_FAULT", "OWL_DATA", "OWL_SOAK", "OWL_CUDA", "OWL_ONEDNN_ROOT", "OWL_DUMP", "OWL_PROFILE", "OWL_MIRRORS",
-    "OWL_ISA"};
+    "OWL_ISA", "OWL_CUDA_ROOT", "OWL_WHEELS", "OWL_TEST_DEVICE"};
 
 int edit_distance(std::string_view a, std::string_view b) {
   std::vector<int> row(b.size() + 1);

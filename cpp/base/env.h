@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <string>
 
+#include "base/module_api.h"
+
 namespace owl {
 
 // Of x86-64 processors, each including those before it.
@@ -23,7 +25,7 @@ struct Settings {
   std::string profile;                         // OWL_PROFILE: a file for a trace of the whole run
   std::int64_t fault_alloc = 0, fault_op = 0;  // OWL_FAULT=alloc:N,op:N: the N-th fails (for tests)
 };
-const Settings& settings();
+OWL_MODULE_API const Settings& settings();
 
 // Threads this process may use: the smallest of the affinity mask, the cgroup's quota and OWL_NUM_THREADS.
 int available_threads();
@@ -33,6 +35,6 @@ int available_threads();
 int cgroup_cpus(const std::filesystem::path& root);
 
 // One line on stderr, "owl: " before it.
-void log_line(const std::string& line);
+OWL_MODULE_API void log_line(const std::string& line);
 
 }  // namespace owl

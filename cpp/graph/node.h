@@ -71,6 +71,9 @@ class Storage {
   // Memory that somebody else owns (DLPack, a buffer lent by the host): called instead of giving `data` back.
   void (*foreign_release)(void*) = nullptr;
   void* foreign = nullptr;
+  // Numbers of its device, where that runs behind its worker: what must have run before anybody else touches the memory,
+  // and the copy from elsewhere that the device itself must wait for (backend/cuda/backend.h).
+  std::uint64_t ticket = 0, arrival = 0;
   // Who made it, for messages about memory.
   const char* op = "data";
   Source source;

@@ -8,20 +8,9 @@
 
 #include "base/module_api.h"
 #include "graph/node.h"
+#include "graph/type_rule.h"
 
 namespace owl {
-
-// How an elementwise operation's type follows from its operands' (types_of in graph/record.cpp).
-enum class TypeRule : std::uint8_t {
-  kArithmetic,  // the promoted type; computed and returned in it
-  kNoBool,      // as kArithmetic, but bool is refused (NumPy's rule for minus)
-  kIntFromBool, // as kArithmetic, but bool becomes int32 (pow, abs, sign, square ...)
-  kFloat,       // the promoted type, integers become float32
-  kCompare,     // computed in the promoted type, returns bool
-  kPredicate,   // computed in the operand's own type, returns bool (isnan)
-  kSelect,      // where(c, x, y): c is bool, the promoted type of x and y
-  kCast,        // the target type is the recorder's choice
-};
 
 struct OpRecord;
 
@@ -65,7 +54,7 @@ class Launch {
   // Chunks should take 20 us to 2 ms each; 0 chunks is allowed.
   void stage(std::int64_t chunks, Body body) { stages.push_back({chunks, std::move(body)}); }
   // Uninitialised memory of the device, 64-byte aligned, that lives until the task ends.
-  void* scratch(std::size_t bytes);
+  OWL_MODULE_API void* scratch(std::size_t bytes);
   // Room for the operand with this memory in a layout of the kernel's own (see Allocator::pack); null where it is to go
   // into scratch memory. If it is not `ready`, the stages fill it.
   void* packed(const void* operand, std::int64_t layout, std::size_t bytes, bool& ready);
@@ -124,6 +113,7 @@ struct OpRecord {
   CostFn cost = nullptr;                // scalar operations; null: operand and result elements
   int in_place = -1;                    // the operand whose memory the result may take, when it dies here
   ReadsRangesFn reads_ranges = nullptr; // whether elementwise operations may compute operand 0 (KernelArgs::read)
+  bool copies_in = false;               // the result is copied in from another device, beside this one's own work
   bool finishes_ranges = false;         // elementwise operations may work on the result (KernelArgs::finished)
   // Which float32 arrays may, each for itself, be channels last: bit 0 the result, bit i + 1 operand i.
   ChannelsLastFn channels_last = nullptr;

@@ -42,7 +42,8 @@ std::ostream& operator<<(std::ostream& out, const NArray& x) {
   const Node& node = *x.node();
   out << "NArray(shape=" << node.shape.str() << ", dtype=" << name(node.dtype) << ", device=" << node.device->id;
   const Storage* storage = node.storage();
-  if (storage && storage->ready() && node.device->backend->computes()) {
+  if (storage && storage->ready() && node.device->backend->computes() &&
+      node.device->backend->gpu() < 0) {
     out << ", values=[";
     print_values(out, node, storage->data);
     out << "]";

@@ -7,6 +7,7 @@
 #include "runtime/counters.h"
 #include "runtime/engine.h"
 #include "runtime/scheduler.h"
+#include "runtime/task.h"
 
 namespace owl {
 
@@ -250,7 +251,7 @@ NArray record_data(const void* data, const Shape& shape, DType dtype) {
   auto storage = Storage::create(*node);
   if (node->device->backend->computes()) {
     allocate_for_data(*storage);
-    if (storage->bytes > 0) node->device->backend->upload(storage->data, data, storage->bytes);
+    if (storage->bytes > 0) node->device->backend->upload(*storage, data);
   }
   return hand_out_data(node.detach(), std::move(storage));
 }
@@ -272,6 +273,11 @@ constexpr std::int64_t kCopyChunk = 1 << 20;  // bytes
 
 void copy_from_peer(const KernelArgs& args, Launch& launch) {
   const auto bytes = static_cast<std::int64_t>(args.out.nbytes());
+  const TaskOperand& source = launch.task->inputs[0];
+  if (source.storage->device->backend->gpu() >= 0)
+    return launch.stage(1, [&source, to = args.out.data, bytes](std::int64_t) {
+      source.storage->device->backend->download(to, *source.storage, source.byte_offset(), static_cast<std::size_t>(bytes));
+    });
   launch.stage((bytes + kCopyChunk - 1) / kCopyChunk,
                [bytes, from = args.in[0].as<std::byte>(), to = args.out.as<std::byte>()](std::int64_t chunk) {
                  const auto begin = chunk * kCopyChunk;
@@ -287,7 +293,8 @@ const OpRecord op_device_copy{.name = "device_copy",
                               .doc = "x on another device: recorded by itself where operands live apart",
                               .arity = 1,
                               .infer = same_type,
-                              .cpu = copy_from_peer};
+                              .cpu = copy_from_peer,
+                              .copies_in = true};
 
 // ---- NArray: the handle
 
@@ -328,15 +335,24 @@ bool NArray::wait_for_eval(std::optional<double> timeout_s) const {
 
 bool NArray::ready() const {
   const Storage* storage = checked(node_).storage();
-  return storage && storage->state.load(std::memory_order_acquire) != Storage::State::kPending;
+  return storage && storage->state.load(std::memory_order_acquire) != Storage::State::kPending &&
+         storage->device->backend->there(*storage);
 }
 
 void NArray::copy_to_host(void* destination) const {
+  auto& backend = *checked(node_).device->backend;
+  if (backend.gpu() >= 0 && node_->strides) {
+    UseDevice there(*node_->device);
+    return dense(*this).copy_to_host(destination);
+  }
   wait_for_eval();
-  if (!node_->device->backend->computes())
+  if (!backend.computes())
     throw DeviceError("device " + std::to_string(device()) + " is the null device: it plans, but has no values");
-  const auto* data = static_cast<const std::byte*>(node_->storage()->data) +
-                     node_->offset * static_cast<std::int64_t>(itemsize(dtype()));
+  const auto offset = node_->offset * static_cast<std::int64_t>(itemsize(dtype()));
+  if (backend.gpu() >= 0)
+    return backend.download(destination, *node_->storage(), static_cast<std::size_t>(offset),
+                            static_cast<std::size_t>(size()) * itemsize(dtype()));
+  const auto* data = static_cast<const std::byte*>(node_->storage()->data) + offset;
   Program copy;
   copy.shape = shape();
   copy.inputs.push_back({dtype(), strides_of(*node_), node_->strides == nullptr});

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "graph/op.h"
+#include "graph/type_rule.h"
 #include "ops/math.h"
 #include "owl/elewise.h"
 
@@ -32,15 +32,31 @@ namespace elementwise_ops {
 
 using Bool = std::uint8_t;
 
-template <class T> inline constexpr bool is_bool = __is_same(T, Bool);
-template <class T> inline constexpr bool is_int = __is_same(T, std::int32_t);
-template <class T> inline constexpr bool is_floating = __is_same(T, float) || __is_same(T, double);
+template <class A, class B> inline constexpr bool same = false;
+template <class A> inline constexpr bool same<A, A> = true;
+template <class T> inline constexpr bool is_bool = same<T, Bool>;
+template <class T> inline constexpr bool is_int = same<T, std::int32_t>;
 
+#ifndef OWL_EVAL  // as OWL_MATH in ops/math.h
 #define OWL_EVAL template <class T> [[gnu::always_inline]] static
+#endif
 
 // int32 wraps around.
 OWL_MATH std::int32_t wrap(std::uint32_t x) { return static_cast<std::int32_t>(x); }
 OWL_MATH std::uint32_t u(std::int32_t x) { return static_cast<std::uint32_t>(x); }
+
+// To bool: whether x is not 0. To int32: toward zero, saturating, NaN to 0.
+template <class From, class To> OWL_MATH To convert(From x) {
+  if constexpr (is_bool<To>) return x != From(0);
+  else if constexpr (is_int<To> && (same<From, float> || same<From, double>)) {
+    constexpr From low = -2147483648.0;
+    const bool inside = (x >= low) & (x < -low);
+    const auto y = static_cast<std::int32_t>(inside ? x : From(0));
+    return inside ? y : x < low ? INT32_MIN : x > From(0) ? INT32_MAX : 0;
+  } else {
+    return static_cast<To>(x);
+  }
+}
 
 struct Cast {
   static constexpr ElementwiseInfo info{"cast", "x in another type", 1, TypeRule::kCast, kOperator};
@@ -214,7 +230,7 @@ OWL_FUNCTION(Erf, erf, "the error function", 25);
 
 // Beyond kSinRange the fast reduction loses digits: tiles that hold such an angle go through the C library.
 template <class T> OWL_MATH bool is_large_angle(T x) {
-  if constexpr (__is_same(T, float)) return math::abs(x) > math::kSinRange;
+  if constexpr (same<T, float>) return math::abs(x) > math::kSinRange;
   else return false;
 }
 struct Sin {
@@ -232,14 +248,14 @@ struct Cos {
 struct Floor {
   static constexpr ElementwiseInfo info{"floor", "the largest integer not above x", 1, TypeRule::kFloat};
   OWL_EVAL T eval(T x) {
-    if constexpr (__is_same(T, float)) return __builtin_floorf(x);
+    if constexpr (same<T, float>) return __builtin_floorf(x);
     else return __builtin_floor(x);
   }
 };
 struct Ceil {
   static constexpr ElementwiseInfo info{"ceil", "the smallest integer not below x", 1, TypeRule::kFloat};
   OWL_EVAL T eval(T x) {
-    if constexpr (__is_same(T, float)) return __builtin_ceilf(x);
+    if constexpr (same<T, float>) return __builtin_ceilf(x);
     else return __builtin_ceil(x);
   }
 };
@@ -261,12 +277,14 @@ struct Sign {
 
 // ---- the list; an operation's place in it is its code ---------------------------------------------------------------
 
+#ifndef OWL_ON_DEVICE
+
 template <class... Ops> struct OpList {
   static constexpr int count = sizeof...(Ops);
   static constexpr ElementwiseInfo infos[] = {Ops::info...};
   template <class Op> static constexpr int code = [] {
     int at = 0;
-    (void)((__is_same(Op, Ops) || (++at, false)) || ...);
+    (void)((same<Op, Ops> || (++at, false)) || ...);
     return at;
   }();
 };
@@ -276,12 +294,23 @@ using All = OpList<Cast, Add, Sub, Div, Pow, Neg, Gt, Ge, Lt, Le, Eq, Ne, SigmBa
                    OWL_ELEWISE_UNARY(OWL_STRUCT) OWL_ELEWISE_BINARY(OWL_STRUCT) OWL_ELEWISE_TERNARY(OWL_STRUCT)>;
 #undef OWL_STRUCT
 
+// What a struct is called, by its code: a GPU's programs are printed in terms of them.
+inline constexpr const char* struct_names[] = {
+#define OWL_STRUCT(NAME, STRUCT) #STRUCT,
+    "Cast", "Add", "Sub", "Div", "Pow", "Neg", "Gt", "Ge", "Lt", "Le", "Eq", "Ne", "SigmBack1", "TanhBack1",
+    OWL_ELEWISE_UNARY(OWL_STRUCT) OWL_ELEWISE_BINARY(OWL_STRUCT) OWL_ELEWISE_TERNARY(OWL_STRUCT)
+#undef OWL_STRUCT
+};
+
+#endif
 #undef OWL_EVAL
 
 }  // namespace elementwise_ops
 }  // namespace
 
+#ifndef OWL_ON_DEVICE
 inline constexpr int kElementwiseCount = elementwise_ops::All::count;
 inline constexpr std::uint16_t kCastCode = 0;  // Cast is first in the list: the interpreter treats it by itself
+#endif
 
 }  // namespace owl

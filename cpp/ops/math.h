@@ -14,7 +14,9 @@
 namespace owl::math {
 namespace {
 
+#ifndef OWL_MATH  // defined in front of this text where it is compiled for a GPU (backend/cuda/device/prelude.h)
 #define OWL_MATH [[gnu::always_inline, maybe_unused]] inline
+#endif
 
 OWL_MATH std::int32_t bits(float x) { return __builtin_bit_cast(std::int32_t, x); }
 OWL_MATH std::uint64_t bits(double x) { return __builtin_bit_cast(std::uint64_t, x); }
@@ -86,6 +88,11 @@ OWL_MATH float exp(float x) {
 OWL_MATH float exp_inside(float x) {
   const Reduced d = reduce_ln2(x);
   return exp_poly(d.r) * pow2(d.n);
+}
+// For x <= 0. What would be denormal becomes 0, as everywhere on owl's threads.
+OWL_MATH float exp_not_positive(float x) {
+  const float e = exp_inside(x);
+  return x < -87.0f ? 0.0f : e;
 }
 
 OWL_MATH float expm1(float x) {
@@ -272,6 +279,7 @@ OWL_MATH float pow(float x, float y) {
 
 // float64: the C library's.
 OWL_MATH double exp(double x) { return __builtin_exp(x); }
+OWL_MATH double exp_not_positive(double x) { return exp(x); }
 OWL_MATH double expm1(double x) { return __builtin_expm1(x); }
 OWL_MATH double ln(double x) { return __builtin_log(x); }
 OWL_MATH double log1p(double x) { return __builtin_log1p(x); }

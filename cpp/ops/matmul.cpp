@@ -1,6 +1,9 @@
 // The matrix product.
+#include <atomic>
+
 #include "backend/cpu/nn.h"
 #include "graph/record.h"
+#include "ops/nn.h"
 
 namespace owl {
 
@@ -32,13 +35,22 @@ const OpRecord op_matmul{.name = "matmul",
                          .cost = matmul_cost,
                          .finishes_ranges = true};
 
+namespace {
+std::atomic<MatmulPrecision> precision{MatmulPrecision::kFloat32};
+}
+void set_matmul_precision(MatmulPrecision p) { precision = p; }
+MatmulPrecision matmul_precision() { return precision.load(std::memory_order_relaxed); }
+
 NArray matmul(const NArray& a, const NArray& b) {
   const DType type = promote(promote(a.dtype(), b.dtype()), DType::kInt32);
-  if (a.dtype() == type && b.dtype() == type) return record(op_matmul, {a.node(), b.node()});
+  std::unique_ptr<const Params> params;
+  if (type == DType::kFloat32 && matmul_precision() != MatmulPrecision::kFloat32)
+    params = std::make_unique<MatmulParams>(matmul_precision());
+  if (a.dtype() == type && b.dtype() == type) return record(op_matmul, {a.node(), b.node()}, std::move(params));
   Node* const nodes[] = {a.node(), b.node()};
   infer_matmul(nodes, nullptr);  // an error before anything is recorded
   const NArray left = record_cast(a, type), right = record_cast(b, type);
-  return record(op_matmul, {left.node(), right.node()});
+  return record(op_matmul, {left.node(), right.node()}, std::move(params));
 }
 
 NArray operator*(const NArray& a, const NArray& b) { return matmul(a, b); }

@@ -1,16 +1,25 @@
 // Parameters and geometry of the neural-network operations: what their records and the devices' kernels share.
 #pragma once
 
+#include "base/module_api.h"
 #include "graph/op.h"
 #include "owl/conv.h"
+#include "owl/device.h"
 
 namespace owl {
+
+// Of a matrix product; null parameters are full float32.
+struct MatmulParams : Params {
+  explicit MatmulParams(MatmulPrecision p) : precision(p) {}
+  MatmulPrecision precision;
+};
 
 // For conv_back_data: the shape of x; for conv_back_weight: the shape of w; not used by conv.
 struct ConvParams : Params {
   ConvParams(const conv::Convolver& c, const Shape& r) : convolver(c), result(r) {}
   conv::Convolver convolver;
   Shape result;
+  MatmulPrecision precision = matmul_precision();  // the setting when it was recorded
 };
 
 // y: vertical, along H; x: horizontal, along W.
@@ -28,7 +37,7 @@ struct ConvGeometry {
   }
 };
 // Throws ShapeError, naming `op`, where the two shapes and the parameters do not make a convolution.
-ConvGeometry conv_geometry(const char* op, const conv::Convolver& c, const Shape& x, const Shape& w);
+OWL_MODULE_API ConvGeometry conv_geometry(const char* op, const conv::Convolver& c, const Shape& x, const Shape& w);
 
 struct PoolParams : Params {
   PoolParams(const conv::Pooler& p, const Shape& shape) : pooler(p), x(shape) {}
@@ -41,7 +50,7 @@ struct PoolGeometry {
   std::int64_t height, width, out_height, out_width;
   std::int64_t window_y, window_x, stride_y, stride_x, pad_y, pad_x;
 };
-PoolGeometry pool_geometry(const conv::Pooler& p, const Shape& x);
+OWL_MODULE_API PoolGeometry pool_geometry(const conv::Pooler& p, const Shape& x);
 
 struct SoftmaxParams : Params {
   explicit SoftmaxParams(conv::SoftOp o) : op(o) {}

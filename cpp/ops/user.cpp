@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "graph/record.h"
+#include "runtime/engine.h"
 
 namespace owl {
 
@@ -47,6 +48,17 @@ const OpRecord& user_record(const std::string& name) {
     r.cost = user_cost;
   }
   return named->record;
+}
+
+NArray record_user(const OpRecord& op, std::span<Node* const> inputs, std::unique_ptr<const Params> params) {
+  Device& device = Engine::get().current();
+  if (device.backend->gpu() < 0) return record(op, inputs, std::move(params));
+  NArray result;
+  {
+    UseDevice host(Engine::get().device(0));
+    result = record(op, inputs, std::move(params));
+  }
+  return result.copy_to(device.id);
 }
 
 namespace detail {
@@ -94,7 +106,7 @@ NArray Op::operator()(std::span<const NArray> operands) const {
     Work work(launch);
     state->kernel(in, {args.out.data, args.out.shape, args.out.dtype}, work);
   };
-  return record(state_->record, nodes, std::move(params));
+  return record_user(state_->record, nodes, std::move(params));
 }
 
 ArrayType same_as_first(std::span<const ArrayType> operands) {

@@ -6,6 +6,7 @@
 
 #include "base/module_api.h"
 #include "graph/op.h"
+#include "owl/narray.h"
 #include "owl/op.h"
 
 namespace owl {
@@ -18,5 +19,10 @@ struct UserParams : Params {
 
 // Lives as long as the process, because failures and memory statistics name operations.
 OWL_MODULE_API const OpRecord& user_record(const std::string& name);
+
+// Records it. Users' code works on the host's memory: on a GPU the operation is computed by device 0, and its result
+// copied.
+OWL_MODULE_API NArray record_user(const OpRecord& op, std::span<Node* const> inputs,
+                                  std::unique_ptr<const Params> params);
 
 }  // namespace owl

@@ -312,7 +312,8 @@ class Batch {
     std::vector<unsigned> knows(groups_.size());  // OpRecord::channels_last
     for (std::size_t g = 0; g < groups_.size(); ++g)
       if (const Node* kernel = groups_[g].kernel; kernel && kernel->op->channels_last && !kernel->traced &&
-                                                  kernel->dtype == DType::kFloat32)
+                                                  kernel->dtype == DType::kFloat32 &&
+                                                  kernel->device->backend->knows_channels_last())
         knows[g] = kernel->op->channels_last(shapes_of_inputs(*kernel), kernel->shape, kernel->params.get());
     if (std::ranges::none_of(knows, [](unsigned k) { return k != 0; })) return;
     for (std::size_t g = 0; g < groups_.size(); ++g)

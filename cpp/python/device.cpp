@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include "backend/gpu.h"
 #include "digits/digits.h"
 #include "owl/error.h"
 #include "python/arguments.h"
@@ -26,9 +27,24 @@ std::optional<int> device_or_all(PyObject* o, const char* what) {
   return given(o) ? std::optional(to_id(o, what)) : std::nullopt;
 }
 
+// Before a GPU is first asked for: NVIDIA's packages from PyPI hold the libraries.
+void find_gpu_libraries() {
+  static bool found = false;
+  if (found) return;
+  gpu::set_library_folders(
+      py::module_::import("owl._cuda").attr("library_folders")().cast<std::vector<std::string>>());
+  found = true;
+}
+
 PyObject* create_gpu(PyObject*, const Call& call) {
   const auto [i] = call.get("create_gpu_device", {"i"});
-  return PyLong_FromLong(create_gpu_device(to_id(i, "create_gpu_device: i")));
+  const int index = to_id(i, "create_gpu_device: i");
+  find_gpu_libraries();
+  const int id = [index] {
+    WithoutGil opening_takes_a_while;
+    return create_gpu_device(index);
+  }();
+  return PyLong_FromLong(id);
 }
 
 PyObject* choose_device(PyObject*, const Call& call) {
@@ -76,6 +92,8 @@ PyObject* stats_dict(PyObject*, const Call& call) {
   d["tasks_skipped"] = s.tasks_skipped;
   d["inline_tasks"] = s.inline_tasks;
   d["conversions"] = s.conversions;
+  d["graph_captures"] = s.graph_captures;
+  d["graph_replays"] = s.graph_replays;
   return d.release().ptr();
 }
 
@@ -86,11 +104,13 @@ PyObject* create_cpu(PyObject*, const Call& call) {
 
 PyObject* gpu_count(PyObject*, const Call& call) {
   call.expect_none("get_gpu_device_count");
+  find_gpu_libraries();
   return PyLong_FromLong(get_gpu_device_count());
 }
 
 PyObject* cuda(PyObject*, const Call& call) {
   call.expect_none("has_cuda");
+  find_gpu_libraries();
   return PyBool_FromLong(has_cuda());
 }
 

@@ -186,6 +186,8 @@ py::array to_numpy(const NArray& x) {
   return result;
 }
 
+constexpr std::int64_t kMostBrought = 1 << 20;  // elements that are copied from a GPU only to be shown
+
 // Never waits: the values are shown only where they are there. They are laid out in owl's order of axes, so that what
 // is printed agrees with the shape and with x[i, j].
 PyObject* narray_repr(PyObject* self) noexcept {
@@ -194,9 +196,11 @@ PyObject* narray_repr(PyObject* self) noexcept {
     std::string facts = "shape=" + x.shape().str() + ", dtype=" + std::string(name(x.dtype())) +
                         ", device=" + std::to_string(x.device());
     std::string values;
-    if (readable_on_host(x)) {
-      auto text = numpy->array2string(host_view(x).attr("T"), py::arg("separator") = ", ",
-                                      py::arg("prefix") = "NArray(");
+    const bool on_gpu = x.node()->device->backend->gpu() >= 0 && !x.node()->strides && x.size() <= kMostBrought &&
+                        x.ready() && x.node()->storage()->ready() && !x.node()->device->lost_in_fork;
+    if (on_gpu || readable_on_host(x)) {
+      const py::array shown = on_gpu ? to_numpy(x) : host_view(x);
+      auto text = numpy->array2string(shown.attr("T"), py::arg("separator") = ", ", py::arg("prefix") = "NArray(");
       values = text.cast<std::string>() + ", ";
     }
     return py::str("NArray(" + values + facts + ")").release().ptr();

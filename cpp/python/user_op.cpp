@@ -147,7 +147,7 @@ PyObject* record_function(PyObject*, const Call& arguments) {
     nodes.push_back(to_narray(PySequence_Fast_GET_ITEM(items.ptr(), i), "operand").node());
   const OpRecord& op = user_record(py::handle(name).cast<std::string>());
   note_source();
-  return wrap(record(op, nodes, std::move(params)));
+  return wrap(record_user(op, nodes, std::move(params)));
 }
 
 PyMethodDef functions[] = {

@@ -21,7 +21,7 @@ std::size_t Allocator::rounded(std::size_t bytes) {
 
 void* Allocator::allocate(std::size_t bytes) {
   std::lock_guard lock(mutex_);
-  return allocate_locked(rounded(bytes));
+  return allocate_locked(rounded(bytes)).data;
 }
 
 void Allocator::free(void* data, std::size_t bytes) {
@@ -29,9 +29,11 @@ void Allocator::free(void* data, std::size_t bytes) {
   free_locked(data, rounded(bytes));
 }
 
-bool Allocator::allocate(Storage& storage) {
+bool Allocator::allocate(Storage& storage, bool idle) {
   std::lock_guard lock(mutex_);
-  storage.data = allocate_locked(rounded(storage.bytes));
+  const Block block = allocate_locked(rounded(storage.bytes), idle);
+  storage.data = block.data;
+  if (idle) storage.ticket = block.place;
   if (storage.data) link(storage);
   return storage.data != nullptr;
 }
@@ -41,14 +43,14 @@ bool Allocator::allocate_leaving_room(Storage& storage) {
     std::lock_guard lock(mutex_);
     if (limit_ && allocated_ + rounded(storage.bytes) > limit_ - limit_ / 4) return false;
   }
-  return allocate(storage);
+  return allocate(storage, true);
 }
 
 void Allocator::give_back(Storage& storage) {
   std::lock_guard lock(mutex_);
   drop_packed_locked(storage);
   unlink(storage);
-  free_locked(storage.data, rounded(storage.bytes));
+  free_locked(storage.data, rounded(storage.bytes), storage.arrival);
 }
 
 void Allocator::move(Storage& from, Storage& to) {
@@ -56,6 +58,7 @@ void Allocator::move(Storage& from, Storage& to) {
   drop_packed_locked(from);
   unlink(from);
   to.data = std::exchange(from.data, nullptr);
+  to.arrival = from.arrival;
   link(to);
 }
 
@@ -71,7 +74,7 @@ Allocator::Packing Allocator::pack(Storage& storage, std::int64_t layout, std::s
   if (!found->data) {
     const auto size = rounded(bytes);
     if (limit_ && allocated_ + size > limit_ - limit_ / 4) return {};
-    *found = {.layout = layout, .data = allocate_locked(size), .bytes = size};
+    *found = {.layout = layout, .data = allocate_locked(size).data, .bytes = size};
     if (!found->data) return {};
     ++packings_;
   } else if (!found->ready) {
@@ -118,37 +121,49 @@ std::string Allocator::largest_holders(std::size_t count) {
   return text;
 }
 
-void* Allocator::allocate_locked(std::size_t size) {
-  void* data = nullptr;
+Allocator::Block Allocator::allocate_locked(std::size_t size, bool idle) {
+  Block block{};
+  Backend& backend = *device_.backend;
   if (limit_ && allocated_ + size > limit_) drop_packed_locked();
   if (auto blocks = cache_.find(size); blocks != cache_.end() && !blocks->second.empty()) {
-    if (limit_ && allocated_ + size > limit_) return nullptr;
-    data = blocks->second.back();
-    blocks->second.pop_back();
-    cached_ -= size;
+    if (limit_ && allocated_ + size > limit_) return {};
+    auto& all = blocks->second;
+    auto at = std::prev(all.end());
+    // The newest is likeliest to be in a cache, the oldest to be idle. Where none is, new memory is rather taken.
+    if (idle && !backend.passed(at->place)) {
+      const auto found = std::ranges::find_if(all, [&](const Block& b) { return backend.passed(b.place); });
+      if (found != all.end()) at = found;
+      else if (!limit_) block.data = backend.allocate(size);
+    }
+    if (!block.data) {
+      block = *at;
+      all.erase(at);
+      cached_ -= size;
+      if (!idle) backend.expect(block.arrival);
+    }
   } else {
     if (limit_ && allocated_ + cached_ + size > limit_) {
       trim_locked(allocated_ + cached_ + size - limit_);
-      if (allocated_ + cached_ + size > limit_) return nullptr;
+      if (allocated_ + cached_ + size > limit_) return {};
     }
-    data = device_.backend->allocate(size);
-    if (!data) {
+    block.data = backend.allocate(size);
+    if (!block.data) {
       drop_packed_locked();
       trim_locked(cached_);
-      data = device_.backend->allocate(size);
+      block.data = backend.allocate(size);
     }
-    if (!data) return nullptr;
+    if (!block.data) return {};
     if (settings().log_memory) log("+", size);
   }
   allocated_ += size;
   peak_ = std::max(peak_, allocated_);
-  return data;
+  return block;
 }
 
-void Allocator::free_locked(void* data, std::size_t size) {
+void Allocator::free_locked(void* data, std::size_t size, std::uint64_t arrival) {
   allocated_ -= size;
   cached_ += size;
-  cache_[size].push_back(data);
+  cache_[size].push_back({data, device_.backend->place(), arrival});
   if (limit_ && allocated_ + cached_ > limit_) trim_locked(allocated_ + cached_ - limit_);  // set below what was in use
   // Sizes that vary from step to step would otherwise each keep blocks of their own.
   if (const auto most = std::max(kLeastCache, 2 * peak_); cached_ > most) trim_locked(cached_ - most);
@@ -185,7 +200,7 @@ void Allocator::set_limit(std::size_t bytes) {
 
 MemoryStats Allocator::stats() {
   std::lock_guard lock(mutex_);
-  return {allocated_, cached_, peak_, limit_};
+  return {allocated_, cached_, peak_, limit_.load()};
 }
 
 // Gives back cached blocks, the largest first, until `wanted` bytes are gone or none is left.
@@ -193,7 +208,7 @@ void Allocator::trim_locked(std::size_t wanted) {
   std::size_t gone = 0;
   for (auto it = cache_.rbegin(); it != cache_.rend() && gone < wanted; ++it) {
     while (!it->second.empty() && gone < wanted) {
-      device_.backend->free(it->second.back(), it->first);
+      device_.backend->free(it->second.back().data, it->first);
       it->second.pop_back();
       gone += it->first;
       cached_ -= it->first;

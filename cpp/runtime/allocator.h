@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/module_api.h"
 #include "owl/device.h"
 
 namespace owl {
@@ -22,9 +23,10 @@ class Allocator {
 
   // Null when the limit (after trimming the cache) or the machine has no room.
   void* allocate(std::size_t bytes);
-  void free(void* data, std::size_t bytes);
-  // The same for a value's memory, which is then listed among the holders.
-  bool allocate(Storage& storage);
+  OWL_MODULE_API void free(void* data, std::size_t bytes);
+  // The same for a value's memory, which is then listed among the holders. `idle`: rather memory that the device is
+  // through with, because what comes there is copied in beside the device's own work.
+  bool allocate(Storage& storage, bool idle = false);
   // The same for data that a script brings, as long as a quarter of the limit stays free: work needs room for results.
   bool allocate_leaving_room(Storage& storage);
   void give_back(Storage& storage);
@@ -42,6 +44,7 @@ class Allocator {
   std::string largest_holders(std::size_t count);
   void empty_cache();
   void set_limit(std::size_t bytes);
+  std::size_t limit() const { return limit_; }  // takes no lock
   MemoryStats stats();
   void lock_for_fork() { mutex_.lock(); }
   void unlock_after_fork() { mutex_.unlock(); }
@@ -50,8 +53,14 @@ class Allocator {
   static std::size_t rounded(std::size_t bytes);
 
  private:
-  void* allocate_locked(std::size_t size);
-  void free_locked(void* data, std::size_t size);
+  // `place` is where the device stood when the memory was given back (Backend::place), `arrival` a copy into it that it
+  // may not have waited for.
+  struct Block {
+    void* data;
+    std::uint64_t place, arrival;
+  };
+  Block allocate_locked(std::size_t size, bool idle = false);
+  void free_locked(void* data, std::size_t size, std::uint64_t arrival = 0);
   void trim_locked(std::size_t wanted);
   void drop_packed_locked(Storage& storage);  // what nobody uses
   void drop_packed_locked();
@@ -61,10 +70,11 @@ class Allocator {
 
   Device& device_;
   std::mutex mutex_;
-  std::map<std::size_t, std::vector<void*>> cache_;  // by rounded size
+  std::map<std::size_t, std::vector<Block>> cache_;  // by rounded size
   Storage* newest_ = nullptr;  // the values in memory, as a list
   std::int64_t packings_ = 0;  // kept beside them
-  std::size_t allocated_ = 0, cached_ = 0, peak_ = 0, limit_ = 0;
+  std::size_t allocated_ = 0, cached_ = 0, peak_ = 0;
+  std::atomic<std::size_t> limit_ = 0;
 };
 
 }  // namespace owl

@@ -38,6 +38,7 @@ class Device {
     std::deque<Task*> parked;  // ready, but without memory for their results; in the order of recording
     std::vector<std::thread> workers;
     std::condition_variable wake;
+    bool batch_done = false;   // all tasks of a batch are through: to be handed over together (Backend::submit)
     int started_workers = 0;
     int sleeping = 0;
     int waking = 0;           // of these, told to wake up

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "backend/cpu/backend.h"
+#include "backend/gpu.h"
 #include "base/env.h"
 #include "plan/planner.h"
 #include "runtime/counters.h"
@@ -43,6 +44,20 @@ constexpr std::size_t kKeptWhenLarge = 16;
 constexpr std::size_t kHeldWindow = std::size_t{1} << 40;  // operations: a window that nothing leaves
 
 std::size_t bytes_of(const Node& node) { return static_cast<std::size_t>(node.shape.size()) * itemsize(node.dtype); }
+
+bool same_site(const Node& a, const Node& b) {
+  return a.op == b.op && a.source.code == b.source.code && a.source.offset == b.source.offset && a.shape == b.shape &&
+         a.dtype == b.dtype && a.device == b.device;
+}
+
+// How many of the first `most` operations leave the window together. A GPU replays batches that come again, so there a
+// batch ends where the loop that began it begins anew.
+std::size_t cut(const std::vector<Node*>& window, std::size_t most) {
+  if (most == window.size() || window[0]->device->backend->gpu() < 0) return most;
+  for (std::size_t end = most; end > most / 2; --end)
+    if (same_site(*window[end], *window[0])) return end;
+  return most;
+}
 
 // Nobody can ask for it: no handle, and only the window holds it.
 bool is_dead(const Node& node) { return node.handles() == 0 && node.refs() == 1; }
@@ -236,7 +251,7 @@ void Engine::flush(std::size_t keep, bool inline_ok) {
       std::lock_guard lock(window_mutex_);
       drop_dead_locked();
       if (window_.size() > keep) {
-        const auto end = window_.end() - static_cast<std::ptrdiff_t>(keep);
+        const auto end = window_.begin() + static_cast<std::ptrdiff_t>(cut(window_, window_.size() - keep));
         batch.assign(window_.begin(), end);
         window_.erase(window_.begin(), end);
         for (Node* node : batch) window_bytes_ -= bytes_of(*node);
@@ -270,16 +285,33 @@ bool Engine::wait(Node* node, std::optional<double> timeout_s) {
                std::chrono::duration_cast<std::chrono::steady_clock::duration>(
                    std::chrono::duration<double>(std::clamp(*timeout_s, 0.0, 1e9)));
   Storage* storage = node->storage();
-  if (!storage->ready()) storage->device->require_own_process();
+  if (!storage->ready() || storage->device->backend->gpu() >= 0) storage->device->require_own_process();
   if (!Scheduler::get().wait_value(*storage, deadline)) return false;
   if (!storage->ready()) raise_failure(storage->failure);
+  Backend& backend = *storage->device->backend;
+  if (!backend.there(*storage) && !Scheduler::get().wait_there(backend, storage, deadline)) return false;
+  if (auto failure = backend.failure()) raise_failure(std::move(failure));
   return true;
+}
+
+void Engine::order(Node* node) {
+  start(node);
+  Storage* storage = node->storage();
+  storage->device->require_own_process();
+  Scheduler::get().wait_value(*storage, {});
+  if (!storage->ready()) raise_failure(storage->failure);
 }
 
 void Engine::wait_for_all() {
   flush(0, true);
   Scheduler::get().wait_idle();
   std::shared_ptr<const Failure> first;
+  for (Device* device : all_devices()) {
+    Backend& backend = *device->backend;
+    if (backend.gpu() < 0 || device->lost_in_fork) continue;
+    Scheduler::get().wait_there(backend, nullptr, {});
+    if (device->allocator.stats().allocated > 0 && !first) first = backend.failure();
+  }
   {
     std::vector<Ref<Storage>> forgotten;  // released after the lock
     std::lock_guard lock(failures_mutex_);
@@ -397,16 +429,22 @@ int create_gpu_device(int index) {
   if (simulated > 0)
     throw DeviceError("no GPU " + std::to_string(index) + ": OWL_SIMULATED_GPUS=" + std::to_string(simulated) +
                       " gives GPUs 0 to " + std::to_string(simulated - 1));
-  throw DeviceError("no GPU " + std::to_string(index) +
-                    ": this build of owl has no CUDA backend, so no GPU was looked for; use create_cpu_device(), or set "
-                    "OWL_SIMULATED_GPUS=" + std::to_string(std::max(1, index + 1)) + " to run multi-GPU scripts on the CPU");
+  try {
+    return Engine::get().add_device(gpu::make_device(index));
+  } catch (const DeviceError& e) {
+    throw DeviceError("no GPU " + std::to_string(index) + ": " + e.what() +
+                      ". Without a GPU use create_cpu_device(), or set OWL_SIMULATED_GPUS=" +
+                      std::to_string(std::max(1, index + 1)) + " to run multi-GPU scripts on the CPU");
+  }
 }
 
 int create_null_device() { return Engine::get().add_device(cpu::make_null_device()); }
 
-int get_gpu_device_count() { return static_cast<int>(settings().simulated_gpus); }
+int get_gpu_device_count() {
+  return settings().simulated_gpus > 0 ? static_cast<int>(settings().simulated_gpus) : gpu::count();
+}
 
-bool has_cuda() { return false; }
+bool has_cuda() { return gpu::count() > 0; }
 
 void set_device(int id) {
   stop_at_exit.arm();
@@ -466,6 +504,8 @@ Stats stats() {
   s.tasks_skipped = counters.tasks_skipped;
   s.inline_tasks = counters.inline_tasks;
   s.conversions = counters.conversions;
+  s.graph_captures = counters.graph_captures;
+  s.graph_replays = counters.graph_replays;
   return s;
 }
 

@@ -51,11 +51,11 @@ OWL_MODULE_API void set_window(std::size_t count, std::int64_t idle_us);
 
 class Engine {
  public:
-  static Engine& get();
+  OWL_MODULE_API static Engine& get();
 
   // --- recording (graph/record.cpp)
   void append(Node* node);          // takes a reference; may plan older operations, may wait at the bounds
-  Device& device(int id);           // DeviceError for an unknown id
+  OWL_MODULE_API Device& device(int id);           // DeviceError for an unknown id
   Device& current();                // of this thread
   int add_device(std::unique_ptr<Device> device);
   std::vector<Device*> all_devices();
@@ -65,6 +65,7 @@ class Engine {
   // --- waiting
   void start(Node* node);
   bool wait(Node* node, std::optional<double> timeout_s);  // false: timed out; throws the value's failure
+  OWL_MODULE_API void order(Node* node);  // waits until the value is ordered on its device (backend/backend.h); throws its failure
   void wait_for_all();
 
   // --- planning

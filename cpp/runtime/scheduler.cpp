@@ -156,9 +156,16 @@ void Scheduler::register_device(Device* device) {
 // ---- submission
 
 void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks) {
+  std::vector<std::pair<Device*, std::shared_ptr<int>>> batches;
   std::lock_guard lock(mutex_);
   for (auto& owned : tasks) {
     Task* task = owned.release();
+    if (task->device->backend->gpu() >= 0) {
+      auto batch = std::ranges::find(batches, task->device, &std::pair<Device*, std::shared_ptr<int>>::first);
+      if (batch == batches.end()) batch = batches.emplace(batch, task->device, std::make_shared<int>(0));
+      task->batch = batch->second;
+      ++*task->batch;
+    }
     in_flight_.fetch_add(1, std::memory_order_relaxed);
     in_flight_bytes_ += bytes_of(*task);
     task->older = newest_;
@@ -288,7 +295,7 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
       if (task.bound) break;  // an earlier try may have made this memory a result's
       void* data = in.storage->data;
       if (failed && !data && has_failed(in) && task.device->backend->computes())  // for results that nobody will see
-        data = std::memset(task.launch.scratch(in.storage->bytes), 0, in.storage->bytes);
+        task.device->backend->clear(data = task.launch.scratch(in.storage->bytes), in.storage->bytes);
       in.array.data = static_cast<std::byte*>(data) + in.offset * static_cast<std::int64_t>(itemsize(in.array.dtype));
     }
     task.bound = true;
@@ -301,7 +308,7 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
         }
       if (!out.array.data && task.device->backend->computes()) {
         const bool injected = Faults::due(faults().alloc);
-        if (injected || !task.device->allocator.allocate(*out.storage)) {
+        if (injected || !task.device->allocator.allocate(*out.storage, task.op && task.op->copies_in)) {
           if (!injected && !last_resort) {
             task.started = false;
             return false;
@@ -506,6 +513,7 @@ void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
   if (task->older) task->older->newer = task->newer;
   (task->newer ? task->newer->older : newest_) = task->older;
   auto* device = task->device;
+  if (task->batch && --*task->batch == 0) device->queue.batch_done = true;
   for (auto& [data, bytes] : task->launch.scratch_blocks) device->allocator.free(data, bytes);
   if (device->queue.memory_waiters) device->queue.memory_freed.notify_all();
   unpark();
@@ -525,6 +533,10 @@ void Scheduler::work(Device& device) {
                      std::to_string(++device.queue.started_workers));
   bool spun = false;
   while (!stopped_) {
+    if (std::exchange(device.queue.batch_done, false)) {
+      Unlocked unlocked(lock);
+      device.backend->submit();
+    }
     if (!device.queue.ready.empty() && !paused_) {
       spun = false;
       if (!watching_ && (sleeping_ > 0 || watch_owed_)) pass_watch_on(device);
@@ -562,6 +574,10 @@ void Scheduler::wake_anyone(Device& device) {
 void Scheduler::idle(std::unique_lock<std::mutex>& lock, Device& device, bool& spun) {
   auto& engine = Engine::get();
   auto& queue = device.queue;
+  if (!spun && device.backend->gpu() >= 0) {
+    Unlocked unlocked(lock);
+    device.backend->submit();
+  }
   if (!spun && !paused_) {  // the next task is often a few microseconds away, and waking up costs more than that
     spun = true;
     const auto seen = device.pushes.load(std::memory_order_relaxed);
@@ -679,6 +695,20 @@ bool Scheduler::block(std::unique_lock<std::mutex>& lock, std::condition_variabl
   }
   lock.unlock();
   return finished;
+}
+
+bool Scheduler::wait_there(Backend& backend, const Storage* storage, Deadline deadline) {
+  profile::Span span("wait");
+  Blocking blocking;
+  auto asked = std::chrono::steady_clock::now();
+  return backend.wait(storage, [&] {
+    const auto now = std::chrono::steady_clock::now();
+    if (deadline && now >= *deadline) return false;
+    if (now - asked < kSignalPoll) return true;
+    asked = now;
+    if (blocking.interrupted()) throw Interrupted();
+    return true;
+  });
 }
 
 bool Scheduler::wait_value(Storage& storage, Deadline deadline) {

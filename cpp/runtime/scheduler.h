@@ -31,6 +31,8 @@ class Scheduler {
   // Block (see RuntimeHooks) until done; false when the deadline passed. Throw Interrupted.
   using Deadline = std::optional<std::chrono::steady_clock::time_point>;
   bool wait_value(Storage& storage, Deadline deadline);
+  // Behind that, where the device runs behind its worker: until the value, or (null) all that was ordered, is there.
+  bool wait_there(Backend& backend, const Storage* storage, Deadline deadline);
   void wait_idle();
   void wait_for_room();  // while more tasks are in flight than a script may run ahead
 

@@ -17,6 +17,8 @@ struct TaskOperand {
   TaskPart part = TaskPart::kKernel;  // which reads it; of a result: which writes its memory first
   bool replaceable = false;   // a result of the same part may take over its memory, if nobody else reads it
   std::shared_ptr<const Failure> failure;  // of this result alone; where unset, the task's counts
+
+  std::size_t byte_offset() const { return static_cast<std::size_t>(offset) * itemsize(array.dtype); }
 };
 
 struct Task {
@@ -40,6 +42,7 @@ struct Task {
   // Scheduling, guarded by the scheduler's mutex.
   int unfinished_inputs = 0;
   std::vector<Task*> successors;
+  std::shared_ptr<int> batch;    // how many tasks of its batch are left, on a device that runs behind its worker
   bool bound = false;            // its inputs' addresses are filled in
   bool started = false;
   int threads = 0;                       // inside it now

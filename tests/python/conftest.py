@@ -1,8 +1,14 @@
-"""Fixtures and helpers that every test file shares. OWL_SOAK=N multiplies the number of random examples."""
+"""Fixtures and helpers that every test file shares.
+
+OWL_SOAK=N multiplies the number of random examples. OWL_TEST_DEVICE=gpu runs every test with GPU 0 as the default device;
+=standin does that with the libraries of tests/standin in place of CUDA's, which compute on the CPU.
+"""
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -18,7 +24,26 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 os.environ["OWL_MIRRORS"] = ""  # no test, nor a program that one starts, downloads from the net
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+STANDIN = pathlib.Path(os.environ.get("BUILD", ROOT / "build"), "standin")
+TEST_DEVICE = os.environ.get("OWL_TEST_DEVICE", "")
+
+
+def load_standin():
+    """From now on this process finds the stand-in's libraries where it asks for CUDA's; gives the library."""
+    driver = ctypes.CDLL(str(STANDIN / "libcuda.so.1"), ctypes.RTLD_GLOBAL)
+    for name in ("libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9", "libnccl.so.2"):
+        ctypes.CDLL(str(STANDIN / name))
+    return driver
+
+
+if TEST_DEVICE not in ("", "gpu", "standin"):
+    raise SystemExit(f"OWL_TEST_DEVICE={TEST_DEVICE}: expected gpu or standin")
+CUDA = load_standin() if TEST_DEVICE == "standin" else None
+
 import owl  # noqa: E402
+
+DEFAULT_DEVICE = owl.create_gpu_device(0) if TEST_DEVICE else 0
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: programs would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,10 +68,18 @@ def guard_against_hangs(request):
 
 
 @pytest.fixture(autouse=True)
-def on_device_0():
-    owl.set_device(0)
+def on_default_device():
+    owl.set_device(DEFAULT_DEVICE)
     yield
-    owl.set_device(0)
+    owl.set_device(DEFAULT_DEVICE)
+
+
+@pytest.fixture
+def gpu():
+    """The id of a GPU's device."""
+    if not TEST_DEVICE:
+        pytest.skip("needs a GPU: OWL_TEST_DEVICE is not set")
+    return DEFAULT_DEVICE
 
 
 @pytest.fixture

@@ -60,7 +60,11 @@ class CpuBackend : public Backend {
     if (bytes < kMapped) std::free(data);
     else munmap(data, whole_pages(bytes));
   }
-  void upload(void* device, const void* host, std::size_t bytes) override { std::memcpy(device, host, bytes); }
+  void upload(Storage& to, const void* host) override { std::memcpy(to.data, host, to.bytes); }
+  void download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) override {
+    std::memcpy(host, static_cast<const std::byte*>(from.data) + offset, bytes);
+  }
+  void clear(void* data, std::size_t bytes) override { std::memset(data, 0, bytes); }
 
   void launch(Task& task, Launch& launch) override {
     if (task.op) return launch_kernel(task, launch);
@@ -119,7 +123,9 @@ class NullBackend : public Backend {
  public:
   void* allocate(std::size_t) override { return nullptr; }
   void free(void*, std::size_t) override {}
-  void upload(void*, const void*, std::size_t) override {}
+  void upload(Storage&, const void*) override {}
+  void download(void*, const Storage&, std::size_t, std::size_t) override {}
+  void clear(void*, std::size_t) override {}
   void launch(Task&, Launch&) override {}
   bool computes() const override { return false; }
 };

@@ -5,13 +5,14 @@
 #include <mutex>
 #include <vector>
 
+#include "base/module_api.h"
 #include "runtime/task.h"
 
 namespace owl::cpu {
 
 // Watches one run of a fused program, each instruction for itself: an element counts where the result is not finite
 // although every operand's element is.
-class NanWatch {
+class OWL_MODULE_API NanWatch {
  public:
   explicit NanWatch(const Program& program) : program_(program), found_(program.instructions.size()) {}
 
@@ -35,6 +36,6 @@ class NanWatch {
 
 // Stages behind a kernel's own that look at its result as a whole. NaNError where it holds a NaN or an infinity and no
 // operand does, or number that a kernel without operands (full, randn) is given.
-void watch_kernel(const Task& task, Launch& launch);
+OWL_MODULE_API void watch_kernel(const Task& task, Launch& launch);
 
 }  // namespace owl::cpu

@@ -1,6 +1,7 @@
 // Copying a strided window into dense memory: transposes, slices, broadcasts.
 #pragma once
 
+#include "base/module_api.h"
 #include "graph/op.h"
 
 namespace owl::cpu {
@@ -13,7 +14,7 @@ struct Axes {
 };
 
 // Merges `shape` for `operands` sets of strides, which are rewritten to the merged axes.
-Axes merge_axes(const Shape& shape, Strides* const* strides, int operands);
+OWL_MODULE_API Axes merge_axes(const Shape& shape, Strides* const* strides, int operands);
 
 // Copies elements [begin, begin + n), in dense order, of the window to dst. Works for any strides.
 void gather(void* dst, const void* src, const Axes& axes, const Strides& strides, std::size_t itemsize,

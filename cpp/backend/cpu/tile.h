@@ -1,6 +1,7 @@
 // The CPU's interpreter of fused elementwise programs.
 #pragma once
 
+#include "base/module_api.h"
 #include "plan/program.h"
 
 namespace owl::cpu {
@@ -21,7 +22,7 @@ TileFn cast_function(DType from, DType to);
 // Cuts the program into chunks and adds one stage. `inputs` and `outputs` are data pointers in the program's order;
 // an output may be the same memory as a dense input of the same item size.
 // `program` must outlive the launch; so must the watch, if there is one.
-void launch_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs,
+OWL_MODULE_API void launch_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs,
                     Launch& launch, NanWatch* watch = nullptr);
 
 // A program in front of a kernel (KernelArgs::read): the last of its outputs is what the kernel asks for, the others

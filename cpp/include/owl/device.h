@@ -53,6 +53,13 @@ void set_memory_limit(std::size_t bytes, std::optional<int> device = {});  // 0:
 MemoryStats memory_stats(std::optional<int> device = {});
 void empty_cache();
 
+// How GPUs compute float32 matrix products and convolutions that are recorded from now on, by any thread: in full, or with
+// operands rounded to TF32 (10 bits of mantissa) or bfloat16 (7 bits); sums and results stay float32. float64 and CPU
+// devices always compute in full.
+enum class MatmulPrecision { kFloat32, kTf32, kBfloat16 };
+void set_matmul_precision(MatmulPrecision precision);
+MatmulPrecision matmul_precision();
+
 // What the engine did since it started. Tests hold the planner to these.
 struct Stats {
   std::int64_t live_nodes = 0, live_storages = 0, window_nodes = 0, tasks_in_flight = 0;
@@ -62,6 +69,7 @@ struct Stats {
   std::int64_t buffers_written = 0, bytes_written = 0;
   std::int64_t tasks_skipped = 0, inline_tasks = 0;
   std::int64_t conversions = 0;                  // of weights into a kernel's own layout
+  std::int64_t graph_captures = 0, graph_replays = 0;  // CUDA graphs made, and lists of commands run as one
 };
 Stats stats();
 

@@ -1,6 +1,7 @@
 // owl: lazy dataflow over column-major arrays. Everything a program needs.
 #pragma once
 
+#include "owl/collective.h"
 #include "owl/conv.h"
 #include "owl/device.h"
 #include "owl/elewise.h"

@@ -1,8 +1,7 @@
-// Philox 4x32-10 (Salmon et al., SC 2011): the counter is (block, call), the key the seed; block b gives elements
-// 4 b .. 4 b + 3. Normal numbers by Box and Muller's method, two from each pair of words, float32 formulas throughout.
+// Random numbers: ops/philox.h's, with many blocks of the generator made side by side.
 
 #include "backend/cpu/isa/kernels.h"
-#include "ops/math.h"
+#include "ops/philox.h"
 
 #ifdef __SSE2__
 #include <immintrin.h>
@@ -10,6 +9,8 @@
 
 namespace owl::cpu::OWL_ISA {
 namespace {
+
+using philox::kLowWords, philox::Pair, philox::unit, philox::unit64;
 
 constexpr int kLanes = 16;  // blocks made side by side
 
@@ -38,22 +39,23 @@ using Lanes [[gnu::vector_size(16)]] = std::uint64_t;
 [[gnu::always_inline]] inline Lanes multiply(Lanes a, Lanes b) { return a * b; }
 #endif
 
-[[gnu::always_inline]] inline void philox(Words& x, std::uint64_t seed, std::uint64_t call, std::uint64_t block) {
+[[gnu::always_inline]] inline void make_words(Words& x, std::uint64_t seed, std::uint64_t call, std::uint64_t block) {
   constexpr int kWidth = sizeof(Lanes) / 8;
-  const Lanes low32 = Lanes{} + 0xffffffffu, m0 = Lanes{} + 0xD2511F53u, m1 = Lanes{} + 0xCD9E8D57u;
+  const Lanes low32 = Lanes{} + 0xffffffffu, m0 = Lanes{} + philox::kMultiply0,
+              m1 = Lanes{} + philox::kMultiply1;
   for (int first = 0; first < kLanes; first += kWidth) {
     Lanes counter;
     for (int j = 0; j < kWidth; ++j) counter[j] = block + static_cast<std::uint64_t>(first + j);
     Lanes c0 = counter & low32, c1 = counter >> 32, c2 = Lanes{} + (call & 0xffffffffu), c3 = Lanes{} + (call >> 32);
     std::uint32_t key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
-    for (int round = 0; round < 10; ++round) {
+    for (int round = 0; round < philox::kRounds; ++round) {
       const Lanes p0 = multiply(m0, c0), p1 = multiply(m1, c2);
       c0 = (p1 >> 32) ^ c1 ^ std::uint64_t{key0};
       c1 = p1 & low32;
       c2 = (p0 >> 32) ^ c3 ^ std::uint64_t{key1};
       c3 = p0 & low32;
-      key0 += 0x9E3779B9u;
-      key1 += 0xBB67AE85u;
+      key0 += philox::kWeyl0;
+      key1 += philox::kWeyl1;
     }
     for (int j = 0; j < kWidth; ++j) {
       x.w[0][first + j] = static_cast<std::uint32_t>(c0[j]);
@@ -62,31 +64,6 @@ using Lanes [[gnu::vector_size(16)]] = std::uint64_t;
       x.w[3][first + j] = static_cast<std::uint32_t>(c3[j]);
     }
   }
-}
-
-// 24 bits: every value is a float32, none is 1.
-[[gnu::always_inline]] inline float unit(std::uint32_t w) {
-  return static_cast<float>(static_cast<std::int32_t>(w >> 8)) * 5.9604644775390625e-08f;
-}
-[[gnu::always_inline]] inline double unit64(std::uint32_t high, std::uint32_t low) {
-  const std::uint64_t m = (std::uint64_t{high} << 32 | low) >> 11;
-  return static_cast<double>(m) * 1.1102230246251565e-16;
-}
-
-struct Pair {
-  float a, b;
-};
-[[gnu::always_inline]] inline Pair normal_pair(std::uint32_t w0, std::uint32_t w1) {
-  // (0, 1], with 31 bits: the tails reach 6.5 standard deviations.
-  const float u = static_cast<float>(static_cast<std::int32_t>(w0 >> 1)) * 4.6566128730773926e-10f +
-                  2.3283064365386963e-10f;
-  const float radius = math::sqrt(-2.0f * math::ln(u));
-  // The angle: two bits choose the quadrant, the others a place in -pi/4 .. pi/4.
-  const float t = (static_cast<float>(static_cast<std::int32_t>(w1 & 0x3fffffffu)) * 9.3132257461547852e-10f - 0.5f) *
-                  1.57079633f;
-  const auto quadrant = static_cast<std::int32_t>(w1 >> 30);
-  const float c = math::sine_at({quadrant + 1, t}), s = math::sine_at({quadrant, t});
-  return {radius * c, radius * s};
 }
 
 // The same for every word of 16 blocks, then in the order of the elements.
@@ -111,7 +88,7 @@ template <class Make>
   std::uint64_t block = static_cast<std::uint64_t>(begin) / 4;
   for (std::int64_t at = 0; at < n; at += kStep, block += kLanes) {
     Words x;
-    philox(x, spec.seed, spec.call, block);
+    make_words(x, spec.seed, spec.call, block);
     if (n - at >= kStep) {
       make_pairs(x, dst + at, make);
     } else {
@@ -122,13 +99,11 @@ template <class Make>
   }
 }
 
-// low + u * (high - low) may round up to high: the result stays below.
 void uniform(float* dst, const RandomSpec& spec, std::int64_t begin, std::int64_t n) {
-  const float low = static_cast<float>(spec.a), high = static_cast<float>(spec.b), span = high - low;
+  const float low = static_cast<float>(spec.a), high = static_cast<float>(spec.b);
   const float last = high > low ? __builtin_nextafterf(high, low) : high;
   const auto scale = [=](std::uint32_t w) __attribute__((always_inline)) {
-    const float v = low + unit(w) * span;
-    return v >= high ? last : v;
+    return philox::between(low, high, last, unit(w));
   };
   in_blocks(dst, spec, begin, n, [=](std::uint32_t w0, std::uint32_t w1) __attribute__((always_inline)) {
     return Pair{scale(w0), scale(w1)};
@@ -138,7 +113,7 @@ void uniform(float* dst, const RandomSpec& spec, std::int64_t begin, std::int64_
 void normal(float* dst, const RandomSpec& spec, std::int64_t begin, std::int64_t n) {
   const float mu = static_cast<float>(spec.a), sigma = static_cast<float>(spec.b);
   in_blocks(dst, spec, begin, n, [=](std::uint32_t w0, std::uint32_t w1) __attribute__((always_inline)) {
-    const Pair z = normal_pair(w0, w1);
+    const Pair z = philox::normal_pair(w0, w1);
     return Pair{mu + sigma * z.a, mu + sigma * z.b};
   });
 }
@@ -150,16 +125,14 @@ void bernoulli(float* dst, const RandomSpec& spec, std::int64_t begin, std::int6
   });
 }
 
-// float64: a number takes two words, the high one from the block that float32 uses, the low one from a second set of
-// blocks, told apart by the counter's highest bit.
 template <class Make>
 [[gnu::always_inline]] inline void in_blocks64(double* dst, const RandomSpec& spec, std::int64_t begin, std::int64_t n,
                                                Make make) {
   for (std::int64_t at = 0; at < n; at += 4 * kLanes) {
     Words high, low;
     const std::uint64_t block = static_cast<std::uint64_t>(begin + at) / 4;
-    philox(high, spec.seed, spec.call, block);
-    philox(low, spec.seed, spec.call, block | std::uint64_t{1} << 63);
+    make_words(high, spec.seed, spec.call, block);
+    make_words(low, spec.seed, spec.call, block | kLowWords);
     for (std::int64_t i = 0; i < 4 * kLanes && at + i < n; ++i) {
       const std::int64_t j = i / 4;
       dst[at + i] = make(i % 2, [&](std::int64_t which) __attribute__((always_inline)) {
@@ -173,15 +146,13 @@ template <class Make>
 void uniform64(double* dst, const RandomSpec& spec, std::int64_t begin, std::int64_t n) {
   const double last = spec.b > spec.a ? __builtin_nextafter(spec.b, spec.a) : spec.b;
   in_blocks64(dst, spec, begin, n, [&](std::int64_t which, auto number) __attribute__((always_inline)) {
-    const double v = spec.a + number(which) * (spec.b - spec.a);
-    return v >= spec.b ? last : v;
+    return philox::between(spec.a, spec.b, last, number(which));
   });
 }
 
 void normal64(double* dst, const RandomSpec& spec, std::int64_t begin, std::int64_t n) {
   in_blocks64(dst, spec, begin, n, [&](std::int64_t which, auto number) __attribute__((always_inline)) {
-    const double radius = math::sqrt(-2.0 * math::ln(1.0 - number(0))), angle = 6.2831853071795865 * number(1);
-    return spec.a + spec.b * (radius * (which == 0 ? math::cos(angle) : math::sin(angle)));
+    return spec.a + spec.b * philox::normal64(number(0), number(1), which == 1);
   });
 }
 

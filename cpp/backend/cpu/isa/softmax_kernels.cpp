@@ -65,16 +65,9 @@ template <class T> T largest(const T* x, std::int64_t n) {
   return n < kLong ? largest_of_lanes<kLanes>(x, n) : largest_of_lanes<4 * kLanes>(x, n);
 }
 
-// Of numbers up to 0. What would be denormal becomes 0, as everywhere on owl's threads.
-inline float exponential(float x) {
-  const float e = math::exp_inside(x);
-  return x < -87.0f ? 0.0f : e;
-}
-inline double exponential(double x) { return math::exp(x); }
-
 template <class T> void exponentials(T* y, const T* x, std::int64_t n) {
 #pragma GCC ivdep
-  for (std::int64_t i = 0; i < n; ++i) y[i] = exponential(x[i]);
+  for (std::int64_t i = 0; i < n; ++i) y[i] = math::exp_not_positive(x[i]);
 }
 
 // Short rows: the exponentials of several at once, so that they fill vectors too.
@@ -103,7 +96,7 @@ template <class T, bool kKeep>
 [[gnu::always_inline]] inline void add_exponentials(T* y, const T* x, T top, T* lane) {
 #pragma GCC ivdep
   for (std::int64_t j = 0; j < kLanes; ++j) {
-    const T e = exponential(x[j] - top);
+    const T e = math::exp_not_positive(x[j] - top);
     lane[j] += e;
     if (kKeep) y[j] = e;
   }

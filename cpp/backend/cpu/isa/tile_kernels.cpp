@@ -102,25 +102,12 @@ template <class Op, class T> void run(void* dst, const void* a, const void* b, c
 
 // ---- conversions ----------------------------------------------------------------------------------------------------
 
-template <class From, class To> [[gnu::always_inline]] inline To convert(From x) {
-  if constexpr (std::is_same_v<To, Bool>) return x != From(0);
-  else if constexpr (std::is_same_v<To, std::int32_t> && std::is_floating_point_v<From>) {
-    // Toward zero, saturating, NaN to 0.
-    constexpr From low = -2147483648.0;
-    const bool inside = (x >= low) & (x < -low);
-    const auto y = static_cast<std::int32_t>(inside ? x : From(0));
-    return inside ? y : x < low ? INT32_MIN : x > From(0) ? INT32_MAX : 0;
-  } else {
-    return static_cast<To>(x);
-  }
-}
-
 // Same code for whole vectors and single elements here: conversions have one right answer.
 template <class From, class To> void cast(void* dst, const void* a, const void*, const void*, std::int64_t n) {
   auto* d = static_cast<To*>(dst);
   const auto* x = static_cast<const From*>(a);
 #pragma GCC ivdep
-  for (std::int64_t i = 0; i < n; ++i) d[i] = convert<From, To>(x[i]);
+  for (std::int64_t i = 0; i < n; ++i) d[i] = elementwise_ops::convert<From, To>(x[i]);
 }
 
 // ---- the tables -----------------------------------------------------------------------------------------------------

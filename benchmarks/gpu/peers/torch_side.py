@@ -1,0 +1,40 @@
+"""For PyTorch's scripts: the device, float32 that is float32, and steps as CUDA graphs."""
+import torch
+
+torch.backends.cuda.matmul.allow_tf32 = False
+torch.backends.cudnn.allow_tf32 = False
+
+
+def choose(device):
+    """The device; an error where it isn't there."""
+    if device == "gpu":
+        torch.zeros(1, device="cuda")
+    return torch.device("cuda" if device == "gpu" else "cpu")
+
+
+def synchronize(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def captured(step, *inputs):
+    """`step` as a CUDA graph over inputs of its own, as PyTorch's manual shows it; what is called copies to them."""
+    if inputs[0].device.type != "cuda":
+        return step  # to see that a script works
+    own = [x.clone(memory_format=torch.preserve_format) for x in inputs]
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step(*own)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(*own)
+
+    def replay(*inputs):
+        for mine, given in zip(own, inputs):
+            mine.copy_(given, non_blocking=True)
+        graph.replay()
+
+    return replay

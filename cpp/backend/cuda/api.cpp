@@ -1,0 +1,150 @@
+#include "backend/cuda/api.h"
+
+#include <dlfcn.h>
+
+#include <filesystem>
+#include <mutex>
+#include <string_view>
+
+#include "owl/error.h"
+
+namespace owl::cuda {
+
+namespace {
+
+std::vector<std::string>& folders() {
+  static std::vector<std::string> list;
+  return list;
+}
+
+// NVRTC opens this by name alone, which finds what is open already.
+void open_beside(const std::filesystem::path& folder, std::string_view file) {
+  if (!file.starts_with("libnvrtc.")) return;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const auto name = entry.path().filename().string();
+    if (name.starts_with("libnvrtc-builtins.so")) dlopen(entry.path().c_str(), RTLD_NOW | RTLD_LOCAL);
+  }
+}
+
+// The library's handle; null, and in `why` what the loader said, where there is none.
+void* open(const char* file, std::string& why) {
+  void* library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+  if (library) return library;
+  why = dlerror();
+  for (const auto& folder : folders()) {
+    const auto path = std::filesystem::path(folder) / file;
+    if (!(library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL))) continue;
+    open_beside(path.parent_path(), file);
+    return library;
+  }
+  return nullptr;
+}
+
+#define OWL_TEXT(NAME) #NAME
+#define OWL_EXPANDED_TEXT(NAME) OWL_TEXT(NAME)
+#define OWL_LOAD(NAME)                                                                                       \
+  table.NAME = reinterpret_cast<decltype(table.NAME)>(dlsym(library, OWL_EXPANDED_TEXT(NAME)));              \
+  if (!table.NAME && missing.empty()) missing = OWL_EXPANDED_TEXT(NAME);
+
+[[noreturn]] void refuse(const char* file, const std::string& why, const char* remedy) {
+  throw DeviceError(std::string(file) + " cannot be used: " + why + "; " + remedy);
+}
+
+constexpr const char* kInstall = "install CUDA's libraries: pip install 'owl-engine[cuda]'";
+constexpr const char* kUpdate = "a newer version of it is needed";
+
+#define OWL_TABLE(TYPE, FUNCTION, FILE, LIST, REMEDY)                     \
+  const TYPE& FUNCTION() {                                                \
+    static const TYPE loaded = [] {                                       \
+      TYPE table;                                                         \
+      std::string why, missing;                                           \
+      void* const library = open(FILE, why);                              \
+      if (!library) refuse(FILE, why, REMEDY);                            \
+      LIST(OWL_LOAD)                                                      \
+      if (!missing.empty()) refuse(FILE, "it lacks " + missing, kUpdate); \
+      return table;                                                       \
+    }();                                                                  \
+    return loaded;                                                        \
+  }
+
+OWL_TABLE(Driver, open_driver, "libcuda.so.1", OWL_DRIVER_FUNCTIONS,
+          "install NVIDIA's driver, 580 or newer, for a GPU of this machine")
+
+const Nccl& open_nccl() {
+  static const Nccl loaded = [] {
+    Nccl table;
+    std::string why, missing;
+    if (void* const library = open("libnccl.so.2", why)) {
+      OWL_NCCL_FUNCTIONS(OWL_LOAD)
+      if (!missing.empty()) table = {};
+    }
+    return table;
+  }();
+  return loaded;
+}
+
+}  // namespace
+
+const Driver& driver() {
+  static const Driver& loaded = [&]() -> const Driver& {
+    const Driver& d = open_driver();
+    int version = 0;
+    if (d.cuDriverGetVersion(&version) == CUDA_SUCCESS && version < 13000)
+      throw DeviceError("NVIDIA's driver is for CUDA " + std::to_string(version / 1000) + "." +
+                        std::to_string(version % 1000 / 10) + ", but owl needs one for CUDA 13.0 or newer: install "
+                        "driver 580 or newer");
+    if (const auto result = d.cuInit(0); result != CUDA_SUCCESS)
+      throw DeviceError("CUDA does not start: " + text_of(result) +
+                        "; `nvidia-smi` shows whether the driver works and which GPUs it has");
+    return d;
+  }();
+  return loaded;
+}
+
+OWL_TABLE(Nvrtc, nvrtc, "libnvrtc.so.13", OWL_NVRTC_FUNCTIONS, kInstall)
+OWL_TABLE(CublasLt, cublas, "libcublasLt.so.13", OWL_CUBLAS_FUNCTIONS, kInstall)
+namespace {
+OWL_TABLE(Cudnn, open_cudnn, "libcudnn.so.9", OWL_CUDNN_FUNCTIONS, kInstall)
+}  // namespace
+
+const Cudnn& cudnn() {
+  cublas(), nvrtc();  // which cuDNN opens by name
+  return open_cudnn();
+}
+
+const Nccl* nccl() {
+  const Nccl& n = open_nccl();
+  return n.ncclAllReduce ? &n : nullptr;
+}
+
+void set_library_folders(std::vector<std::string> list) { folders() = std::move(list); }
+
+std::string text_of(CUresult result) {
+  const char *name = nullptr, *text = nullptr;
+  open_driver().cuGetErrorName(result, &name);
+  open_driver().cuGetErrorString(result, &text);
+  return std::string(text ? text : "unknown error") + " (" + (name ? name : std::to_string(result).c_str()) + ")";
+}
+
+void check(CUresult result, const char* what) {
+  if (result != CUDA_SUCCESS) throw DeviceError(std::string(what) + ": the GPU reported: " + text_of(result));
+}
+void check(nvrtcResult result, const char* what) {
+  if (result != NVRTC_SUCCESS)
+    throw DeviceError(std::string(what) + ": NVRTC reported: " + nvrtc().nvrtcGetErrorString(result));
+}
+void check(cublasStatus_t result, const char* what) {
+  if (result != CUBLAS_STATUS_SUCCESS)
+    throw DeviceError(std::string(what) + ": cuBLASLt reported: " + cublas().cublasLtGetStatusString(result));
+}
+void check(cudnnStatus_t result, const char* what) {
+  if (result != CUDNN_STATUS_SUCCESS)
+    throw DeviceError(std::string(what) + ": cuDNN reported: " + cudnn().cudnnGetErrorString(result));
+}
+void check(ncclResult_t result, const char* what) {
+  if (result != ncclSuccess)
+    throw DeviceError(std::string(what) + ": NCCL reported: " + nccl()->ncclGetErrorString(result));
+}
+
+}  // namespace owl::cuda

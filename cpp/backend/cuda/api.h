@@ -1,0 +1,71 @@
+// CUDA's libraries, opened at run time: what owl calls of them, as tables of functions.
+//
+// The driver must be there for anything; the others are opened when they are first needed. They are looked for by name,
+// as the system's loader does, and in the folders of NVIDIA's packages from PyPI (set_library_folders).
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda.h>
+#include <cudnn.h>
+#include <nccl.h>
+#include <nvrtc.h>
+
+#include <string>
+#include <vector>
+
+namespace owl::cuda {
+
+// cuda.h renames some functions to newer versions of them, so a name is looked up as the macros leave it.
+#define OWL_DRIVER_FUNCTIONS(X)                                                                                     \
+  X(cuInit) X(cuDriverGetVersion) X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetAttribute)     \
+  X(cuDevicePrimaryCtxRetain) X(cuCtxSetCurrent) X(cuDeviceCanAccessPeer) X(cuCtxEnablePeerAccess)                  \
+  X(cuGetErrorString) X(cuGetErrorName) X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) X(cuMemFreeHost)               \
+  X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyPeerAsync) X(cuMemsetD8Async)                                 \
+  X(cuStreamCreate) X(cuStreamSynchronize) X(cuStreamWaitEvent) X(cuEventCreate) X(cuEventRecord) X(cuEventQuery)   \
+  X(cuEventSynchronize) X(cuModuleLoadData) X(cuModuleGetFunction) X(cuLaunchKernel) X(cuStreamBeginCapture)        \
+  X(cuStreamEndCapture) X(cuStreamGetCaptureInfo) X(cuGraphInstantiate) X(cuGraphLaunch)                            \
+  X(cuGraphExecKernelNodeSetParams) X(cuGraphDestroy) X(cuGraphExecDestroy)
+#define OWL_NVRTC_FUNCTIONS(X)                                                                                      \
+  X(nvrtcVersion) X(nvrtcCreateProgram) X(nvrtcCompileProgram) X(nvrtcGetCUBINSize) X(nvrtcGetCUBIN)                \
+  X(nvrtcGetProgramLogSize) X(nvrtcGetProgramLog) X(nvrtcDestroyProgram) X(nvrtcGetErrorString)
+#define OWL_CUBLAS_FUNCTIONS(X)                                                                                     \
+  X(cublasLtCreate) X(cublasLtMatmul) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescSetAttribute)                 \
+  X(cublasLtMatrixLayoutCreate) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceSetAttribute)           \
+  X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtGetStatusString)
+#define OWL_CUDNN_FUNCTIONS(X)                                                                                      \
+  X(cudnnCreate) X(cudnnSetStream) X(cudnnGetErrorString) X(cudnnCreateTensorDescriptor)                            \
+  X(cudnnSetTensor4dDescriptor) X(cudnnCreateFilterDescriptor) X(cudnnSetFilter4dDescriptor)                        \
+  X(cudnnCreateConvolutionDescriptor) X(cudnnSetConvolution2dDescriptor) X(cudnnSetConvolutionGroupCount)           \
+  X(cudnnSetConvolutionMathType) X(cudnnGetConvolutionForwardAlgorithm_v7)                                          \
+  X(cudnnGetConvolutionBackwardDataAlgorithm_v7) X(cudnnGetConvolutionBackwardFilterAlgorithm_v7)                   \
+  X(cudnnConvolutionForward) X(cudnnConvolutionBackwardData) X(cudnnConvolutionBackwardFilter)
+#define OWL_NCCL_FUNCTIONS(X)                                                                                       \
+  X(ncclCommInitAll) X(ncclAllReduce) X(ncclGroupStart) X(ncclGroupEnd) X(ncclGetErrorString)
+
+#define OWL_MEMBER(NAME) decltype(&::NAME) NAME = nullptr;
+struct Driver { OWL_DRIVER_FUNCTIONS(OWL_MEMBER) };
+struct Nvrtc { OWL_NVRTC_FUNCTIONS(OWL_MEMBER) };
+struct CublasLt { OWL_CUBLAS_FUNCTIONS(OWL_MEMBER) };
+struct Cudnn { OWL_CUDNN_FUNCTIONS(OWL_MEMBER) };
+struct Nccl { OWL_NCCL_FUNCTIONS(OWL_MEMBER) };
+#undef OWL_MEMBER
+
+// Each opens its library at the first call. DeviceError where that can't be: what was looked for, and what to do.
+const Driver& driver();
+const Nvrtc& nvrtc();
+const CublasLt& cublas();
+const Cudnn& cudnn();
+const Nccl* nccl();  // null where it isn't there: copies do its work
+
+// Further folders to look in, those of this process's Python packages. Before the first of the functions above.
+void set_library_folders(std::vector<std::string> folders);
+
+// Throw DeviceError with `what`, the error's own text and, where one is known, a remedy.
+void check(CUresult result, const char* what);
+void check(nvrtcResult result, const char* what);
+void check(cublasStatus_t result, const char* what);
+void check(cudnnStatus_t result, const char* what);
+void check(ncclResult_t result, const char* what);
+std::string text_of(CUresult result);  // "out of memory (CUDA_ERROR_OUT_OF_MEMORY)"
+
+}  // namespace owl::cuda

@@ -1,0 +1,141 @@
+// One GPU as a device of the engine. Its worker turns tasks into commands; these are collected and handed to the compute
+// stream together. Copies to and from elsewhere have streams of their own, with events between them and the computing.
+//
+// Three counters tell how far things are:
+//   ticket   the lists handed to the compute stream, from 1. A storage's is that of the list that writes it, or, while
+//            it is memory to be copied into, of the last that may use the memory for something else.
+//   arrival  the copies on the stream into the device. The compute stream waits for one before it reads what came.
+//   done     the ticket, or arrival, up to which everything has run.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <unordered_map>
+
+#include "backend/backend.h"
+#include "backend/cuda/api.h"
+#include "backend/cuda/commands.h"
+#include "backend/cuda/emit.h"
+#include "runtime/device.h"
+#include "runtime/task.h"
+
+namespace owl::cuda {
+
+class Backend final : public owl::Backend {
+ public:
+  explicit Backend(int index);  // DeviceError
+  void attach(Device& device) { device_ = &device; }
+  const std::string& name() const { return name_; }
+
+  void* allocate(std::size_t bytes) override;
+  void free(void* data, std::size_t bytes) override;
+  void launch(Task& task, Launch& launch) override;
+  bool knows_channels_last() const override { return false; }
+  void upload(Storage& to, const void* host) override;
+  void download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) override;
+  void clear(void* data, std::size_t bytes) override;
+
+  void submit() override;
+  bool there(const Storage& storage) override;
+  bool wait(const Storage* storage, const std::function<bool()>& go_on) override;
+  std::shared_ptr<const Failure> failure() override;
+  std::uint64_t place() override { return ticket_ - (collected_ ? 0 : 1); }
+  bool passed(std::uint64_t place) override { return place <= done_.load(std::memory_order_acquire); }
+  void expect(std::uint64_t arrival) override;
+
+  int gpu() const override { return index_; }
+  std::uintptr_t stream() override;
+  void lend(const Storage& storage, std::uintptr_t stream) override;
+  void take_back(std::uintptr_t stream) override;
+
+  // For Emit and the libraries' kernels.
+  CUfunction function(const std::string& key, const char* name, const std::function<std::string()>& text);
+  const LibraryCall& library_call(const std::string& key, const std::function<std::unique_ptr<LibraryCall>()>& make);
+  void* workspace(std::size_t bytes);  // for one call at a time in the compute stream; lives as long as the device
+  cublasLtHandle_t cublas_handle();
+  cudnnHandle_t cudnn_handle();  // on the compute stream
+  void use() const;                    // makes this the thread's current GPU
+
+ private:
+  friend class Emit;
+  using Lock = std::unique_lock<std::mutex>;
+
+  // Something on a stream, and what it keeps until it has run.
+  struct Pending {
+    std::uint64_t number;
+    CUevent event;
+    void* pinned = nullptr;
+    std::size_t pinned_bytes = 0;
+    Ref<Storage> source;  // of a copy from another GPU
+  };
+
+  bool foreign_process() const;
+  void copy_in(Task& task);
+  void copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t bytes);
+  void append(std::vector<Command> commands, Task& task);
+  CUfunction copy_function();
+  void trace(Task& task, Launch& launch);
+
+  // With the mutex held.
+  void collect(std::vector<Command> commands);
+  void submit_locked(Lock& lock);
+  void poll();
+  void poll(std::deque<Pending>& pending, std::atomic<std::uint64_t>& done);
+  void fail(const std::string& what, const Command* command);
+  CUevent record(CUstream stream);
+  CUevent event_of(const std::deque<Pending>& pending, std::uint64_t number) const;  // null: it has run
+  void wait_for_ticket(Lock& lock, CUstream stream, std::uint64_t ticket);
+  void wait_for_arrival(CUstream stream, std::uint64_t arrival);
+  void* take_pinned(Lock& lock, std::size_t bytes);
+  void forget_finished(Lock& lock);  // lets go of the lock for it
+
+  const int index_;
+  const pid_t process_;
+  std::string name_, arch_;
+  CUdevice gpu_ = 0;
+  CUcontext context_ = nullptr;
+  CUstream compute_ = nullptr, in_ = nullptr, out_ = nullptr;
+  Device* device_ = nullptr;
+
+  std::mutex mutex_;
+  std::vector<Command> list_;                        // of the ticket to come
+  std::atomic<bool> collected_{false};               // whether there is one
+  std::atomic<std::uint64_t> ticket_{1}, done_{0};   // being filled; run
+  std::deque<Pending> submitted_;
+  std::atomic<std::uint64_t> arrival_{0}, arrived_{0};  // enqueued; run
+  std::deque<Pending> arriving_;
+  std::atomic<std::uint64_t> expected_{0};           // the arrival for which the next list waits
+  std::uint64_t awaited_ = 0;                        // for which the compute stream has waited
+  std::vector<CUevent> events_;                      // unused
+  std::vector<Pending> finished_;                    // to be let go of without the lock
+  std::unordered_map<std::size_t, std::vector<void*>> pinned_;  // unused, by size
+  std::unique_ptr<Runner> runner_;
+  std::shared_ptr<const Failure> failure_;
+  std::atomic<bool> failed_{false};
+
+  std::mutex functions_mutex_;
+  std::unordered_map<std::string, CUfunction> functions_;
+  std::unordered_map<std::string, std::unique_ptr<LibraryCall>> calls_;
+  std::vector<std::pair<void*, std::size_t>> workspaces_;
+  cublasLtHandle_t cublas_ = nullptr;
+  cudnnHandle_t cudnn_ = nullptr;
+};
+
+// The kernel of an operation: with `loads`, programs may compute its operand 0, with `stores` they may work on its result,
+// element by element in its own launches.
+struct Kernel {
+  const char* op;
+  KernelFn emit;
+  bool loads = false, loads_once = false, stores = false;
+};
+const Kernel* find_kernel(const char* op);  // null where there is none
+
+void matmul(const Args&, Emit&);
+void conv(const Args&, Emit&);
+void conv_back_data(const Args&, Emit&);
+void conv_back_weight(const Args&, Emit&);
+void copy(const Args&, Emit&);
+
+}  // namespace owl::cuda

@@ -1,0 +1,100 @@
+// What a GPU is asked to do, as data: a list of commands for one stream, in order. Lists that come again, as those of a
+// training loop's body do, are captured as a CUDA graph at the second time and replayed from then on, with the memory of
+// the day bound to them.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "backend/cuda/api.h"
+#include "graph/node.h"
+
+namespace owl::cuda {
+
+// Memory that a library's call reads or writes.
+struct Memory {
+  void* data;
+  std::size_t bytes;
+  bool written;
+};
+
+// A call of a library with everything but the memory decided. Kept for as long as the device lives, so that two commands
+// with the same call do the same.
+class LibraryCall {
+ public:
+  virtual ~LibraryCall() = default;
+  // Enqueues it; `memory` in the order of Command::memory. Throws DeviceError.
+  virtual void run(CUstream stream, const std::vector<Memory>& memory) const = 0;
+  virtual std::string text() const = 0;
+};
+
+struct Command {
+  const char* op = "";   // which operation it is for
+  Source source;
+  CUfunction kernel = nullptr;
+  const char* name = "";  // the kernel's
+  unsigned blocks = 0;
+  std::vector<std::uint64_t> slots;  // the kernel's arguments
+  const LibraryCall* call = nullptr;  // instead of a kernel
+  std::vector<Memory> memory;
+
+  std::string text() const;  // "kernel owl_program, 12 blocks"
+};
+
+inline constexpr std::size_t kCopied = 16;  // bytes
+
+// Runs lists of commands on one stream. Not thread-safe.
+class Runner {
+ public:
+  struct Functions {  // what it needs of its device
+    CUfunction (*copy)(void* device);  // a kernel: slot 2's number of bytes from slot 0 to slot 1, kCopied for each thread
+    void* (*allocate)(void* device, std::size_t bytes);
+    void (*free)(void* device, void* data);
+    void* device;
+  };
+
+  explicit Runner(CUstream stream) : stream_(stream) {}
+  // `may_bind`: whether graphs may have memory of their own, for operands of libraries that move. Throws DeviceError;
+  // `at` is then the command that failed.
+  void run(const std::vector<Command>& list, const Functions& device, bool may_bind, std::size_t& at);
+  void clear(const Functions& device);  // forgets all graphs; the stream must be idle
+
+ private:
+  struct Bound {  // a library's operand that moves: the call has it in `data`, a copy before or after it does the rest
+    void* data = nullptr;
+    CUgraphNode copy = nullptr;
+  };
+  struct Step {
+    CUgraphNode node = nullptr;                // of a kernel
+    std::vector<std::uint64_t> slots;          // bound to it now
+    std::vector<void*> memory;                 // of a call, as first seen
+    std::vector<Bound> bound;                  // of a call, by operand
+  };
+  struct Entry {
+    std::vector<Command> form;  // without memory; slots only counted
+    std::vector<Step> steps;
+    CUgraphExec exec = nullptr;
+    int seen = 0, rebuilt = 0;
+    bool hopeless = false;      // no graph pays
+    std::list<std::uint64_t>::iterator age;
+  };
+
+  void run_plain(const std::vector<Command>& list, std::size_t& at);
+  void run_one(const Command& command, const std::vector<Memory>& memory);
+  bool note_moves(Entry& entry, const std::vector<Command>& list, const Functions& device, bool may_bind);
+  void capture(Entry& entry, const std::vector<Command>& list, const Functions& device);
+  void bind(Entry& entry, const std::vector<Command>& list, const Functions& device);
+  void drop(Entry& entry, const Functions& device);
+  CUgraphNode last_node();
+  void launch_copy(const Functions& device, const void* from, void* to, std::size_t bytes);
+
+  CUstream stream_;
+  std::unordered_map<std::uint64_t, Entry> entries_;
+  std::list<std::uint64_t> ages_;  // the newest first
+};
+
+}  // namespace owl::cuda

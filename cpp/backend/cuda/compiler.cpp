@@ -1,0 +1,113 @@
+#include "backend/cuda/compiler.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <sstream>
+#include <unordered_map>
+#include <vector>
+
+#include "backend/cuda/api.h"
+#include "base/env.h"
+#include "owl/error.h"
+
+namespace owl::cuda {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// FNV-1a, twice with different starts.
+std::string digest(const std::string& text) {
+  std::uint64_t hash[2] = {0xcbf29ce484222325, 0x84222325cbf29ce4};
+  for (const char c : text)
+    for (auto& h : hash) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  char name[40];
+  std::snprintf(name, sizeof name, "%016llx%016llx", static_cast<unsigned long long>(hash[0]),
+                static_cast<unsigned long long>(hash[1]));
+  return name;
+}
+
+// Empty where there is no place for files.
+fs::path cache_folder() {
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache) return fs::path(cache) / "owl/kernels";
+  if (const char* home = std::getenv("HOME"); home && *home) return fs::path(home) / ".cache/owl/kernels";
+  return {};
+}
+
+std::string read(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream all;
+  if (file) all << file.rdbuf();
+  return all.str();
+}
+
+// Whole or not at all: another process may read it, or write the same. That it can't be written is no error.
+void write(const fs::path& path, const std::string& bytes) {
+  std::error_code error;
+  fs::create_directories(path.parent_path(), error);
+  const fs::path draft = path.string() + "." + std::to_string(getpid());
+  {
+    std::ofstream file(draft, std::ios::binary);
+    file << bytes;
+    if (!file.flush()) return void(fs::remove(draft, error));
+  }
+  fs::rename(draft, path, error);
+  if (error) fs::remove(draft, error);
+}
+
+std::string compile_now(const std::string& text, const std::string& arch) {
+  const Nvrtc& n = nvrtc();
+  nvrtcProgram program = nullptr;
+  check(n.nvrtcCreateProgram(&program, text.c_str(), "owl.cu", 0, nullptr, nullptr), "compiling a kernel");
+  const auto architecture = "--gpu-architecture=" + arch;
+  std::vector<const char*> options{architecture.c_str()};
+  options.insert(options.end(), std::begin(kCompilerOptions), std::end(kCompilerOptions));
+  const auto result = n.nvrtcCompileProgram(program, static_cast<int>(options.size()), options.data());
+  std::string log, code;
+  std::size_t size = 0;
+  if (result != NVRTC_SUCCESS) {
+    if (n.nvrtcGetProgramLogSize(program, &size) == NVRTC_SUCCESS) {
+      log.resize(size);
+      n.nvrtcGetProgramLog(program, log.data());
+    }
+  } else if (n.nvrtcGetCUBINSize(program, &size) == NVRTC_SUCCESS) {
+    code.resize(size);
+    n.nvrtcGetCUBIN(program, code.data());
+  }
+  n.nvrtcDestroyProgram(&program);
+  if (code.empty())
+    throw DeviceError("compiling a kernel for " + arch + ": NVRTC reported: " + n.nvrtcGetErrorString(result) +
+                      (log.empty() ? "" : "\n" + log));
+  return code;
+}
+
+}  // namespace
+
+void (*on_compile)(const std::string& text) = nullptr;
+
+std::string compile(const std::string& text, const std::string& arch) {
+  if (on_compile) on_compile(text);
+  static std::mutex mutex;
+  static auto& known = *new std::unordered_map<std::string, std::string>;
+  int major = 0, minor = 0;
+  nvrtc().nvrtcVersion(&major, &minor);
+  std::string all = arch + " " + std::to_string(major) + "." + std::to_string(minor) + " ";
+  for (const char* option : kCompilerOptions) all += option;
+  const auto name = digest(all + text);
+  std::lock_guard lock(mutex);
+  if (const auto found = known.find(name); found != known.end()) return found->second;
+  const auto folder = cache_folder();
+  std::string code = folder.empty() ? "" : read(folder / (name + ".cubin"));
+  if (code.empty()) {
+    if (settings().log_run) log_line("compile a kernel for " + arch);
+    code = compile_now(text, arch);
+    if (!folder.empty()) write(folder / (name + ".cubin"), code);
+  }
+  return known.emplace(name, std::move(code)).first->second;
+}
+
+}  // namespace owl::cuda

@@ -1,0 +1,51 @@
+// The matrix product of int32, which wraps around. A block makes a tile of the result, a thread kEach x kEach elements
+// of it; sums are kept in shared memory between steps along k.
+//
+// Defined in front: R, int32_t. Slots: 2 and 3 the operands, 4 m, 5 n, 6 k, then the operands' strides: 7 down and 8
+// right of the left one, 9 down and 10 right of the right one.
+
+constexpr int kTile = 64, kDeep = 16, kEach = 4, kSide = kTile / kEach;
+
+OWL_KERNEL(owl_int_matmul) {
+  OWL_SHARED uint32_t sums[kEach * kEach][kBlock];
+  OWL_SHARED uint32_t left[kDeep][kTile];
+  OWL_SHARED uint32_t right[kDeep][kTile + 1];  // columns of different banks, whichever way a tile is read
+  const uint32_t* const a = pointer<const uint32_t>(args, 2);
+  const uint32_t* const b = pointer<const uint32_t>(args, 3);
+  const int64_t m = integer(args, 4), n = integer(args, 5), depth = integer(args, 6);
+  const int64_t down = (m + kTile - 1) / kTile, first_row = block % down * kTile, first_column = block / down * kTile;
+  OWL_THREADS(t) {
+    OWL_UNROLL for (int e = 0; e < kEach * kEach; ++e) sums[e][t] = 0;
+  }
+  for (int64_t p = 0; p < depth; p += kDeep) {
+    OWL_SYNC;
+    OWL_THREADS(t) {
+      OWL_UNROLL for (int u = t; u < kTile * kDeep; u += kBlock) {
+        const int64_t i = first_row + u % kTile, k = p + u / kTile;
+        left[u / kTile][u % kTile] = i < m && k < depth ? a[i * integer(args, 7) + k * integer(args, 8)] : 0;
+        const int64_t j = first_column + u / kDeep, l = p + u % kDeep;
+        right[u % kDeep][u / kDeep] = j < n && l < depth ? b[l * integer(args, 9) + j * integer(args, 10)] : 0;
+      }
+    }
+    OWL_SYNC;
+    OWL_THREADS(t) {
+      uint32_t sum[kEach * kEach];
+      OWL_UNROLL for (int e = 0; e < kEach * kEach; ++e) sum[e] = sums[e][t];
+      OWL_UNROLL for (int k = 0; k < kDeep; ++k) {
+        uint32_t x[kEach], y[kEach];
+        OWL_UNROLL for (int e = 0; e < kEach; ++e) {
+          x[e] = left[k][e * kSide + t % kSide];
+          y[e] = right[k][e * kSide + t / kSide];
+        }
+        OWL_UNROLL for (int e = 0; e < kEach * kEach; ++e) sum[e] += x[e % kEach] * y[e / kEach];
+      }
+      OWL_UNROLL for (int e = 0; e < kEach * kEach; ++e) sums[e][t] = sum[e];
+    }
+  }
+  OWL_THREADS(t) {
+    OWL_UNROLL for (int e = 0; e < kEach * kEach; ++e) {
+      const int64_t i = first_row + e % kEach * kSide + t % kSide, j = first_column + e / kEach * kSide + t / kSide;
+      if (i < m && j < n) store(args, static_cast<Index>(j * m + i), static_cast<R>(sums[e][t]));
+    }
+  }
+}

@@ -1,0 +1,122 @@
+// What a CUDA kernel's host side sees: operands and result in device memory, and the means to add launches.
+//
+// Kernels are text (device/*.h), compiled when they are first needed by NVRTC for the GPU at hand (compiler.h). A launch
+// names the text, what it is specialised for, and its arguments, 8 bytes each: the slots.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graph/op.h"
+#include "plan/program.h"
+
+namespace owl::cuda {
+
+class Backend;
+class LibraryCall;
+struct Command;
+struct Memory;
+
+inline constexpr int kBlock = 256;  // threads of a block, in every kernel
+
+// The arguments of a launch.
+class Slots {
+ public:
+  void add(const void* pointer) { values.push_back(reinterpret_cast<std::uintptr_t>(pointer)); }
+  void add(std::int64_t n) { values.push_back(static_cast<std::uint64_t>(n)); }
+  void add(double x) { values.push_back(std::bit_cast<std::uint64_t>(x)); }
+  std::vector<std::uint64_t> values;
+};
+
+// A kernel's text: `file` defines OWL_KERNEL(name) in terms of what `types` says ("using T = float;\n"). Two launches
+// with equal texts run the same compiled code, so `types` holds only what code must be made for; lengths are slots.
+struct KernelText {
+  const char* name;
+  std::string_view file;  // text::softmax ...
+  std::string types;
+};
+
+// What one task's kernel works on. Elementwise operations in front of it and behind it are part of its launches, where
+// its text reads operand 0 by load(args, i) and writes the result by store(args, i, v): see device/prelude.h.
+struct Args {
+  std::span<const ArrayRef> in;  // in[0].data is null where `before` computes it
+  ArrayRef out;                  // out.data is null where only `after` reads it
+  const Params* params = nullptr;
+};
+
+class Emit {
+ public:
+  // Adds a launch of blocks x kBlock threads. Slot 0 and 1, operand 0's and the result's memory, are added by this
+  // function, `slots` follow from 2 on. `loads` and `stores`: whether the text uses load() and store().
+  void launch(const KernelText& text, std::int64_t blocks, const Slots& slots, bool loads, bool stores);
+  // Uninitialised device memory, 256-byte aligned, for this task's launches.
+  void* scratch(std::size_t bytes);
+  // A program as a launch of its own.
+  void program(const Program& program, std::vector<const void*> in, std::vector<void*> out);
+  void clear(void* data, std::size_t bytes);
+  // A call of a library (commands.h).
+  void call(const LibraryCall& call, std::vector<Memory> memory);
+  Backend& backend() { return backend_; }
+
+ private:
+  friend class Backend;
+  Emit(Backend& backend, const char* op, Source source, Launch* launch);
+  Command& add();
+
+  Backend& backend_;
+  const char* const op_;
+  const Source source_;
+  Launch* const launch_;
+  std::vector<Command> commands_;
+  const Args* args_ = nullptr;
+  // The programs around the kernel, where they are part of its launches, with their operands' and results' memory.
+  struct Side {
+    const Program* program = nullptr;
+    std::vector<const void*> in;
+    std::vector<void*> out;
+  };
+  Side before_, after_;
+};
+
+// "float", "double", "int32_t", "uint8_t": what a type is called in a kernel's text (a bool is a byte).
+const char* type_name(DType dtype);
+
+inline std::int64_t blocks_for(std::int64_t threads) { return (threads + kBlock - 1) / kBlock; }
+
+// The texts, embedded when owl is built.
+namespace text {
+extern const std::string_view prelude, math, elementwise, philox;
+extern const std::string_view reduce, softmax, pool, lrn, random, create, concat, matmul;
+}  // namespace text
+
+using KernelFn = void (*)(const Args& args, Emit& emit);
+
+// The kernels that are launches of text. Results without elements never come here.
+void sum(const Args&, Emit&);
+void mean(const Args&, Emit&);
+void max(const Args&, Emit&);
+void min(const Args&, Emit&);
+void argmax(const Args&, Emit&);
+void argmin(const Args&, Emit&);
+void count_zero(const Args&, Emit&);
+void softmax(const Args&, Emit&);
+void log_softmax(const Args&, Emit&);
+void softmax_back(const Args&, Emit&);
+void pool(const Args&, Emit&);
+void pool_back(const Args&, Emit&);
+void lrn(const Args&, Emit&);
+void lrn_back(const Args&, Emit&);
+void full(const Args&, Emit&);
+void arange(const Args&, Emit&);
+void rand(const Args&, Emit&);
+void randn(const Args&, Emit&);
+void randb(const Args&, Emit&);
+void concat(const Args&, Emit&);
+void conv_back_bias(const Args&, Emit&);  // the sum of err over every axis but the channels'
+void int_matmul(const Args&, Emit&);      // of int32; operands may be transposed views (strides)
+
+}  // namespace owl::cuda

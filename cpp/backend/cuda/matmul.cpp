@@ -1,0 +1,122 @@
+// The matrix product of float32 and float64: cuBLASLt, whose matrices are column-major as owl's are.
+#include <algorithm>
+
+#include "backend/cuda/backend.h"
+#include "ops/nn.h"
+#include "owl/error.h"
+
+namespace owl::cuda {
+
+namespace {
+
+constexpr std::size_t kWorkspace = 32 << 20;  // bytes; what NVIDIA recommends for Hopper
+
+// An operand as cuBLASLt has it: `rows` x `columns` in memory, `stride` apart, perhaps to be transposed.
+struct Operand {
+  bool transposed;
+  std::int64_t rows, columns, stride;
+
+  explicit Operand(const ArrayRef& x) {
+    const auto m = x.shape[0], n = x.shape[1];
+    // The stride of an axis of length 1 is never used.
+    transposed = m > 1 && x.strides[0] != 1;
+    rows = transposed ? n : m;
+    columns = transposed ? m : n;
+    stride = columns == 1 ? rows : transposed ? x.strides[0] : x.strides[1];
+  }
+};
+
+class Product final : public LibraryCall {
+ public:
+  Product(cublasLtHandle_t handle, DType dtype, MatmulPrecision precision, const Operand& a, const Operand& b,
+          std::int64_t m, std::int64_t n, std::int64_t k, void* workspace)
+      : handle_(handle), double_(dtype == DType::kFloat64), workspace_(workspace),
+        text_("matmul " + std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n)) {
+    const CublasLt& c = cublas();
+    const cudaDataType_t type = double_ ? CUDA_R_64F : CUDA_R_32F;
+    const cublasComputeType_t compute = double_                                      ? CUBLAS_COMPUTE_64F
+                                        : precision == MatmulPrecision::kTf32     ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                        : precision == MatmulPrecision::kBfloat16 ? CUBLAS_COMPUTE_32F_FAST_16BF
+                                                                                     : CUBLAS_COMPUTE_32F;
+    check(c.cublasLtMatmulDescCreate(&product_, compute, type), "matmul");
+    set(CUBLASLT_MATMUL_DESC_TRANSA, a.transposed);
+    set(CUBLASLT_MATMUL_DESC_TRANSB, b.transposed);
+    const auto layout = [&](std::int64_t rows, std::int64_t columns, std::int64_t stride) {
+      cublasLtMatrixLayout_t l = nullptr;
+      check(c.cublasLtMatrixLayoutCreate(&l, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns),
+                                         stride), "matmul");
+      return l;
+    };
+    a_ = layout(a.rows, a.columns, a.stride);
+    b_ = layout(b.rows, b.columns, b.stride);
+    c_ = layout(m, n, m);
+    cublasLtMatmulPreference_t preference = nullptr;
+    check(c.cublasLtMatmulPreferenceCreate(&preference), "matmul");
+    check(c.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace,
+                                                 sizeof kWorkspace), "matmul");
+    // Views may begin anywhere: an algorithm must do for every alignment, or the bits would depend on the place.
+    const std::uint32_t alignment = double_ ? 8 : 4;
+    for (const auto attribute : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES})
+      check(c.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &alignment, sizeof alignment), "matmul");
+    cublasLtMatmulHeuristicResult_t found{};
+    int count = 0;
+    check(c.cublasLtMatmulAlgoGetHeuristic(handle_, product_, a_, b_, c_, c_, preference, 1, &found, &count), "matmul");
+    if (count == 0) throw DeviceError(text_ + ": cuBLASLt has no algorithm for it");
+    algorithm_ = found.algo;
+    workspace_bytes_ = found.workspaceSize;
+  }
+
+  void run(CUstream stream, const std::vector<Memory>& memory) const override {
+    const float one = 1, zero = 0;
+    const double one64 = 1, zero64 = 0;
+    check(cublas().cublasLtMatmul(handle_, product_, double_ ? static_cast<const void*>(&one64) : &one, memory[0].data,
+                                  a_, memory[1].data, b_, double_ ? static_cast<const void*>(&zero64) : &zero,
+                                  memory[2].data, c_, memory[2].data, c_, &algorithm_, workspace_, workspace_bytes_,
+                                  stream), "matmul");
+  }
+  std::string text() const override { return text_; }
+
+ private:
+  void set(cublasLtMatmulDescAttributes_t attribute, bool transposed) {
+    const cublasOperation_t operation = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    check(cublas().cublasLtMatmulDescSetAttribute(product_, attribute, &operation, sizeof operation), "matmul");
+  }
+
+  cublasLtHandle_t handle_;
+  const bool double_;
+  void* const workspace_;
+  const std::string text_;
+  cublasLtMatmulDesc_t product_ = nullptr;
+  cublasLtMatrixLayout_t a_ = nullptr, b_ = nullptr, c_ = nullptr;
+  cublasLtMatmulAlgo_t algorithm_{};
+  std::size_t workspace_bytes_ = 0;
+};
+
+// The bytes that an operand spans.
+std::size_t span_of(const ArrayRef& x) {
+  const auto last = (x.shape[0] - 1) * x.strides[0] + (x.shape[1] - 1) * x.strides[1];
+  return static_cast<std::size_t>(last + 1) * itemsize(x.dtype);
+}
+
+}  // namespace
+
+void matmul(const Args& args, Emit& emit) {
+  const ArrayRef &x = args.in[0], &y = args.in[1];
+  if (x.shape[1] == 0) return emit.clear(args.out.data, args.out.nbytes());
+  if (args.out.dtype == DType::kInt32) return int_matmul(args, emit);
+  const auto* const params = static_cast<const MatmulParams*>(args.params);
+  const auto precision = params ? params->precision : MatmulPrecision::kFloat32;
+  const Operand a(x), b(y);
+  const auto m = args.out.shape[0], n = args.out.shape[1], k = x.shape[1];
+  std::string key = "matmul";
+  for (const std::int64_t part : {m, n, k, a.stride, b.stride, std::int64_t{a.transposed}, std::int64_t{b.transposed},
+                                  static_cast<std::int64_t>(args.out.dtype), static_cast<std::int64_t>(precision)})
+    key += " " + std::to_string(part);
+  const LibraryCall& product = emit.backend().library_call(key, [&] {
+    return std::make_unique<Product>(emit.backend().cublas_handle(), args.out.dtype, precision, a, b, m, n, k,
+                                     emit.backend().workspace(kWorkspace));
+  });
+  emit.call(product, {{x.data, span_of(x), false}, {y.data, span_of(y), false}, {args.out.data, args.out.nbytes(), true}});
+}
+
+}  // namespace owl::cuda

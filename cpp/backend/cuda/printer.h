@@ -1,0 +1,49 @@
+// A fused program as a kernel's text: the CPU interprets what is printed here in terms of the same expressions
+// (ops/elementwise.h).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backend/cuda/emit.h"
+
+namespace owl::cuda {
+
+class Printer {
+ public:
+  enum class Role {
+    kAlone,  // a kernel of its own
+    kLoad,   // load(args, i): the last output is what it gives
+    kStore,  // store(args, i, v): input 0 is v
+  };
+
+  // `slot` is the first that it may use. Inputs and outputs are the program's, but for the one that has no memory.
+  Printer(const Program& program, Role role, int slot, std::vector<const void*> in, std::vector<void*> out);
+
+  // What the text depends on, as bytes.
+  void add_key(std::string& key) const;
+  std::string text() const;
+  void add_slots(Slots& slots) const;
+  int end_slot() const { return end_slot_; }
+  std::int64_t blocks() const;  // of a kernel of its own
+
+ private:
+  enum class Kind : char { kDense, kScalar, kStrided, kValue };
+
+  std::string element_function() const;
+  std::string call(const char* dense, const char* out) const;
+
+  const Program& program_;
+  const Role role_;
+  const int slot_;
+  std::vector<const void*> in_;
+  std::vector<void*> out_;
+  std::vector<Kind> kinds_;      // of inputs
+  std::vector<int> in_slot_, out_slot_, constant_slot_, stride_slot_;
+  std::vector<Strides> strides_;  // of strided inputs, over the merged axes
+  std::int64_t lengths_[kMaxAxes] = {};
+  int axes_ = 0, length_slot_ = 0, size_slot_ = 0, end_slot_ = 0;
+  bool packed_ = false;           // dense arrays are read and written four elements at a time
+};
+
+}  // namespace owl::cuda

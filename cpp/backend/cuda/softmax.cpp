@@ -1,0 +1,71 @@
+// Softmax, its logarithm and its gradient: how many threads have one distribution (see device/softmax.h).
+#include "backend/cuda/emit.h"
+#include "ops/nn.h"
+
+namespace owl::cuda {
+
+namespace {
+
+constexpr std::int64_t kFullThreads = 1 << 16;  // as many keep a GPU busy
+constexpr std::int64_t kMostPerThread = 32;     // elements, where more lanes would do as well
+constexpr std::int64_t kLeastPerThread = 4;     // that make up for joining the lanes
+constexpr std::int64_t kFewLanes = 8;           // with as many, neighbours still read neighbours, either way
+
+// The array as [inner, length, outer]: `inner * outer` distributions of `length` elements, `inner` apart.
+struct Layout {
+  std::int64_t inner = 1, length = 1, outer = 1;
+
+  Layout(const Shape& x, const Params* params) {
+    const int last = x.ndim() - 1;
+    if (static_cast<const SoftmaxParams&>(*params).op == conv::SoftOp::kInstance) {
+      outer = last == 0 ? 1 : x[last];
+      length = x.size() / outer;
+    } else {
+      outer = x[last];
+      length = x[last - 1];
+      inner = x.size() / (outer * length);
+    }
+  }
+
+  std::int64_t distributions() const { return inner * outer; }
+  std::int64_t lanes() const {
+    std::int64_t n = 1;
+    const auto worth = [&] {
+      if (n < kFewLanes && (inner == 1 ? length > kLeastPerThread * n : length > kMostPerThread * n)) return true;
+      if (length > kMostPerThread * n && inner == 1) return true;
+      return length > kLeastPerThread * n && distributions() * n < kFullThreads;
+    };
+    while (n < kBlock && worth()) n *= 2;
+    return n;
+  }
+};
+
+void launch(const char* name, const std::string& which, const Args& args, const void* y, Emit& emit) {
+  const Layout l(args.out.shape, args.params);
+  const auto lanes = l.lanes();
+  const std::string type = type_name(args.out.dtype);
+  Slots slots;
+  slots.add(l.inner);
+  slots.add(l.length);
+  slots.add(l.distributions());
+  if (y) slots.add(y);
+  const auto across = kBlock / lanes;
+  emit.launch({name, text::softmax,
+               "using T = " + type + ";\nusing R = T;\nconstexpr bool kRows = " + (l.inner == 1 ? "true" : "false") +
+                   ";\nconstexpr int kLanes = " + std::to_string(lanes) + ";\n" + which},
+              (l.distributions() + across - 1) / across, slots, true, true);
+}
+
+}  // namespace
+
+void softmax(const Args& args, Emit& emit) {
+  launch("owl_softmax", "#define OWL_SOFTMAX\nconstexpr bool kLogarithm = false;\n", args, nullptr, emit);
+}
+void log_softmax(const Args& args, Emit& emit) {
+  launch("owl_softmax", "#define OWL_SOFTMAX\nconstexpr bool kLogarithm = true;\n", args, nullptr, emit);
+}
+void softmax_back(const Args& args, Emit& emit) {
+  launch("owl_softmax_back", "#define OWL_SOFTMAX_BACK\n", args, args.in[1].data, emit);
+}
+
+}  // namespace owl::cuda

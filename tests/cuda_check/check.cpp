@@ -1,0 +1,243 @@
+// Compiles every kernel of the CUDA backend with the real NVRTC, which needs no GPU, for sm_80 and sm_90:
+//
+//   owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...
+//
+// The texts are those that the backend asks for while operations of every family and type run on the stand-in for CUDA
+// (tests/standin). LIBRARY_FOLDERs hold CUDA's libraries; that of each library every function is looked up which owl calls.
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstdio>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "backend/cuda/api.h"
+#include "backend/cuda/compiler.h"
+#include "backend/gpu.h"
+#include "graph/op.h"
+#include "graph/record.h"
+#include "owl/owl.h"
+
+extern "C" const owl::gpu::Library owl_cuda_library;
+
+namespace {
+
+using namespace owl;
+
+std::mutex mutex;
+std::set<std::string> texts;
+
+// ---- the operations
+
+constexpr DType kTypes[] = {DType::kBool, DType::kInt32, DType::kFloat32, DType::kFloat64};
+
+void done(const NArray& x) { x.wait_for_eval(); }
+
+void elementwise() {
+  for (const OpRecord* op : all_ops()) {
+    if (op->cls != OpRecord::Class::kElementwise || op->rule == TypeRule::kCast) continue;
+    for (const DType type : kTypes) {
+      if (op->rule == TypeRule::kNoBool && type == DType::kBool) continue;
+      const NArray x = ones({5, 3}, type), y = ones({5, 1}, type), c = ones({5, 3}, DType::kBool);
+      Operand operands[3] = {x, y, x};
+      if (op->rule == TypeRule::kSelect) operands[0] = c;
+      done(record_elementwise(*op, std::span(operands, static_cast<std::size_t>(op->arity))));
+    }
+  }
+  for (const DType from : kTypes)
+    for (const DType to : kTypes) done(ones({7}, from).astype(to));
+  done(ones({6, 4}).transpose({1, 0}).reshape({24}) * 2.0);
+}
+
+void reductions() {
+  for (const DType type : kTypes) {
+    for (const Shape& shape : {Shape{300, 7}, Shape{3, 5}, Shape{200000, 2}, Shape{5, 70000}, Shape{4, 3, 5}}) {
+      const NArray x = ones(shape, type);
+      for (int axis = 0; axis < shape.ndim(); ++axis) {
+        for (const auto& y : {x.sum({axis}), x.max({axis}), x.min({axis}), x.mean({axis}), x.argmax(axis), x.argmin(axis)})
+          done(y);
+      }
+      done(x.sum());
+      x.count_zero();
+    }
+    done(zeros({0, 3}, type).sum({0}));
+    done(zeros({0, 3}, type).mean({0}));
+  }
+  const NArray x = randn({100, 40});
+  done((x * 2.0 + 1.0).sum({0}) - 1.0);
+  done((x * 2.0).max({1}));
+}
+
+void networks() {
+  for (const DType type : {DType::kFloat32, DType::kFloat64}) {
+    for (const Shape& shape : {Shape{10, 64}, Shape{3000, 4}, Shape{5, 6, 7, 3}})
+      for (const auto op : {conv::SoftOp::kInstance, conv::SoftOp::kChannel}) {
+        const NArray x = randn(shape, 0, 1, type), y = conv::softmax(x, op);
+        done(y);
+        done(conv::log_softmax(x, op));
+        done(conv::softmax_back(x, y, op));
+        done(conv::softmax(x * 2.0, op) - 1.0);
+      }
+    const NArray x = randn({11, 9, 4, 3}, 0, 1, type);
+    for (const auto op : {conv::PoolOp::kMax, conv::PoolOp::kAverage}) {
+      conv::Pooler pooler(3, 3, 2, 2, 0, 0, op);
+      const NArray y = pooler.ff(x);
+      done(y);
+      done(pooler.bp(y, y, x));
+      done(pooler.ff(x) * 2.0);
+    }
+    for (const double beta : {0.75, 0.5, 1.0, 0.6}) {
+      conv::Lrner lrner(5, 0.1, beta);
+      const NArray y = lrner.ff(x, x);
+      done(y);
+      done(lrner.bp(x, y, x, y));
+    }
+    conv::Convolver convolver(1, 1, 1, 1);
+    const NArray w = randn({3, 3, 4, 6}, 0, 1, type), b = randn({6}, 0, 1, type), y = convolver.ff(x, w, b);
+    done(elewise::relu(y));
+    done(convolver.bp(y, x, w));
+    done(convolver.weight_grad(y, x, w));
+    done(convolver.bias_grad(y));
+    const NArray m = randn({20, 30}, 0, 1, type);
+    done(elewise::relu(m * m.trans() + 1.0));
+  }
+  done(ones({3, 4}, DType::kInt32) * ones({4, 5}, DType::kInt32));
+}
+
+void creation() {
+  for (const DType type : kTypes) {
+    done(full({9}, 1, type));
+    done(arange(0, 5, 1, type));
+    done(concat({ones({3, 2}, type), ones({3, 4}, type)}, 1));
+    if (!is_float(type)) continue;
+    done(rand({9}, 0, 1, type));
+    done(randn({9}, 0, 1, type));
+    done(randb({9}, 0.5, type));
+  }
+}
+
+// ---- the real compiler
+
+struct Compiler {
+  cuda::Nvrtc n;
+
+  explicit Compiler(const std::string& folder) {
+    for (const char* file : {"libnvrtc-builtins.so.13.0", "libnvrtc-builtins.so.13"}) dlopen((folder + "/" + file).c_str(), RTLD_NOW);
+    void* const library = dlopen((folder + "/libnvrtc.so.13").c_str(), RTLD_NOW);
+    if (!library) return;
+#define OWL_LOAD(NAME) n.NAME = reinterpret_cast<decltype(n.NAME)>(dlsym(library, #NAME));
+    OWL_NVRTC_FUNCTIONS(OWL_LOAD)
+  }
+  bool there() const { return n.nvrtcCompileProgram; }
+
+  // The compiler's words where it fails, else nothing.
+  std::string compile(const std::string& text, const char* arch) const {
+    nvrtcProgram program = nullptr;
+    n.nvrtcCreateProgram(&program, text.c_str(), "owl.cu", 0, nullptr, nullptr);
+    const auto architecture = std::string("--gpu-architecture=") + arch;
+    std::vector<const char*> options{architecture.c_str()};
+    options.insert(options.end(), std::begin(cuda::kCompilerOptions), std::end(cuda::kCompilerOptions));
+    const auto result = n.nvrtcCompileProgram(program, static_cast<int>(options.size()), options.data());
+    std::string log;
+    if (result != NVRTC_SUCCESS) {
+      std::size_t size = 0;
+      n.nvrtcGetProgramLogSize(program, &size);
+      log.resize(size);
+      n.nvrtcGetProgramLog(program, log.data());
+      log = std::string(n.nvrtcGetErrorString(result)) + "\n" + log;
+    }
+    n.nvrtcDestroyProgram(&program);
+    return log;
+  }
+};
+
+// How many functions of the list the library lacks.
+#define OWL_LACKS(NAME) lacking += dlsym(library, OWL_TEXT_OF(NAME)) ? 0 : (std::printf("  %s lacks %s\n", file, OWL_TEXT_OF(NAME)), 1);
+#define OWL_TEXT(NAME) #NAME
+#define OWL_TEXT_OF(NAME) OWL_TEXT(NAME)
+template <class Look> int look_into(const char* file, const std::vector<std::string>& folders, Look look) {
+  for (const auto& folder : folders)
+    if (void* const library = dlopen((folder + "/" + file).c_str(), RTLD_NOW | RTLD_LOCAL)) return look(library);
+  std::printf("  %s: not among the folders\n", file);
+  return 1;
+}
+
+int look_up_functions(const std::vector<std::string>& folders) {
+  int lacking = 0;
+  const char* file = "libnvrtc.so.13";
+  lacking += look_into(file, folders, [&](void* library) { int lacking = 0; OWL_NVRTC_FUNCTIONS(OWL_LACKS) return lacking; });
+  file = "libcublasLt.so.13";
+  lacking += look_into(file, folders, [&](void* library) { int lacking = 0; OWL_CUBLAS_FUNCTIONS(OWL_LACKS) return lacking; });
+  file = "libcudnn.so.9";
+  lacking += look_into(file, folders, [&](void* library) { int lacking = 0; OWL_CUDNN_FUNCTIONS(OWL_LACKS) return lacking; });
+  file = "libnccl.so.2";
+  lacking += look_into(file, folders, [&](void* library) { int lacking = 0; OWL_NCCL_FUNCTIONS(OWL_LACKS) return lacking; });
+  return lacking;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 3) {
+    std::fprintf(stderr, "use: owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...\n");
+    return 2;
+  }
+  const std::vector<std::string> folders(argv + 2, argv + argc);
+  for (const char* file : {"libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9", "libnccl.so.2"})
+    if (!dlopen((std::string(argv[1]) + "/" + file).c_str(), RTLD_NOW | RTLD_GLOBAL)) {
+      std::fprintf(stderr, "%s\n", dlerror());
+      return 2;
+    }
+  cuda::on_compile = [](const std::string& text) {
+    std::lock_guard lock(mutex);
+    texts.insert(text);
+  };
+  gpu::use_library(owl_cuda_library);
+  set_device(create_gpu_device(0));
+  try {
+    creation();
+    elementwise();
+    reductions();
+    networks();
+    wait_for_all();
+  } catch (const std::exception& e) {
+    std::printf("FAILED: %s\n", e.what());
+    return 1;
+  }
+
+  const int lacking = look_up_functions(folders);
+  Compiler* compiler = nullptr;
+  for (const auto& folder : folders)
+    if (!compiler) {
+      auto* candidate = new Compiler(folder);
+      if (candidate->there()) compiler = candidate;
+    }
+  if (!compiler) {
+    std::printf("FAILED: no libnvrtc.so.13 among the folders\n");
+    return 1;
+  }
+  const std::vector<std::string> all(texts.begin(), texts.end());
+  constexpr const char* kArchitectures[] = {"sm_80", "sm_90"};
+  std::atomic<std::size_t> next{0};
+  std::atomic<int> failed{0};
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < std::max(1u, std::thread::hardware_concurrency()); ++t)
+    threads.emplace_back([&] {
+      for (std::size_t i; (i = next++) < 2 * all.size();) {
+        const auto log = compiler->compile(all[i / 2], kArchitectures[i % 2]);
+        if (log.empty()) continue;
+        ++failed;
+        std::lock_guard lock(mutex);
+        std::printf("FAILED for %s: %s\n--- the text:\n%s\n", kArchitectures[i % 2], log.c_str(),
+                    failed == 1 ? all[i / 2].c_str() : "(not shown again)");
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  std::printf("CUDA kernels: %zu texts compiled by NVRTC for sm_80 and sm_90, %d failed; functions looked up in the real "
+              "libraries, %d missing\n", all.size(), failed.load(), lacking);
+  std::fflush(stdout);
+  std::_Exit(failed > 0 || lacking > 0);
+}

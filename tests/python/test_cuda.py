@@ -1,0 +1,428 @@
+"""The CUDA device: every operation against the CPU device, laws, memory, errors, graphs.
+
+On a GPU, or on the stand-in for CUDA's libraries (OWL_TEST_DEVICE, see conftest.py).
+"""
+import random
+
+import numpy as np
+import pytest
+
+import children
+import owl
+import programs
+from conftest import CUDA, TEST_DEVICE, same_bits, unflushed, window
+
+pytestmark = pytest.mark.skipif(not TEST_DEVICE, reason="needs a GPU: OWL_TEST_DEVICE is not set")
+needs_standin = pytest.mark.skipif(TEST_DEVICE != "standin", reason="needs the stand-in")
+
+elewise, conv = owl.elewise, owl.conv
+
+
+def on(device, f, *arrays):
+    """What f gives on a device, as NumPy arrays; it may give one array or several."""
+    with owl.device(device):
+        made = f(*[owl.from_numpy(a) for a in arrays])
+        return [y.to_numpy() for y in (made if isinstance(made, (tuple, list)) else [made])]
+
+
+def agree(gpu, f, *arrays, exact=False, rtol=2e-5, atol=2e-5):
+    for got, want in zip(on(gpu, f, *arrays), on(0, f, *arrays), strict=True):
+        assert got.dtype == want.dtype and got.shape == want.shape
+        if exact:
+            assert same_bits(got, want)
+        else:
+            np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
+
+
+def numbers(*shape, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+# ---- elementwise
+
+@pytest.mark.parametrize("name", ["exp", "expm1", "ln", "log1p", "sqrt", "square", "abs", "sign", "floor", "ceil", "erf",
+                                  "isnan", "sigm", "relu", "tanh", "gelu", "leaky_relu", "elu", "softplus", "sin", "cos"])
+def test_functions_have_the_cpus_bits_in_float32(gpu, name):
+    x = np.concatenate([numbers(1003) * 3, np.float32([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 1e-30, 88, -100])])
+    f = getattr(elewise, name)
+    agree(gpu, f, x, exact=True)
+    agree(gpu, f, x.astype(np.float64), rtol=1e-14, atol=1e-15)
+
+
+def test_operators_have_the_cpus_bits(gpu):
+    x, y = numbers(33, 7), numbers(33, 7, seed=1)
+
+    def all_of_them(x, y):
+        return [x + y, x - y, x / y, elewise.mult(x, y), -x, x > y, x <= 0.1, x == x, x != y, 2 / x, 1 - x, x ** 3, abs(x),
+                elewise.maximum(x, y), elewise.minimum(x, 0), elewise.clip(x, -0.5, 0.5), elewise.where(x > 0, x, y),
+                elewise.relu_back(x, y), elewise.sigm_back(x, y), elewise.tanh_back(x, y)]
+
+    agree(gpu, all_of_them, x, y, exact=True)
+
+
+def test_types(gpu):
+    i = np.arange(-50, 50, dtype=np.int32).reshape(10, 10)
+    b = i % 3 == 0
+    agree(gpu, lambda i, b: [i + i, i * 3, i / 7, i - b.astype("int32"), i ** 2, i > 3, b + b, elewise.mult(i, i),
+                             i.astype("float64"), i.astype("bool"), (i * 1.5).astype("int32"), elewise.relu(i),
+                             i + b, i.sum(), b.sum(0), i.max(1)], i, b, exact=True)
+
+
+@pytest.mark.parametrize("shapes", [((5, 1), (1, 7)), ((4, 3, 2), (1, 3, 1)), ((6,), (3, 6)), ((2, 3, 4), (4,)),
+                                    ((1,), (300, 5)), ((70_001,), (1,))])
+def test_broadcasting(gpu, shapes):
+    agree(gpu, lambda x, y: elewise.tanh(x + y) * 2, *[numbers(*s, seed=k) for k, s in enumerate(shapes)], exact=True)
+
+
+def test_views(gpu):
+    x = numbers(12, 10, 8)
+    agree(gpu, lambda x: [x[1:5] + 1, x[:, ::-2], x[3], x[..., None] * 2, x.transpose([2, 0, 1]) - 1,
+                          x.reshape([80, 12]).T, x[::3, 1:, ::-1].sum(1), x[7:2:-1]], x, exact=True)
+
+
+def test_a_long_program(gpu):
+    def chain(x):
+        for k in range(100):
+            x = elewise.tanh(x * 1.01 + 0.1) - k % 3
+        return x
+
+    agree(gpu, chain, numbers(1001), exact=True)
+
+
+# ---- kernels
+
+@pytest.mark.parametrize("make", ["rand", "randn", "randb"])
+def test_random_numbers_are_the_cpus(gpu, make):
+    def draw():
+        owl.seed(42)
+        arguments = (0.3,) if make == "randb" else (-1.5, 2.5)
+        return [getattr(owl, make)([n, 7], *arguments) for n in (1, 5, 1000)]
+
+    agree(gpu, draw, exact=True)
+
+    def draw_doubles():
+        owl.seed(7)
+        arguments = (0.3,) if make == "randb" else (-1.5, 2.5)
+        return getattr(owl, make)([501], *arguments, dtype="float64")
+
+    agree(gpu, draw_doubles, rtol=1e-13, atol=1e-13)
+
+
+def test_creation(gpu):
+    agree(gpu, lambda: [owl.zeros([3, 2]), owl.ones([5]), owl.full([7], -2.5), owl.arange(11), owl.full([3], 4, "int32"),
+                        owl.ones([2], "bool"), owl.arange(5, dtype="float64"), owl.zeros([0, 3])], exact=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+@pytest.mark.parametrize("shape", [(1,), (1000,), (33, 65), (3, 200_000), (5000, 3), (7, 11, 13), (2, 3, 70_000), (300, 300)])
+def test_reductions(gpu, shape, dtype):
+    x = (numbers(*shape) * 3).astype(dtype)
+    for axis in [None, *range(len(shape))]:
+        agree(gpu, lambda x, a=axis: [getattr(x, f)() if a is None else getattr(x, f)(a)
+                                      for f in ("sum", "max", "min", "mean", "argmax", "argmin")], x,
+              rtol=1e-5, atol=1e-5)
+
+
+def test_reductions_of_several_axes_and_of_nothing(gpu):
+    x = numbers(6, 5, 4, 3)
+    agree(gpu, lambda x: [x.sum([0, 2]), x.max([1, 3]), x.mean([0, 1, 2]), x.min([2, 3]), (x * 2).sum([0, 3])], x)
+    agree(gpu, lambda: [owl.zeros([0, 3]).sum(0), owl.zeros([3, 0]).mean(1), owl.zeros([0]).sum()])
+    assert on(gpu, lambda x: owl.full([1], float((x > 0).count_zero())), x)[0] == (x <= 0).sum()
+    special = np.float32([1, np.nan, 3, np.nan, np.inf])
+    agree(gpu, lambda x: [x.max(), x.min(), x.argmax(), x.argmin(), x.sum()], special)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("mkn", [(1, 1, 1), (5, 7, 3), (64, 784, 10), (1, 9, 4), (4, 9, 1), (33, 1, 17)])
+def test_products(gpu, mkn, dtype):
+    m, k, n = mkn
+    a, b = numbers(k, m, dtype=dtype), numbers(n, k, seed=1, dtype=dtype)  # owl sees [m, k] and [k, n]
+    agree(gpu, lambda a, b: [a * b, b.T * a.T, elewise.relu(a * b + 1) * 2], a, b)
+    agree(gpu, lambda at, b: [at.T * b, at.T[1:] * b], np.ascontiguousarray(a.T), b)
+
+
+def test_products_of_integers_and_of_nothing(gpu):
+    a, b = np.arange(35, dtype=np.int32).reshape(5, 7), np.arange(21, dtype=np.int32).reshape(7, 3) * 1_000_000
+    agree(gpu, lambda a, b: [b * a, a.T * b.T], a, b, exact=True)
+    agree(gpu, lambda: [owl.zeros([3, 0]) * owl.zeros([0, 2]) + 1, owl.zeros([0, 2]) * owl.zeros([2, 3])])
+
+
+@pytest.mark.parametrize("op", [conv.soft_op.instance, conv.soft_op.channel])
+@pytest.mark.parametrize("shape", [(10,), (3, 10), (7, 2000), (4, 5, 6, 7), (2, 40_000), (3, 1, 5)])
+def test_softmax(gpu, shape, op):
+    if op == conv.soft_op.channel and len(shape) < 2:
+        return
+    x, err = numbers(*shape) * 5, numbers(*shape, seed=1)
+    agree(gpu, lambda x, e: [conv.softmax(x, op), conv.log_softmax(x, op), conv.softmax_back(e, conv.softmax(x, op), op),
+                             conv.softmax(x * 2 - 1, op), conv.softmax(x, op) + e], x, err)
+
+
+GEOMETRY = [dict(), dict(pad_h=1, pad_w=2), dict(stride_v=2, stride_h=3), dict(pad_h=2, pad_w=2, dilation=2),
+            dict(groups=2, pad_h=1, pad_w=1)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("more", GEOMETRY)
+def test_convolution(gpu, more, dtype):
+    more = dict(dict(pad_h=0, pad_w=0, stride_v=1, stride_h=1), **more)
+    c = conv.Convolver(**more)
+    x, w, b = numbers(3, 4, 9, 11, dtype=dtype), numbers(6, 4 // more.get("groups", 1), 3, 2, seed=1, dtype=dtype), numbers(6, dtype=dtype)
+    err = numbers(*on(0, c.ff, x, w, b)[0].shape, seed=2, dtype=dtype)
+    agree(gpu, lambda x, w, b, e: [c.ff(x, w, b), c.bp(e, x, w), c.weight_grad(e, x, w), c.bias_grad(e),
+                                   elewise.relu(c.ff(x, w, b)) + 1], x, w, b, err, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("op", [conv.pool_op.max, conv.pool_op.avg])
+@pytest.mark.parametrize("window", [(2, 2, 2, 2), (3, 3, 2, 2), (3, 2, 1, 3), (2, 3, 3, 2, 1, 1), (5, 5, 2, 2, 2, 2)])
+def test_pooling(gpu, window, op):
+    p = conv.Pooler(*window, op=op)
+    x = np.round(numbers(3, 4, 9, 11) * 2)  # with equal maxima
+    err = numbers(*on(0, p.ff, x)[0].shape, seed=2)
+    agree(gpu, lambda x, e: [p.ff(x), p.bp(e, p.ff(x), x), p.ff(x) * 2], x, err)
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5, 1.0, 0.6])
+def test_lrn(gpu, beta):
+    n = conv.Lrner(5, 0.3, beta)
+    x, err = numbers(2, 7, 5, 6), numbers(2, 7, 5, 6, seed=1)
+    agree(gpu, lambda x, e: [n.ff(x, x), n.bp(x, n.ff(x, x), x, e)], x, err)
+
+
+def test_concat_and_slice(gpu):
+    x, y = numbers(4, 5, 6), numbers(4, 2, 6, seed=1)
+    agree(gpu, lambda x, y: [owl.concat([x, y, x], 1), owl.concat([x[1:3], y[1:3]], 1), owl.slice(x, 2, 1, 2),
+                             owl.concat([x > 0, y > 0], 1)], x, y, exact=True)
+
+
+def test_fusion_around_kernels(gpu):
+    x, y = numbers(60, 50), numbers(60, 50, seed=1)
+    agree(gpu, lambda x, y: [elewise.mult(x, y).sum(0), elewise.exp((x + y).max(1)) - 1, (x - x.mean(0)).sum(1) + 2,
+                             conv.softmax(x + y) - y, (elewise.relu(x) > 0.5).sum()], x, y, rtol=1e-4, atol=1e-4)
+
+
+# ---- laws
+
+def test_same_bits_lazy_or_eager(gpu):
+    rng = random.Random(5)
+    for i in range(12 if TEST_DEVICE == "standin" else 500):
+        program = programs.random_program(rng, 12)
+        options = dict(seed=i, shapes=programs.SHAPES, devices=(gpu,), rough=True)
+        with window(1, -1):
+            want = programs.evaluate(program, waits=3, **options)
+        with window(64, rng.choice([-1, 100])):
+            got = programs.evaluate(program, waits=0, **options)
+        assert all(same_bits(a, b) for a, b in zip(got, want, strict=True)), program
+
+
+def train(gpu, steps=30, wait_each=False, batch=8):
+    with owl.device(gpu):
+        owl.seed(3)
+        x, t = owl.randn([20, 64]), owl.rand([5, 64])
+        w, b = owl.randn([5, 20], 0.0, 0.3), owl.zeros([5, 1])
+        for i in range(steps):
+            at = i % (64 // batch) * batch
+            xs, ts = owl.slice(x, 1, at, batch), owl.slice(t, 1, at, batch)
+            y = elewise.sigm(w * xs + b)
+            e = elewise.sigm_back(y - ts, y)
+            w -= 0.1 * (e * xs.T)
+            b -= 0.1 * e.sum(1)
+            if wait_each:
+                w.wait_for_eval()
+        return [w.to_numpy(), b.to_numpy()]
+
+
+@pytest.mark.parametrize("wait_each", [False, True])
+def test_loops_become_graphs_with_the_same_bits(gpu, wait_each):
+    with owl.eager():
+        want = train(gpu)
+    before = owl.stats()
+    got = train(gpu, wait_each=wait_each)
+    after = owl.stats()
+    assert all(same_bits(a, b) for a, b in zip(got, want, strict=True))
+    assert after["graph_replays"] > before["graph_replays"]
+    longer = train(gpu, steps=100, wait_each=wait_each)
+    assert owl.stats()["graph_captures"] - after["graph_captures"] < 25  # not one for each step
+    assert not same_bits(longer[0], want[0])
+
+
+def test_devices_mix_and_copies_overlap(gpu):
+    x = numbers(100, 100)
+    a = owl.from_numpy(x)
+    with owl.device(0):
+        b = owl.from_numpy(x) + 1
+        c = a + b  # brought to the CPU
+        assert c.device == 0
+    d = c + a
+    assert d.device == gpu
+    assert same_bits(d.to_numpy(), (x + (x + 1)) + x)
+    assert same_bits(a[10:20].copy_to(0).to_numpy(), x[:, 10:20])
+    assert same_bits(b.copy_to(gpu).to_numpy(), x + 1)
+
+
+def test_data_may_change_after_from_numpy(gpu):
+    x = np.zeros(300_000, np.float32)
+    total = owl.zeros([1])
+    for i in range(20):
+        x[:] = i
+        total += owl.from_numpy(x).sum()
+    assert total.item() == sum(range(20)) * 300_000
+
+
+# ---- memory and errors
+
+def test_memory_is_counted_and_given_back(gpu):
+    owl.wait_for_all()
+    before = owl.memory_stats(gpu)["allocated"]
+    x = owl.zeros([1000, 250])
+    x.wait_for_eval()
+    assert owl.memory_stats(gpu)["allocated"] - before == 1_000_000 + 48_576  # its class, an eighth of a power of two
+    del x
+    owl.wait_for_all()
+    assert owl.memory_stats(gpu)["allocated"] == before
+    owl.empty_cache()
+    assert owl.memory_stats(gpu)["cached"] == 0
+
+
+def test_out_of_memory_in_a_loop_and_on_with_half(gpu, limit):
+    owl.empty_cache()
+    limit(owl.memory_stats(gpu)["allocated"] + 3_000_000)
+    w, batch, done = owl.ones([100, 1]), 16_000, []
+    while len(done) < 5:
+        try:
+            y = elewise.sigm(owl.randn([100, batch]) + w)
+            w = y.mean(1)
+            w.wait_for_eval()
+            done.append(batch)
+        except owl.OutOfMemoryError as e:
+            assert "largest holders" in str(e) or "in use" in str(e)
+            batch //= 2
+            w = owl.ones([100, 1])
+    assert done[-1] < 16_000 and np.isfinite(w.to_numpy()).all()
+
+
+def test_no_such_gpu(gpu):
+    with pytest.raises(owl.DeviceError, match=r"no GPU 77: .*GPU.*create_cpu_device"):
+        owl.create_gpu_device(77)
+    assert owl.get_gpu_device_count() >= 1 and owl.has_cuda()
+    with pytest.raises(owl.DeviceError):
+        owl.create_gpu_device(-1)
+
+
+def test_devices_tell_what_they_are(gpu):
+    info = next(d for d in owl.devices() if d.id == gpu)
+    assert info.kind == "gpu" and "GPU 0" in info.name and not info.simulated
+
+
+def test_nan_is_traced(gpu):
+    x = owl.from_numpy(np.float32([1, 0, 2]))
+    with owl.trace_nan():
+        y = elewise.ln(x)
+        z = y * 2
+    with pytest.raises(owl.NaNError, match="ln made -infinity of 0"):
+        z.to_numpy()
+    with owl.trace_nan():
+        big = owl.full([4, 4], 1e30)
+        product = big * big
+    with pytest.raises(owl.NaNError, match="matmul made infinity"):
+        product.wait_for_eval()
+    assert (x + 1).to_numpy().tolist() == [2, 1, 3]
+
+
+def test_operations_of_users_compute_on_the_host(gpu):
+    double = owl.op(lambda a: a * 2)
+    y = double(owl.ones([3]))
+    assert y.device == gpu and (y + 1).to_numpy().tolist() == [3, 3, 3]
+
+
+def test_repr_shows_what_is_there(gpu):
+    x = owl.ones([2, 2]) + 1
+    x.wait_for_eval()
+    assert "2." in repr(x) and f"device={gpu}" in repr(x)
+    with unflushed():
+        assert "[" not in repr(x + 5).split("shape")[0]
+
+
+def test_a_forked_child_is_told(gpu):
+    done = children.run(f"""
+        import os, sys
+        os.environ["OWL_TEST_DEVICE"] = "{TEST_DEVICE}"
+        import conftest
+        import owl
+        owl.set_device(conftest.DEFAULT_DEVICE)
+        x = owl.ones([3]); x.wait_for_eval()
+        pid = os.fork()
+        if pid == 0:
+            guard_fork()
+            try:
+                x + 1
+            except owl.DeviceError as e:
+                assert "forked process" in str(e), e
+            try:
+                x.to_numpy()
+            except owl.DeviceError as e:
+                assert "forked process" in str(e), e
+                owl.set_device(0)
+                assert owl.ones([2]).to_numpy().sum() == 2
+                os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert (x + 1).to_numpy().tolist() == [2, 2, 2]
+        print("fine")
+    """)
+    assert "fine" in done.stdout
+
+
+@needs_standin
+def test_a_fault_of_the_gpu_comes_home():
+    done = children.run("""
+        import os
+        os.environ["OWL_TEST_DEVICE"] = "standin"
+        import conftest
+        import owl
+        gpu = conftest.DEFAULT_DEVICE
+        owl.set_device(gpu)
+        x = owl.ones([3]) * 2
+        x.wait_for_eval()
+        conftest.CUDA.standin_fail(b"cuLaunchKernel:1:700")
+        y = owl.elewise.exp(x)
+        try:
+            y.wait_for_eval()
+        except owl.DeviceError as e:
+            assert "exp" in str(e) and "CUDA_ERROR_ILLEGAL_ADDRESS" in str(e) and "user_script.py" in str(e), e
+        else:
+            raise SystemExit("no error")
+        try:
+            (x + 1).to_numpy()
+        except owl.DeviceError as e:
+            pass
+        else:
+            raise SystemExit("no error")
+        owl.set_device(0)
+        assert (owl.ones([2]) + 1).to_numpy().tolist() == [2, 2]
+        print("fine")
+    """)
+    assert "fine" in done.stdout
+
+
+def test_leaving_the_interpreter(gpu):
+    for end in ("", "import os; os.kill(os.getpid(), 2)"):
+        children.run(f"""
+            import os
+            os.environ["OWL_TEST_DEVICE"] = "{TEST_DEVICE}"
+            import conftest
+            import owl
+            owl.set_device(conftest.DEFAULT_DEVICE)
+            x = owl.ones([100, 100])
+            for i in range(300):
+                x = owl.elewise.tanh(x + 1)
+            try:
+                {end or "pass"}
+            except KeyboardInterrupt:
+                pass
+        """)
+
+
+@needs_standin
+def test_only_the_first_use_opens_cuda():
+    before = CUDA.standin_count(b"cuInit")
+    assert before == 1

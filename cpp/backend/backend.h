@@ -47,6 +47,8 @@ class Backend {
   // ---- Exchange with other libraries on the same GPU. Streams are what their libraries call them (a CUstream).
   virtual int gpu() const { return -1; }                     // the GPU's number; -1: memory that the host can read
   virtual std::uintptr_t stream() { return 0; }              // where this device computes, all that was ordered included
+  virtual std::uintptr_t entrance() { return 0; }            // where those who bring memory say when its value is there
+  virtual void receive(Storage&) {}                          // brought so: read after what entrance() now waits for
   virtual void lend(const Storage&, std::uintptr_t /*stream*/) {}  // what that stream does from now on sees the value
   virtual void take_back(std::uintptr_t /*stream*/) {}       // what is ordered from now on comes after that stream's work
 };

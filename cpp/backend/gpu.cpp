@@ -51,6 +51,8 @@ int count() {
 
 std::unique_ptr<Device> make_device(int index) { return library().make_device(index); }
 
+bool reduces() { return library().reduces(); }
+
 void set_library_folders(std::vector<std::string> list) {
   std::lock_guard lock(mutex);
   folders = std::move(list);

@@ -114,6 +114,7 @@ struct OpRecord {
   int in_place = -1;                    // the operand whose memory the result may take, when it dies here
   ReadsRangesFn reads_ranges = nullptr; // whether elementwise operations may compute operand 0 (KernelArgs::read)
   bool copies_in = false;               // the result is copied in from another device, beside this one's own work
+  bool joins_devices = false;           // operands stay on the devices where they are
   bool finishes_ranges = false;         // elementwise operations may work on the result (KernelArgs::finished)
   // Which float32 arrays may, each for itself, be channels last: bit 0 the result, bit i + 1 operand i.
   ChannelsLastFn channels_last = nullptr;

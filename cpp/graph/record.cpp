@@ -166,7 +166,8 @@ NArray record(const OpRecord& op, std::span<Node* const> inputs, std::unique_ptr
   node->dtype = node->compute = dtype;
   node->params = std::move(params);
   node->source = current_source;
-  set_inputs_on(node.get(), inputs, device);  // may copy between devices, and there be interrupted
+  if (op.joins_devices) node->set_inputs(inputs);
+  else set_inputs_on(node.get(), inputs, device);  // may copy between devices, and there be interrupted
   return hand_out(node.detach());
 }
 

@@ -1,13 +1,18 @@
 // The sum of arrays on several devices, on all of them.
 #include "owl/collective.h"
 
+#include <map>
 #include <set>
 #include <string>
 
-#include "graph/node.h"
+#include "backend/gpu.h"
+#include "graph/record.h"
+#include "ops/all_reduce.h"
 #include "runtime/engine.h"
 
 namespace owl {
+
+extern const OpRecord op_all_reduce;
 
 namespace {
 
@@ -15,7 +20,7 @@ void check(const std::vector<NArray>& arrays) {
   if (arrays.empty()) throw ValueError("all_reduce: the list is empty; it must hold an array for each device");
   const auto which = [](std::size_t i) { return "array " + std::to_string(i); };
   const NArray& first = arrays[0];
-  std::set<int> taken;
+  std::map<int, std::size_t> taken;
   for (std::size_t i = 0; i < arrays.size(); ++i) {
     const NArray& x = arrays[i];
     if (x.shape() != first.shape())
@@ -24,9 +29,10 @@ void check(const std::vector<NArray>& arrays) {
     if (x.dtype() != first.dtype())
       throw DTypeError("all_reduce: " + which(0) + " is " + std::string(name(first.dtype())) + ", " + which(i) + " " +
                        std::string(name(x.dtype())) + "; all must have one type, see astype");
-    if (!taken.insert(x.device()).second)
-      throw DeviceError("all_reduce: two arrays are on device " + std::to_string(x.device()) +
-                        ", " + which(i) + " and one before it; each must be on a device of its own");
+    const auto [before, free] = taken.emplace(x.device(), i);
+    if (!free)
+      throw DeviceError("all_reduce: " + which(before->second) + " and " + which(i) + " are both on device " +
+                        std::to_string(x.device()) + "; each must be on a device of its own");
   }
   if (first.dtype() == DType::kBool)
     throw DTypeError("all_reduce of bool arrays is not defined, for sums of bool are int32; use astype first");
@@ -47,11 +53,46 @@ std::vector<NArray> reduce_by_tree(std::vector<NArray> sums) {
   return sums;
 }
 
+// On GPUs, each a card of its own, NCCL does it.
+bool library_can(const std::vector<NArray>& arrays) {
+  std::set<int> gpus;
+  for (const auto& x : arrays) gpus.insert(x.node()->device->backend->gpu());
+  return arrays.size() > 1 && gpus.size() == arrays.size() && *gpus.begin() >= 0 && gpu::reduces();
+}
+
+std::pair<Shape, DType> same_type(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
+
+// Never used: on a CPU device sums are made by a tree of copies.
+void refuse(const KernelArgs&, Launch&) { throw Error("internal error: all_reduce by a library on a CPU device"); }
+
+std::vector<NArray> reduce_by_library(const std::vector<NArray>& arrays) {
+  const auto round = std::make_shared<AllReduceRound>();
+  std::vector<NArray> operands, sums;
+  std::vector<Node*> nodes;
+  for (const auto& x : arrays) {
+    UseDevice there(*x.node()->device);
+    operands.push_back(dense(x));
+    nodes.push_back(operands.back().node());
+  }
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    UseDevice there(*nodes[i]->device);
+    sums.push_back(record(op_all_reduce, nodes, std::make_unique<AllReduceParams>(i, round)));
+  }
+  return sums;
+}
+
 }  // namespace
+
+const OpRecord op_all_reduce{.name = "all_reduce",
+                             .doc = "the sum of arrays on several GPUs, on one of them: recorded for each",
+                             .arity = -1,
+                             .infer = same_type,
+                             .cpu = refuse,
+                             .joins_devices = true};
 
 std::vector<NArray> all_reduce(const std::vector<NArray>& arrays) {
   check(arrays);
-  return reduce_by_tree(arrays);
+  return library_can(arrays) ? reduce_by_library(arrays) : reduce_by_tree(arrays);
 }
 
 }  // namespace owl

@@ -14,6 +14,7 @@ extern const OpRecord op_softmax, op_log_softmax, op_softmax_back;              
 extern const OpRecord op_conv, op_conv_back_data, op_conv_back_weight, op_conv_back_bias;        // conv.cpp
 extern const OpRecord op_pool, op_pool_back;                                                     // pool.cpp
 extern const OpRecord op_lrn, op_lrn_back;                                                       // lrn.cpp
+extern const OpRecord op_all_reduce;                                                             // all_reduce.cpp
 extern const OpRecord op_device_copy;                                                            // graph/
 
 const std::vector<const OpRecord*>& all_ops() {
@@ -24,7 +25,7 @@ const std::vector<const OpRecord*>& all_ops() {
          {&op_full, &op_arange, &op_rand, &op_randn, &op_randb, &op_copy, &op_concat, &op_sum, &op_mean, &op_max,
           &op_min, &op_argmax, &op_argmin, &op_count_zero, &op_matmul, &op_softmax, &op_log_softmax, &op_softmax_back,
           &op_conv, &op_conv_back_data, &op_conv_back_weight, &op_conv_back_bias, &op_pool, &op_pool_back, &op_lrn,
-          &op_lrn_back, &op_device_copy})
+          &op_lrn_back, &op_all_reduce, &op_device_copy})
       ops.push_back(op);
     return ops;
   }();

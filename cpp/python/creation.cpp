@@ -1,8 +1,9 @@
-// Functions that make arrays: filled, random, joined and cut ones.
+// Functions that make arrays: filled, random, joined, cut, and summed across devices.
 #include <cmath>
 #include <limits>
 #include <stdexcept>
 
+#include "owl/collective.h"
 #include "python/arguments.h"
 #include "python/bind.h"
 #include "python/narray_type.h"
@@ -106,15 +107,20 @@ PyObject* seed(PyObject*, const Call& call) {
   Py_RETURN_NONE;
 }
 
+std::vector<NArray> list_of_arrays(PyObject* arrays, const std::string& function) {
+  const std::string wanted = function + ": arrays must be a list or tuple of NArrays";
+  if (is_narray(arrays)) throw py::type_error(wanted + ", not one NArray");
+  auto items = py::reinterpret_steal<py::object>(PySequence_Fast(arrays, wanted.c_str()));
+  if (!items) throw py::error_already_set();
+  std::vector<NArray> list;
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i)
+    list.push_back(to_narray(PySequence_Fast_GET_ITEM(items.ptr(), i), (function + ": every array").c_str()));
+  return list;
+}
+
 PyObject* concat(PyObject*, const Call& call) {
   const auto [arrays, dim] = call.get("concat", {"arrays", "dim"});
-  if (is_narray(arrays)) throw py::type_error("concat: arrays must be a list or tuple of NArrays, not one NArray");
-  auto items = py::reinterpret_steal<py::object>(
-      PySequence_Fast(arrays, "concat: arrays must be a list or tuple of NArrays"));
-  if (!items) throw py::error_already_set();
-  std::vector<NArray> parts;
-  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i)
-    parts.push_back(to_narray(PySequence_Fast_GET_ITEM(items.ptr(), i), "concat: every array"));
+  const auto parts = list_of_arrays(arrays, "concat");
   const auto axis = to_int(dim, "concat: dim");
   note_source();
   return wrap(owl::concat(parts, axis));
@@ -127,6 +133,19 @@ PyObject* slice(PyObject*, const Call& call) {
   const auto n = to_int(count, "slice: count");
   note_source();
   return wrap(owl::slice(array, axis, from, n));
+}
+
+PyObject* all_reduce(PyObject*, const Call& call) {
+  const auto [arrays] = call.get("all_reduce", {"arrays"});
+  const auto parts = list_of_arrays(arrays, "all_reduce");
+  note_source();
+  py::list sums;
+  for (NArray& sum : owl::all_reduce(parts)) {
+    const auto wrapped = py::reinterpret_steal<py::object>(wrap(std::move(sum)));
+    if (!wrapped) throw py::error_already_set();
+    sums.append(wrapped);
+  }
+  return sums.release().ptr();
 }
 
 PyMethodDef functions[] = {
@@ -164,6 +183,13 @@ PyMethodDef functions[] = {
         "slice(x, dim, offset, count)\n--\n\n"
         "count elements of axis dim, from offset on; the axis stays. Along the last axis the result shares the memory\n"
         "of x.\n\nIndexError or ShapeError: outside the axis."),
+    method<all_reduce>("all_reduce",
+        "all_reduce(arrays)\n--\n\n"
+        "The sum of arrays that have one shape and type and live on a device each: a list of it on every one of these\n"
+        "devices, in their order. What is summed first depends on the number of arrays alone, so the bits are always\n"
+        "the same, on all devices.\n\n"
+        "ShapeError, DTypeError: shapes or types differ, or are bool; DeviceError: two arrays on one device;\n"
+        "ValueError: an empty list."),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -97,6 +97,24 @@ PyObject* stats_dict(PyObject*, const Call& call) {
   return d.release().ptr();
 }
 
+constexpr const char* kPrecisions[] = {"float32", "tf32", "bfloat16"};  // in the order of MatmulPrecision
+
+PyObject* choose_precision(PyObject*, const Call& call) {
+  const auto [precision] = call.get("set_matmul_precision", {"precision"});
+  for (int i = 0; PyUnicode_Check(precision) && i < 3; ++i)
+    if (PyUnicode_CompareWithASCIIString(precision, kPrecisions[i]) == 0) {
+      set_matmul_precision(static_cast<MatmulPrecision>(i));
+      Py_RETURN_NONE;
+    }
+  throw py::value_error("set_matmul_precision: precision must be 'float32', 'tf32' or 'bfloat16', not " +
+                        py::repr(py::handle(precision)).cast<std::string>());
+}
+
+PyObject* precision(PyObject*, const Call& call) {
+  call.expect_none("get_matmul_precision");
+  return PyUnicode_FromString(kPrecisions[static_cast<int>(matmul_precision())]);
+}
+
 PyObject* create_cpu(PyObject*, const Call& call) {
   call.expect_none("create_cpu_device");
   return PyLong_FromLong(create_cpu_device());
@@ -164,6 +182,14 @@ PyMethodDef functions[] = {
     method<memory>("memory_stats",
         "memory_stats(device=None)\n--\n\n"
         "The bytes 'allocated', 'cached', their 'peak' and the 'limit' (0: none) of a device, or of all together."),
+    method<choose_precision>("set_matmul_precision",
+        "set_matmul_precision(precision)\n--\n\n"
+        "How GPUs compute the float32 matrix products and convolutions that are recorded from now on, by any thread:\n"
+        "'float32', the default, in full; 'tf32' or 'bfloat16' with operands rounded to 10 or 7 bits of mantissa,\n"
+        "which is several times as fast. Sums and results stay float32. float64 and CPU devices always compute in\n"
+        "full.\n\nValueError: another word."),
+    method<precision>("get_matmul_precision",
+        "get_matmul_precision()\n--\n\nWhat set_matmul_precision was last given; 'float32' at the start."),
     {nullptr, nullptr, 0, nullptr},
 };
 

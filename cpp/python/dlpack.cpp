@@ -2,15 +2,18 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "graph/record.h"
 #include "python/bind.h"
+#include "python/gil.h"
 #include "python/later.h"
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
 #include "python/source.h"
-#include "runtime/device.h"
+#include "runtime/engine.h"
 
 namespace owl::python {
 
@@ -21,7 +24,7 @@ namespace {
 struct DLDevice {
   std::int32_t type, id;
 };
-constexpr std::int32_t kDLCpu = 1, kDLCudaHost = 3;
+constexpr std::int32_t kDLCpu = 1, kDLCuda = 2, kDLCudaHost = 3, kDLCudaManaged = 13;
 
 struct DLDataType {
   std::uint8_t code, bits;
@@ -57,17 +60,58 @@ constexpr char kUsedPlain[] = "used_dltensor", kUsedVersioned[] = "used_dltensor
 
 constexpr DLDataType kTypes[] = {{6, 8, 1}, {0, 32, 1}, {2, 32, 1}, {2, 64, 1}};  // in the order of DType
 
+// --- streams
+
+// What CUDA's libraries call the stream that they use unless told otherwise.
+constexpr std::uintptr_t kDefaultStream = 1;
+
+Backend& backend_of(const NArray& x) { return *x.node()->device->backend; }
+
+// The stream on which a consumer will use GPU memory; nothing where it wants no order.
+std::optional<std::uintptr_t> consumer_stream(PyObject* stream) {
+  if (!given(stream)) return kDefaultStream;
+  const auto handle = to_int(stream, "__dlpack__: stream");
+  if (handle == -1) return {};
+  if (handle <= 0)
+    throw py::value_error("__dlpack__: stream " + std::to_string(handle) +
+                          " is none; expected 1 (the legacy default stream), 2 (the thread's default stream), a "
+                          "stream's handle, or -1 for no order at all");
+  return static_cast<std::uintptr_t>(handle);
+}
+
+// The value is computed before what the stream does from now on. Waits until that is arranged, not for the value.
+void lend(const NArray& x, std::uintptr_t stream) {
+  Engine::get().order(x.node());
+  backend_of(x).lend(*x.node()->storage(), stream);
+}
+
 // --- handing out
 
 template <class Managed> struct Export {
   Managed managed{};
   NArray array;
+  std::uintptr_t stream = 0;  // of the consumer, which may use the GPU's memory until it lets go; 0: of none
   std::int64_t shape[kMaxAxes], strides[kMaxAxes];
+
+  ~Export() {
+    try {
+      if (stream) backend_of(array).take_back(stream);
+    } catch (const Error&) {  // of a GPU that failed; whoever computes on it hears of it
+    }
+  }
 };
 
-template <class Managed> Managed* export_array(const NArray& x) {
+// The first element of a value in memory.
+char* first_element(const NArray& x) {
+  const Node& node = *x.node();
+  auto* data = static_cast<char*>(node.storage()->data);
+  return data ? data + node.offset * static_cast<std::int64_t>(itemsize(x.dtype())) : nullptr;
+}
+
+template <class Managed> Managed* export_array(const NArray& x, std::uintptr_t stream) {
   auto* e = new Export<Managed>;
   e->array = x;
+  e->stream = stream;
   const Node& node = *x.node();
   const Strides strides = strides_of(node);
   const int ndim = x.ndim();
@@ -75,10 +119,10 @@ template <class Managed> Managed* export_array(const NArray& x) {
     e->shape[ndim - 1 - i] = x.shape()[i];
     e->strides[ndim - 1 - i] = strides[static_cast<std::size_t>(i)];
   }
+  const int gpu = backend_of(x).gpu();
+  const DLDevice device{gpu < 0 ? kDLCpu : kDLCuda, std::max(gpu, 0)};
   // The offset goes into the pointer: several libraries forget byte_offset.
-  auto* data = static_cast<char*>(node.storage()->data);
-  if (data) data += node.offset * static_cast<std::int64_t>(itemsize(x.dtype()));
-  e->managed.tensor = {data, {kDLCpu, 0}, ndim, kTypes[static_cast<int>(x.dtype())], e->shape, e->strides, 0};
+  e->managed.tensor = {first_element(x), device, ndim, kTypes[static_cast<int>(x.dtype())], e->shape, e->strides, 0};
   e->managed.context = e;
   e->managed.deleter = [](Managed* m) { delete static_cast<Export<Managed>*>(m->context); };
   return &e->managed;
@@ -102,14 +146,49 @@ template <class Managed, const char* Name> PyObject* capsule_of(Managed* managed
 struct Foreign {
   void (*destroy)(void* managed);
   void* managed;
+  Backend* gpu = nullptr;  // whose memory it is
 };
+
+// What a GPU was to do with its memory has been ordered, not done.
+void wait_for_gpu(Backend& gpu) {
+  WithoutGil other_threads_run;
+  try {
+    gpu.wait(nullptr, [] { return true; });
+  } catch (const Error&) {  // it failed: nothing of owl's runs there any more
+  }
+}
 
 void release_foreign(void* context) {
   release_later([](void* p) {
     auto* f = static_cast<Foreign*>(p);
+    if (f->gpu) wait_for_gpu(*f->gpu);
     f->destroy(f->managed);
     delete f;
   }, context);
+}
+
+// The device for host memory: the current one, unless that is a GPU.
+Device& host_device() {
+  Device& current = Engine::get().device(current_device());
+  return current.backend->gpu() < 0 ? current : Engine::get().device(0);
+}
+
+// The device for memory that lies there by DLPack's numbers: the current one if it may be, else the first.
+Device& device_for(std::int64_t type, std::int64_t id) {
+  if (type == kDLCpu || type == kDLCudaHost) return host_device();
+  if (type != kDLCuda && type != kDLCudaManaged)
+    throw DeviceError("from_dlpack: the array lives on DLPack device type " + std::to_string(type) +
+                      "; only host memory and that of CUDA's GPUs can be shared, so copy it to the CPU first");
+  Device* found = nullptr;
+  for (const DeviceInfo& info : devices()) {
+    Device& device = Engine::get().device(info.id);
+    if (device.backend->gpu() == id && (!found || info.id == current_device())) found = &device;
+  }
+  if (!found)
+    throw DeviceError("from_dlpack: the array lives on GPU " + std::to_string(id) +
+                      ", which owl does not use yet; call owl.create_gpu_device(" + std::to_string(id) + ") first");
+  found->require_own_process();
+  return *found;
 }
 
 DType type_of(const DLTensor& t) {
@@ -124,10 +203,13 @@ DType type_of(const DLTensor& t) {
                    "first, or copy with owl.from_numpy");
 }
 
-NArray import_tensor(const DLTensor& t, Foreign* foreign) {
-  if (t.device.type != kDLCpu && t.device.type != kDLCudaHost)
-    throw DeviceError("from_dlpack: the array lives on DLPack device type " + std::to_string(t.device.type) +
-                      "; only host memory can be shared, so copy it to the CPU first");
+// `gpu`: the device whose entrance the producer was told.
+NArray import_tensor(const DLTensor& t, Foreign* foreign, const Device* gpu) {
+  Device& device = device_for(t.device.type, t.device.id);
+  const bool on_gpu = device.backend->gpu() >= 0;
+  if (on_gpu && &device != gpu)
+    throw py::buffer_error("from_dlpack: the memory is of GPU " + std::to_string(t.device.id) +
+                           ", but that is not what __dlpack_device__ said");
   const DType dtype = type_of(t);
   std::vector<std::int64_t> lengths(t.shape, t.shape + t.ndim);
   if (lengths.empty()) lengths.push_back(1);
@@ -149,53 +231,100 @@ NArray import_tensor(const DLTensor& t, Foreign* foreign) {
   auto* first = static_cast<char*>(t.data) + t.byte_offset;
   if (reinterpret_cast<std::uintptr_t>(first) % itemsize(dtype) != 0)
     throw DTypeError("from_dlpack: the array's memory is not aligned to its element type; copy it with owl.from_numpy");
-  if (dense || shape.size() == 0) return from_foreign(first, shape, dtype, &release_foreign, foreign);
-  const Shape span{highest - lowest + 1};
+  UseDevice there(device);
+  if (on_gpu) foreign->gpu = device.backend.get();
+  const auto take = [&](const Shape& all) {
+    NArray memory = from_foreign(first, all, dtype, &release_foreign, foreign);
+    device.backend->receive(*memory.node()->storage());
+    return memory;
+  };
+  if (dense || shape.size() == 0) return take(shape);
   first += lowest * static_cast<std::int64_t>(itemsize(dtype));
-  const NArray memory = from_foreign(first, span, dtype, &release_foreign, foreign);
+  const NArray memory = take(Shape{highest - lowest + 1});
   return record_view(memory, shape, -lowest, &strides);
 }
 
-template <class Managed> NArray import_capsule(PyObject* capsule, const char* name, const char* used) {
+template <class Managed>
+NArray import_capsule(PyObject* capsule, const char* name, const char* used, const Device* gpu) {
   auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule, name));
   if (!managed) throw py::error_already_set();
   auto foreign = std::make_unique<Foreign>(Foreign{[](void* p) {
     auto* m = static_cast<Managed*>(p);
     if (m->deleter) m->deleter(m);
   }, managed});
-  NArray result = import_tensor(managed->tensor, foreign.get());
+  NArray result = import_tensor(managed->tensor, foreign.get(), gpu);
   // From here on the array owns the tensor, and the capsule must not free it.
   foreign.release();
   if (PyCapsule_SetName(capsule, used) != 0) throw py::error_already_set();
   return result;
 }
 
-py::object export_of(py::handle y) {
-  if (!py::hasattr(y, "__dlpack__"))
-    throw py::type_error("from_dlpack: y must be an array with __dlpack__ (NumPy, PyTorch, CuPy, JAX ...), not " +
-                         type_name(y.ptr()));
+// The device of a GPU that y says it lives on; null for other memory.
+Device* gpu_of(py::handle y) {
+  if (!py::hasattr(y, "__dlpack_device__")) return nullptr;
+  const auto where = to_ints(y.attr("__dlpack_device__")().ptr(), "from_dlpack: what __dlpack_device__ gives");
+  if (where.size() != 2 || (where[0] != kDLCuda && where[0] != kDLCudaManaged)) return nullptr;
+  return &device_for(where[0], where[1]);
+}
+
+py::object export_of(py::handle y, const Device* gpu) {
+  py::dict arguments;
+  if (gpu) arguments["stream"] = gpu->backend->entrance();
+  const auto ask = [&] { return y.attr("__dlpack__")(**arguments); };
   try {
-    return y.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0));
+    arguments["max_version"] = py::make_tuple(1, 0);
+    return ask();
   } catch (py::error_already_set& e) {
     if (!e.matches(PyExc_TypeError)) throw;  // a library from before DLPack 1 does not know the argument
   }
-  return y.attr("__dlpack__")();
+  arguments.attr("pop")("max_version");
+  return ask();
 }
 
-PyObject* from_dlpack(PyObject*, const Call& call) {
-  const auto [y] = call.get("from_dlpack", {"y"});
-  if (is_narray(y)) return Py_NewRef(y);
+PyObject* import_from(py::handle y, const std::string& function) {
+  if (is_narray(y.ptr())) return Py_NewRef(y.ptr());
+  if (!py::hasattr(y, "__dlpack__"))
+    throw py::type_error(function + ": y must be an array with __dlpack__ (NumPy, PyTorch, CuPy, JAX ...), not " +
+                         type_name(y.ptr()));
   release_what_is_due();
-  const py::object capsule = export_of(y);
+  const Device* gpu = gpu_of(y);
+  const py::object capsule = export_of(y, gpu);
   note_source();
   if (PyCapsule_IsValid(capsule.ptr(), kVersioned)) {
     auto* managed =
         static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), kVersioned));
     if (managed->major != 1)
       throw py::buffer_error("from_dlpack: DLPack version " + std::to_string(managed->major) + " is not known");
-    return wrap(import_capsule<DLManagedTensorVersioned>(capsule.ptr(), kVersioned, kUsedVersioned));
+    return wrap(import_capsule<DLManagedTensorVersioned>(capsule.ptr(), kVersioned, kUsedVersioned, gpu));
   }
-  return wrap(import_capsule<DLManagedTensor>(capsule.ptr(), kPlain, kUsedPlain));
+  return wrap(import_capsule<DLManagedTensor>(capsule.ptr(), kPlain, kUsedPlain, gpu));
+}
+
+PyObject* from_dlpack(PyObject*, const Call& call) {
+  const auto [y] = call.get("from_dlpack", {"y"});
+  return import_from(y, "from_dlpack");
+}
+
+py::object cupy(const std::string& function) {
+  try {
+    return py::module_::import("cupy");
+  } catch (py::error_already_set& e) {
+    if (!e.matches(PyExc_ImportError)) throw;
+    throw Error(function + ": CuPy is not installed: pip install cupy-cuda13x (cupy-cuda12x for CUDA 12)");
+  }
+}
+
+// Arrays without __dlpack__, such as Numba's, are CuPy's to take in.
+PyObject* from_cupy(PyObject*, const Call& call) {
+  const auto [a] = call.get("from_cupy", {"a"});
+  auto array = py::reinterpret_borrow<py::object>(a);
+  if (!is_narray(a) && !py::hasattr(array, "__dlpack__")) {
+    if (!py::hasattr(array, "__cuda_array_interface__"))
+      throw py::type_error("from_cupy: a must be a CuPy array, or another with __dlpack__ or __cuda_array_interface__, "
+                           "not " + type_name(a));
+    array = cupy("from_cupy").attr("asarray")(array);
+  }
+  return import_from(array, "from_cupy");
 }
 
 PyMethodDef functions[] = {
@@ -203,8 +332,14 @@ PyMethodDef functions[] = {
         "from_dlpack(y)\n--\n\n"
         "An array of another library (NumPy, PyTorch, CuPy, JAX: whatever has __dlpack__) without a copy, axes\n"
         "reversed. Its memory is shared, so it should not be changed while owl uses it; owl itself never writes to\n"
-        "it. Any strides.\n\n"
-        "DTypeError: not bool, int32, float32 or float64; DeviceError: not host memory."),
+        "it. Any strides. Memory of a GPU gives an array on that GPU's device, and nothing waits for its value.\n\n"
+        "DTypeError: not bool, int32, float32 or float64; DeviceError: memory of a GPU that has no device yet\n"
+        "(owl.create_gpu_device), or neither host memory nor a CUDA GPU's."),
+    method<from_cupy>("from_cupy",
+        "from_cupy(a)\n--\n\n"
+        "owl.from_dlpack(a) of an array of CuPy, or of another library for GPUs: its memory, without a copy, axes\n"
+        "reversed. Arrays that only have __cuda_array_interface__ are taken too, where CuPy is installed.\n\n"
+        "TypeError: no such array; otherwise what from_dlpack raises."),
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -214,28 +349,53 @@ void check_readable(const NArray& x) {
                       ", whose memory cannot be shared; use x.copy_to(0) first");
 }
 
+// A copy in host memory.
+NArray host_copy_of(const NArray& x) {
+  const auto values = to_numpy(x);
+  UseDevice host(backend_of(x).gpu() < 0 ? *x.node()->device : host_device());
+  return from_host(values.data(), x.shape(), x.dtype());
+}
+
+// Another array of the same value on its device.
+NArray copy_of(const NArray& x) {
+  note_source();
+  UseDevice there(*x.node()->device);
+  return record(*find_op("copy"), {x.node()});
+}
+
 }  // namespace
 
 PyObject* dlpack(PyObject* self, const Call& call) {
   const auto [stream, max_version, dl_device, copy] =
       call.get("__dlpack__", {"stream", "max_version", "dl_device", "copy"}, 0);
   NArray x = narray(self);
+  const int gpu = backend_of(x).gpu();
+  bool to_host = gpu < 0;
   if (given(dl_device)) {
     const auto wanted = to_ints(dl_device, "__dlpack__: dl_device");
     if (wanted.size() != 2) throw py::type_error("__dlpack__: dl_device must be a device type and a number, two integers");
-    if (wanted[0] != kDLCpu) throw py::buffer_error("owl: only an export to the CPU is possible");
+    to_host |= wanted[0] == kDLCpu;
+    if (gpu < 0 && wanted[0] != kDLCpu) throw py::buffer_error("owl: only an export to the CPU is possible");
+    if (!to_host && (wanted[0] != kDLCuda || wanted[1] != gpu))
+      throw py::buffer_error("owl: an array on GPU " + std::to_string(gpu) + " can be exported there or to the CPU");
   }
   const auto version = given(max_version) ? to_ints(max_version, "__dlpack__: max_version") : std::vector<std::int64_t>{};
-  x.wait_for_eval();
-  check_readable(x);
-  if (copy == Py_True) {
-    const auto values = to_numpy(x);
-    x = from_host(values.data(), x.shape(), x.dtype());
+  std::uintptr_t lent = 0;
+  if (!to_host) {
+    const auto consumer = consumer_stream(stream);
+    if (copy == Py_True) x = copy_of(x);
+    if (consumer) lend(x, lent = *consumer);
+    else lend(x, backend_of(x).stream());
+  } else {
+    if (gpu >= 0 && copy == Py_False) throw py::buffer_error("owl: an export from a GPU to the CPU is a copy");
+    x.wait_for_eval();
+    if (gpu < 0) check_readable(x);
+    if (gpu >= 0 || copy == Py_True) x = host_copy_of(x);
   }
   // The old form has no way to say that the memory must not be written to; the newer one has a flag for it.
   const bool versioned = !version.empty() && version[0] >= 1;
-  if (!versioned) return capsule_of<DLManagedTensor, kPlain>(export_array<DLManagedTensor>(x));
-  auto* managed = export_array<DLManagedTensorVersioned>(x);
+  if (!versioned) return capsule_of<DLManagedTensor, kPlain>(export_array<DLManagedTensor>(x, lent));
+  auto* managed = export_array<DLManagedTensorVersioned>(x, lent);
   managed->major = 1;
   managed->minor = 0;
   managed->flags = kReadOnly;
@@ -244,8 +404,47 @@ PyObject* dlpack(PyObject* self, const Call& call) {
 
 PyObject* dlpack_device(PyObject* self, const Call& call) {
   call.expect_none("__dlpack_device__");
-  (void)self;
-  return py::make_tuple(kDLCpu, 0).release().ptr();
+  const int gpu = backend_of(narray(self)).gpu();
+  return py::make_tuple(gpu < 0 ? kDLCpu : kDLCuda, std::max(gpu, 0)).release().ptr();
+}
+
+PyObject* cuda_array_interface(PyObject* self, void*) noexcept {
+  return guarded([&] {
+    const NArray& x = narray(self);
+    if (backend_of(x).gpu() < 0)
+      throw py::attribute_error("__cuda_array_interface__: the array lives on device " + std::to_string(x.device()) +
+                                ", not on a GPU");
+    const auto stream = backend_of(x).stream();
+    lend(x, stream);  // waits there for a copy that brings the value
+    const Node& node = *x.node();
+    const int ndim = x.ndim();
+    const auto size = static_cast<std::int64_t>(itemsize(x.dtype()));
+    const Strides steps = strides_of(node);
+    py::tuple shape(ndim), strides(ndim);
+    for (int i = 0; i < ndim; ++i) {
+      shape[static_cast<std::size_t>(ndim - 1 - i)] = x.shape()[i];
+      strides[static_cast<std::size_t>(ndim - 1 - i)] = steps[static_cast<std::size_t>(i)] * size;
+    }
+    const auto address = x.size() ? reinterpret_cast<std::uintptr_t>(first_element(x)) : 0;
+    py::dict d;
+    d["version"] = 3;
+    d["shape"] = shape;
+    d["typestr"] = numpy_dtype(x.dtype()).attr("str");
+    d["data"] = py::make_tuple(address, true);  // read-only
+    d["strides"] = node.strides ? py::object(strides) : py::none();
+    d["stream"] = stream;
+    return d.release().ptr();
+  });
+}
+
+PyObject* to_cupy(PyObject* self, const Call& call) {
+  call.expect_none("to_cupy");
+  const NArray& x = narray(self);
+  if (backend_of(x).gpu() < 0)
+    throw DeviceError("to_cupy: the array lives on device " + std::to_string(x.device()) + " (" +
+                      x.node()->device->name + "), not on a GPU; use x.copy_to(gpu).to_cupy(), where gpu is what "
+                      "owl.create_gpu_device gave");
+  return cupy("to_cupy").attr("from_dlpack")(py::handle(self)).release().ptr();
 }
 
 void bind_dlpack(py::module_& m) { add_functions(m, functions); }

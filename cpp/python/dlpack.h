@@ -1,12 +1,18 @@
-// Zero-copy exchange with other array libraries: github.com/dmlc/dlpack, versions 0.8 (unversioned) and 1.
+// Zero-copy exchange with other array libraries: github.com/dmlc/dlpack, versions 0.8 (unversioned) and 1, and
+// __cuda_array_interface__, version 3.
+//
+// GPU memory changes hands without waiting for values: what the consumer's stream does from now on comes after what makes
+// the value, and what the owner does once it has the memory back comes after what the consumer's stream did.
 #pragma once
 
 #include "python/arguments.h"
 
 namespace owl::python {
 
-// The methods __dlpack__ and __dlpack_device__ of NArray.
+// The methods __dlpack__, __dlpack_device__ and to_cupy of NArray, and its property __cuda_array_interface__.
 PyObject* dlpack(PyObject* self, const Call& call);
 PyObject* dlpack_device(PyObject* self, const Call& call);
+PyObject* to_cupy(PyObject* self, const Call& call);
+PyObject* cuda_array_interface(PyObject* self, void*) noexcept;
 
 }  // namespace owl::python

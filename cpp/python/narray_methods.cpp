@@ -248,6 +248,11 @@ PyMethodDef narray_methods[] = {
         "to_numpy($self)\n--\n\n"
         "Waits for x: a new NumPy array, C-order, with the axes reversed ([w, h, n] gives (n, h, w)).\n"
         "numpy.asarray(x) is the same."),
+    method<to_cupy>("to_cupy",
+        "to_cupy($self)\n--\n\n"
+        "A CuPy array that shares the memory of x on its GPU, axes reversed; it must not be written to. Waits for\n"
+        "nothing: what CuPy's current stream does comes after what makes the value.\n\n"
+        "DeviceError: x is not on a GPU (use copy_to first). Error: CuPy is not installed."),
     method<array_protocol>("__array__", "__array__($self, dtype=None, copy=None)\n--\n\nWhat numpy.asarray(x) calls."),
     method<reduce>("__reduce__",
         "__reduce__($self)\n--\n\nWaits for x. What pickle calls: the copy lands on the current device of who unpickles."),
@@ -268,7 +273,8 @@ PyMethodDef narray_methods[] = {
         "copy_to($self, device)\n--\n\nThe value on the device with this id.\n\nDeviceError: there is no such device."),
     method<dlpack>("__dlpack__",
         "__dlpack__($self, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
-        "Waits for x: its memory, axes reversed, for the from_dlpack of another library, which must not write to it."),
+        "The memory of x, axes reversed, for the from_dlpack of another library, which must not write to it. In host\n"
+        "memory it waits for x; on a GPU what `stream` does from now on comes after what makes the value."),
     method<dlpack_device>("__dlpack_device__",
         "__dlpack_device__($self)\n--\n\nThe DLPack pair (device type, device id) of the memory of x."),
     method<copy>("__copy__", "__copy__($self)\n--\n\nx itself: arrays never change."),

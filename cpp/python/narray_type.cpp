@@ -8,6 +8,7 @@
 
 #include "python/arguments.h"
 #include "python/bind.h"
+#include "python/dlpack.h"
 #include "python/numpy_types.h"
 #include "python/source.h"
 
@@ -69,6 +70,9 @@ PyGetSetDef properties[] = {
     {"dtype", get_dtype, nullptr, "The element type: the numpy.dtype of bool, int32, float32 or float64.", nullptr},
     {"device", get_device, nullptr, "The id of the device that holds, or will hold, the value.", nullptr},
     {"T", get_transposed, nullptr, "x.trans(): the 2-d transpose.", nullptr},
+    {"__cuda_array_interface__", cuda_array_interface, nullptr,
+     "On a GPU: the memory of x for libraries that read it there, axes reversed, and the stream on which its value is\n"
+     "computed. It must not be written to. AttributeError: x is not on a GPU.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 

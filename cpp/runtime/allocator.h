@@ -22,7 +22,7 @@ class Allocator {
   explicit Allocator(Device& device) : device_(device) {}
 
   // Null when the limit (after trimming the cache) or the machine has no room.
-  void* allocate(std::size_t bytes);
+  OWL_MODULE_API void* allocate(std::size_t bytes);
   OWL_MODULE_API void free(void* data, std::size_t bytes);
   // The same for a value's memory, which is then listed among the holders. `idle`: rather memory that the device is
   // through with, because what comes there is copied in beside the device's own work.

@@ -848,7 +848,7 @@ bool Scheduler::wait_for_room_for(Storage& storage) {
     if (taken) return true;  // block() may ask again
     const bool last_try = !can_free_memory() || (outside_of_thread && running_ == 0);
     auto& allocator = storage.device->allocator;
-    taken = last_try ? allocator.allocate(storage) : allocator.allocate_leaving_room(storage);
+    taken = last_try ? allocator.allocate(storage, true) : allocator.allocate_leaving_room(storage);
     return taken || last_try;
   });
   return taken;

@@ -502,6 +502,34 @@ TEST(Api, TheCurrentDeviceIsTheThreadsOwn) {
   EXPECT_EQ(owl::current_device(), 0);
 }
 
+TEST(Api, AllReduce) {
+  std::vector<int> ids{0};
+  for (int i = 1; i < 5; ++i) ids.push_back(owl::create_cpu_device());
+  for (const std::size_t count : {1, 2, 3, 5}) {
+    std::vector<NArray> parts;
+    Floats total(6, 0);
+    for (std::size_t i = 0; i < count; ++i) {
+      const owl::DeviceScope there(ids[i]);
+      parts.push_back(arange(6).reshape({2, 3}) + static_cast<double>(i));
+      for (std::size_t k = 0; k < total.size(); ++k) total[k] += static_cast<float>(k + i);
+    }
+    const auto sums = owl::all_reduce(parts);
+    ASSERT_EQ(sums.size(), count);
+    for (std::size_t i = 0; i < count; ++i) {
+      EXPECT_EQ(sums[i].device(), ids[i]);
+      EXPECT_EQ(sums[i].shape(), (Shape{2, 3}));
+      EXPECT_EQ(sums[i].to_host<float>(), total);
+    }
+  }
+  const NArray x = owl::ones({2}), y = x.copy_to(ids[1]);
+  EXPECT_TRUE(throws<owl::ValueError>([] { owl::all_reduce({}); }, "the list is empty"));
+  EXPECT_TRUE(throws<owl::ShapeError>([&] { owl::all_reduce({owl::ones({3}), y}); }, "shape [3], array 1 [2]"));
+  EXPECT_TRUE(throws<owl::DTypeError>([&] { owl::all_reduce({x.astype(DType::kInt32), y}); }, "int32, array 1 float32"));
+  EXPECT_TRUE(throws<owl::DTypeError>([&] { owl::all_reduce({x > 0}); }, "bool"));
+  EXPECT_TRUE(throws<owl::DeviceError>([&] { owl::all_reduce({x, y, x}); }, "array 0 and array 2 are both on device 0"));
+  EXPECT_THROW(owl::all_reduce({x, NArray()}), owl::Error);
+}
+
 TEST(Api, WaitForAllRaisesWhatFailed) {
   const owl::Op failing("failing", owl::same_as_first, [](auto, const owl::Memory&, owl::Work&) {
     throw std::runtime_error("no luck");

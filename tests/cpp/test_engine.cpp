@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "graph/record.h"
+#include "ops/nn.h"
 #include "support.h"
 
 namespace owl::test {
@@ -225,6 +226,35 @@ TEST(Engine, BitsDoNotDependOnTheWindow) {
     all.push_back(values(x));
   }
   for (auto& v : all) EXPECT_EQ(0, std::memcmp(v.data(), all[0].data(), v.size() * sizeof(float)));
+}
+
+// How a GPU is to compute a product is settled where it is recorded. A CPU computes in full.
+TEST(Engine, ThePrecisionOfProductsIsThatOfTheRecording) {
+  const auto x = ramp({3, 3}), images = ramp({4, 4, 1, 1}), w = ramp({3, 3, 1, 1});
+  const auto product = [](const NArray& p) {
+    const auto* params = static_cast<const MatmulParams*>(p.node()->params.get());
+    return params ? params->precision : MatmulPrecision::kFloat32;
+  };
+  const auto convolution = [&] {
+    return static_cast<const ConvParams&>(*conv::Convolver{}.ff(images, w, zeros({1})).node()->params).precision;
+  };
+  EXPECT_EQ(matmul_precision(), MatmulPrecision::kFloat32);
+  HoldWindow hold;
+  const auto full = x * x;
+  EXPECT_EQ(full.node()->params, nullptr);
+  for (const auto precision : {MatmulPrecision::kTf32, MatmulPrecision::kBfloat16}) {
+    set_matmul_precision(precision);
+    const auto y = x * x;
+    EXPECT_EQ(product(y), precision);
+    EXPECT_EQ(product(x.astype(DType::kInt32) * x), precision) << "computed in float32";
+    EXPECT_EQ(convolution(), precision);
+    EXPECT_EQ((x.astype(DType::kFloat64) * x).node()->params, nullptr);
+    EXPECT_EQ((x.astype(DType::kInt32) * x.astype(DType::kInt32)).node()->params, nullptr);
+    set_matmul_precision(MatmulPrecision::kFloat32);
+    EXPECT_EQ(product(y), precision);
+    EXPECT_EQ(values(y), values(full));
+  }
+  EXPECT_EQ(convolution(), MatmulPrecision::kFloat32);
 }
 
 }  // namespace

@@ -55,10 +55,14 @@ ARRAYS = [
      "indexing.huge_integers"),
     ("float, int, bool, item wait; only for one element", "NArray.item",
      "arrays.numbers_out_of_arrays operators.no_truth_value_for_several_elements every_type.numbers_out_of_arrays"),
-    ("__dlpack__ and from_dlpack: no copy, with NumPy, PyTorch, JAX, CuPy", "from_dlpack",
+    ("__dlpack__ and from_dlpack: no copy, with NumPy, PyTorch, JAX", "from_dlpack",
      "arrays.dlpack_to_numpy arrays.dlpack_from_numpy arrays.dlpack_from_odd_layouts "
      "arrays.dlpack_waits_for_the_value_and_takes_views arrays.dlpack_refuses_what_it_cannot_take dlpack.torch "
-     "dlpack.jax dlpack.cupy dlpack.libraries_from_before_dlpack_1 dlpack.the_protocols_arguments"),
+     "dlpack.jax dlpack.libraries_from_before_dlpack_1 dlpack.the_protocols_arguments dlpack.host_memory_of_others"),
+    ("the same in the memory of a GPU, and with CuPy; nothing waits", "from_cupy NArray.to_cupy",
+     "cuda_exchange.handed_out cuda_exchange.taken_in cuda_exchange.streams cuda_exchange.memory_comes_back_in_order "
+     "cuda_exchange.cuda_array_interface cuda_exchange.cupy cuda_exchange.torch "
+     "dlpack.memory_of_a_gpu_that_has_no_device dlpack.cpu_arrays_are_none_of_cudas dlpack.from_cupy_of_other_things"),
     ("arrays handed out by DLPack are read-only; memory taken in is never written", "",
      "every_type.exchange_with_numpy arrays.memory_lent_by_dlpack_is_never_written "
      "lifetimes.dlpack_keeps_the_storage_until_the_last_reader_goes lifetimes.foreign_memory_is_released "
@@ -184,6 +188,12 @@ DEVICES = [
      "devices.an_operand_is_copied_once devices.an_operand_is_copied_once_to_each_of_two_devices "
      "devices.a_copy_of_a_pending_value_waits_for_nothing devices.views_of_a_value_elsewhere"),
     ("OWL_SIMULATED_GPUS", "", "devices.simulated_gpus"),
+    ("all_reduce: the sum of arrays on several devices, on each of them", "all_reduce",
+     "devices.all_reduce devices.gradients_of_a_minibatch_in_parts devices.all_reduce_waits_for_nothing "
+     "devices.all_reduce_refuses Api.AllReduce"),
+    ("set_matmul_precision: how GPUs compute float32 products", "set_matmul_precision get_matmul_precision",
+     "devices.the_precision_of_products_changes_no_bit_on_a_cpu devices.the_precision_is_every_threads "
+     "devices.words_that_are_no_precision Engine.ThePrecisionOfProductsIsThatOfTheRecording"),
     ("wait_for_all raises the first error", "wait_for_all",
      "devices.wait_for_all_leaves_every_held_value_ready errors.a_task_that_fails "
      "errors.wait_for_all_raises_the_first_of_several_errors_and_waits_for_the_rest errors.failed_values_nobody_holds_are_silent threads.every_wait_frees_the_gil"),

@@ -259,6 +259,43 @@ def test_devices_mix_and_copies_overlap(gpu):
     assert same_bits(b.copy_to(gpu).to_numpy(), x + 1)
 
 
+def second_gpu():
+    """Another GPU's device, made once."""
+    if not hasattr(second_gpu, "id"):
+        if owl.get_gpu_device_count() < 2:
+            pytest.skip("needs two GPUs")
+        second_gpu.id = owl.create_gpu_device(1)
+    return second_gpu.id
+
+
+def test_all_reduce_by_nccl(gpu):
+    other = second_gpu()
+    calls = CUDA.standin_count(b"ncclAllReduce") if CUDA else 0
+    for i, dtype in enumerate(("float32", "float64", "int32")):
+        x, y = (numbers(50, 30, seed=i) * 9).astype(dtype), (numbers(50, 30, seed=9) * 9).astype(dtype)
+        for _ in range(3):
+            a = owl.from_numpy(x) + 1
+            with owl.device(other):
+                b = owl.from_numpy(y)[:, ::-1]
+            p, q = owl.all_reduce([a, b])
+            assert (p.device, q.device) == (gpu, other)
+            with owl.device(other):
+                twice = q * 2
+            assert same_bits(p.to_numpy(), (x + 1) + y[::-1]) and same_bits(twice.to_numpy(), ((x + 1) + y[::-1]) * 2)
+            del p, q, a, b, twice
+    if CUDA:
+        assert CUDA.standin_count(b"ncclAllReduce") == calls + 18
+
+
+def test_a_sum_that_only_one_gpu_needs(gpu):
+    other = second_gpu()
+    with owl.device(other):
+        b = owl.ones([100]) * 2
+    wanted, dropped = owl.all_reduce([owl.ones([100]), b])
+    del dropped
+    assert wanted.to_numpy().tolist() == [3] * 100
+
+
 def test_data_may_change_after_from_numpy(gpu):
     x = np.zeros(300_000, np.float32)
     total = owl.zeros([1])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import owl
-from conftest import Counted, line_of, same_bits, settle
+from conftest import Counted, line_of, same_bits, settle, unflushed
 from reference import arr, val
 
 
@@ -218,6 +218,168 @@ def test_simulated_gpus(script):
     assert lines[1] == "True [('gpu', True), ('gpu', True)]" and lines[2] == "True"
     assert lines[3] == "True True True [1.0, 4.0, 7.0, 10.0, 13.0, 16.0]"
     assert lines[4].startswith("refused") and "2" in lines[4]
+
+
+# --- sums across devices
+
+ALL_REDUCE = """
+    import sys
+    import numpy as np
+    import owl
+    count, rng = int(sys.argv[1]), np.random.default_rng(1)
+    gpus = [owl.create_gpu_device(i) for i in range(count)]
+    for shape, dtype in (((3, 4), "float32"), ((1000, 301), "float32"), ((5,), "int32"), ((2, 0), "float64")):
+        parts = [(rng.standard_normal(shape) * 100).astype(dtype) for _ in gpus]
+        arrays = [owl.from_numpy(part).copy_to(gpu) for part, gpu in zip(parts, gpus)]
+        before = [array.to_numpy().tobytes() for array in arrays]
+        seen = set()
+        for turn in range(5):
+            if turn:
+                for i, gpu in enumerate(gpus):
+                    with owl.device(gpu):
+                        arrays[i] = arrays[i] * 1
+            sums = owl.all_reduce(arrays)
+            assert [s.device for s in sums] == gpus and type(sums) is list
+            assert all(s.shape == arrays[0].shape and s.dtype == dtype for s in sums)
+            seen |= {s.to_numpy().tobytes() for s in sums}
+        assert len(seen) == 1, "the same bits on all devices, and every time"
+        np.testing.assert_allclose(sums[0].to_numpy(), np.sum(parts, axis=0, dtype=dtype), rtol=1e-5, atol=1e-3)
+        assert [array.to_numpy().tobytes() for array in arrays] == before
+    owl.wait_for_all()
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_all_reduce(script, count):
+    script(ALL_REDUCE, env={"OWL_SIMULATED_GPUS": "5"}, args=[count])
+
+
+DATA_PARALLEL = """
+    import numpy as np
+    import owl
+    owl.seed(1)
+    x, true_w = owl.randn([8, 120]), owl.randn([3, 8])
+    y = true_w * x
+
+    def train(gpus):
+        share = 120 // len(gpus)
+        weights = [owl.zeros([3, 8]).copy_to(gpu) for gpu in gpus]
+        parts = [(x[:, i * share:(i + 1) * share], y[:, i * share:(i + 1) * share]) for i in range(len(gpus))]
+        for step in range(50):
+            gradients = []
+            for gpu, w, (px, py) in zip(gpus, weights, parts):
+                with owl.device(gpu):
+                    gradients.append((w * px - py) * px.T)
+            for i, (gpu, gradient) in enumerate(zip(gpus, owl.all_reduce(gradients))):
+                with owl.device(gpu):
+                    weights[i] -= 0.5 / 120 * gradient
+        values = [w.to_numpy() for w in weights]
+        assert all((value == values[0]).all() for value in values), "the devices agree to the last bit"
+        return values[0]
+
+    gpus = [owl.create_gpu_device(i) for i in range(4)]
+    alone = train(gpus[:1])
+    for count in (2, 3, 4):
+        np.testing.assert_allclose(train(gpus[:count]), alone, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(alone, true_w.to_numpy(), atol=1e-2)
+"""
+
+
+def test_gradients_of_a_minibatch_in_parts(script):
+    script(DATA_PARALLEL, env={"OWL_SIMULATED_GPUS": "4"})
+
+
+def test_all_reduce_waits_for_nothing(other):
+    with unflushed():
+        x = owl.ones([10]) + 1
+        sums = owl.all_reduce([x, x.copy_to(other)])
+        assert not any(s.ready() for s in sums)
+        assert [s.to_numpy().tolist() for s in sums] == [[4.0] * 10] * 2
+
+
+def test_all_reduce_computes_what_is_asked_for(other):
+    x, y = owl.ones([10]), owl.ones([10]).copy_to(other)
+    owl.wait_for_all()
+    with Counted() as c:
+        with unflushed():
+            first = owl.all_reduce([x, y])[0]
+            first.wait_for_eval()
+    assert c.copies - c.dropped == 1, "nobody asks for the sum on the second device"
+
+
+def test_all_reduce_of_views_and_of_itself(other):
+    a = np.arange(12, dtype=np.float32).reshape(3, 4)
+    x = arr(a)
+    sums = owl.all_reduce((x[::-1], x.copy_to(other)[::-1]))
+    sums = owl.all_reduce(sums)
+    for s in sums:
+        assert same_bits(val(s), a[::-1] * 4)
+
+
+def test_all_reduce_refuses(other):
+    x = owl.ones([2, 3])
+    y = x.copy_to(other)
+    with owl.device(other):
+        more, positive = y + 1, y > 0
+    for arrays, error, text in (
+        ([], ValueError, "all_reduce: the list is empty"),
+        ([x, owl.ones([3]).copy_to(other)], owl.ShapeError, "array 0 has shape [2, 3], array 1 [3]; all must have one shape"),
+        ([x, y.astype("int32")], owl.DTypeError, "array 0 is float32, array 1 int32; all must have one type"),
+        ([x > 0, positive], owl.DTypeError, "bool arrays is not defined"),
+        ([y, x, more], owl.DeviceError, f"array 0 and array 2 are both on device {other}"),
+        (x, TypeError, "must be a list or tuple of NArrays, not one NArray"),
+        (3, TypeError, "must be a list or tuple of NArrays"),
+        ([x, np.ones(2)], TypeError, "all_reduce: every array must be an owl.NArray, not numpy.ndarray"),
+    ):
+        with pytest.raises(error, match=re.escape(text)):
+            owl.all_reduce(arrays)
+    assert [s.device for s in owl.all_reduce([y, x])] == [other, 0]
+
+
+# --- the precision of products
+
+@pytest.fixture
+def precision():
+    """Sets it; float32 again after the test."""
+    yield owl.set_matmul_precision
+    owl.set_matmul_precision("float32")
+
+
+def test_the_precision_of_products_changes_no_bit_on_a_cpu(precision):
+    owl.set_device(0)
+    a, b = (np.random.default_rng(k).standard_normal((70, 70)).astype("f4") for k in range(2))
+    image, w = owl.rand([9, 9, 4, 2]), owl.rand([3, 3, 4, 5])
+    unit, zero = owl.conv.Convolver(1, 1), owl.zeros([5])
+
+    def everything():
+        x, y = owl.from_numpy(a), owl.from_numpy(b)
+        out = unit.ff(image, w, zero)
+        return [val(r) for r in (x * y, x @ y.T, x.astype("float64") * y, x.astype("int32") * y.astype("int32"), out,
+                                 unit.bp(out, image, w), unit.weight_grad(out, image, w), unit.bias_grad(out))]
+
+    assert owl.get_matmul_precision() == "float32"
+    full = everything()
+    for word in ("tf32", "bfloat16", "float32"):
+        precision(word)
+        assert owl.get_matmul_precision() == word
+        for got, want in zip(everything(), full, strict=True):
+            assert same_bits(got, want)
+
+
+def test_the_precision_is_every_threads(precision):
+    seen = []
+    precision("tf32")
+    thread = threading.Thread(target=lambda: seen.append(owl.get_matmul_precision()))
+    thread.start()
+    thread.join()
+    assert seen == ["tf32"]
+
+
+@pytest.mark.parametrize("word", ["half", "TF32", "", "float64", "\ud800", None, 1, np.float32])
+def test_words_that_are_no_precision(word):
+    with pytest.raises(ValueError, match="must be 'float32', 'tf32' or 'bfloat16', not "):
+        owl.set_matmul_precision(word)
+    assert owl.get_matmul_precision() == "float32"
 
 
 def test_threads_are_limited(script):

@@ -18,7 +18,7 @@ namespace owl::cuda {
 // cuda.h renames some functions to newer versions of them, so a name is looked up as the macros leave it.
 #define OWL_DRIVER_FUNCTIONS(X)                                                                                     \
   X(cuInit) X(cuDriverGetVersion) X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetAttribute)     \
-  X(cuDevicePrimaryCtxRetain) X(cuCtxSetCurrent) X(cuDeviceCanAccessPeer) X(cuCtxEnablePeerAccess)                  \
+  X(cuDevicePrimaryCtxRetain) X(cuCtxSetCurrent) X(cuCtxGetCurrent) X(cuDeviceCanAccessPeer) X(cuCtxEnablePeerAccess)                  \
   X(cuGetErrorString) X(cuGetErrorName) X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) X(cuMemFreeHost)               \
   X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyPeerAsync) X(cuMemsetD8Async)                                 \
   X(cuStreamCreate) X(cuStreamSynchronize) X(cuStreamWaitEvent) X(cuEventCreate) X(cuEventRecord) X(cuEventQuery)   \

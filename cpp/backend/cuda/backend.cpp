@@ -51,12 +51,20 @@ Backend::Backend(int index) : index_(index), process_(getpid()) {
                       "; owl needs 7.0 or newer");
   nvrtc();  // an error now rather than at the first operation
   check(d.cuDevicePrimaryCtxRetain(&context_, gpu_), "opening the GPU");
-  use();
+  const Use ours(*this);
   for (CUstream* stream : {&compute_, &in_, &out_}) check(d.cuStreamCreate(stream, CU_STREAM_NON_BLOCKING), "a stream");
   runner_ = std::make_unique<Runner>(compute_);
 }
 
-void Backend::use() const { check(driver().cuCtxSetCurrent(context_), "choosing the GPU"); }
+Backend::Use::Use(const Backend& backend) {
+  check(driver().cuCtxGetCurrent(&before_), "choosing the GPU");
+  if (before_ != backend.context_) check(driver().cuCtxSetCurrent(backend.context_), "choosing the GPU");
+  changed_ = before_ != backend.context_;
+}
+
+Backend::Use::~Use() {
+  if (changed_) driver().cuCtxSetCurrent(before_);
+}
 
 // A forked child has neither the GPU nor the threads that may hold the mutex.
 bool Backend::foreign_process() const { return getpid() != process_; }
@@ -65,7 +73,7 @@ bool Backend::foreign_process() const { return getpid() != process_; }
 
 void* Backend::allocate(std::size_t bytes) {
   if (foreign_process()) return nullptr;
-  use();
+  const Use ours(*this);
   CUdeviceptr data = 0;
   const auto result = driver().cuMemAlloc(&data, bytes);
   if (result != CUDA_SUCCESS && result != CUDA_ERROR_OUT_OF_MEMORY) check(result, "memory");
@@ -77,7 +85,7 @@ void Backend::free(void* data, std::size_t) {
   if (foreign_process()) return;
   Lock lock(mutex_);
   try {
-    use();
+    const Use ours(*this);
     submit_locked(lock);
   } catch (const DeviceError&) {  // the driver goes: the process ends
     return;
@@ -118,7 +126,7 @@ void* Backend::take_pinned(Lock& lock, std::size_t bytes) {
 }
 
 void Backend::upload(Storage& to, const void* host) {
-  use();
+  const Use ours(*this);
   Lock lock(mutex_);
   wait_for_ticket(lock, in_, to.ticket);
   for (std::size_t at = 0; at < to.bytes; at += kMostInBatch) {
@@ -139,7 +147,7 @@ void Backend::upload(Storage& to, const void* host) {
 void Backend::download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) {
   if (bytes == 0) return;
   if (auto failed = failure()) throw DeviceError(failed->message);
-  use();
+  const Use ours(*this);
   Lock lock(mutex_);
   wait_for_ticket(lock, out_, from.ticket);
   wait_for_arrival(out_, from.arrival);
@@ -162,8 +170,9 @@ void Backend::download(void* host, const Storage& from, std::size_t offset, std:
 
 void Backend::launch(Task& task, Launch& launch) {
   if (auto failed = failure()) throw DeviceError(failed->message);
-  use();
+  const Use ours(*this);
   if (task.op && task.op->copies_in) return copy_in(task);
+  if (task.op && task.op->joins_devices) return all_reduce(task);
   const auto data_of = [](auto& at, std::size_t count, auto& to) {
     for (; count > 0; --count) to.push_back((at++)->array.data);
   };
@@ -238,7 +247,8 @@ void Backend::launch(Task& task, Launch& launch) {
 
 void Backend::append(std::vector<Command> commands, Task& task) {
   std::uint64_t arrival = 0;
-  for (auto& in : task.inputs) arrival = std::max(arrival, in.storage->arrival);
+  for (auto& in : task.inputs)
+    if (in.storage->device == device_) arrival = std::max(arrival, in.storage->arrival);
   for (auto& out : task.outputs) arrival = std::max(arrival, out.storage->arrival);  // taken over with its memory
   if (arrival > arrived_) expect(arrival);
   if (settings().log_run)
@@ -280,7 +290,7 @@ void Backend::copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t by
   auto& other = static_cast<Backend&>(*from.storage->device->backend);
   CUevent there = nullptr;
   {
-    other.use();
+    const Use its(other);
     Lock lock(other.mutex_);
     other.submit_locked(lock);
     if (from.storage->ticket > other.done_ || from.storage->arrival > other.arrived_) {
@@ -289,7 +299,7 @@ void Backend::copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t by
     }
   }
   {
-    use();
+    const Use ours(*this);
     Lock lock(mutex_);
     wait_for_ticket(lock, in_, to.ticket);
     if (there) check(driver().cuStreamWaitEvent(in_, there, 0), "a copy between GPUs");
@@ -424,7 +434,7 @@ void Backend::submit() {
   if (foreign_process()) return;
   Lock lock(mutex_);
   try {
-    use();
+    const Use ours(*this);
     submit_locked(lock);
   } catch (const DeviceError& e) {
     fail(e.what(), nullptr);
@@ -437,7 +447,7 @@ void Backend::submit() {
 bool Backend::there(const Storage& storage) {
   const auto is_there = [&] { return failed_ || (storage.ticket <= done_ && storage.arrival <= arrived_); };
   if (is_there() || foreign_process()) return true;
-  use();
+  const Use ours(*this);
   Lock lock(mutex_);
   poll();
   return is_there();
@@ -451,7 +461,7 @@ bool Backend::wait(const Storage* storage, const std::function<bool()>& go_on) {
   while (storage && storage->ticket >= ticket_ && std::chrono::steady_clock::now() - begun < kPatience)
     std::this_thread::yield();
   {
-    use();
+    const Use ours(*this);
     Lock lock(mutex_);
     if (!storage || storage->ticket >= ticket_) submit_locked(lock);
     ticket = storage ? storage->ticket : ticket_ - 1;
@@ -482,8 +492,17 @@ std::uintptr_t Backend::stream() {
   return reinterpret_cast<std::uintptr_t>(compute_);
 }
 
+// An arrival without a copy.
+void Backend::receive(Storage& storage) {
+  const Use ours(*this);
+  Lock lock(mutex_);
+  const CUevent event = record(in_);
+  storage.arrival = ++arrival_;
+  arriving_.push_back({storage.arrival, event, nullptr, 0, {}});
+}
+
 void Backend::lend(const Storage& storage, std::uintptr_t stream) {
-  use();
+  const Use ours(*this);
   Lock lock(mutex_);
   const auto other = reinterpret_cast<CUstream>(stream);
   wait_for_ticket(lock, other, storage.ticket);
@@ -492,7 +511,7 @@ void Backend::lend(const Storage& storage, std::uintptr_t stream) {
 
 void Backend::take_back(std::uintptr_t stream) {
   if (foreign_process()) return;
-  use();
+  const Use ours(*this);
   Lock lock(mutex_);
   submit_locked(lock);
   const CUevent event = record(reinterpret_cast<CUstream>(stream));
@@ -531,13 +550,14 @@ cublasLtHandle_t Backend::cublas_handle() {
   return cublas_;
 }
 
-cudnnHandle_t Backend::cudnn_handle() {
+cudnnHandle_t Backend::cudnn_handle(bool planning) {
   std::lock_guard lock(functions_mutex_);
-  if (!cudnn_) {
-    check(cudnn().cudnnCreate(&cudnn_), "opening cuDNN");
-    check(cudnn().cudnnSetStream(cudnn_, compute_), "opening cuDNN");
+  auto& handle = planning ? cudnn_planning_ : cudnn_;
+  if (!handle) {
+    check(cudnn().cudnnCreate(&handle), "opening cuDNN");
+    check(cudnn().cudnnSetStream(handle, compute_), "opening cuDNN");
   }
-  return cudnn_;
+  return handle;
 }
 
 // ---- looking for NaN and infinity (owl::trace_nan)

@@ -47,6 +47,8 @@ class Backend final : public owl::Backend {
 
   int gpu() const override { return index_; }
   std::uintptr_t stream() override;
+  std::uintptr_t entrance() override { return reinterpret_cast<std::uintptr_t>(in_); }
+  void receive(Storage& storage) override;
   void lend(const Storage& storage, std::uintptr_t stream) override;
   void take_back(std::uintptr_t stream) override;
 
@@ -55,8 +57,20 @@ class Backend final : public owl::Backend {
   const LibraryCall& library_call(const std::string& key, const std::function<std::unique_ptr<LibraryCall>()>& make);
   void* workspace(std::size_t bytes);  // for one call at a time in the compute stream; lives as long as the device
   cublasLtHandle_t cublas_handle();
-  cudnnHandle_t cudnn_handle();  // on the compute stream
-  void use() const;                    // makes this the thread's current GPU
+  // On the compute stream; another for planning, since a handle is for one thread at a time.
+  cudnnHandle_t cudnn_handle(bool planning);
+  // While it lives this is the thread's current GPU. Other libraries in the process have a current one of their own.
+  class Use {
+   public:
+    explicit Use(const Backend& backend);
+    ~Use();
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    CUcontext before_ = nullptr;
+    bool changed_ = false;
+  };
 
  private:
   friend class Emit;
@@ -72,7 +86,10 @@ class Backend final : public owl::Backend {
   };
 
   bool foreign_process() const;
+  class Reduced;
   void copy_in(Task& task);
+  void all_reduce(Task& task);
+  std::shared_ptr<Reduced> reduce(const Task& task);
   void copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t bytes);
   void append(std::vector<Command> commands, Task& task);
   CUfunction copy_function();
@@ -120,7 +137,7 @@ class Backend final : public owl::Backend {
   std::unordered_map<std::string, std::unique_ptr<LibraryCall>> calls_;
   std::vector<std::pair<void*, std::size_t>> workspaces_;
   cublasLtHandle_t cublas_ = nullptr;
-  cudnnHandle_t cudnn_ = nullptr;
+  cudnnHandle_t cudnn_ = nullptr, cudnn_planning_ = nullptr;
 };
 
 // The kernel of an operation: with `loads`, programs may compute its operand 0, with `stores` they may work on its result,

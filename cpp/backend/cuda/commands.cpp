@@ -12,6 +12,7 @@ namespace owl::cuda {
 namespace {
 
 constexpr std::size_t kLeastCommands = 4;  // of a list, for a graph to pay
+constexpr std::size_t kCopied = 16;        // bytes of a thread of owl_copy
 constexpr std::size_t kMostEntries = 256;
 constexpr int kMostRebuilds = 8;
 constexpr std::size_t kMostBound = 16 << 20;  // bytes of an operand: copying a larger one costs more than it saves
@@ -32,16 +33,16 @@ std::uint64_t hash_of(const std::vector<Command>& list) {
   return hash;
 }
 
-unsigned blocks_to_copy(std::size_t bytes) {
-  return static_cast<unsigned>(blocks_for(static_cast<std::int64_t>((bytes + kCopied - 1) / kCopied)));
-}
-
 bool same_form(const Command& a, const Command& b) {
   return a.kernel == b.kernel && a.call == b.call && a.blocks == b.blocks && a.slots.size() == b.slots.size() &&
          a.memory.size() == b.memory.size();
 }
 
 }  // namespace
+
+unsigned blocks_to_copy(std::size_t bytes) {
+  return static_cast<unsigned>(blocks_for(static_cast<std::int64_t>((bytes + kCopied - 1) / kCopied)));
+}
 
 std::string Command::text() const {
   if (call) return call->text();

@@ -45,13 +45,14 @@ struct Command {
   std::string text() const;  // "kernel owl_program, 12 blocks"
 };
 
-inline constexpr std::size_t kCopied = 16;  // bytes
+// Of the kernel owl_copy.
+unsigned blocks_to_copy(std::size_t bytes);
 
 // Runs lists of commands on one stream. Not thread-safe.
 class Runner {
  public:
   struct Functions {  // what it needs of its device
-    CUfunction (*copy)(void* device);  // a kernel: slot 2's number of bytes from slot 0 to slot 1, kCopied for each thread
+    CUfunction (*copy)(void* device);  // a kernel: slot 2's number of bytes from slot 0 to slot 1 (owl_copy)
     void* (*allocate)(void* device, std::size_t bytes);
     void (*free)(void* device, void* data);
     void* device;

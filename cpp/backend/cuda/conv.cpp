@@ -26,8 +26,9 @@ template <class Performance> const Performance& best_of(const Performance* found
 class Convolution final : public LibraryCall {
  public:
   Convolution(Backend& backend, Pass pass, const ConvGeometry& g, DType dtype, MatmulPrecision precision)
-      : handle_(backend.cudnn_handle()), pass_(pass), double_(dtype == DType::kFloat64) {
+      : handle_(backend.cudnn_handle(false)), pass_(pass), double_(dtype == DType::kFloat64) {
     const Cudnn& c = cudnn();
+    const auto planning = backend.cudnn_handle(true);
     const auto type = double_ ? CUDNN_DATA_DOUBLE : CUDNN_DATA_FLOAT;
     const auto number = [](std::int64_t n) {
       if (n > INT32_MAX) throw DeviceError("conv: a length of " + std::to_string(n) + " is more than cuDNN takes");
@@ -59,15 +60,15 @@ class Convolution final : public LibraryCall {
     int count = 0;
     if (pass == Pass::kForward) {
       cudnnConvolutionFwdAlgoPerf_t found[kAsked];
-      check(c.cudnnGetConvolutionForwardAlgorithm_v7(handle_, x_, w_, convolution_, y_, kAsked, &count, found), what);
+      check(c.cudnnGetConvolutionForwardAlgorithm_v7(planning, x_, w_, convolution_, y_, kAsked, &count, found), what);
       take(best_of(found, count, text_));
     } else if (pass == Pass::kData) {
       cudnnConvolutionBwdDataAlgoPerf_t found[kAsked];
-      check(c.cudnnGetConvolutionBackwardDataAlgorithm_v7(handle_, w_, y_, convolution_, x_, kAsked, &count, found), what);
+      check(c.cudnnGetConvolutionBackwardDataAlgorithm_v7(planning, w_, y_, convolution_, x_, kAsked, &count, found), what);
       take(best_of(found, count, text_));
     } else {
       cudnnConvolutionBwdFilterAlgoPerf_t found[kAsked];
-      check(c.cudnnGetConvolutionBackwardFilterAlgorithm_v7(handle_, x_, y_, convolution_, w_, kAsked, &count, found), what);
+      check(c.cudnnGetConvolutionBackwardFilterAlgorithm_v7(planning, x_, y_, convolution_, w_, kAsked, &count, found), what);
       take(best_of(found, count, text_));
     }
     if (workspace_bytes_ > 0) workspace_ = backend.workspace(workspace_bytes_);

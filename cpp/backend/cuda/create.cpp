@@ -1,6 +1,6 @@
 // Arrays made from nothing: one value, ranges, random numbers.
+#include <bit>
 #include <cmath>
-#include <cstring>
 
 #include "backend/cpu/create.h"
 #include "backend/cuda/emit.h"

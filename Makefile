@@ -20,7 +20,7 @@ TO     ?= wheels
 FOR    ?=
 ONLY   ?=
 # What runs on the stand-in for CUDA's libraries.
-STANDIN_TESTS ?= tests/python/test_cuda.py
+STANDIN_TESTS ?= tests/python/test_cuda.py tests/python/test_cuda_exchange.py
 
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check

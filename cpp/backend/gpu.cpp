@@ -35,7 +35,10 @@ const Library& library() {
   if (!file) throw DeviceError(path + " cannot be loaded: " + dlerror());
   const auto* const found = static_cast<const Library*>(dlsym(file, "owl_cuda_library"));
   if (!found) throw DeviceError(path + " is not owl's CUDA backend: it lacks owl_cuda_library");
-  found->set_folders(folders);
+  auto all = folders;
+  const auto packages = std::filesystem::path(path).parent_path() / "../../nvidia";  // where pip puts both
+  for (const char* part : {"cu13", "cudnn", "nccl"}) all.push_back((packages / part / "lib").string());
+  found->set_folders(std::move(all));
   return *(opened = found);
 }
 

@@ -203,8 +203,9 @@ DType type_of(const DLTensor& t) {
                    "first, or copy with owl.from_numpy");
 }
 
-// `gpu`: the device whose entrance the producer was told.
-NArray import_tensor(const DLTensor& t, Foreign* foreign, const Device* gpu) {
+// `foreign` is null afterwards where an array has taken the memory over. `gpu`: the device whose entrance the producer was
+// told.
+NArray import_tensor(const DLTensor& t, std::unique_ptr<Foreign>& foreign, const Device* gpu) {
   Device& device = device_for(t.device.type, t.device.id);
   const bool on_gpu = device.backend->gpu() >= 0;
   if (on_gpu && &device != gpu)
@@ -234,7 +235,8 @@ NArray import_tensor(const DLTensor& t, Foreign* foreign, const Device* gpu) {
   UseDevice there(device);
   if (on_gpu) foreign->gpu = device.backend.get();
   const auto take = [&](const Shape& all) {
-    NArray memory = from_foreign(first, all, dtype, &release_foreign, foreign);
+    NArray memory = from_foreign(first, all, dtype, &release_foreign, foreign.get());
+    foreign.release();
     device.backend->receive(*memory.node()->storage());
     return memory;
   };
@@ -252,11 +254,16 @@ NArray import_capsule(PyObject* capsule, const char* name, const char* used, con
     auto* m = static_cast<Managed*>(p);
     if (m->deleter) m->deleter(m);
   }, managed});
-  NArray result = import_tensor(managed->tensor, foreign.get(), gpu);
-  // From here on the array owns the tensor, and the capsule must not free it.
-  foreign.release();
-  if (PyCapsule_SetName(capsule, used) != 0) throw py::error_already_set();
-  return result;
+  // What has been taken over the capsule must not free, even if something goes wrong behind that.
+  struct Settle {
+    const std::unique_ptr<Foreign>& foreign;
+    PyObject* capsule;
+    const char* used;
+    ~Settle() {
+      if (!foreign) PyCapsule_SetName(capsule, used);
+    }
+  } settle{foreign, capsule, used};
+  return import_tensor(managed->tensor, foreign, gpu);
 }
 
 // The device of a GPU that y says it lives on; null for other memory.

@@ -5,9 +5,15 @@
 // The texts are those that the backend asks for while operations of every family and type run on the stand-in for CUDA
 // (tests/standin). LIBRARY_FOLDERs hold CUDA's libraries; that of each library every function is looked up which owl calls.
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
@@ -155,7 +161,7 @@ struct Compiler {
 };
 
 // How many functions of the list the library lacks.
-#define OWL_LACKS(NAME) lacking += dlsym(library, OWL_TEXT_OF(NAME)) ? 0 : (std::printf("  %s lacks %s\n", file, OWL_TEXT_OF(NAME)), 1);
+#define OWL_LACKS(NAME) (dlsym(library, OWL_TEXT_OF(NAME)) ? 0 : (std::printf("  %s lacks %s\n", file, OWL_TEXT_OF(NAME)), 1)) +
 #define OWL_TEXT(NAME) #NAME
 #define OWL_TEXT_OF(NAME) OWL_TEXT(NAME)
 template <class Look> int look_into(const char* file, const std::vector<std::string>& folders, Look look) {
@@ -168,36 +174,30 @@ template <class Look> int look_into(const char* file, const std::vector<std::str
 int look_up_functions(const std::vector<std::string>& folders) {
   int lacking = 0;
   const char* file = "libnvrtc.so.13";
-  lacking += look_into(file, folders, [&](void* library) { int lacking = 0; OWL_NVRTC_FUNCTIONS(OWL_LACKS) return lacking; });
+  lacking += look_into(file, folders, [&](void* library) { return OWL_NVRTC_FUNCTIONS(OWL_LACKS) 0; });
   file = "libcublasLt.so.13";
-  lacking += look_into(file, folders, [&](void* library) { int lacking = 0; OWL_CUBLAS_FUNCTIONS(OWL_LACKS) return lacking; });
+  lacking += look_into(file, folders, [&](void* library) { return OWL_CUBLAS_FUNCTIONS(OWL_LACKS) 0; });
   file = "libcudnn.so.9";
-  lacking += look_into(file, folders, [&](void* library) { int lacking = 0; OWL_CUDNN_FUNCTIONS(OWL_LACKS) return lacking; });
+  lacking += look_into(file, folders, [&](void* library) { return OWL_CUDNN_FUNCTIONS(OWL_LACKS) 0; });
   file = "libnccl.so.2";
-  lacking += look_into(file, folders, [&](void* library) { int lacking = 0; OWL_NCCL_FUNCTIONS(OWL_LACKS) return lacking; });
+  lacking += look_into(file, folders, [&](void* library) { return OWL_NCCL_FUNCTIONS(OWL_LACKS) 0; });
   return lacking;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc < 3) {
-    std::fprintf(stderr, "use: owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...\n");
-    return 2;
-  }
-  const std::vector<std::string> folders(argv + 2, argv + argc);
+// Runs the operations on the stand-in; the texts go to files of the folder.
+int collect(const std::string& standin, const std::filesystem::path& folder) {
   for (const char* file : {"libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9", "libnccl.so.2"})
-    if (!dlopen((std::string(argv[1]) + "/" + file).c_str(), RTLD_NOW | RTLD_GLOBAL)) {
-      std::fprintf(stderr, "%s\n", dlerror());
-      return 2;
+    if (!dlopen((standin + "/" + file).c_str(), RTLD_NOW | RTLD_LOCAL)) {
+      std::printf("FAILED: %s\n", dlerror());
+      return 1;
     }
   cuda::on_compile = [](const std::string& text) {
     std::lock_guard lock(mutex);
     texts.insert(text);
   };
   gpu::use_library(owl_cuda_library);
-  set_device(create_gpu_device(0));
   try {
+    set_device(create_gpu_device(0));
     creation();
     elementwise();
     reductions();
@@ -207,19 +207,26 @@ int main(int argc, char** argv) {
     std::printf("FAILED: %s\n", e.what());
     return 1;
   }
+  int number = 0;
+  for (const auto& text : texts) std::ofstream(folder / std::to_string(number++)) << text;
+  return 0;
+}
 
-  const int lacking = look_up_functions(folders);
-  Compiler* compiler = nullptr;
-  for (const auto& folder : folders)
-    if (!compiler) {
-      auto* candidate = new Compiler(folder);
-      if (candidate->there()) compiler = candidate;
-    }
-  if (!compiler) {
+int compile_all(const std::filesystem::path& folder, const std::vector<std::string>& libraries) {
+  std::vector<std::string> all;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    std::ifstream file(entry.path());
+    all.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  }
+  std::filesystem::remove_all(folder);
+  const int lacking = look_up_functions(libraries);
+  std::unique_ptr<Compiler> compiler;
+  for (const auto& library : libraries)
+    if (!compiler || !compiler->there()) compiler = std::make_unique<Compiler>(library);
+  if (!compiler || !compiler->there()) {
     std::printf("FAILED: no libnvrtc.so.13 among the folders\n");
     return 1;
   }
-  const std::vector<std::string> all(texts.begin(), texts.end());
   constexpr const char* kArchitectures[] = {"sm_80", "sm_90"};
   std::atomic<std::size_t> next{0};
   std::atomic<int> failed{0};
@@ -229,15 +236,34 @@ int main(int argc, char** argv) {
       for (std::size_t i; (i = next++) < 2 * all.size();) {
         const auto log = compiler->compile(all[i / 2], kArchitectures[i % 2]);
         if (log.empty()) continue;
-        ++failed;
         std::lock_guard lock(mutex);
         std::printf("FAILED for %s: %s\n--- the text:\n%s\n", kArchitectures[i % 2], log.c_str(),
-                    failed == 1 ? all[i / 2].c_str() : "(not shown again)");
+                    failed++ == 0 ? all[i / 2].c_str() : "(not shown again)");
       }
     });
   for (auto& thread : threads) thread.join();
   std::printf("CUDA kernels: %zu texts compiled by NVRTC for sm_80 and sm_90, %d failed; functions looked up in the real "
               "libraries, %d missing\n", all.size(), failed.load(), lacking);
+  return failed > 0 || lacking > 0;
+}
+
+}  // namespace
+
+// Two processes, one after the other: NVRTC asks the driver, which must not be the stand-in.
+int main(int argc, char** argv) {
+  if (argc > 2 && std::string(argv[1]) == "--compile") return compile_all(argv[2], {argv + 3, argv + argc});
+  if (argc < 3) {
+    std::fprintf(stderr, "use: owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...\n");
+    return 2;
+  }
+  char name[] = "/tmp/owl_cuda_check_XXXXXX";
+  const char* const folder = mkdtemp(name);
+  if (!folder || collect(argv[1], folder) != 0) return 1;
   std::fflush(stdout);
-  std::_Exit(failed > 0 || lacking > 0);
+  std::vector<char*> arguments{argv[0], const_cast<char*>("--compile"), name};
+  arguments.insert(arguments.end(), argv + 2, argv + argc);
+  arguments.push_back(nullptr);
+  execv("/proc/self/exe", arguments.data());
+  std::perror("execv");
+  return 1;
 }

@@ -31,7 +31,7 @@ TEST_DEVICE = os.environ.get("OWL_TEST_DEVICE", "")
 
 def load_standin():
     """From now on this process finds the stand-in's libraries where it asks for CUDA's; gives the library."""
-    driver = ctypes.CDLL(str(STANDIN / "libcuda.so.1"), ctypes.RTLD_GLOBAL)
+    driver = ctypes.CDLL(str(STANDIN / "libcuda.so.1"))
     for name in ("libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9", "libnccl.so.2"):
         ctypes.CDLL(str(STANDIN / name))
     return driver

@@ -87,6 +87,9 @@ try:
 except owl.ShapeError as error:
     text: str = str(error)
 a: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]" = z.to_numpy()
+owl.set_matmul_precision("tf32")
+sums: list[owl.NArray] = owl.all_reduce([x, y])
+x = owl.from_cupy(x.to_cupy())
 x + [1, 2]  # error
 x @ 2  # error
 x.summ()  # error
@@ -101,6 +104,8 @@ conv.softmax(x, "channel")  # error
 softsign(np.ones(3))  # error
 x.copy_to("cpu")  # error
 owl.op(3)  # error
+owl.set_matmul_precision("half")  # error
+owl.all_reduce(x)  # error
 '''
 
 
@@ -154,6 +159,9 @@ SAYS = {
     "owl.zeros": ["ShapeError", "DTypeError"], "owl.full": ["ShapeError", "OverflowError"], "owl.arange": ["Shape ["],
     "owl.rand": ["DTypeError"], "owl.randn": ["DTypeError"], "owl.randb": ["ValueError"], "owl.concat": ["ShapeError"],
     "owl.slice": ["IndexError"], "owl.from_numpy": ["DTypeError", "[w, h, n]"], "owl.from_dlpack": ["DTypeError", "DeviceError"],
+    "owl.from_cupy": ["TypeError"], "owl.NArray.to_cupy": ["DeviceError", "Error: CuPy"],
+    "owl.all_reduce": ["ShapeError", "DTypeError", "DeviceError", "ValueError"],
+    "owl.set_matmul_precision": ["'float32'", "'tf32'", "'bfloat16'", "ValueError"],
     "owl.create_gpu_device": ["DeviceError"], "owl.set_device": ["DeviceError"], "owl.set_memory_limit": ["OutOfMemoryError"],
     "owl.op": ["ShapeError", "DTypeError", "backward"], "owl.NArray.reshape": ["ShapeError", "-1"],
     "owl.NArray.trans": ["ShapeError", "[n, m]"], "owl.NArray.transpose": ["ShapeError"],

@@ -83,14 +83,13 @@ void* Backend::allocate(std::size_t bytes) {
 // What was collected may still use it; cuMemFree itself waits for what runs.
 void Backend::free(void* data, std::size_t) {
   if (foreign_process()) return;
-  Lock lock(mutex_);
   try {
     const Use ours(*this);
+    Lock lock(mutex_);
     submit_locked(lock);
+    driver().cuMemFree(address(data));
   } catch (const DeviceError&) {  // the driver goes: the process ends
-    return;
   }
-  driver().cuMemFree(address(data));
 }
 
 void* Backend::workspace(std::size_t bytes) {
@@ -455,13 +454,13 @@ bool Backend::there(const Storage& storage) {
 
 bool Backend::wait(const Storage* storage, const std::function<bool()>& go_on) {
   if (foreign_process()) return true;
+  const Use ours(*this);
   std::uint64_t ticket, arrival;
   // The worker hands over whole batches, so that lists come again as they were: it is given a moment for that.
   const auto begun = std::chrono::steady_clock::now();
   while (storage && storage->ticket >= ticket_ && std::chrono::steady_clock::now() - begun < kPatience)
     std::this_thread::yield();
   {
-    const Use ours(*this);
     Lock lock(mutex_);
     if (!storage || storage->ticket >= ticket_) submit_locked(lock);
     ticket = storage ? storage->ticket : ticket_ - 1;
@@ -572,8 +571,8 @@ struct Shadow {
 
   Shadow(Backend& backend, Task& task) : original(task) {
     const auto bring = [&](const TaskOperand& from, std::size_t begin, std::size_t bytes) {
-      auto& host = memory.emplace_back(bytes);
-      backend.download(host.data(), *from.storage, begin, bytes);
+      auto& host = memory.emplace_back(bytes);  // zeros, which stand in for an operand that failed
+      if (from.storage->data) backend.download(host.data(), *from.storage, begin, bytes);
       return host.data();
     };
     for (const auto& in : task.inputs) {

@@ -96,6 +96,7 @@ void Runner::run(const std::vector<Command>& list, const Functions& device, bool
     } catch (const DeviceError& e) {  // something in the list cannot be captured
       if (settings().log_run) log_line(std::string("no CUDA graph: ") + e.what());
       entry.hopeless = true;
+      drop(entry, device);
       return run_plain(list, at);
     }
   }
@@ -149,10 +150,9 @@ void Runner::capture(Entry& entry, const std::vector<Command>& list, const Funct
   count(counters.graph_captures);
   if (entry.exec) {
     check(driver().cuStreamSynchronize(stream_), "a CUDA graph's end");
-    driver().cuGraphExecDestroy(std::exchange(entry.exec, nullptr));
+    destroy_graph(entry);
   }
   check(driver().cuStreamBeginCapture(stream_, CU_STREAM_CAPTURE_MODE_RELAXED), "a CUDA graph's capture");
-  CUgraph graph = nullptr;
   try {
     for (std::size_t i = 0; i < list.size(); ++i) {
       const Command& c = list[i];
@@ -178,14 +178,11 @@ void Runner::capture(Entry& entry, const std::vector<Command>& list, const Funct
       }
     }
   } catch (...) {
-    driver().cuStreamEndCapture(stream_, &graph);
-    if (graph) driver().cuGraphDestroy(graph);
-    throw;
+    driver().cuStreamEndCapture(stream_, &entry.graph);
+    throw;  // the entry is dropped
   }
-  check(driver().cuStreamEndCapture(stream_, &graph), "a CUDA graph's capture");
-  const auto result = driver().cuGraphInstantiate(&entry.exec, graph, 0);
-  driver().cuGraphDestroy(graph);
-  check(result, "a CUDA graph");
+  check(driver().cuStreamEndCapture(stream_, &entry.graph), "a CUDA graph's capture");
+  check(driver().cuGraphInstantiate(&entry.exec, entry.graph, 0), "a CUDA graph");
 }
 
 // The graph's kernels get this list's arguments.
@@ -220,17 +217,16 @@ void Runner::bind(Entry& entry, const std::vector<Command>& list, const Function
   }
 }
 
-void Runner::drop(Entry& entry, const Functions& device) {
+void Runner::destroy_graph(Entry& entry) {
   if (entry.exec) driver().cuGraphExecDestroy(std::exchange(entry.exec, nullptr));
+  if (entry.graph) driver().cuGraphDestroy(std::exchange(entry.graph, nullptr));
+}
+
+void Runner::drop(Entry& entry, const Functions& device) {
+  destroy_graph(entry);
   for (Step& step : entry.steps)
     for (Bound& b : step.bound)
       if (b.data) device.free(device.device, std::exchange(b.data, nullptr));
-}
-
-void Runner::clear(const Functions& device) {
-  for (auto& [hash, entry] : entries_) drop(entry, device);
-  entries_.clear();
-  ages_.clear();
 }
 
 }  // namespace owl::cuda

@@ -62,7 +62,6 @@ class Runner {
   // `may_bind`: whether graphs may have memory of their own, for operands of libraries that move. Throws DeviceError;
   // `at` is then the command that failed.
   void run(const std::vector<Command>& list, const Functions& device, bool may_bind, std::size_t& at);
-  void clear(const Functions& device);  // forgets all graphs; the stream must be idle
 
  private:
   struct Bound {  // a library's operand that moves: the call has it in `data`, a copy before or after it does the rest
@@ -78,6 +77,7 @@ class Runner {
   struct Entry {
     std::vector<Command> form;  // without memory; slots only counted
     std::vector<Step> steps;
+    CUgraph graph = nullptr;    // its nodes name those of exec
     CUgraphExec exec = nullptr;
     int seen = 0, rebuilt = 0;
     bool hopeless = false;      // no graph pays
@@ -89,7 +89,8 @@ class Runner {
   bool note_moves(Entry& entry, const std::vector<Command>& list, const Functions& device, bool may_bind);
   void capture(Entry& entry, const std::vector<Command>& list, const Functions& device);
   void bind(Entry& entry, const std::vector<Command>& list, const Functions& device);
-  void drop(Entry& entry, const Functions& device);
+  static void destroy_graph(Entry& entry);
+  static void drop(Entry& entry, const Functions& device);
   CUgraphNode last_node();
   void launch_copy(const Functions& device, const void* from, void* to, std::size_t bytes);
 

@@ -154,7 +154,8 @@ template <class T> NArray from_host(std::span<const T> values, const Shape& shap
 template <class T> NArray from_host(const std::vector<T>& values, const Shape& shape) {
   return from_host(std::span<const T>(values), shape);
 }
-// Wraps memory that the caller keeps alive until `release(context)` is called.
+// Wraps memory of the current device that the caller keeps alive until `release(context)` is called. On a GPU what reads it
+// has been ordered by then, not done.
 NArray from_foreign(void* data, const Shape& shape, DType dtype, void (*release)(void*), void* context);
 NArray randn(const Shape& shape, double mu = 0, double sigma = 1, DType dtype = DType::kFloat32);
 NArray rand(const Shape& shape, double low = 0, double high = 1, DType dtype = DType::kFloat32);

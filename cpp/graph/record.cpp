@@ -344,7 +344,10 @@ void NArray::copy_to_host(void* destination) const {
   auto& backend = *checked(node_).device->backend;
   if (backend.gpu() >= 0 && node_->strides) {
     UseDevice there(*node_->device);
-    return dense(*this).copy_to_host(destination);
+    const Source caller = std::exchange(current_source, node_->source);  // its errors are the view's
+    const NArray whole = dense(*this);
+    current_source = caller;
+    return whole.copy_to_host(destination);
   }
   wait_for_eval();
   if (!backend.computes())

@@ -320,6 +320,8 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
       count(counters.buffers_written);
       count(counters.bytes_written, static_cast<std::int64_t>(out.storage->bytes));
     }
+    std::optional<profile::Span> span;  // on the CPU its chunks have theirs
+    if (task.device->backend->gpu() >= 0) span.emplace(task);
     task.device->backend->launch(task, task.launch);
     count(counters.kernels);
     if (settings().log_run) log_line("run " + std::string(task.name) + " on device " + std::to_string(task.device->id));

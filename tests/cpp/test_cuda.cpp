@@ -324,6 +324,44 @@ TEST(Cuda, LibrariesAndDelays) {
   gpus().standin.delay(0);
 }
 
+// A minibatch shared between two GPUs, the gradients summed by NCCL.
+TEST(Cuda, GpusTrainTogether) {
+  gpus().standin.delay(100);
+  const auto calls = gpus().standin.count("ncclAllReduce");
+  std::vector<float> data(20 * 16), start(4 * 20);
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<float>(i % 17) / 17 - 0.5f;
+  for (std::size_t i = 0; i < start.size(); ++i) start[i] = static_cast<float>(i % 5) / 5 - 0.4f;
+  const auto train = [&](std::vector<int> devices) {
+    const auto share = 16 / static_cast<std::int64_t>(devices.size());
+    std::vector<NArray> w;
+    for (const int device : devices) {
+      OnDevice on(device);
+      w.push_back(from_host(start.data(), {4, 20}, DType::kFloat32));
+    }
+    for (int step = 0; step < 10; ++step) {
+      std::vector<NArray> gradients;
+      for (std::size_t d = 0; d < devices.size(); ++d) {
+        OnDevice on(devices[d]);
+        const NArray x = from_host(data.data() + static_cast<std::int64_t>(d) * share * 20, {20, share}, DType::kFloat32);
+        gradients.push_back(elewise::tanh(w[d] * x) * x.trans());
+      }
+      gradients = all_reduce(gradients);
+      for (std::size_t d = 0; d < devices.size(); ++d) {
+        OnDevice on(devices[d]);
+        w[d] = w[d] - gradients[d] * 0.01;
+      }
+    }
+    std::vector<std::vector<float>> all;
+    for (auto& each : w) all.push_back(values(each));
+    return all;
+  };
+  const auto alone = train({0}), together = train({gpus().id[0], gpus().id[1]});
+  EXPECT_EQ(together[0], together[1]);
+  for (std::size_t i = 0; i < start.size(); ++i) EXPECT_NEAR(together[0][i], alone[0][i], 1e-5);
+  EXPECT_EQ(gpus().standin.count("ncclAllReduce") - calls, 20);
+  gpus().standin.delay(0);
+}
+
 }  // namespace
 }  // namespace owl
 

@@ -60,6 +60,31 @@ def pytest_configure(config):
     config.owl_stderr = os.fdopen(os.dup(2), "w")  # the real one: output is not captured yet
 
 
+# What is about the CPU device or its memory, and not run where another is the default.
+ABOUT_THE_CPU = {
+    "test_arrays.py": ["test_dlpack_to_numpy", "test_dlpack_waits_for_the_value_and_takes_views", "test_properties",
+                       "test_properties_and_repr_do_not_wait", "test_memory_is_numpys_c_order_with_the_axes_reversed"],
+    "test_conv.py": ["test_kept_weights_give_way_to_a_limit"],
+    "test_devices.py": [],  # all of it
+    "test_every_type.py": ["test_exchange_with_numpy"],
+    "test_hard_faults.py": ["test_a_fault_at_every_place"],  # to_numpy of a view is a task of its own on a GPU
+    "test_lifetimes.py": ["test_dlpack_keeps_the_storage_until_the_last_reader_goes",
+                          "test_memory_that_somebody_reads_is_not_taken_over"],
+    "test_plans.py": ["test_images_stay_channels_last_between_convolutions", "test_the_layout_between_two_convolutions"],
+    "test_threads.py": ["test_a_small_value_does_not_queue_behind_a_long_chain",
+                        "test_independent_work_of_one_device_runs_on_several_threads_at_once",
+                        "test_an_operation_takes_as_many_threads_as_pay"],
+    "test_user_op.py": ["test_operands_are_as_to_numpy_shows_them_read_only_and_not_copied"],
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items if TEST_DEVICE else ():
+        tests = ABOUT_THE_CPU.get(item.path.name)
+        if tests is not None and (not tests or item.originalname in tests):
+            item.add_marker(pytest.mark.skip(reason="about the CPU device"))
+
+
 @pytest.fixture(autouse=True)
 def guard_against_hangs(request):
     faulthandler.dump_traceback_later(HANG_S, exit=True, file=request.config.owl_stderr)

@@ -133,3 +133,14 @@ def test_figure(tmp_path):
     else:
         assert done.returncode == 0, done.stderr
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_gpus_table_runs_on_the_cpu():
+    written = (FOLDER / "gpu.md").read_text()
+    done = subprocess.run([sys.executable, FOLDER / "gpu" / "run.py", "--device", "cpu", "--tiny", "--runs", "1"],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    for name in ("MLP epoch", "CNN minibatch", "product of two", "elementwise chain", "train_mnist", "first result"):
+        assert any(name in row for row in rows), name
+    assert (FOLDER / "gpu.md").read_text() == written  # only a GPU's figures go there

@@ -196,7 +196,7 @@ def test_profile_has_tasks_lines_and_lanes(tmp_path):
     assert any(e["name"] == "mult add sum" and e["cat"] == "kernel" for _, e in found)
     assert any(e["name"] == "exp add" and e["cat"] == "fused" for _, e in found)
     assert any(e["name"] == "plan" for _, e in found)
-    assert any(lane.startswith("device 0, worker ") for lane, _ in found)
+    assert any(lane.startswith(f"device {owl.current_device()}, worker ") for lane, _ in found)
     assert all(e["dur"] >= 0 and e["tdur"] >= 0 and e["ts"] >= 0 for _, e in found)
     assert not list(tmp_path.glob("*.part"))
 

@@ -108,7 +108,8 @@ CUresult CUDAAPI cuInit(unsigned flags) {
 
 CUresult CUDAAPI cuDriverGetVersion(int* version) {
   STANDIN_DRIVER(cuDriverGetVersion, kNothing);
-  *version = 13000;
+  const char* const told = std::getenv("STANDIN_CUDA_DRIVER");
+  *version = told ? std::atoi(told) : 13000;
   return CUDA_SUCCESS;
 }
 

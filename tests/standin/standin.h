@@ -8,6 +8,7 @@
 //
 // Settings, from the environment:
 //   STANDIN_CUDA_GPUS, STANDIN_CUDA_MEMORY   how many devices (2), and the bytes of each (4 GiB)
+//   STANDIN_CUDA_DRIVER                        the version that the driver says it has, 13000 if not told
 //   STANDIN_CUDA_DELAY_US, STANDIN_CUDA_SEED streams sleep up to so long before each operation
 //   STANDIN_CUDA_FAIL=name:n:code,...        the n-th call of a function fails; 700 and 719 break the context
 //   STANDIN_CUDA_LOG=path                    a line for each call that enqueues or allocates

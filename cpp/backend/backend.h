@@ -32,25 +32,25 @@ class Backend {
   virtual void download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) = 0;
   virtual void clear(void* data, std::size_t bytes) = 0;  // zeros, in the device's order of work
 
-  // ---- A device that runs behind its worker (a GPU): a task that has ended there is *ordered*, no more. Later tasks of
-  // the device may use its results; everybody else waits until they are there.
+  // ---- A device that runs behind its worker (a GPU): a task that has ended there is *ordered*, no more. Later tasks
+  // of the device may use its results; everybody else waits until they are there.
   virtual void submit() {}                                   // what was ordered begins to run
   virtual bool there(const Storage&) { return true; }        // the value can be read
   // Waits until the value is there, or (null) all that was ordered; false when `go_on`, asked now and then, says so.
   virtual bool wait(const Storage*, const std::function<bool()>& /*go_on*/) { return true; }
-  virtual std::shared_ptr<const Failure> failure() { return nullptr; }  // of the device as a whole: nothing works any more
+  virtual std::shared_ptr<const Failure> failure() { return nullptr; }  // of the device: nothing works any more
   // Where memory stands that is given back now, and whether the device is past that place.
   virtual std::uint64_t place() { return 0; }
   virtual bool passed(std::uint64_t /*place*/) { return true; }
-  virtual void expect(std::uint64_t /*arrival*/) {}  // what is ordered from now on waits for this copy (Storage::arrival)
+  virtual void expect(std::uint64_t /*arrival*/) {}  // what is ordered from now on waits for it (Storage::arrival)
 
   // ---- Exchange with other libraries on the same GPU. Streams are what their libraries call them (a CUstream).
-  virtual int gpu() const { return -1; }                     // the GPU's number; -1: memory that the host can read
-  virtual std::uintptr_t stream() { return 0; }              // where this device computes, all that was ordered included
-  virtual std::uintptr_t entrance() { return 0; }            // where those who bring memory say when its value is there
-  virtual void receive(Storage&) {}                          // brought so: read after what entrance() now waits for
+  virtual int gpu() const { return -1; }           // the GPU's number; -1: memory that the host can read
+  virtual std::uintptr_t stream() { return 0; }    // where this device computes, all that was ordered included
+  virtual std::uintptr_t entrance() { return 0; }  // where those who bring memory say when its value is there
+  virtual void receive(Storage&) {}                // brought so: read after what entrance() now waits for
   virtual void lend(const Storage&, std::uintptr_t /*stream*/) {}  // what that stream does from now on sees the value
-  virtual void take_back(std::uintptr_t /*stream*/) {}       // what is ordered from now on comes after that stream's work
+  virtual void take_back(std::uintptr_t /*stream*/) {}  // what is ordered from now on comes after that stream's work
 };
 
 }  // namespace owl

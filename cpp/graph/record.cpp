@@ -277,7 +277,8 @@ void copy_from_peer(const KernelArgs& args, Launch& launch) {
   const TaskOperand& source = launch.task->inputs[0];
   if (source.storage->device->backend->gpu() >= 0)
     return launch.stage(1, [&source, to = args.out.data, bytes](std::int64_t) {
-      source.storage->device->backend->download(to, *source.storage, source.byte_offset(), static_cast<std::size_t>(bytes));
+      source.storage->device->backend->download(to, *source.storage, source.byte_offset(),
+                                                static_cast<std::size_t>(bytes));
     });
   launch.stage((bytes + kCopyChunk - 1) / kCopyChunk,
                [bytes, from = args.in[0].as<std::byte>(), to = args.out.as<std::byte>()](std::int64_t chunk) {

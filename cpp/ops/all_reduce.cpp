@@ -1,5 +1,5 @@
 // The sum of arrays on several devices, on all of them.
-#include "owl/collective.h"
+#include "ops/all_reduce.h"
 
 #include <map>
 #include <set>
@@ -7,7 +7,7 @@
 
 #include "backend/gpu.h"
 #include "graph/record.h"
-#include "ops/all_reduce.h"
+#include "owl/collective.h"
 #include "runtime/engine.h"
 
 namespace owl {
@@ -49,7 +49,8 @@ std::vector<NArray> reduce_by_tree(std::vector<NArray> sums) {
       sums[i] = sums[i] + sums[i + apart].copy_to(sums[i].device());
     }
   while (apart /= 2)
-    for (std::size_t i = 0; i + apart < count; i += 2 * apart) sums[i + apart] = sums[i].copy_to(sums[i + apart].device());
+    for (std::size_t i = 0; i + apart < count; i += 2 * apart)
+      sums[i + apart] = sums[i].copy_to(sums[i + apart].device());
   return sums;
 }
 

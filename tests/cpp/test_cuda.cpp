@@ -89,7 +89,8 @@ class Log {
   }
   std::ptrdiff_t place(const std::string& text) const {
     const auto all = lines();
-    return std::find_if(all.begin(), all.end(), [&](auto& l) { return l.find(text) != std::string::npos; }) - all.begin();
+    return std::find_if(all.begin(), all.end(), [&](auto& l) { return l.find(text) != std::string::npos; }) -
+           all.begin();
   }
 
  private:
@@ -124,6 +125,51 @@ TEST(Cuda, APlanIsFewLaunches) {
   EXPECT_LT(log.place("owl_program"), log.place("softmax"));
   EXPECT_TRUE(log.lines("copy").empty());
   EXPECT_EQ(log.lines("record").size(), 1u);
+}
+
+// Kernels and calls of the compute stream, by name; what goes between streams is left out.
+std::vector<std::string> computed(const Log& log) {
+  std::vector<std::string> names;
+  for (std::string line : log.lines()) {
+    line = line.substr(line.find(": ") + 2);
+    if (line.starts_with("launch ")) names.push_back(line.substr(7, line.find(" blocks") - 7));
+    else if (line.starts_with("matmul ")) names.push_back(line.substr(0, line.find(" float32")));
+    else if (line.find("event") == std::string::npos) names.push_back(line);
+  }
+  return names;
+}
+
+// A step of a network with one hidden layer: activations and gradients stay on the card, what is elementwise runs behind
+// the product that it needs, and nothing is copied.
+TEST(Cuda, ATrainingStepAsData) {
+  OnDevice on(gpus().id[0]);
+  Window held(1 << 20, -1);
+  const NArray x = randn({20, 16}), t = rand({5, 16});
+  NArray w1 = randn({8, 20}), b1 = zeros({8, 1}), w2 = randn({5, 8}), b2 = zeros({5, 1});
+  wait_for_all();
+  Log log;
+  {
+    const NArray h = elewise::relu(w1 * x + b1), y = conv::softmax(w2 * h + b2), e = (y - t) / 16.0;
+    const NArray eh = elewise::relu_back(w2.trans() * e, h);
+    w2 = w2 - (e * h.trans()) * 0.1;
+    b2 = b2 - e.sum({1}) * 0.1;
+    w1 = w1 - (eh * x.trans()) * 0.1;
+    b1 = b1 - eh.sum({1}) * 0.1;
+  }
+  wait_for_all();
+  const std::vector<std::string> want = {
+      "matmul 8x16x20",  "owl_program",       // h, behind its product
+      "matmul 5x16x8",   "owl_program",       // the scores
+      "owl_softmax",                          // y, and behind it e
+      "matmul 8x16x5",   "owl_program",       // eh
+      "matmul 5x8x16",   "owl_program",       // the new w2
+      "owl_fold_columns",                     // the new b2
+      "matmul 8x20x16",  "owl_program",       // the new w1
+      "owl_fold_columns",                     // the new b1
+  };
+  EXPECT_EQ(computed(log), want);
+  EXPECT_EQ(log.lines("record").size(), 1u);  // one list, one event behind it
+  EXPECT_TRUE(log.lines("wait").empty());
 }
 
 TEST(Cuda, ElementwiseOperationsBecomePartOfAReduction) {
@@ -238,8 +284,9 @@ TEST(Cuda, AMissingFeatureIsAnErrorOfTheValue) {
   EXPECT_EQ(values(a * b).size(), 31u * 13u);
 }
 
-// A script's life on several devices from several threads: uploads, work, copies between devices, downloads, memory that
-// goes and comes back. Every value is compared with the CPU's. A missing event shows as a wrong value, or as a race.
+// A script's life on several devices from several threads: uploads, work, copies between devices, downloads, memory
+// that goes and comes back. Every value is compared with the CPU's. A missing event shows as a wrong value, or as a
+// race.
 void live(unsigned seed, int rounds) {
   std::mt19937 random(seed);
   const int devices[] = {gpus().id[0], gpus().id[1], 0};
@@ -257,8 +304,14 @@ void live(unsigned seed, int rounds) {
     auto [x, v] = pool[at];
     const auto number = static_cast<double>(random() % 7);
     switch (random() % 4) {
-      case 0: x = x + number; for (auto& e : v) e += static_cast<float>(number); break;
-      case 1: x = elewise::abs(x * 0.5); for (auto& e : v) e = std::abs(e * 0.5f); break;
+      case 0:
+        x = x + number;
+        for (auto& e : v) e += static_cast<float>(number);
+        break;
+      case 1:
+        x = elewise::abs(x * 0.5);
+        for (auto& e : v) e = std::abs(e * 0.5f);
+        break;
       case 2: {
         const auto& [y, u] = pool[random() % pool.size()];
         if (y.size() != x.size()) break;
@@ -273,8 +326,10 @@ void live(unsigned seed, int rounds) {
       }
     }
     if (x.size() > 20000) continue;
-    if (random() % 3 == 0) pool[at] = {x, v};
-    else pool.emplace_back(x, v);
+    if (random() % 3 == 0)
+      pool[at] = {x, v};
+    else
+      pool.emplace_back(x, v);
     if (random() % 5 == 0) {
       ASSERT_EQ(values(x), v) << "seed " << seed << ", round " << i;
     }
@@ -342,7 +397,8 @@ TEST(Cuda, GpusTrainTogether) {
       std::vector<NArray> gradients;
       for (std::size_t d = 0; d < devices.size(); ++d) {
         OnDevice on(devices[d]);
-        const NArray x = from_host(data.data() + static_cast<std::int64_t>(d) * share * 20, {20, share}, DType::kFloat32);
+        const NArray x =
+            from_host(data.data() + static_cast<std::int64_t>(d) * share * 20, {20, share}, DType::kFloat32);
         gradients.push_back(elewise::tanh(w[d] * x) * x.trans());
       }
       gradients = all_reduce(gradients);

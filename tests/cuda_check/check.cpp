@@ -3,7 +3,8 @@
 //   owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...
 //
 // The texts are those that the backend asks for while operations of every family and type run on the stand-in for CUDA
-// (tests/standin). LIBRARY_FOLDERs hold CUDA's libraries; that of each library every function is looked up which owl calls.
+// (tests/standin). LIBRARY_FOLDERs hold CUDA's libraries; that of each library every function is looked up which owl
+// calls.
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -63,7 +64,8 @@ void reductions() {
     for (const Shape& shape : {Shape{300, 7}, Shape{3, 5}, Shape{200000, 2}, Shape{5, 70000}, Shape{4, 3, 5}}) {
       const NArray x = ones(shape, type);
       for (int axis = 0; axis < shape.ndim(); ++axis) {
-        for (const auto& y : {x.sum({axis}), x.max({axis}), x.min({axis}), x.mean({axis}), x.argmax(axis), x.argmin(axis)})
+        for (const auto& y :
+             {x.sum({axis}), x.max({axis}), x.min({axis}), x.mean({axis}), x.argmax(axis), x.argmin(axis)})
           done(y);
       }
       done(x.sum());
@@ -131,7 +133,8 @@ struct Compiler {
   cuda::Nvrtc n;
 
   explicit Compiler(const std::string& folder) {
-    for (const char* file : {"libnvrtc-builtins.so.13.0", "libnvrtc-builtins.so.13"}) dlopen((folder + "/" + file).c_str(), RTLD_NOW);
+    for (const char* file : {"libnvrtc-builtins.so.13.0", "libnvrtc-builtins.so.13"})
+      dlopen((folder + "/" + file).c_str(), RTLD_NOW);
     void* const library = dlopen((folder + "/libnvrtc.so.13").c_str(), RTLD_NOW);
     if (!library) return;
 #define OWL_LOAD(NAME) n.NAME = reinterpret_cast<decltype(n.NAME)>(dlsym(library, #NAME));
@@ -161,10 +164,12 @@ struct Compiler {
 };
 
 // How many functions of the list the library lacks.
-#define OWL_LACKS(NAME) (dlsym(library, OWL_TEXT_OF(NAME)) ? 0 : (std::printf("  %s lacks %s\n", file, OWL_TEXT_OF(NAME)), 1)) +
+#define OWL_LACKS(NAME) \
+  (dlsym(library, OWL_TEXT_OF(NAME)) ? 0 : (std::printf("  %s lacks %s\n", file, OWL_TEXT_OF(NAME)), 1)) +
 #define OWL_TEXT(NAME) #NAME
 #define OWL_TEXT_OF(NAME) OWL_TEXT(NAME)
-template <class Look> int look_into(const char* file, const std::vector<std::string>& folders, Look look) {
+template <class Look>
+int look_into(const char* file, const std::vector<std::string>& folders, Look look) {
   for (const auto& folder : folders)
     if (void* const library = dlopen((folder + "/" + file).c_str(), RTLD_NOW | RTLD_LOCAL)) return look(library);
   std::printf("  %s: not among the folders\n", file);
@@ -242,8 +247,10 @@ int compile_all(const std::filesystem::path& folder, const std::vector<std::stri
       }
     });
   for (auto& thread : threads) thread.join();
-  std::printf("CUDA kernels: %zu texts compiled by NVRTC for sm_80 and sm_90, %d failed; functions looked up in the real "
-              "libraries, %d missing\n", all.size(), failed.load(), lacking);
+  std::printf(
+      "CUDA kernels: %zu texts compiled by NVRTC for sm_80 and sm_90, %d failed; functions looked up in the real "
+      "libraries, %d missing\n",
+      all.size(), failed.load(), lacking);
   return failed > 0 || lacking > 0;
 }
 

@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import owl  # noqa: E402
 import programs  # noqa: E402
-from conftest import same_bits, window  # noqa: E402
+from conftest import DEFAULT_DEVICE, same_bits, window  # noqa: E402
 
 HANG_S = 300  # for one program
 
@@ -43,7 +43,8 @@ def main():
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="of all (another each time)")
     args = parser.parse_args()
     print(f"seed {args.seed}: {args.programs} programs", flush=True)
-    devices = (0, owl.create_cpu_device(), owl.create_cpu_device())
+    devices = (DEFAULT_DEVICE, owl.create_cpu_device(), owl.create_cpu_device())
+    owl.set_device(DEFAULT_DEVICE)
     failed, start = [], time.monotonic()
     for n, i in enumerate(range(args.first, args.first + args.programs), 1):
         faulthandler.dump_traceback_later(HANG_S, exit=True)

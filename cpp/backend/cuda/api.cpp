@@ -43,8 +43,8 @@ void* open(const char* file, std::string& why) {
 
 #define OWL_TEXT(NAME) #NAME
 #define OWL_EXPANDED_TEXT(NAME) OWL_TEXT(NAME)
-#define OWL_LOAD(NAME)                                                                                       \
-  table.NAME = reinterpret_cast<decltype(table.NAME)>(dlsym(library, OWL_EXPANDED_TEXT(NAME)));              \
+#define OWL_LOAD(NAME)                                                                          \
+  table.NAME = reinterpret_cast<decltype(table.NAME)>(dlsym(library, OWL_EXPANDED_TEXT(NAME))); \
   if (!table.NAME && missing.empty()) missing = OWL_EXPANDED_TEXT(NAME);
 
 [[noreturn]] void refuse(const char* file, const std::string& why, const char* remedy) {
@@ -92,7 +92,8 @@ const Driver& driver() {
     int version = 0;
     if (d.cuDriverGetVersion(&version) == CUDA_SUCCESS && version < 13000)
       throw DeviceError("NVIDIA's driver is for CUDA " + std::to_string(version / 1000) + "." +
-                        std::to_string(version % 1000 / 10) + ", but owl needs one for CUDA 13.0 or newer: install "
+                        std::to_string(version % 1000 / 10) +
+                        ", but owl needs one for CUDA 13.0 or newer: install "
                         "driver 580 or newer");
     if (const auto result = d.cuInit(0); result != CUDA_SUCCESS)
       throw DeviceError("CUDA does not start: " + text_of(result) +

@@ -16,31 +16,35 @@
 namespace owl::cuda {
 
 // cuda.h renames some functions to newer versions of them, so a name is looked up as the macros leave it.
-#define OWL_DRIVER_FUNCTIONS(X)                                                                                     \
-  X(cuInit) X(cuDriverGetVersion) X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetAttribute)     \
-  X(cuDevicePrimaryCtxRetain) X(cuCtxSetCurrent) X(cuCtxGetCurrent) X(cuDeviceCanAccessPeer) X(cuCtxEnablePeerAccess)                  \
-  X(cuGetErrorString) X(cuGetErrorName) X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) X(cuMemFreeHost)               \
-  X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyPeerAsync) X(cuMemsetD8Async)                                 \
-  X(cuStreamCreate) X(cuStreamSynchronize) X(cuStreamWaitEvent) X(cuEventCreate) X(cuEventRecord) X(cuEventQuery)   \
-  X(cuEventSynchronize) X(cuModuleLoadData) X(cuModuleGetFunction) X(cuLaunchKernel) X(cuStreamBeginCapture)        \
-  X(cuStreamEndCapture) X(cuStreamGetCaptureInfo) X(cuGraphInstantiate) X(cuGraphLaunch)                            \
+// clang-format off
+#define OWL_DRIVER_FUNCTIONS(X) \
+  X(cuInit) X(cuDriverGetVersion) X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetAttribute) \
+  X(cuDevicePrimaryCtxRetain) X(cuCtxSetCurrent) X(cuCtxGetCurrent) X(cuDeviceCanAccessPeer) \
+  X(cuCtxEnablePeerAccess) X(cuGetErrorString) X(cuGetErrorName) X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) \
+  X(cuMemFreeHost) X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyPeerAsync) X(cuMemsetD8Async) \
+  X(cuStreamCreate) X(cuStreamSynchronize) X(cuStreamWaitEvent) X(cuEventCreate) X(cuEventRecord) \
+  X(cuEventQuery) X(cuEventSynchronize) X(cuModuleLoadData) X(cuModuleGetFunction) X(cuLaunchKernel) \
+  X(cuStreamBeginCapture) X(cuStreamEndCapture) X(cuStreamGetCaptureInfo) X(cuGraphInstantiate) X(cuGraphLaunch) \
   X(cuGraphExecKernelNodeSetParams) X(cuGraphDestroy) X(cuGraphExecDestroy)
-#define OWL_NVRTC_FUNCTIONS(X)                                                                                      \
-  X(nvrtcVersion) X(nvrtcCreateProgram) X(nvrtcCompileProgram) X(nvrtcGetCUBINSize) X(nvrtcGetCUBIN)                \
+#define OWL_NVRTC_FUNCTIONS(X) \
+  X(nvrtcVersion) X(nvrtcCreateProgram) X(nvrtcCompileProgram) X(nvrtcGetCUBINSize) X(nvrtcGetCUBIN) \
   X(nvrtcGetProgramLogSize) X(nvrtcGetProgramLog) X(nvrtcDestroyProgram) X(nvrtcGetErrorString)
-#define OWL_CUBLAS_FUNCTIONS(X)                                                                                     \
-  X(cublasLtCreate) X(cublasLtMatmul) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescSetAttribute)                 \
-  X(cublasLtMatrixLayoutCreate) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceSetAttribute)           \
-  X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtGetStatusString)
-#define OWL_CUDNN_FUNCTIONS(X)                                                                                      \
-  X(cudnnCreate) X(cudnnSetStream) X(cudnnGetErrorString) X(cudnnCreateTensorDescriptor)                            \
-  X(cudnnSetTensor4dDescriptor) X(cudnnCreateFilterDescriptor) X(cudnnSetFilter4dDescriptor)                        \
-  X(cudnnCreateConvolutionDescriptor) X(cudnnSetConvolution2dDescriptor) X(cudnnSetConvolutionGroupCount)           \
-  X(cudnnSetConvolutionMathType) X(cudnnGetConvolutionForwardAlgorithm_v7)                                          \
-  X(cudnnGetConvolutionBackwardDataAlgorithm_v7) X(cudnnGetConvolutionBackwardFilterAlgorithm_v7)                   \
-  X(cudnnConvolutionForward) X(cudnnConvolutionBackwardData) X(cudnnConvolutionBackwardFilter)
-#define OWL_NCCL_FUNCTIONS(X)                                                                                       \
+#define OWL_CUBLAS_FUNCTIONS(X) \
+  X(cublasLtCreate) X(cublasLtMatmul) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescSetAttribute) \
+  X(cublasLtMatrixLayoutCreate) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceSetAttribute) \
+  X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtGetStatusString) X(cublasLtMatmulDescDestroy) \
+  X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceDestroy)
+#define OWL_CUDNN_FUNCTIONS(X) \
+  X(cudnnCreate) X(cudnnSetStream) X(cudnnGetErrorString) X(cudnnCreateTensorDescriptor) \
+  X(cudnnSetTensor4dDescriptor) X(cudnnCreateFilterDescriptor) X(cudnnSetFilter4dDescriptor) \
+  X(cudnnCreateConvolutionDescriptor) X(cudnnSetConvolution2dDescriptor) X(cudnnSetConvolutionGroupCount) \
+  X(cudnnSetConvolutionMathType) X(cudnnGetConvolutionForwardAlgorithm_v7) \
+  X(cudnnGetConvolutionBackwardDataAlgorithm_v7) X(cudnnGetConvolutionBackwardFilterAlgorithm_v7) \
+  X(cudnnConvolutionForward) X(cudnnConvolutionBackwardData) X(cudnnConvolutionBackwardFilter) \
+  X(cudnnDestroyTensorDescriptor) X(cudnnDestroyFilterDescriptor) X(cudnnDestroyConvolutionDescriptor)
+#define OWL_NCCL_FUNCTIONS(X) \
   X(ncclCommInitAll) X(ncclAllReduce) X(ncclGroupStart) X(ncclGroupEnd) X(ncclGetErrorString)
+// clang-format on
 
 #define OWL_MEMBER(NAME) decltype(&::NAME) NAME = nullptr;
 struct Driver { OWL_DRIVER_FUNCTIONS(OWL_MEMBER) };
@@ -56,6 +60,29 @@ const Nvrtc& nvrtc();
 const CublasLt& cublas();
 const Cudnn& cudnn();
 const Nccl* nccl();  // null where it isn't there: copies do its work
+
+// A descriptor of cuBLASLt or cuDNN, destroyed by the function of their table.
+template <class Handle, auto table, auto destroy> class Descriptor {
+ public:
+  Descriptor() = default;
+  ~Descriptor() {
+    if (handle_) (table().*destroy)(handle_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  Handle* address() { return &handle_; }  // for the function that creates it
+  operator Handle() const { return handle_; }
+
+ private:
+  Handle handle_ = nullptr;
+};
+using MatmulDescriptor = Descriptor<cublasLtMatmulDesc_t, cublas, &CublasLt::cublasLtMatmulDescDestroy>;
+using MatrixLayout = Descriptor<cublasLtMatrixLayout_t, cublas, &CublasLt::cublasLtMatrixLayoutDestroy>;
+using MatmulPreference = Descriptor<cublasLtMatmulPreference_t, cublas, &CublasLt::cublasLtMatmulPreferenceDestroy>;
+using TensorDescriptor = Descriptor<cudnnTensorDescriptor_t, cudnn, &Cudnn::cudnnDestroyTensorDescriptor>;
+using FilterDescriptor = Descriptor<cudnnFilterDescriptor_t, cudnn, &Cudnn::cudnnDestroyFilterDescriptor>;
+using ConvolutionDescriptor =
+    Descriptor<cudnnConvolutionDescriptor_t, cudnn, &Cudnn::cudnnDestroyConvolutionDescriptor>;
 
 // Further folders to look in, those of this process's Python packages. Before the first of the functions above.
 void set_library_folders(std::vector<std::string> folders);

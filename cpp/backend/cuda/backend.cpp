@@ -17,11 +17,11 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::size_t kMostInFlight = 64;           // lists that the worker may run ahead of the GPU
-constexpr std::size_t kMostInList = 512;            // commands
-constexpr std::size_t kMostInBatch = 8 << 20;       // bytes of pinned memory that are copied in one go
-constexpr std::size_t kMostArriving = 32;           // copies into the device that a script may run ahead
-constexpr int kSpins = 200;  // of about a microsecond
+constexpr std::size_t kMostInFlight = 64;      // lists that the worker may run ahead of the GPU
+constexpr std::size_t kMostInList = 512;       // commands
+constexpr std::size_t kMostInBatch = 8 << 20;  // bytes of pinned memory that are copied in one go
+constexpr std::size_t kMostArriving = 32;      // copies into the device that a script may run ahead
+constexpr int kSpins = 200;                    // of about a microsecond
 constexpr auto kNap = std::chrono::microseconds(20), kPatience = std::chrono::microseconds(300);
 
 // Pinned memory comes in sizes of a power of two.
@@ -36,9 +36,9 @@ Backend::Backend(int index) : index_(index), process_(getpid()) {
   int count = 0, major = 0, minor = 0;
   check(d.cuDeviceGetCount(&count), "counting GPUs");
   if (index < 0 || index >= count)
-    throw DeviceError("CUDA shows " + std::to_string(count) +
-                      (count == 1 ? " GPU" : " GPUs") + " here (CUDA_VISIBLE_DEVICES may hide some); use 0 to " +
-                      std::to_string(count - 1) + ", or a CPU device");
+    throw DeviceError("CUDA shows " + std::to_string(count) + (count == 1 ? " GPU" : " GPUs") +
+                      " here (CUDA_VISIBLE_DEVICES may hide some); use 0 to " + std::to_string(count - 1) +
+                      ", or a CPU device");
   check(d.cuDeviceGet(&gpu_, index), "opening the GPU");
   char name[256] = {};
   check(d.cuDeviceGetName(name, sizeof name - 1, gpu_), "opening the GPU");
@@ -189,8 +189,7 @@ void Backend::launch(Task& task, Launch& launch) {
     return;
   }
   const Kernel* const kernel = find_kernel(task.op->name);
-  if (!kernel)
-    throw DeviceError(std::string(task.op->name) + " has no kernel for GPUs; compute it on a CPU device");
+  if (!kernel) throw DeviceError(std::string(task.op->name) + " has no kernel for GPUs; compute it on a CPU device");
   Args args{{}, {}, task.params.get()};
   if (task.before) {
     const Program& before = *task.before;
@@ -251,8 +250,7 @@ void Backend::append(std::vector<Command> commands, Task& task) {
   for (auto& out : task.outputs) arrival = std::max(arrival, out.storage->arrival);  // taken over with its memory
   if (arrival > arrived_) expect(arrival);
   if (settings().log_run)
-    for (const auto& c : commands)
-      log_line("gpu " + std::to_string(index_) + ": " + c.op + ": " + c.text());
+    for (const auto& c : commands) log_line("gpu " + std::to_string(index_) + ": " + c.op + ": " + c.text());
   Lock lock(mutex_);
   collect(std::move(commands));
   for (auto& out : task.outputs) out.storage->ticket = place();
@@ -285,6 +283,14 @@ void Backend::copy_in(Task& task) {
              " bytes from device " + std::to_string(from.storage->device->id));
 }
 
+// From now on copies from there take the direct way, if there is one; without it CUDA goes by way of the host.
+void Backend::reach(Backend& other) {
+  int direct = 0;
+  if (other.context_ == context_ || !reached_.insert(&other).second) return;
+  if (driver().cuDeviceCanAccessPeer(&direct, gpu_, other.gpu_) == CUDA_SUCCESS && direct)
+    driver().cuCtxEnablePeerAccess(other.context_, 0);  // that it is enabled already is no error
+}
+
 void Backend::copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t bytes) {
   auto& other = static_cast<Backend&>(*from.storage->device->backend);
   CUevent there = nullptr;
@@ -300,6 +306,7 @@ void Backend::copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t by
   {
     const Use ours(*this);
     Lock lock(mutex_);
+    reach(other);
     wait_for_ticket(lock, in_, to.ticket);
     if (there) check(driver().cuStreamWaitEvent(in_, there, 0), "a copy between GPUs");
     check(driver().cuMemcpyPeerAsync(address(to.data), context_, address(from.array.data), other.context_, bytes, in_),

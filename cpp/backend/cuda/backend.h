@@ -1,5 +1,6 @@
-// One GPU as a device of the engine. Its worker turns tasks into commands; these are collected and handed to the compute
-// stream together. Copies to and from elsewhere have streams of their own, with events between them and the computing.
+// One GPU as a device of the engine. Its worker turns tasks into commands; these are collected and handed to the
+// compute stream together. Copies to and from elsewhere have streams of their own, with events between them and the
+// computing.
 //
 // Three counters tell how far things are:
 //   ticket   the lists handed to the compute stream, from 1. A storage's is that of the list that writes it, or, while
@@ -12,6 +13,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <set>
 #include <unordered_map>
 
 #include "backend/backend.h"
@@ -96,6 +98,7 @@ class Backend final : public owl::Backend {
   void trace(Task& task, Launch& launch);
 
   // With the mutex held.
+  void reach(Backend& other);
   void collect(std::vector<Command> commands);
   void submit_locked(Lock& lock);
   void poll();
@@ -117,17 +120,18 @@ class Backend final : public owl::Backend {
   Device* device_ = nullptr;
 
   std::mutex mutex_;
-  std::vector<Command> list_;                        // of the ticket to come
-  std::atomic<bool> collected_{false};               // whether there is one
-  std::atomic<std::uint64_t> ticket_{1}, done_{0};   // being filled; run
+  std::vector<Command> list_;                       // of the ticket to come
+  std::atomic<bool> collected_{false};              // whether there is one
+  std::atomic<std::uint64_t> ticket_{1}, done_{0};  // being filled; run
   std::deque<Pending> submitted_;
   std::atomic<std::uint64_t> arrival_{0}, arrived_{0};  // enqueued; run
   std::deque<Pending> arriving_;
-  std::atomic<std::uint64_t> expected_{0};           // the arrival for which the next list waits
-  std::uint64_t awaited_ = 0;                        // for which the compute stream has waited
-  std::vector<CUevent> events_;                      // unused
-  std::vector<Pending> finished_;                    // to be let go of without the lock
+  std::atomic<std::uint64_t> expected_{0};                      // the arrival for which the next list waits
+  std::uint64_t awaited_ = 0;                                   // for which the compute stream has waited
+  std::vector<CUevent> events_;                                 // unused
+  std::vector<Pending> finished_;                               // to be let go of without the lock
   std::unordered_map<std::size_t, std::vector<void*>> pinned_;  // unused, by size
+  std::set<Backend*> reached_;
   std::unique_ptr<Runner> runner_;
   std::shared_ptr<const Failure> failure_;
   std::atomic<bool> failed_{false};
@@ -140,8 +144,8 @@ class Backend final : public owl::Backend {
   cudnnHandle_t cudnn_ = nullptr, cudnn_planning_ = nullptr;
 };
 
-// The kernel of an operation: with `loads`, programs may compute its operand 0, with `stores` they may work on its result,
-// element by element in its own launches.
+// The kernel of an operation: with `loads`, programs may compute its operand 0, with `stores` they may work on its
+// result, element by element in its own launches.
 struct Kernel {
   const char* op;
   KernelFn emit;

@@ -133,7 +133,8 @@ CUgraphNode Runner::last_node() {
   const CUgraphNode* last = nullptr;
   const CUgraphEdgeData* edges = nullptr;
   std::size_t count = 0;
-  check(driver().cuStreamGetCaptureInfo(stream_, &status, &id, &graph, &last, &edges, &count), "a CUDA graph's capture");
+  check(driver().cuStreamGetCaptureInfo(stream_, &status, &id, &graph, &last, &edges, &count),
+        "a CUDA graph's capture");
   return count == 1 ? last[0] : nullptr;
 }
 

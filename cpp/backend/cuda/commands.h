@@ -1,6 +1,6 @@
 // What a GPU is asked to do, as data: a list of commands for one stream, in order. Lists that come again, as those of a
-// training loop's body do, are captured as a CUDA graph at the second time and replayed from then on, with the memory of
-// the day bound to them.
+// training loop's body do, are captured as a CUDA graph at the second time and replayed from then on, with the memory
+// of the day bound to them.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ struct Memory {
   bool written;
 };
 
-// A call of a library with everything but the memory decided. Kept for as long as the device lives, so that two commands
-// with the same call do the same.
+// A call of a library with everything but the memory decided. Kept for as long as the device lives, so that two
+// commands with the same call do the same.
 class LibraryCall {
  public:
   virtual ~LibraryCall() = default;
@@ -33,12 +33,12 @@ class LibraryCall {
 };
 
 struct Command {
-  const char* op = "";   // which operation it is for
+  const char* op = "";  // which operation it is for
   Source source;
   CUfunction kernel = nullptr;
   const char* name = "";  // the kernel's
   unsigned blocks = 0;
-  std::vector<std::uint64_t> slots;  // the kernel's arguments
+  std::vector<std::uint64_t> slots;   // the kernel's arguments
   const LibraryCall* call = nullptr;  // instead of a kernel
   std::vector<Memory> memory;
 
@@ -51,7 +51,7 @@ unsigned blocks_to_copy(std::size_t bytes);
 // Runs lists of commands on one stream. Not thread-safe.
 class Runner {
  public:
-  struct Functions {  // what it needs of its device
+  struct Functions {                   // what it needs of its device
     CUfunction (*copy)(void* device);  // a kernel: slot 2's number of bytes from slot 0 to slot 1 (owl_copy)
     void* (*allocate)(void* device, std::size_t bytes);
     void (*free)(void* device, void* data);
@@ -69,18 +69,18 @@ class Runner {
     CUgraphNode copy = nullptr;
   };
   struct Step {
-    CUgraphNode node = nullptr;                // of a kernel
-    std::vector<std::uint64_t> slots;          // bound to it now
-    std::vector<void*> memory;                 // of a call, as first seen
-    std::vector<Bound> bound;                  // of a call, by operand
+    CUgraphNode node = nullptr;        // of a kernel
+    std::vector<std::uint64_t> slots;  // bound to it now
+    std::vector<void*> memory;         // of a call, as first seen
+    std::vector<Bound> bound;          // of a call, by operand
   };
   struct Entry {
     std::vector<Command> form;  // without memory; slots only counted
     std::vector<Step> steps;
-    CUgraph graph = nullptr;    // its nodes name those of exec
+    CUgraph graph = nullptr;  // its nodes name those of exec
     CUgraphExec exec = nullptr;
     int seen = 0, rebuilt = 0;
-    bool hopeless = false;      // no graph pays
+    bool hopeless = false;  // no graph pays
     std::list<std::uint64_t>::iterator age;
   };
 

@@ -14,7 +14,7 @@ std::string compile(const std::string& text, const std::string& arch);
 extern void (*on_compile)(const std::string& text);
 
 // What NVRTC is told besides the architecture.
-inline constexpr const char* kCompilerOptions[] = {
-    "--std=c++20", "--fmad=false", "--ftz=true", "--prec-div=true", "--prec-sqrt=true", "--diag-suppress=177"};
+inline constexpr const char* kCompilerOptions[] = {"--std=c++20",     "--fmad=false",     "--ftz=true",
+                                                   "--prec-div=true", "--prec-sqrt=true", "--diag-suppress=177"};
 
 }  // namespace owl::cuda

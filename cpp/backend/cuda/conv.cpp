@@ -14,7 +14,8 @@ constexpr std::size_t kMostWorkspace = std::size_t{1} << 28;  // bytes
 
 enum class Pass { kForward, kData, kWeight };
 
-template <class Performance> const Performance& best_of(const Performance* found, int count, const std::string& what) {
+template <class Performance>
+const Performance& best_of(const Performance* found, int count, const std::string& what) {
   for (int i = 0; i < count; ++i)
     if (found[i].status == CUDNN_STATUS_SUCCESS && found[i].memory <= kMostWorkspace &&
         found[i].determinism == CUDNN_DETERMINISTIC)
@@ -39,37 +40,45 @@ class Convolution final : public LibraryCall {
             std::to_string(g.channels) + "x" + std::to_string(g.height) + "x" + std::to_string(g.width) + " by " +
             std::to_string(g.filters) + "x" + std::to_string(g.kernel_y) + "x" + std::to_string(g.kernel_x);
     const char* const what = text_.c_str();
-    check(c.cudnnCreateTensorDescriptor(&x_), what);
+    check(c.cudnnCreateTensorDescriptor(x_.address()), what);
     check(c.cudnnSetTensor4dDescriptor(x_, CUDNN_TENSOR_NCHW, type, number(g.images), number(g.channels),
-                                       number(g.height), number(g.width)), what);
-    check(c.cudnnCreateTensorDescriptor(&y_), what);
+                                       number(g.height), number(g.width)),
+          what);
+    check(c.cudnnCreateTensorDescriptor(y_.address()), what);
     check(c.cudnnSetTensor4dDescriptor(y_, CUDNN_TENSOR_NCHW, type, number(g.images), number(g.filters),
-                                       number(g.out_height), number(g.out_width)), what);
-    check(c.cudnnCreateFilterDescriptor(&w_), what);
+                                       number(g.out_height), number(g.out_width)),
+          what);
+    check(c.cudnnCreateFilterDescriptor(w_.address()), what);
     check(c.cudnnSetFilter4dDescriptor(w_, type, CUDNN_TENSOR_NCHW, number(g.filters), number(g.channels / g.groups),
-                                       number(g.kernel_y), number(g.kernel_x)), what);
-    check(c.cudnnCreateConvolutionDescriptor(&convolution_), what);
+                                       number(g.kernel_y), number(g.kernel_x)),
+          what);
+    check(c.cudnnCreateConvolutionDescriptor(convolution_.address()), what);
     check(c.cudnnSetConvolution2dDescriptor(convolution_, number(g.pad_y), number(g.pad_x), number(g.stride_y),
                                             number(g.stride_x), number(g.dilation_y), number(g.dilation_x),
-                                            CUDNN_CROSS_CORRELATION, type), what);
+                                            CUDNN_CROSS_CORRELATION, type),
+          what);
     check(c.cudnnSetConvolutionGroupCount(convolution_, number(g.groups)), what);
-    // cuDNN's default would use TF32. Of the two settings below full float32 both allow it: bfloat16 has no way in here.
-    check(c.cudnnSetConvolutionMathType(convolution_, precision == MatmulPrecision::kFloat32 ? CUDNN_FMA_MATH
-                                                                                             : CUDNN_TENSOR_OP_MATH), what);
+    // cuDNN's default would use TF32. Of the two settings below full float32 both allow it: bfloat16 has no way in
+    // here.
+    check(c.cudnnSetConvolutionMathType(convolution_,
+                                        precision == MatmulPrecision::kFloat32 ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH),
+          what);
     constexpr int kAsked = 8;
     int count = 0;
     if (pass == Pass::kForward) {
       cudnnConvolutionFwdAlgoPerf_t found[kAsked];
       check(c.cudnnGetConvolutionForwardAlgorithm_v7(planning, x_, w_, convolution_, y_, kAsked, &count, found), what);
-      take(best_of(found, count, text_));
+      take(best_of(found, count, text_), precision);
     } else if (pass == Pass::kData) {
       cudnnConvolutionBwdDataAlgoPerf_t found[kAsked];
-      check(c.cudnnGetConvolutionBackwardDataAlgorithm_v7(planning, w_, y_, convolution_, x_, kAsked, &count, found), what);
-      take(best_of(found, count, text_));
+      check(c.cudnnGetConvolutionBackwardDataAlgorithm_v7(planning, w_, y_, convolution_, x_, kAsked, &count, found),
+            what);
+      take(best_of(found, count, text_), precision);
     } else {
       cudnnConvolutionBwdFilterAlgoPerf_t found[kAsked];
-      check(c.cudnnGetConvolutionBackwardFilterAlgorithm_v7(planning, x_, y_, convolution_, w_, kAsked, &count, found), what);
-      take(best_of(found, count, text_));
+      check(c.cudnnGetConvolutionBackwardFilterAlgorithm_v7(planning, x_, y_, convolution_, w_, kAsked, &count, found),
+            what);
+      take(best_of(found, count, text_), precision);
     }
     if (workspace_bytes_ > 0) workspace_ = backend.workspace(workspace_bytes_);
   }
@@ -85,32 +94,37 @@ class Convolution final : public LibraryCall {
     if (pass_ == Pass::kForward)
       check(c.cudnnConvolutionForward(handle_, alpha, x_, a, w_, b, convolution_,
                                       static_cast<cudnnConvolutionFwdAlgo_t>(algorithm_), workspace_, workspace_bytes_,
-                                      beta, y_, result), "conv");
+                                      beta, y_, result),
+            "conv");
     else if (pass_ == Pass::kData)
       check(c.cudnnConvolutionBackwardData(handle_, alpha, w_, b, y_, a, convolution_,
                                            static_cast<cudnnConvolutionBwdDataAlgo_t>(algorithm_), workspace_,
-                                           workspace_bytes_, beta, x_, result), "conv_back_data");
+                                           workspace_bytes_, beta, x_, result),
+            "conv_back_data");
     else
       check(c.cudnnConvolutionBackwardFilter(handle_, alpha, x_, b, y_, a, convolution_,
                                              static_cast<cudnnConvolutionBwdFilterAlgo_t>(algorithm_), workspace_,
-                                             workspace_bytes_, beta, w_, result), "conv_back_weight");
+                                             workspace_bytes_, beta, w_, result),
+            "conv_back_weight");
   }
   std::string text() const override { return text_; }
 
  private:
-  template <class Performance> void take(const Performance& best) {
+  template <class Performance>
+  void take(const Performance& best, MatmulPrecision precision) {
     algorithm_ = static_cast<int>(best.algo);
     workspace_bytes_ = best.memory;
-    check(cudnn().cudnnSetConvolutionMathType(convolution_, best.mathType), text_.c_str());
+    if (precision != MatmulPrecision::kFloat32)
+      check(cudnn().cudnnSetConvolutionMathType(convolution_, best.mathType), text_.c_str());
   }
 
   const cudnnHandle_t handle_;
   const Pass pass_;
   const bool double_;
   std::string text_;
-  cudnnTensorDescriptor_t x_ = nullptr, y_ = nullptr;
-  cudnnFilterDescriptor_t w_ = nullptr;
-  cudnnConvolutionDescriptor_t convolution_ = nullptr;
+  TensorDescriptor x_, y_;
+  FilterDescriptor w_;
+  ConvolutionDescriptor convolution_;
   int algorithm_ = 0;
   void* workspace_ = nullptr;
   std::size_t workspace_bytes_ = 0;
@@ -123,9 +137,8 @@ void convolve(Pass pass, const ConvGeometry& g, MatmulPrecision precision, const
         g.out_height, g.out_width, g.pad_y, g.pad_x, g.stride_y, g.stride_x, g.dilation_y, g.dilation_x, g.groups,
         static_cast<std::int64_t>(args.out.dtype), static_cast<std::int64_t>(precision)})
     key += " " + std::to_string(part);
-  const LibraryCall& call = emit.backend().library_call(key, [&] {
-    return std::make_unique<Convolution>(emit.backend(), pass, g, args.out.dtype, precision);
-  });
+  const LibraryCall& call = emit.backend().library_call(
+      key, [&] { return std::make_unique<Convolution>(emit.backend(), pass, g, args.out.dtype, precision); });
   emit.call(call, {{args.in[0].data, args.in[0].nbytes(), false},
                    {args.in[1].data, args.in[1].nbytes(), false},
                    {result, args.out.nbytes(), true}});
@@ -141,8 +154,10 @@ bool is_empty(const Args& args) { return args.in[0].shape.size() == 0 || args.in
 // The bias is a program of its own behind the library's call.
 void conv(const Args& args, Emit& emit) {
   const auto g = conv_geometry("conv", of(args).convolver, args.in[0].shape, args.in[1].shape);
-  if (is_empty(args)) emit.clear(args.out.data, args.out.nbytes());
-  else convolve(Pass::kForward, g, of(args).precision, args, emit, args.out.data);
+  if (is_empty(args))
+    emit.clear(args.out.data, args.out.nbytes());
+  else
+    convolve(Pass::kForward, g, of(args).precision, args, emit, args.out.data);
   Program program;
   const DType dtype = args.out.dtype;
   program.shape = args.out.shape;

@@ -1,8 +1,9 @@
 // Arrays made from nothing: one value, ranges, random numbers.
+#include "backend/cpu/create.h"
+
 #include <bit>
 #include <cmath>
 
-#include "backend/cpu/create.h"
 #include "backend/cuda/emit.h"
 #include "ops/elementwise.h"
 
@@ -20,17 +21,21 @@ void launch(const char* name, std::string_view file, const char* which, const Sl
   Slots slots;
   slots.add(size);
   slots.values.insert(slots.values.end(), more.values.begin(), more.values.end());
-  emit.launch({name, file,
-               std::string("using T = ") + type_name(args.out.dtype) + ";\nusing R = T;\n#define " + which + "\n"},
-              blocks_for((size + kEach - 1) / kEach), slots, false, true);
+  emit.launch(
+      {name, file, std::string("using T = ") + type_name(args.out.dtype) + ";\nusing R = T;\n#define " + which + "\n"},
+      blocks_for((size + kEach - 1) / kEach), slots, false, true);
 }
 
 std::int64_t value_bits(double v, DType dtype) {
   switch (dtype) {
-    case DType::kBool: return v != 0;
-    case DType::kInt32: return elementwise_ops::convert<double, std::int32_t>(v);
-    case DType::kFloat32: return std::bit_cast<std::int32_t>(static_cast<float>(v));
-    case DType::kFloat64: break;
+    case DType::kBool:
+      return v != 0;
+    case DType::kInt32:
+      return elementwise_ops::convert<double, std::int32_t>(v);
+    case DType::kFloat32:
+      return std::bit_cast<std::int32_t>(static_cast<float>(v));
+    case DType::kFloat64:
+      break;
   }
   return std::bit_cast<std::int64_t>(v);
 }

@@ -13,8 +13,8 @@ constexpr std::int64_t kNarrow = (std::int64_t{1} << 31) - (1 << 20);  // elemen
 
 // What stands in front of a kernel.
 std::string head(std::size_t slots, bool wide) {
-  std::string s = "#define OWL_SLOTS " + std::to_string(std::max<std::size_t>(1, slots)) + "\nusing Index = " +
-                  (wide ? "long long" : "int") + ";\n";
+  std::string s = "#define OWL_SLOTS " + std::to_string(std::max<std::size_t>(1, slots)) +
+                  "\nusing Index = " + (wide ? "long long" : "int") + ";\n";
   for (const auto part : {text::prelude, text::math, text::elementwise, text::philox}) s += part;
   return s;
 }
@@ -77,11 +77,13 @@ void Emit::launch(const KernelText& text, std::int64_t blocks, const Slots& more
   slots.add(static_cast<const void*>(args_->out.data));
   slots.values.insert(slots.values.end(), more.values.begin(), more.values.end());
 
-  std::string key = std::string(wide ? "K" : "k") + text.name + "\n" + text.types + (loads ? "l" : "") + (stores ? "s" : "");
+  std::string key =
+      std::string(wide ? "K" : "k") + text.name + "\n" + text.types + (loads ? "l" : "") + (stores ? "s" : "");
   std::string functions;
   std::optional<Printer> before, after;
   if (loads && before_.program) {
-    before.emplace(*before_.program, Printer::Role::kLoad, static_cast<int>(slots.values.size()), before_.in, before_.out);
+    before.emplace(*before_.program, Printer::Role::kLoad, static_cast<int>(slots.values.size()), before_.in,
+                   before_.out);
     before->add_slots(slots);
     before->add_key(key);
   }
@@ -92,10 +94,12 @@ void Emit::launch(const KernelText& text, std::int64_t blocks, const Slots& more
   }
   const auto make = [&] {
     std::string s = head(slots.values.size(), wide) + text.types;
-    if (before) s += before->text();
+    if (before)
+      s += before->text();
     else if (loads)
       s += "OWL_DEVICE T load(const Arguments& args, Index i) { return pointer<const T>(args, 0)[i]; }\n";
-    if (after) s += after->text();
+    if (after)
+      s += after->text();
     else if (stores)
       s += "OWL_DEVICE void store(const Arguments& args, Index i, R v) { pointer<R>(args, 1)[i] = v; }\n";
     return s += text.file;

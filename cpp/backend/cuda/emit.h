@@ -1,7 +1,7 @@
 // What a CUDA kernel's host side sees: operands and result in device memory, and the means to add launches.
 //
-// Kernels are text (device/*.h), compiled when they are first needed by NVRTC for the GPU at hand (compiler.h). A launch
-// names the text, what it is specialised for, and its arguments, 8 bytes each: the slots.
+// Kernels are text (device/*.h), compiled when they are first needed by NVRTC for the GPU at hand (compiler.h). A
+// launch names the text, what it is specialised for, and its arguments, 8 bytes each: the slots.
 #pragma once
 
 #include <bit>

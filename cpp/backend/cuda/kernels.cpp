@@ -1,6 +1,6 @@
 // Which kernel computes which operation, and the few kernels that need no file of their own.
-#include <unordered_map>
 #include <string_view>
+#include <unordered_map>
 
 #include "backend/cuda/backend.h"
 

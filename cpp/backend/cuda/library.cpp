@@ -27,5 +27,4 @@ bool reduces() { return nccl() != nullptr; }
 }  // namespace owl::cuda
 
 extern "C" __attribute__((visibility("default"))) const owl::gpu::Library owl_cuda_library = {
-    owl::cuda::count, owl::cuda::make_device, owl::cuda::set_library_folders,
-    owl::cuda::reduces};
+    owl::cuda::count, owl::cuda::make_device, owl::cuda::set_library_folders, owl::cuda::reduces};

@@ -29,34 +29,35 @@ struct Operand {
 class Product final : public LibraryCall {
  public:
   Product(cublasLtHandle_t handle, DType dtype, MatmulPrecision precision, const Operand& a, const Operand& b,
-          std::int64_t m, std::int64_t n, std::int64_t k, void* workspace)
-      : handle_(handle), double_(dtype == DType::kFloat64), workspace_(workspace),
+          std::int64_t m, std::int64_t n, std::int64_t k, std::uint32_t alignment, void* workspace)
+      : handle_(handle),
+        double_(dtype == DType::kFloat64),
+        workspace_(workspace),
         text_("matmul " + std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n)) {
     const CublasLt& c = cublas();
     const cudaDataType_t type = double_ ? CUDA_R_64F : CUDA_R_32F;
-    const cublasComputeType_t compute = double_                                      ? CUBLAS_COMPUTE_64F
+    const cublasComputeType_t compute = double_                                   ? CUBLAS_COMPUTE_64F
                                         : precision == MatmulPrecision::kTf32     ? CUBLAS_COMPUTE_32F_FAST_TF32
                                         : precision == MatmulPrecision::kBfloat16 ? CUBLAS_COMPUTE_32F_FAST_16BF
-                                                                                     : CUBLAS_COMPUTE_32F;
-    check(c.cublasLtMatmulDescCreate(&product_, compute, type), "matmul");
+                                                                                  : CUBLAS_COMPUTE_32F;
+    check(c.cublasLtMatmulDescCreate(product_.address(), compute, type), "matmul");
     set(CUBLASLT_MATMUL_DESC_TRANSA, a.transposed);
     set(CUBLASLT_MATMUL_DESC_TRANSB, b.transposed);
-    const auto layout = [&](std::int64_t rows, std::int64_t columns, std::int64_t stride) {
-      cublasLtMatrixLayout_t l = nullptr;
-      check(c.cublasLtMatrixLayoutCreate(&l, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns),
-                                         stride), "matmul");
-      return l;
+    const auto lay_out = [&](MatrixLayout& layout, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
+      check(c.cublasLtMatrixLayoutCreate(layout.address(), type, static_cast<std::uint64_t>(rows),
+                                         static_cast<std::uint64_t>(columns), stride),
+            "matmul");
     };
-    a_ = layout(a.rows, a.columns, a.stride);
-    b_ = layout(b.rows, b.columns, b.stride);
-    c_ = layout(m, n, m);
-    cublasLtMatmulPreference_t preference = nullptr;
-    check(c.cublasLtMatmulPreferenceCreate(&preference), "matmul");
+    lay_out(a_, a.rows, a.columns, a.stride);
+    lay_out(b_, b.rows, b.columns, b.stride);
+    lay_out(c_, m, n, m);
+    MatmulPreference preference;
+    check(c.cublasLtMatmulPreferenceCreate(preference.address()), "matmul");
     check(c.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace,
-                                                 sizeof kWorkspace), "matmul");
-    // Views may begin anywhere: an algorithm must do for every alignment, or the bits would depend on the place.
-    const std::uint32_t alignment = double_ ? 8 : 4;
-    for (const auto attribute : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES})
+                                                 sizeof kWorkspace),
+          "matmul");
+    for (const auto attribute :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES})
       check(c.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &alignment, sizeof alignment), "matmul");
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
@@ -72,7 +73,8 @@ class Product final : public LibraryCall {
     check(cublas().cublasLtMatmul(handle_, product_, double_ ? static_cast<const void*>(&one64) : &one, memory[0].data,
                                   a_, memory[1].data, b_, double_ ? static_cast<const void*>(&zero64) : &zero,
                                   memory[2].data, c_, memory[2].data, c_, &algorithm_, workspace_, workspace_bytes_,
-                                  stream), "matmul");
+                                  stream),
+          "matmul");
   }
   std::string text() const override { return text_; }
 
@@ -86,11 +88,17 @@ class Product final : public LibraryCall {
   const bool double_;
   void* const workspace_;
   const std::string text_;
-  cublasLtMatmulDesc_t product_ = nullptr;
-  cublasLtMatrixLayout_t a_ = nullptr, b_ = nullptr, c_ = nullptr;
+  MatmulDescriptor product_;
+  MatrixLayout a_, b_, c_;
   cublasLtMatmulAlgo_t algorithm_{};
   std::size_t workspace_bytes_ = 0;
 };
+
+// Views may begin anywhere, whole arrays begin at multiples of 256 bytes: so the algorithm, and with it the bits,
+// depend on the view alone. 16 bytes is what the fastest need.
+std::uint32_t alignment_of(const ArrayRef& x) {
+  return reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0 ? 16 : static_cast<std::uint32_t>(itemsize(x.dtype));
+}
 
 // The bytes that an operand spans.
 std::size_t span_of(const ArrayRef& x) {
@@ -108,15 +116,18 @@ void matmul(const Args& args, Emit& emit) {
   const auto precision = params ? params->precision : MatmulPrecision::kFloat32;
   const Operand a(x), b(y);
   const auto m = args.out.shape[0], n = args.out.shape[1], k = x.shape[1];
+  const auto alignment = std::min(alignment_of(x), alignment_of(y));
   std::string key = "matmul";
-  for (const std::int64_t part : {m, n, k, a.stride, b.stride, std::int64_t{a.transposed}, std::int64_t{b.transposed},
-                                  static_cast<std::int64_t>(args.out.dtype), static_cast<std::int64_t>(precision)})
+  for (const std::int64_t part :
+       {m, n, k, std::int64_t{alignment}, a.stride, b.stride, std::int64_t{a.transposed}, std::int64_t{b.transposed},
+        static_cast<std::int64_t>(args.out.dtype), static_cast<std::int64_t>(precision)})
     key += " " + std::to_string(part);
   const LibraryCall& product = emit.backend().library_call(key, [&] {
     return std::make_unique<Product>(emit.backend().cublas_handle(), args.out.dtype, precision, a, b, m, n, k,
-                                     emit.backend().workspace(kWorkspace));
+                                     alignment, emit.backend().workspace(kWorkspace));
   });
-  emit.call(product, {{x.data, span_of(x), false}, {y.data, span_of(y), false}, {args.out.data, args.out.nbytes(), true}});
+  emit.call(product,
+            {{x.data, span_of(x), false}, {y.data, span_of(y), false}, {args.out.data, args.out.nbytes(), true}});
 }
 
 }  // namespace owl::cuda

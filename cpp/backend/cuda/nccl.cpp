@@ -1,6 +1,6 @@
 // The sum of arrays on several GPUs, on all of them, by NCCL. Every GPU has a task of its own, for its own result; the
-// first that runs does the work for all (a call for each GPU, in one group, from one thread), into memory from which the
-// others take theirs. So no GPU waits for a task that nobody needs any more.
+// first that runs does the work for all (a call for each GPU, in one group, from one thread), into memory from which
+// the others take theirs. So no GPU waits for a task that nobody needs any more.
 #include <map>
 
 #include "backend/cuda/backend.h"
@@ -91,8 +91,8 @@ void Backend::all_reduce(Task& task) {
   copy.kernel = copy_function();
   copy.name = "owl_copy";
   copy.blocks = blocks_to_copy(out.bytes);
-  copy.slots = {reinterpret_cast<std::uintptr_t>(sum.data), reinterpret_cast<std::uintptr_t>(task.outputs[0].array.data),
-                out.bytes};
+  copy.slots = {reinterpret_cast<std::uintptr_t>(sum.data),
+                reinterpret_cast<std::uintptr_t>(task.outputs[0].array.data), out.bytes};
   append({std::move(copy)}, task);
   reduced->give_back(params.index);
 }
@@ -116,9 +116,10 @@ std::shared_ptr<Backend::Reduced> Backend::reduce(const Task& task) {
   }
   check(nccl()->ncclGroupStart(), "all_reduce");
   for (std::size_t i = 0; i < all.size(); ++i)
-    check(nccl()->ncclAllReduce(task.inputs[i].array.data, (*reduced)[i].data, bytes / itemsize(task.outputs[0].array.dtype),
-                                type_of(task.outputs[0].array.dtype), ncclSum, all[i],
-                                reinterpret_cast<cudaStream_t>(backends[i]->in_)), "all_reduce");
+    check(nccl()->ncclAllReduce(task.inputs[i].array.data, (*reduced)[i].data,
+                                bytes / itemsize(task.outputs[0].array.dtype), type_of(task.outputs[0].array.dtype),
+                                ncclSum, all[i], reinterpret_cast<cudaStream_t>(backends[i]->in_)),
+          "all_reduce");
   check(nccl()->ncclGroupEnd(), "all_reduce");
   for (std::size_t i = 0; i < all.size(); ++i) {
     Backend& b = *backends[i];

@@ -15,7 +15,8 @@ constexpr int kPack = 4;  // elements of a thread
 
 std::string n(std::int64_t number) { return std::to_string(number); }
 
-template <class... Ops> bool has_rare(elementwise_ops::OpList<Ops...>, int code) {
+template <class... Ops>
+bool has_rare(elementwise_ops::OpList<Ops...>, int code) {
   constexpr bool all[] = {requires { Ops::template eval_rare<float>(0.0f); }...};
   return all[code];
 }
@@ -28,10 +29,14 @@ std::string pointer(const char* type, int slot, bool writes) {
 
 const char* type_name(DType dtype) {
   switch (dtype) {
-    case DType::kBool: return "uint8_t";
-    case DType::kInt32: return "int32_t";
-    case DType::kFloat32: return "float";
-    case DType::kFloat64: break;
+    case DType::kBool:
+      return "uint8_t";
+    case DType::kInt32:
+      return "int32_t";
+    case DType::kFloat32:
+      return "float";
+    case DType::kFloat64:
+      break;
   }
   return "double";
 }
@@ -61,15 +66,14 @@ Printer::Printer(const Program& program, Role role, int slot, std::vector<const 
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       if (inputs[i].dense || kinds_[i] == Kind::kValue) continue;
       const bool still = std::all_of(strides_[i].begin(), strides_[i].begin() + axes_, [](auto s) { return s == 0; });
-      kinds_[i] = still                                ? Kind::kScalar
-                  : axes_ == 1 && strides_[i][0] == 1 ? Kind::kDense
-                                                       : Kind::kStrided;
+      kinds_[i] = still ? Kind::kScalar : axes_ == 1 && strides_[i][0] == 1 ? Kind::kDense : Kind::kStrided;
     }
     if (std::ranges::find(kinds_, Kind::kStrided) == kinds_.end()) axes_ = 0;
   }
 
   for (const auto kind : kinds_) in_slot_.push_back(kind == Kind::kValue ? -1 : slot++);
-  for (std::size_t o = 0; o < out_.size(); ++o) out_slot_.push_back(role == Role::kLoad && o + 1 == out_.size() ? -1 : slot++);
+  for (std::size_t o = 0; o < out_.size(); ++o)
+    out_slot_.push_back(role == Role::kLoad && o + 1 == out_.size() ? -1 : slot++);
   for (std::size_t c = 0; c < program.constants.size(); ++c) constant_slot_.push_back(slot++);
   length_slot_ = slot;
   slot += axes_;
@@ -117,8 +121,10 @@ void Printer::add_slots(Slots& slots) const {
   for (std::size_t o = 0; o < out_.size(); ++o)
     if (out_slot_[o] >= 0) slots.add(out_[o]);
   for (const auto& c : program_.constants) {
-    if (is_float(c.dtype)) slots.add(c.value);
-    else slots.add(c.dtype == DType::kBool ? std::int64_t{c.value != 0} : static_cast<std::int64_t>(c.value));
+    if (is_float(c.dtype))
+      slots.add(c.value);
+    else
+      slots.add(c.dtype == DType::kBool ? std::int64_t{c.value != 0} : static_cast<std::int64_t>(c.value));
   }
   for (int axis = 0; axis < axes_; ++axis) slots.add(lengths_[axis]);
   for (std::size_t i = 0; i < kinds_.size(); ++i)
@@ -156,7 +162,8 @@ std::string Printer::element_function() const {
   for (std::size_t c = 0; c < program_.constants.size(); ++c, ++value) {
     const DType dtype = program_.constants[c].dtype;
     s += std::string("  const ") + type_name(dtype) + " v" + n(static_cast<std::int64_t>(value)) + " = static_cast<" +
-         type_name(dtype) + ">(" + (is_float(dtype) ? "number" : "integer") + "(args, " + n(constant_slot_[c]) + "));\n";
+         type_name(dtype) + ">(" + (is_float(dtype) ? "number" : "integer") + "(args, " + n(constant_slot_[c]) +
+         "));\n";
   }
   for (const Instruction& i : program_.instructions) {
     const std::string op = elementwise_ops::struct_names[i.code];
@@ -164,10 +171,13 @@ std::string Printer::element_function() const {
     std::string operands;
     for (int k = 0; k < i.arity; ++k) operands += (k ? ", v" : "v") + n(i.in[k]);
     std::string result = op + "::eval<" + type + ">(" + operands + ")";
-    if (i.code == kCastCode) result = "convert<" + type + ", " + type_name(i.result) + ">(" + operands + ")";
+    if (i.code == kCastCode)
+      result = "convert<" + type + ", " + type_name(i.result) + ">(" + operands + ")";
     else if (has_rare(elementwise_ops::All{}, i.code))
-      result = op + "::rare<" + type + ">(" + operands + ") ? " + op + "::eval_rare<" + type + ">(" + operands + ") : " + result;
-    s += std::string("  const ") + type_name(i.result) + " v" + n(static_cast<std::int64_t>(value++)) + " = " + result + ";\n";
+      result = op + "::rare<" + type + ">(" + operands + ") ? " + op + "::eval_rare<" + type + ">(" + operands +
+               ") : " + result;
+    s += std::string("  const ") + type_name(i.result) + " v" + n(static_cast<std::int64_t>(value++)) + " = " + result +
+         ";\n";
   }
   for (std::size_t o = 0; o < out_.size(); ++o)
     s += "  o" + n(static_cast<std::int64_t>(o)) + " = v" + n(program_.outputs[o].value) + ";\n";
@@ -211,8 +221,8 @@ std::string Printer::text() const {
   if (role_ == Role::kLoad) {
     const auto last = n(static_cast<std::int64_t>(out_.size()) - 1);
     return s + "OWL_DEVICE " + type_name(program_.outputs.back().dtype) + " load(const Arguments& args, Index i) {\n" +
-           pointers + elements + "  load_element(args, i" + call("in@[i]", "o@") + ");\n" + stores + "  return o" + last +
-           ";\n}\n";
+           pointers + elements + "  load_element(args, i" + call("in@[i]", "o@") + ");\n" + stores + "  return o" +
+           last + ";\n}\n";
   }
   if (role_ == Role::kStore)
     return s + "OWL_DEVICE void store(const Arguments& args, Index i, " + type_name(program_.inputs[0].dtype) +
@@ -222,8 +232,10 @@ std::string Printer::text() const {
        n(size_slot_) + "));\n";
   const auto one = "{\n" + elements + "  element(args, i" + call("in@[i]", "o@") + ");\n" + stores + "  }\n";
   if (!packed_)
-    return s + "  OWL_THREADS(t) for (int u = 0; u < 4; ++u) {\n    const Index i = (block * 4 + u) * kBlock + t;\n"
-               "    if (i < size) " + one + "  }\n}\n";
+    return s +
+           "  OWL_THREADS(t) for (int u = 0; u < 4; ++u) {\n    const Index i = (block * 4 + u) * kBlock + t;\n"
+           "    if (i < size) " +
+           one + "  }\n}\n";
   s += "  OWL_THREADS(t) {\n    const Index first = (block * kBlock + t) * 4;\n    if (first + 4 <= size) {\n";
   std::string loads, packs, writes;
   for (std::size_t i = 0; i < kinds_.size(); ++i) {

@@ -38,12 +38,12 @@ class Printer {
   const int slot_;
   std::vector<const void*> in_;
   std::vector<void*> out_;
-  std::vector<Kind> kinds_;      // of inputs
+  std::vector<Kind> kinds_;  // of inputs
   std::vector<int> in_slot_, out_slot_, constant_slot_, stride_slot_;
   std::vector<Strides> strides_;  // of strided inputs, over the merged axes
   std::int64_t lengths_[kMaxAxes] = {};
   int axes_ = 0, length_slot_ = 0, size_slot_ = 0, end_slot_ = 0;
-  bool packed_ = false;           // dense arrays are read and written four elements at a time
+  bool packed_ = false;  // dense arrays are read and written four elements at a time
 };
 
 }  // namespace owl::cuda

@@ -3,9 +3,10 @@
 // kept, and neighbouring results fold neighbouring columns: several threads have one, and neighbours read neighbours.
 // Where there are too few results to fill a GPU, long folds are cut into parts that a second launch joins. All of this
 // follows from the shape alone.
+#include "backend/cpu/reduce.h"
+
 #include <algorithm>
 
-#include "backend/cpu/reduce.h"
 #include "backend/cpu/strided_copy.h"
 #include "backend/cuda/emit.h"
 
@@ -13,15 +14,15 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::int64_t kFullThreads = 1 << 16;   // as many keep a GPU busy
+constexpr std::int64_t kFullThreads = 1 << 16;  // as many keep a GPU busy
 constexpr std::int64_t kFullBlocks = 1024;
-constexpr std::int64_t kMostPerThread = 32;      // elements, where a larger group would do as well
-constexpr std::int64_t kLeastPerThread = 4;      // that make up for joining them
-constexpr std::int64_t kPart = 4096;             // elements of a row's part, at least
-constexpr std::int64_t kPartOfColumn = 16;       // for each of its threads, at least
+constexpr std::int64_t kMostPerThread = 32;  // elements, where a larger group would do as well
+constexpr std::int64_t kLeastPerThread = 4;  // that make up for joining them
+constexpr std::int64_t kPart = 4096;         // elements of a row's part, at least
+constexpr std::int64_t kPartOfColumn = 16;   // for each of its threads, at least
 constexpr std::int64_t kFewColumns = 32;
-constexpr std::int64_t kMostLanes = 8;           // threads of a column: then 32 columns are beside each other
-constexpr std::int64_t kLargestAcc = 16;         // bytes
+constexpr std::int64_t kMostLanes = 8;    // threads of a column: then 32 columns are beside each other
+constexpr std::int64_t kLargestAcc = 16;  // bytes
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t a, std::int64_t unit) { return ceil_div(a, unit) * unit; }
@@ -72,7 +73,8 @@ Layout analyse(const Shape& shape, unsigned axes) {
 class Reduction {
  public:
   Reduction(const char* fold, const Args& args, Emit& emit)
-      : emit_(emit), results_(args.out.shape.size()),
+      : emit_(emit),
+        results_(args.out.shape.size()),
         types_(std::string("using T = ") + type_name(args.in[0].dtype) + ";\nusing R = " + type_name(args.out.dtype) +
                ";\n#define OWL_FOLD " + fold + "\n"),
         count_(static_cast<double>(args.in[0].shape.size()) / static_cast<double>(results_)) {}
@@ -80,8 +82,10 @@ class Reduction {
   void add_launches(const Shape& shape, unsigned axes) {
     if (shape.size() == 0) return add_nothing();
     at_ = analyse(shape, axes);
-    if (at_.rows) add_rows();
-    else add_columns();
+    if (at_.rows)
+      add_rows();
+    else
+      add_columns();
   }
 
  private:

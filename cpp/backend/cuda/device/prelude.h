@@ -4,10 +4,10 @@
 // How a kernel is written:
 //   * OWL_KERNEL(name) { ... } is its head; its only argument is `args`, whose slots it reads by pointer<T>(args, k),
 //     integer(args, k) and number(args, k). Slot 0 is operand 0, slot 1 the result (see backend/cuda/emit.h).
-//   * OWL_THREADS(t) { ... } runs once for each thread t of the block. What one such part leaves for the next must lie in
-//     OWL_SHARED memory, with OWL_SYNC between the parts: there is no other way for threads to meet.
-//   * load(args, i) gives element i of operand 0, store(args, i, v) takes element i of the result, both in memory order.
-//     They may hold elementwise operations that were fused, so each element is stored once.
+//   * OWL_THREADS(t) { ... } runs once for each thread t of the block. What one such part leaves for the next must lie
+//     in OWL_SHARED memory, with OWL_SYNC between the parts: there is no other way for threads to meet.
+//   * load(args, i) gives element i of operand 0, store(args, i, v) takes element i of the result, both in memory
+//     order. They may hold elementwise operations that were fused, so each element is stored once.
 //   * `block` is the number of this block, `blocks` how many there are, kBlock the threads of each.
 #ifdef OWL_HOST
 

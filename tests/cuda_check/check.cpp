@@ -263,11 +263,11 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "use: owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...\n");
     return 2;
   }
-  char name[] = "/tmp/owl_cuda_check_XXXXXX";
-  const char* const folder = mkdtemp(name);
+  std::string name = (std::filesystem::temp_directory_path() / "owl_cuda_check_XXXXXX").string();
+  const char* const folder = mkdtemp(name.data());
   if (!folder || collect(argv[1], folder) != 0) return 1;
   std::fflush(stdout);
-  std::vector<char*> arguments{argv[0], const_cast<char*>("--compile"), name};
+  std::vector<char*> arguments{argv[0], const_cast<char*>("--compile"), name.data()};
   arguments.insert(arguments.end(), argv + 2, argv + argc);
   arguments.push_back(nullptr);
   execv("/proc/self/exe", arguments.data());

@@ -210,35 +210,26 @@ void Backend::launch(Task& task, Launch& launch) {
   }
   for (; in != task.inputs.end() && in->part == TaskPart::kKernel; ++in) launch.operands.push_back(in->array);
   args.in = launch.operands;
+  Emit::Side after{task.after.get(), {}, {}};
   if (!task.after) {
     args.out = out->array;
   } else {
-    const Program& after = *task.after;
     args.out = task.outputs.back().array;  // of the same shape
-    args.out.dtype = after.inputs[0].dtype;
+    args.out.dtype = task.after->inputs[0].dtype;
     args.out.data = nullptr;
-    std::vector<const void*> read;
-    std::vector<void*> written;
-    data_of(in, after.inputs.size() - 1, read);
-    data_of(out, after.outputs.size(), written);
+    data_of(in, task.after->inputs.size() - 1, after.in);
+    data_of(out, task.after->outputs.size(), after.out);
     if (kernel->stores) {
-      emit.after_ = {&after, std::move(read), std::move(written)};
+      emit.after_ = std::move(after);
     } else {
       args.out.data = task.kernel_output >= 0 ? task.outputs[static_cast<std::size_t>(task.kernel_output)].array.data
                                               : launch.scratch(args.out.nbytes());
+      after.in.insert(after.in.begin(), args.out.data);
     }
   }
   emit.args_ = &args;
   if (args.out.shape.size() > 0) kernel->emit(args, emit);
-  if (task.after && !kernel->stores) {
-    std::vector<const void*> read{args.out.data};
-    std::vector<void*> written;
-    auto operand = std::prev(task.inputs.end(), static_cast<std::ptrdiff_t>(task.after->inputs.size() - 1));
-    auto result = std::prev(task.outputs.end(), static_cast<std::ptrdiff_t>(task.after->outputs.size()));
-    data_of(operand, task.after->inputs.size() - 1, read);
-    data_of(result, task.after->outputs.size(), written);
-    emit.program(*task.after, std::move(read), std::move(written));
-  }
+  if (task.after && !kernel->stores) emit.program(*after.program, std::move(after.in), std::move(after.out));
   append(std::move(emit.commands_), task);
   if (task.traced) trace(task, launch);
 }

@@ -3,6 +3,7 @@
 #include "graph/op.h"
 #include "runtime/counters.h"
 #include "runtime/device.h"
+#include "runtime/engine.h"
 #include "runtime/scheduler.h"
 
 namespace owl {
@@ -32,6 +33,7 @@ Ref<Storage> Storage::create(const Node& node) {
 }
 
 void Storage::destroy() {
+  if (failure) Engine::get().forget_failure(*this);
   if (foreign_release) {
     if (deferrals > 0) return foreign_list.push_back(this);
     foreign_release(foreign);
@@ -86,6 +88,7 @@ void Node::destroy(Node* node) {
     dead_list = next->next_dead_;
     next->clear_inputs();
     if (next->base) next->base->release_handle();
+    if (!next->peer_copies.empty()) Engine::get().forget_peer_copies(*next);
     if (const auto& value = next->storage_; value && !value->ready() && value->refs() == 2)  // ours and its task's
       Scheduler::get().give_up(std::move(next->storage_));
     delete next;

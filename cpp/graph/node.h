@@ -43,6 +43,7 @@ struct Failure {
   Source source;
   std::uint64_t sequence = 0;  // of the failing node: wait_for_all raises the earliest
   std::shared_ptr<const void> cause;  // the front end's own exception, where that was the reason
+  mutable std::atomic<bool> reported = false;  // wait_for_all has raised it
 };
 
 // One block of device memory that holds, or will hold, a value. Shared by a node, its views and the tasks around it.
@@ -168,7 +169,12 @@ class Node {
   std::int64_t offset = 0;
   std::unique_ptr<const Strides> strides;    // null: dense column-major
 
-  std::vector<std::pair<Device*, Ref<Node>>> peer_copies;  // on other devices (Engine::peer_copy_of)
+  struct PeerCopy {
+    Device* device;
+    Ref<Node> node;
+    std::uint64_t used;  // when it was last asked for: numbers that grow
+  };
+  std::vector<PeerCopy> peer_copies;  // the value on other devices; guarded by the engine (Engine::peer_copy_of)
 
   struct {                       // the planner's notes while this node's batch is planned
     std::int32_t index = -1;     // in the batch; -1: not in it

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -59,6 +60,7 @@ class Launch {
   // into scratch memory. If it is not `ready`, the stages fill it.
   void* packed(const void* operand, std::int64_t layout, std::size_t bytes, bool& ready);
 
+  std::optional<std::size_t> measured;  // set: scratch() only adds up here what it is asked for
   std::vector<Stage> stages;
   std::vector<ArrayRef> operands;  // what KernelArgs::in shows, for as long as the stages run
   Device* device = nullptr;
@@ -113,6 +115,7 @@ struct OpRecord {
   CostFn cost = nullptr;                // scalar operations; null: operand and result elements
   int in_place = -1;                    // the operand whose memory the result may take, when it dies here
   ReadsRangesFn reads_ranges = nullptr; // whether elementwise operations may compute operand 0 (KernelArgs::read)
+  bool runs_user_code = false;          // already when it is launched, so that a launch cannot be tried
   bool copies_in = false;               // the result is copied in from another device, beside this one's own work
   bool joins_devices = false;           // operands stay on the devices where they are
   bool finishes_ranges = false;         // elementwise operations may work on the result (KernelArgs::finished)

@@ -45,6 +45,7 @@ const OpRecord& user_record(const std::string& name) {
     r.arity = -1;
     r.infer = infer_user;
     r.cpu = run_user;
+    r.runs_user_code = true;
     r.cost = user_cost;
   }
   return named->record;

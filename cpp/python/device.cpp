@@ -166,7 +166,8 @@ PyMethodDef functions[] = {
     method<all_devices>("devices", "devices()\n--\n\nEvery device, a list of DeviceInfo."),
     method<wait>("wait_for_all",
         "wait_for_all()\n--\n\n"
-        "Waits until everything recorded and still held has its value; raises the first error among them."),
+        "Waits until everything recorded and still held has its value; raises the first error among them that it has not\n"
+        "raised before. Waiting for a failed value itself always raises its error."),
     method<stats_dict>("stats", "stats()\n--\n\nWhat the engine did since it started: counters by name."),
     method<trim>("empty_cache", "empty_cache()\n--\n\nGives memory that no value uses back to the system."),
     method<create_gpu>("create_gpu_device",

@@ -76,6 +76,22 @@ std::string text_of(py::handle o) {
   }
 }
 
+// An exception that is kept must not keep the variables of the frames that it passed: one of them may be, or hold, the
+// array that failed, and both would never be freed. Names and lines stay.
+void drop_variables(const py::object& exception) try {
+  const auto clear = py::module_::import("traceback").attr("clear_frames");
+  std::vector<py::object> chain{exception};
+  for (std::size_t i = 0; i < chain.size(); ++i) {
+    if (const py::object trace = chain[i].attr("__traceback__"); !trace.is_none()) clear(trace);
+    for (const char* link : {"__cause__", "__context__"}) {
+      const py::object next = chain[i].attr(link);
+      const auto is_next = [&](const py::object& known) { return known.is(next); };
+      if (!next.is_none() && std::ranges::none_of(chain, is_next)) chain.push_back(next);
+    }
+  }
+} catch (const py::error_already_set&) {  // a class that hides these attributes
+}
+
 // Copies what the function gave into the memory of the result.
 void take_result(const char* name, py::handle given, const TaskOperand& out) {
   const ArrayRef& wanted = out.array;
@@ -123,6 +139,7 @@ void call(PyObject* function, Task& task) {
       if (e.trace()) PyException_SetTraceback(value.ptr(), e.trace().ptr());
       std::string text = std::string(task.name) + ": the function raised " + type_name(value.ptr());
       if (const auto words = text_of(value); !words.empty()) text += ": " + words;
+      drop_variables(value);
       failure = std::make_exception_ptr(CausedError(kind_of(value.ptr()), text, share(value.ptr())));
     } catch (...) {
       failure = std::current_exception();

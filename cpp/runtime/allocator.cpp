@@ -38,14 +38,6 @@ bool Allocator::allocate(Storage& storage, bool idle) {
   return storage.data != nullptr;
 }
 
-bool Allocator::allocate_leaving_room(Storage& storage) {
-  {
-    std::lock_guard lock(mutex_);
-    if (limit_ && allocated_ + rounded(storage.bytes) > limit_ - limit_ / 4) return false;
-  }
-  return allocate(storage, true);
-}
-
 void Allocator::give_back(Storage& storage) {
   std::lock_guard lock(mutex_);
   drop_packed_locked(storage);
@@ -186,10 +178,22 @@ void Allocator::log(const char* sign, std::size_t size) {
            std::to_string(allocated_) + " in use, " + std::to_string(cached_) + " cached");
 }
 
+bool Allocator::drop_packed() {
+  std::lock_guard lock(mutex_);
+  const auto before = packings_;
+  drop_packed_locked();
+  return packings_ < before;
+}
+
 void Allocator::empty_cache() {
   std::lock_guard lock(mutex_);
   drop_packed_locked();
   trim_locked(cached_);
+}
+
+std::size_t Allocator::allocated() {
+  std::lock_guard lock(mutex_);
+  return allocated_;
 }
 
 void Allocator::set_limit(std::size_t bytes) {

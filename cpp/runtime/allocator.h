@@ -27,8 +27,6 @@ class Allocator {
   // The same for a value's memory, which is then listed among the holders. `idle`: rather memory that the device is
   // through with, because what comes there is copied in beside the device's own work.
   bool allocate(Storage& storage, bool idle = false);
-  // The same for data that a script brings, as long as a quarter of the limit stays free: work needs room for results.
-  bool allocate_leaving_room(Storage& storage);
   void give_back(Storage& storage);
   void move(Storage& from, Storage& to);  // `to` takes over from's memory
   // Room for the value in a layout of some kernel's own, kept beside it for whoever reads it so again. Only for what is
@@ -43,6 +41,8 @@ class Allocator {
   // The largest values in memory: "8000000 bytes: float32 [1000, 2000] of matmul at file.py:12; ..."
   std::string largest_holders(std::size_t count);
   void empty_cache();
+  bool drop_packed();  // layouts that no kernel uses now; false where there was none
+  std::size_t allocated();
   void set_limit(std::size_t bytes);
   std::size_t limit() const { return limit_; }  // takes no lock
   MemoryStats stats();

@@ -35,7 +35,8 @@ class Device {
   // Guarded by the scheduler's mutex.
   struct Queue {
     std::deque<Task*> ready;  // whose inputs are there, or which have chunks to hand out
-    std::deque<Task*> parked;  // ready, but without memory for their results; in the order of recording
+    std::deque<Task*> parked;  // ready, but without memory for what they need; in the order of submission
+    std::size_t reserved = 0;  // bytes that tasks which start just now will allocate
     std::vector<std::thread> workers;
     std::condition_variable wake;
     bool batch_done = false;   // all tasks of a batch are through: to be handed over together (Backend::submit)
@@ -49,6 +50,7 @@ class Device {
     std::condition_variable memory_freed;
   } queue;
   std::atomic<std::uint64_t> pushes{0};  // watched by spinning workers
+  std::size_t copied_bytes = 0;  // of values of other devices, kept beside these (Engine::peer_copy_of)
   std::atomic<bool> lost_in_fork{false};
 
   void require_own_process() const {

@@ -62,6 +62,11 @@ std::size_t cut(const std::vector<Node*>& window, std::size_t most) {
 // Nobody can ask for it: no handle, and only the window holds it.
 bool is_dead(const Node& node) { return node.handles() == 0 && node.refs() == 1; }
 
+bool has_failed(const Node& node) {
+  const Storage* storage = node.storage();
+  return storage && storage->state.load(std::memory_order_acquire) == Storage::State::kFailed;
+}
+
 }  // namespace
 
 void set_runtime_hooks(const RuntimeHooks& hooks) { runtime_hooks = hooks; }
@@ -153,15 +158,72 @@ std::vector<Device*> Engine::all_devices() {
 }
 
 Ref<Node> Engine::peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Node*, Device*)) {
+  std::vector<Ref<Node>> dropped;  // released after the lock
   {
     std::lock_guard lock(peers_mutex_);
-    for (auto& [where, copy] : node->peer_copies)
-      if (where == device) return copy;
+    const auto known = std::ranges::find(node->peer_copies, device, &Node::PeerCopy::device);
+    if (known != node->peer_copies.end()) {
+      if (!has_failed(*known->node) || has_failed(*node)) {
+        known->used = ++peer_uses_;
+        return known->node;
+      }
+      device->copied_bytes -= bytes_of(*known->node);
+      dropped.push_back(std::move(known->node));
+      node->peer_copies.erase(known);
+    }
   }
   auto copy = make(node, device);
   std::lock_guard lock(peers_mutex_);
-  node->peer_copies.emplace_back(device, copy);
+  const auto other = std::ranges::find(node->peer_copies, device, &Node::PeerCopy::device);
+  if (other != node->peer_copies.end()) return other->node;  // another thread was quicker
+  node->peer_copies.push_back({device, copy, ++peer_uses_});
+  copied_nodes_.insert(node);
+  device->copied_bytes += bytes_of(*copy);
+  // What runs soon may read any of them and so keep it: most of the room is left for other work.
+  const auto most = device->allocator.limit() / 4;
+  if (most > 0 && device->copied_bytes > most) drop_peer_copies_locked(*device, device->copied_bytes - most, dropped);
   return copy;
+}
+
+void Engine::forget_peer_copies(Node& node) {
+  std::lock_guard lock(peers_mutex_);
+  for (const auto& copy : node.peer_copies) copy.device->copied_bytes -= bytes_of(*copy.node);
+  copied_nodes_.erase(&node);
+}
+
+bool Engine::drop_peer_copies(Device& device, std::size_t bytes) {
+  std::vector<Ref<Node>> dropped;  // released after the lock
+  std::lock_guard lock(peers_mutex_);
+  drop_peer_copies_locked(device, bytes, dropped);
+  return !dropped.empty();
+}
+
+void Engine::drop_peer_copies_locked(Device& device, std::size_t bytes, std::vector<Ref<Node>>& dropped) {
+  struct Candidate {
+    std::uint64_t used;
+    Node* original;
+  };
+  const auto on_device = [&](Node* original) {
+    return std::ranges::find(original->peer_copies, &device, &Node::PeerCopy::device);
+  };
+  std::vector<Candidate> candidates;
+  for (Node* original : copied_nodes_) {
+    const auto copy = on_device(original);
+    if (copy == original->peer_copies.end() || copy->node->refs() > 1) continue;
+    const Storage* storage = copy->node->storage();
+    if (storage && storage->refs() == 1) candidates.push_back({copy->used, original});
+  }
+  std::ranges::sort(candidates, {}, &Candidate::used);
+  std::size_t freed = 0;
+  for (const auto& [used, original] : candidates) {
+    if (freed >= bytes) break;
+    const auto copy = on_device(original);
+    freed += copy->node->storage()->bytes;
+    device.copied_bytes -= bytes_of(*copy->node);
+    dropped.push_back(std::move(copy->node));
+    original->peer_copies.erase(copy);
+    if (original->peer_copies.empty()) copied_nodes_.erase(original);
+  }
 }
 
 // ---- recording
@@ -306,31 +368,30 @@ void Engine::wait_for_all() {
   flush(0, true);
   Scheduler::get().wait_idle();
   std::shared_ptr<const Failure> first;
+  const auto consider = [&](const std::shared_ptr<const Failure>& failure) {
+    if (failure && !failure->reported && (!first || failure->sequence < first->sequence)) first = failure;
+  };
   for (Device* device : all_devices()) {
     Backend& backend = *device->backend;
     if (backend.gpu() < 0 || device->lost_in_fork) continue;
     Scheduler::get().wait_there(backend, nullptr, {});
-    if (device->allocator.stats().allocated > 0 && !first) first = backend.failure();
+    if (device->allocator.stats().allocated > 0) consider(backend.failure());
   }
   {
-    std::vector<Ref<Storage>> forgotten;  // released after the lock
     std::lock_guard lock(failures_mutex_);
-    for (auto& storage : failures_) {
-      if (storage->refs() == 1) forgotten.push_back(std::move(storage));
-      else if (!first || storage->failure->sequence < first->sequence) first = storage->failure;
-    }
-    std::erase_if(failures_, [](auto& s) { return !s; });
+    for (const Storage* storage : failures_) consider(storage->failure);
   }
-  if (first) raise_failure(first);
+  if (first && !first->reported.exchange(true)) raise_failure(first);
 }
 
-void Engine::fail(const Ref<Storage>& storage) {
-  std::vector<Ref<Storage>> forgotten;
+void Engine::note_failure(Storage& storage) {
   std::lock_guard lock(failures_mutex_);
-  for (auto& s : failures_)
-    if (s->refs() == 1) forgotten.push_back(std::move(s));
-  std::erase_if(failures_, [](auto& s) { return !s; });
-  failures_.push_back(storage);
+  failures_.insert(&storage);
+}
+
+void Engine::forget_failure(Storage& storage) {
+  std::lock_guard lock(failures_mutex_);
+  failures_.erase(&storage);
 }
 
 // ---- fork

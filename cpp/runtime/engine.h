@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <unordered_set>
 #include <vector>
 
 #include "base/module_api.h"
@@ -60,7 +61,13 @@ class Engine {
   int add_device(std::unique_ptr<Device> device);
   std::vector<Device*> all_devices();
   void set_memory_limit(std::size_t bytes);  // of every device, those still to come included
+  // The value on another device: copied on first use and kept beside the node. A copy that failed although the value did
+  // not is made anew.
   Ref<Node> peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Node*, Device*));
+  void forget_peer_copies(Node& node);  // the node is about to go
+  // Drops copies on the device that only their originals keep, the longest unused first, until `bytes` are free again.
+  // False where there was none. Not under the scheduler's lock.
+  bool drop_peer_copies(Device& device, std::size_t bytes);
 
   // --- waiting
   void start(Node* node);
@@ -80,7 +87,9 @@ class Engine {
   void with_window(const std::function<void(const std::vector<Node*>&)>& f);
   std::size_t prune();              // drops dead operations from the window; returns how many are left
 
-  void fail(const Ref<Storage>& storage);  // remembers a failed value for wait_for_all
+  void note_failure(Storage& storage);    // wait_for_all looks at it for as long as the storage lives
+  void forget_failure(Storage& storage);  // the storage is about to go
+  std::size_t window_bytes() const { return window_bytes_.load(std::memory_order_relaxed); }  // recorded, not planned
 
   // fork(): no lock may be held by a thread that the child lacks.
   void before_fork();
@@ -93,12 +102,13 @@ class Engine {
  private:
   Engine();
   void drop_dead_locked();
+  void drop_peer_copies_locked(Device& device, std::size_t bytes, std::vector<Ref<Node>>& dropped);
   void dump(const std::vector<Node*>& batch);
   void unlock_after_fork(bool child);
 
   std::mutex window_mutex_;
   std::vector<Node*> window_;  // recorded, not yet planned, in order
-  std::size_t window_bytes_ = 0;
+  std::atomic<std::size_t> window_bytes_{0};
   std::atomic<std::size_t> window_count_{0};
   std::atomic<std::uint64_t> recorded_{0};
   std::atomic<std::size_t> window_limit_;
@@ -109,12 +119,14 @@ class Engine {
   std::mutex plan_mutex_;      // one planner at a time, in the order of recording
 
   std::mutex peers_mutex_;
+  std::unordered_set<Node*> copied_nodes_;  // that have peer copies
+  std::uint64_t peer_uses_ = 0;
   std::mutex devices_mutex_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::size_t memory_limit_;   // of devices to come
 
   std::mutex failures_mutex_;
-  std::vector<Ref<Storage>> failures_;
+  std::unordered_set<Storage*> failures_;  // values that failed; a storage takes itself out when it goes
 };
 
 // Another current device for this thread, for a scope.

@@ -1,15 +1,19 @@
 #include "runtime/scheduler.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <new>
+#include <system_error>
 
 #include "backend/cpu/denormals.h"
 #include "base/env.h"
 #include "runtime/counters.h"
 #include "runtime/engine.h"
+#include "runtime/faults.h"
 #include "runtime/hooks.h"
 #include "runtime/profile.h"
 
@@ -23,7 +27,6 @@ constexpr double kInlineBudgetNs = 100'000;  // ... at most so much in one go
 // How far a script may run ahead of the devices.
 constexpr std::int64_t kMaxTasksInFlight = 512;
 constexpr double kMaxBytesInFlight = 2e9;
-constexpr auto kSignalPoll = std::chrono::milliseconds(50);
 constexpr int kSpins = 2'000;  // about 50 us: the gap between two stages of a task, or two tasks of a chain
 
 double bytes_of(const Task& task) {
@@ -32,74 +35,45 @@ double bytes_of(const Task& task) {
   return bytes;
 }
 
-std::shared_ptr<const Failure> failure_of(const Task& task, Failure::Kind kind, std::string message,
-                                          std::shared_ptr<const void> cause = nullptr) {
-  auto f = std::make_shared<Failure>();
-  f->kind = kind;
-  f->message = std::move(message);
-  f->op = task.name;
-  f->source = task.source;
-  f->sequence = task.sequence;
-  f->cause = std::move(cause);
-  return f;
-}
-
-// The exception being handled, as a value.
-std::shared_ptr<const Failure> caught(const Task& task) {
+// The exception being handled, as a value. It is the task's kernel's, or that of the operation whose result got no memory.
+std::shared_ptr<const Failure> caught(const Task& task, const Storage* result = nullptr) {
   using Kind = Failure::Kind;
+  const auto failure_of = [&](Kind kind, std::string message, std::shared_ptr<const void> cause = nullptr) {
+    auto f = std::make_shared<Failure>();
+    f->kind = kind;
+    f->message = std::move(message);
+    f->op = result ? result->op : task.name;
+    f->source = result ? result->source : task.source;
+    f->sequence = task.sequence;
+    f->cause = std::move(cause);
+    return f;
+  };
   try {
     throw;
   } catch (const OutOfMemoryError& e) {
-    return failure_of(task, Kind::kOutOfMemory, e.what());
+    return failure_of(Kind::kOutOfMemory, e.what());
   } catch (const std::bad_alloc&) {
-    return failure_of(task, Kind::kOutOfMemory, std::string(task.name) + ": the host is out of memory");
+    return failure_of(Kind::kOutOfMemory, std::string(task.name) + ": the host is out of memory");
   } catch (const DeviceError& e) {
-    return failure_of(task, Kind::kDevice, e.what());
+    return failure_of(Kind::kDevice, e.what());
   } catch (const NaNError& e) {
-    return failure_of(task, Kind::kNaN, e.what());
+    return failure_of(Kind::kNaN, e.what());
   } catch (const ShapeError& e) {
-    return failure_of(task, Kind::kShape, e.what());
+    return failure_of(Kind::kShape, e.what());
   } catch (const DTypeError& e) {
-    return failure_of(task, Kind::kDType, e.what());
+    return failure_of(Kind::kDType, e.what());
   } catch (const CausedError& e) {
-    return failure_of(task, e.kind, e.what(), e.cause);
+    return failure_of(e.kind, e.what(), e.cause);
   } catch (const std::exception& e) {
-    return failure_of(task, Kind::kOther, e.what());
+    return failure_of(Kind::kOther, e.what());
   } catch (...) {
-    return failure_of(task, Kind::kOther, std::string(task.name) + ": unknown exception");
+    return failure_of(Kind::kOther, std::string(task.name) + ": unknown exception");
   }
-}
-
-// Deliberate failures, for tests: how many more tasks start, or requests for memory are made, until one fails.
-struct Faults {
-  std::atomic<std::int64_t> alloc{settings().fault_alloc}, op{settings().fault_op};
-
-  static bool due(std::atomic<std::int64_t>& left) {
-    return left.load(std::memory_order_relaxed) > 0 && left.fetch_sub(1, std::memory_order_relaxed) == 1;
-  }
-};
-
-Faults& faults() {
-  static Faults f;
-  return f;
 }
 
 void inject_fault(const Task& task) {
   if (Faults::due(faults().op)) throw Error(std::string(task.name) + ": injected fault (OWL_FAULT)");
 }
-
-[[noreturn]] void refuse_memory(Device& device, std::size_t bytes, const std::string& what, bool injected) {
-  const auto stats = device.allocator.stats();
-  const auto holders = device.allocator.largest_holders(10);
-  throw OutOfMemoryError(what + ": no memory for " + std::to_string(bytes) + " bytes on device " +
-                         std::to_string(device.id) + (injected ? " (injected fault, OWL_FAULT)" : "") + ": " +
-                         std::to_string(stats.allocated) + " bytes are in use" +
-                         (stats.limit ? ", the limit is " + std::to_string(stats.limit) : std::string()) +
-                         "; drop arrays, use smaller ones, or raise the limit (owl.set_memory_limit)" +
-                         (holders.empty() ? "" : ". The largest holders: " + holders));
-}
-
-std::string described(const Storage& storage) { return storage.op + std::string(" ") + storage.shape.str(); }
 
 bool has_failed(const TaskOperand& in) {
   return in.storage->state.load(std::memory_order_acquire) == Storage::State::kFailed;
@@ -117,20 +91,9 @@ void take_over(TaskOperand& from, TaskOperand& to) {
   count(counters.in_place);
 }
 
-// Tasks that this thread is through with, until it lets go of the scheduler's lock: deleting them may call foreign code.
-thread_local std::vector<std::unique_ptr<Task>> finished_tasks;
-
 }  // namespace
 
-// While it lives the lock is free.
-struct Scheduler::Unlocked {
-  explicit Unlocked(Lock& lock) : lock(lock) {
-    lock.unlock();
-    finished_tasks.clear();
-  }
-  ~Unlocked() { lock.lock(); }
-  Lock& lock;
-};
+thread_local std::vector<std::unique_ptr<Task>> Scheduler::finished_tasks;
 
 Scheduler::Scheduler() {
 #ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
@@ -157,9 +120,12 @@ void Scheduler::register_device(Device* device) {
 
 void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks) {
   std::vector<std::pair<Device*, std::shared_ptr<int>>> batches;
+  for (auto& task : tasks)
+    if (task->device->allocator.limit() > 0) task->scratch = scratch_of(*task);
   std::lock_guard lock(mutex_);
   for (auto& owned : tasks) {
     Task* task = owned.release();
+    task->order = ++submitted_;
     if (task->device->backend->gpu() >= 0) {
       auto batch = std::ranges::find(batches, task->device, &std::pair<Device*, std::shared_ptr<int>>::first);
       if (batch == batches.end()) batch = batches.emplace(batch, task->device, std::make_shared<int>(0));
@@ -169,7 +135,7 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
     in_flight_.fetch_add(1, std::memory_order_relaxed);
     in_flight_bytes_ += bytes_of(*task);
     task->older = newest_;
-    if (newest_) newest_->newer = task;
+    (newest_ ? newest_->newer : oldest_) = task;
     newest_ = task;
     for (auto& input : task->inputs) {
       if (Task* producer = input.storage->producer) {
@@ -247,8 +213,8 @@ void Scheduler::run_inline(std::vector<Task*>& tasks) {
     spent += task->cost_ns;
     count(counters.inline_tasks);
     enter(*task);
-    bool has_memory;
-    {
+    bool has_memory = reserve(*task);
+    if (has_memory) {
       Unlocked unlocked(lock);
       profile::Span span(*task);
       has_memory = start_task(*task, false);
@@ -275,8 +241,15 @@ void Scheduler::run_inline(std::vector<Task*>& tasks) {
 
 // ---- running
 
-// Binds memory and asks the backend for stages; whatever goes wrong becomes the task's failure.
 bool Scheduler::start_task(Task& task, bool last_resort) {
+  const bool has_memory = bind_and_launch(task, last_resort);
+  if (task.reserved > 0) place(task, has_memory);
+  return has_memory;
+}
+
+// Binds memory and asks the backend for stages; whatever goes wrong becomes the task's failure.
+bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
+  const Storage* wants_memory = nullptr;
   task.started = true;
   task.launch.device = task.device;
   task.launch.task = &task;
@@ -307,14 +280,16 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
           break;
         }
       if (!out.array.data && task.device->backend->computes()) {
+        wants_memory = out.storage.get();
         const bool injected = Faults::due(faults().alloc);
-        if (injected || !task.device->allocator.allocate(*out.storage, task.op && task.op->copies_in)) {
+        if (injected || !take_for_result(*out.storage, task.op && task.op->copies_in)) {
           if (!injected && !last_resort) {
             task.started = false;
             return false;
           }
-          refuse_memory(*task.device, out.storage->bytes, described(*out.storage), injected);
+          refuse_memory(*out.storage, injected);
         }
+        wants_memory = nullptr;
         out.array.data = out.storage->data;
       }
       count(counters.buffers_written);
@@ -326,45 +301,10 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
     count(counters.kernels);
     if (settings().log_run) log_line("run " + std::string(task.name) + " on device " + std::to_string(task.device->id));
   } catch (...) {
-    task.failure = caught(task);
+    task.failure = caught(task, wants_memory);
     task.launch.stages.clear();
   }
   return true;
-}
-
-// Lock held. The task has no memory for its results: it waits for others to finish, and fails where there are none.
-void Scheduler::park(std::unique_lock<std::mutex>& lock, Task* task) {
-  if (can_free_memory()) {
-    auto& parked = task->device->queue.parked;
-    const auto recorded_earlier = [](const Task* a, const Task* b) { return a->sequence < b->sequence; };
-    parked.insert(std::upper_bound(parked.begin(), parked.end(), task, recorded_earlier), task);
-    return;
-  }
-  enter(*task);
-  {
-    Unlocked unlocked(lock);
-    start_task(*task, true);
-    run_alone(*task);
-  }
-  leave(*task);
-  advance(lock, task);
-}
-
-void Scheduler::unpark() {
-  for (Device* d : devices_) {
-    auto& parked = d->queue.parked;
-    if (parked.empty()) continue;
-    Task* task = parked.front();
-    parked.pop_front();
-    make_ready(task, true);
-  }
-}
-
-bool Scheduler::can_free_memory() const {
-  int blocked = 0;  // of those outside: they wait themselves
-  for (const Device* d : devices_) blocked += d->queue.blocked;
-  if (running_ > 0 || inline_callers_ > 0 || static_cast<int>(outside_.size()) > blocked) return true;
-  return std::any_of(devices_.begin(), devices_.end(), [](Device* d) { return !d->queue.ready.empty(); });
 }
 
 // Lock held, nobody is inside the task. Runs stages of one chunk here; hands out the next that has several.
@@ -430,9 +370,7 @@ void Scheduler::leave(Task& task) {
   if (--running_ == 0 && paused_) paused_done_.notify_all();
 }
 
-namespace {
-thread_local Scheduler::Outside* outside_of_thread = nullptr;
-}
+constinit thread_local Scheduler::Outside* Scheduler::outside_of_thread = nullptr;
 
 Scheduler::Outside::Outside(Task& task) : task_(task) {
   outside_of_thread = this;
@@ -456,6 +394,7 @@ void Scheduler::step(std::unique_lock<std::mutex>& lock, Device& device) {
   Task* task = ready.front();
   if (!task->started) {
     ready.pop_front();
+    if (!reserve(*task)) return park(lock, task);
     enter(*task);
     bool has_memory;
     {
@@ -493,7 +432,7 @@ void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
     const auto& failure = task->failure ? task->failure : out.failure;
     if (failure) {
       out.storage->failure = failure;
-      Engine::get().fail(out.storage);  // before anybody can see that it is done
+      Engine::get().note_failure(*out.storage);  // before anybody can see that it is done
     }
     out.storage->state.store(failure ? Storage::State::kFailed : Storage::State::kReady,
                              std::memory_order_release);
@@ -512,7 +451,7 @@ void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
   if (waited) value_done_.notify_all();
   if (left == 0 && idle_waiters_) idle_done_.notify_all();
   if (room_waiters_ && has_room()) room_done_.notify_all();
-  if (task->older) task->older->newer = task->newer;
+  (task->older ? task->older->newer : oldest_) = task->newer;
   (task->newer ? task->newer->older : newest_) = task->older;
   auto* device = task->device;
   if (task->batch && --*task->batch == 0) device->queue.batch_done = true;
@@ -524,8 +463,35 @@ void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
 
 // ---- workers
 
+bool Scheduler::start_worker(Device& device) {
+  try {
+    device.queue.workers.emplace_back([this, &device] { work(device); });
+    return true;
+  } catch (const std::system_error&) {  // the next need for it tries again; block() tells the script where none runs
+    return false;
+  }
+}
+
 void Scheduler::start_workers(Device& device) {
-  for (int i = 0; i < device.threads; ++i) device.queue.workers.emplace_back([this, &device] { work(device); });
+  for (int i = 0; i < device.threads && start_worker(device); ++i) {
+  }
+}
+
+void Scheduler::refuse_to_wait(Device& device) {
+  std::string limits;
+  const auto name_limit = [&](auto which, const char* what, const char* command) {
+    rlimit limit{};
+    if (getrlimit(which, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+      limits += (limits.empty() ? "" : ", ") + std::string(what) + " is " + std::to_string(limit.rlim_cur) + " (" + command + ")";
+  };
+  name_limit(RLIMIT_NPROC, "the limit of this user's processes and threads", "ulimit -u");
+  name_limit(RLIMIT_AS, "the limit of address space in bytes", "ulimit -v");
+  std::string pids;
+  if (std::ifstream("/sys/fs/cgroup/pids.max") >> pids && pids != "max")
+    limits += (limits.empty() ? "" : ", ") + std::string("the limit of this container's tasks is ") + pids + " (cgroup pids.max)";
+  throw DeviceError("device " + std::to_string(device.id) + " (" + device.name +
+                    "): the system starts no thread for it, so nothing can be computed; " +
+                    (limits.empty() ? "no limit of this process is set, so the machine's own is reached" : limits));
 }
 
 void Scheduler::work(Device& device) {
@@ -662,15 +628,24 @@ bool Scheduler::block(std::unique_lock<std::mutex>& lock, std::condition_variabl
     lock.unlock();
     return true;
   }
-  for (Device* d : devices_)  // after a fork the child has no workers yet
-    if (!d->queue.ready.empty() && d->queue.workers.empty() && !stopped_) start_workers(*d);
+  for (Device* d : devices_) {  // after a fork the child has no workers yet
+    if (d->queue.ready.empty() || !d->queue.workers.empty() || stopped_) continue;
+    start_workers(*d);
+    if (!d->queue.workers.empty()) continue;
+    lock.unlock();
+    refuse_to_wait(*d);
+  }
   std::optional<Counted> blocked;
   if (outside_of_thread && !stopped_) {  // a worker blocks: another takes its place
     Device* device = outside_of_thread->task_.device;
     blocked.emplace(device->queue.blocked, lock);
     unpark();  // what waited for this thread's memory
-    if (static_cast<int>(device->queue.workers.size()) < device->threads + device->queue.blocked)
-      device->queue.workers.emplace_back([this, device] { work(*device); });
+    auto& q = device->queue;
+    const auto workers = [&] { return static_cast<int>(q.workers.size()); };
+    if (workers() < device->threads + q.blocked && !start_worker(*device) && workers() <= q.blocked) {
+      lock.unlock();
+      refuse_to_wait(*device);
+    }
   }
   lock.unlock();
   profile::Span span("wait");
@@ -819,76 +794,6 @@ void Scheduler::after_fork_child() {
   halted_ = stopped_;
   unwatched.store(true);
   mutex_.unlock();
-}
-
-// ---- memory
-
-bool Scheduler::wait_for_memory(Device& device, const std::function<bool()>& take) {
-  std::unique_lock lock(mutex_);
-  auto& q = device.queue;
-  // Somebody else's task may give memory back when it ends; if all who run wait like this, nobody will.
-  while (q.running - q.starved > 1 && !stopped_ && !paused_) {
-    ++q.starved;
-    ++q.memory_waiters;
-    q.memory_freed.wait_for(lock, kSignalPoll);
-    --q.memory_waiters;
-    --q.starved;
-    lock.unlock();
-    if (take()) return true;
-    lock.lock();
-  }
-  return false;
-}
-
-bool Scheduler::wait_for_room_for(Storage& storage) {
-  Engine::get().flush(0, true);
-  std::unique_lock lock(mutex_);
-  auto& q = storage.device->queue;
-  Counted waiting(q.memory_waiters, lock);
-  bool taken = false;
-  block(lock, q.memory_freed, {}, [&] {
-    if (taken) return true;  // block() may ask again
-    const bool last_try = !can_free_memory() || (outside_of_thread && running_ == 0);
-    auto& allocator = storage.device->allocator;
-    taken = last_try ? allocator.allocate(storage, true) : allocator.allocate_leaving_room(storage);
-    return taken || last_try;
-  });
-  return taken;
-}
-
-void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take) {
-  const bool injected = Faults::due(faults().alloc);
-  if (injected || !(take() || Scheduler::get().wait_for_memory(device, take)))
-    refuse_memory(device, bytes, what, injected);
-}
-
-void allocate_for_data(Storage& storage) {
-  const bool injected = Faults::due(faults().alloc);
-  auto& device = *storage.device;
-  if (injected || !(device.allocator.allocate_leaving_room(storage) || Scheduler::get().wait_for_room_for(storage)))
-    refuse_memory(device, storage.bytes, described(storage), injected);
-}
-
-void set_fault(std::int64_t alloc, std::int64_t op) {
-  faults().alloc = alloc;
-  faults().op = op;
-}
-
-void* Launch::packed(const void* operand, std::int64_t layout, std::size_t bytes, bool& ready) {
-  if (!task) return nullptr;  // a kernel called by itself
-  const auto found = std::ranges::find(task->inputs, operand, [](const TaskOperand& in) { return in.array.data; });
-  if (found == task->inputs.end() || found->offset != 0 || found->storage->foreign_release) return nullptr;
-  const auto packing = device->allocator.pack(*found->storage, layout, bytes);
-  if (packing.data) packed_operands.emplace_back(found->storage.get(), layout);
-  ready = packing.ready;
-  return packing.data;
-}
-
-void* Launch::scratch(std::size_t bytes) {
-  void* data = nullptr;
-  with_memory(*device, bytes, "scratch memory", [&] { return (data = device->allocator.allocate(bytes)) != nullptr; });
-  scratch_blocks.emplace_back(data, bytes);
-  return data;
 }
 
 }  // namespace owl

@@ -49,9 +49,10 @@ class Scheduler {
 
   std::string describe();  // one line per device and per task in flight
 
-  // Memory for data that a script brings: where there is none, plans and waits until running work made room. False
-  // when nothing is left that could.
-  bool wait_for_room_for(Storage& storage);
+  // Memory for data that a script brings (memory_wait.cpp). Where there is none to spare, plans and waits until running
+  // work made room; false when nothing is left that could.
+  bool has_plenty(const Storage& storage) const;
+  bool wait_for_data_memory(Storage& storage);
 
   std::int64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
 
@@ -85,11 +86,22 @@ class Scheduler {
     Lock& lock;
   };
 
+  // While it lives the lock is free.
+  struct Unlocked {
+    explicit Unlocked(Lock& lock) : lock(lock) {
+      lock.unlock();
+      finished_tasks.clear();
+    }
+    ~Unlocked() { lock.lock(); }
+    Lock& lock;
+  };
+
   // With `mutex_` held on entry and return, unless said otherwise.
-  struct Unlocked;
   // `taken_here`: this thread is about to look into the device's queue.
   void push_ready(Task* task, std::vector<Task*>* inline_tasks, bool taken_here = false);
-  void start_workers(Device& device);
+  bool start_worker(Device& device);    // false where the system has no thread left
+  void start_workers(Device& device);   // as many of the device's threads as the system has
+  [[noreturn]] static void refuse_to_wait(Device& device);  // no thread runs the device's tasks; without the lock
   void work(Device& device);  // a worker's loop
   void idle(Lock& lock, Device& device, bool& spun);
   void pass_watch_on(Device& device);
@@ -98,10 +110,17 @@ class Scheduler {
   // Without the lock. False: there is no memory for a result, and the task may be tried again later. As a last resort
   // that is the task's failure instead.
   bool start_task(Task& task, bool last_resort);
+  bool bind_and_launch(Task& task, bool last_resort);
   void make_ready(Task* task, bool first, bool taken_here = false);
   void wake_for(Device& device, std::int64_t tasks);  // so many more threads have something to do
   void run_alone(Task& task);                       // without the lock: the stages of one chunk that come next
   void run_chunks(Task& task, const Launch::Stage& stage);  // without the lock: until none is left to take
+  // Memory under a limit (memory_wait.cpp). `reserve`: whether the task may take now what it needs; until `place`, which
+  // takes the lock itself, that counts as taken.
+  bool reserve(Task& task);
+  void place(Task& task, bool has_memory);
+  // Whether all tasks before `end` could still run in order if `bytes` of the device were taken now.
+  bool can_spare(Device& device, std::size_t bytes, const Task* end) const;
   void park(Lock& lock, Task* task);
   void unpark();                // the oldest task of each device that waits for memory tries again
   bool can_free_memory() const;  // something runs, or is about to
@@ -132,12 +151,23 @@ class Scheduler {
   bool watching_ = false;  // a worker looks after the window
   bool watch_owed_ = false;  // nobody does, though somebody was asked to or did: who sleeps is to be woken for it
   std::vector<Device*> devices_;
-  Task* newest_ = nullptr;  // the tasks in flight, as a list
+  Task *oldest_ = nullptr, *newest_ = nullptr;  // the tasks in flight, as a list in the order of submission
+  std::uint64_t submitted_ = 0;
+
+  static constexpr auto kSignalPoll = std::chrono::milliseconds(50);
+  static constinit thread_local Outside* outside_of_thread;  // whose code this thread runs
+  // Tasks that this thread is through with, until it lets go of the lock: deleting them may call foreign code.
+  static thread_local std::vector<std::unique_ptr<Task>> finished_tasks;
 };
 
 // Memory for data that a script brings: waits for running work when the device is full; throws OutOfMemoryError, with
 // the largest holders, when nothing can help.
 void allocate_for_data(Storage& storage);
+// Memory for a result: copies of values of other devices that can be made again go first.
+bool take_for_result(Storage& storage, bool idle);
+[[noreturn]] void refuse_memory(const Storage& storage, bool injected);
+// What scratch memory the task's launch will ask for; null where that cannot be told.
+std::optional<std::size_t> scratch_of(Task& task);
 
 // From now on the n-th task, or request for memory, fails (0: none does). For tests, and for OWL_FAULT.
 OWL_MODULE_API void set_fault(std::int64_t alloc, std::int64_t op);

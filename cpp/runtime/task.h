@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "graph/op.h"
@@ -45,6 +46,11 @@ struct Task {
   std::shared_ptr<int> batch;    // how many tasks of its batch are left, on a device that runs behind its worker
   bool bound = false;            // its inputs' addresses are filled in
   bool started = false;
+  std::uint64_t order = 0;       // in which tasks were submitted: that of recording, operands first
+  // Memory under a limit (memory_wait.cpp). `scratch`: what its launch will ask for, where that could be told.
+  std::optional<std::size_t> scratch;
+  std::size_t reserved = 0;      // while it starts: of what it needs
+  bool placed = false;           // it has started and holds what it needs
   int threads = 0;                       // inside it now
   Task *older = nullptr, *newer = nullptr;  // the scheduler's list of all tasks in flight
   Launch launch;

@@ -144,6 +144,15 @@ def settle(timeout=30):
         time.sleep(0.002)
 
 
+def eventually(holds, timeout=20):
+    """Whether that comes true: a worker lets go of what a task held a moment after the task has ended."""
+    deadline = time.monotonic() + timeout
+    while not holds() and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.002)
+    return holds()
+
+
 class Counted:
     """Counter differences over a `with` block."""
 

@@ -1,11 +1,13 @@
 """Law 6: mistakes that recording sees are raised at their line; failures of running work come home."""
+import re
 import time
 import traceback
+import weakref
 
 import pytest
 
 import owl
-from conftest import line_of, unflushed
+from conftest import Counted, eventually, line_of, unflushed
 from reference import val
 
 
@@ -248,4 +250,110 @@ def test_wait_for_all_raises_the_first_of_several_errors_and_waits_for_the_rest(
         with pytest.raises(owl.Error, match="^one: .*ValueError: one"):
             owl.wait_for_all()
         assert slow.ready() and two.ready()
+        with pytest.raises(owl.Error, match="^two: .*ValueError: two"):
+            owl.wait_for_all()
+        owl.wait_for_all()  # each of the two has been raised
+        for value, name in ((one, "one"), (two, "two"), (one + 1, "one")):
+            with pytest.raises(owl.Error, match=f"ValueError: {name}"):
+                value.wait_for_eval()  # waiting for the value itself always raises
         del one, two
+
+
+def failing_op():
+    def f(x):
+        raise ValueError("no")
+    return owl.op(f)
+
+
+def test_wait_for_all_raises_a_failure_once_whatever_was_computed_from_it():
+    a = failing_op()(owl.ones([3]))
+    b, c = a + 1, (a * 2.0).sum()
+    with pytest.raises(owl.Error, match="ValueError: no"):
+        owl.wait_for_all()
+    owl.wait_for_all()
+    d = owl.elewise.exp(b) + c
+    owl.wait_for_all()
+    with pytest.raises(owl.Error, match="ValueError: no"):
+        d.to_numpy()
+
+
+class Model:
+    """Keeps the value that failed in the very frame that the exception passed."""
+
+    def __init__(self, chain=False):
+        self.chain = chain
+        self.weights = owl.ones([500])
+        self.y = owl.op(self.function, name="model")(self.weights)
+
+    def function(self, x):
+        try:
+            raise KeyError(x.shape)
+        except KeyError as e:
+            if self.chain:
+                raise ValueError("in a model") from e
+            raise
+
+    def wait(self):
+        self.y.wait_for_eval()
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_an_object_that_keeps_a_failed_value_is_freed(chain):
+    with Counted() as c:
+        model = Model(chain)
+        with pytest.raises(owl.Error) as e:
+            model.wait()
+        assert "function" in [frame.name for frame in traceback.extract_tb(e.value.__cause__.__traceback__)]
+        gone = weakref.ref(model)
+        del model, e
+        assert eventually(lambda: gone() is None)
+    assert c.live_nodes == 0 and c.live_storages == 0
+
+
+def test_the_memory_of_failed_values_goes_with_their_last_handle():
+    allocated = owl.memory_stats()["allocated"]
+    x = owl.ones([3])
+    for _ in range(20):
+        y = owl.op(lambda x: 1 / 0, shape=[1_000_000])(x)
+        with pytest.raises(owl.Error, match="ZeroDivisionError"):
+            y.wait_for_eval()
+    del y, x
+    assert owl.memory_stats()["allocated"] == allocated
+
+
+def test_a_failed_value_is_read_by_any_number_of_operations():
+    """Under a second; where each operation walks through all that failed, it outlasts the limit of a test."""
+    bad = failing_op()(owl.ones([2]))
+    values = [bad + k for k in range(200_000)]
+    with pytest.raises(owl.Error, match="ValueError: no"):
+        owl.wait_for_all()
+    owl.wait_for_all()
+    with pytest.raises(owl.Error, match="ValueError: no"):
+        values[-1].wait_for_eval()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_operation_and_line_of_a_fused_task_that_gets_no_memory_belong_together(rows, script):
+    done = script(f"""
+        import owl
+        device = owl.create_cpu_device()
+        owl.set_device(device)
+        x = owl.ones([1000, {rows}])
+        x.wait_for_eval()
+        owl.set_memory_limit(owl.memory_stats(device)["allocated"] + 64, device)
+        a = owl.elewise.exp(x)    # line exp
+        b = owl.elewise.tanh(a)   # line tanh
+        c = b.sum()               # line sum
+        for value in (a, b):
+            try:
+                value.wait_for_eval()
+            except owl.OutOfMemoryError as e:
+                print(e)
+    """, env={"OWL_WINDOW": "100", "OWL_IDLE_US": "-1"})
+    lines = done.stdout.splitlines()
+    source = {"exp": "# line exp", "tanh": "# line tanh", "sum": "# line sum"}
+    assert len(lines) == 2
+    for line in lines:
+        blamed, place = re.search(r"\(in operation '(\w+)' recorded at .*?:(\d+)\)$", line).groups()
+        assert line.startswith(f"{blamed} [1000, {rows}]: no memory")
+        assert source[blamed] in done.path.read_text().splitlines()[int(place) - 1]

@@ -154,6 +154,132 @@ def test_what_does_not_fit_fails_alone_and_names_the_largest(limited):
     assert (val(second) >= 0).all()
 
 
+# Each round holds one operand of 4 MB and needs two blocks more when its operations run one after another.
+TIGHT = {
+    "products": "(owl.elewise.exp(x * (0.001 * i)) * x).sum()",
+    "a product of a transpose": "(x.trans() * x * (0.1 * i)).max()",
+    "softmax": "owl.conv.softmax(owl.conv.softmax(x) * x).sum()",
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("name", TIGHT)
+def test_the_verdict_of_a_tight_limit_is_that_of_recorded_order(name, threads):
+    """Tasks that run ahead must leave what earlier ones need, however many threads take tasks."""
+    children.run(f"""
+        import owl
+        x = owl.rand([1000, 1000])
+        x.wait_for_eval()
+        used, block = owl.memory_stats()["allocated"], 4_194_304  # what 4 MB occupy
+        wanted = None
+        for round in range({20 * min(SOAK, 10)}):
+            owl.empty_cache()
+            owl.set_memory_limit(used + 2 * block + 8192)
+            ys = [{TIGHT[name]} for i in range(12)]
+            values = [float(y) for y in ys]
+            wanted = wanted or values
+            assert values == wanted
+            del ys
+            owl.wait_for_all()
+        assert owl.memory_stats()["peak"] <= used + 2 * block + 8192
+        owl.set_memory_limit(used + block // 2)  # and what does not fit in order fails
+        try:
+            float({TIGHT[name].replace(" * i", "")})
+            raise SystemExit("it fits")
+        except owl.OutOfMemoryError:
+            pass
+    """, env={"OWL_NUM_THREADS": str(threads)})
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_scratch_memory_counts_among_what_earlier_tasks_need(threads):
+    """A weight gradient's partial sums are larger than its operands: short tasks that run ahead must not take their room."""
+    children.run("""
+        import owl
+        x, err = owl.rand([32, 32, 64, 64]), owl.rand([30, 30, 64, 64])
+        small = owl.rand([250_000])
+        c = owl.conv.Convolver(0, 0, 1, 1)
+        w = owl.rand([3, 3, 64, 64])
+        owl.wait_for_all()
+        owl.empty_cache()
+        before = owl.memory_stats()["allocated"]
+        float(c.weight_grad(err, x, w).sum())
+        needed = owl.memory_stats()["peak"] - before
+        owl.empty_cache()
+        owl.set_memory_limit(before + needed + 2_000_000)
+        for round in range(10):
+            kept = [c.weight_grad(err, x, w).sum()] + [small + i for i in range(1)]
+            later = [(small * i).max() for i in range(20)]
+            owl.wait_for_all()
+            del kept, later
+    """, env={"OWL_NUM_THREADS": str(threads)})
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_data_leaves_what_earlier_operations_need(threads):
+    """A script that brings data far ahead waits where what it recorded before still needs the room."""
+    children.run("""
+        import numpy as np
+        import owl
+        a = np.ones((1000, 1000), np.float32)
+        x = owl.from_numpy(a)
+        x.wait_for_eval()
+        used, block = owl.memory_stats()["allocated"], 4_194_304
+        owl.set_memory_limit(used + 3 * block + 8192)
+        for round in range(30):
+            y = (owl.elewise.exp(x * 0.001) * x).sum()   # two blocks
+            z = owl.from_numpy(a)                        # a third, or one of these two when they are free again
+            w = (z * x).sum()
+            assert float(y) > 0 and float(w) == 1e9
+            del y, z, w
+    """, env={"OWL_NUM_THREADS": str(threads)})
+
+
+def test_a_copy_that_got_no_memory_is_made_anew_when_there_is_some():
+    x = owl.rand([1000, 1000])
+    device = owl.create_cpu_device()
+    owl.set_memory_limit(MIB, device)
+    with owl.device(device):
+        for _ in range(2):
+            with pytest.raises(owl.OutOfMemoryError):
+                (x + 1).wait_for_eval()
+        owl.set_memory_limit(0, device)
+        assert same_bits(val(x + 1), val(x) + np.float32(1))
+    settle()
+
+
+def test_a_copy_of_a_value_that_failed_fails_of_the_same_reason():
+    x = owl.op(lambda x: 1 / 0)(owl.ones([3]))
+    with owl.device(owl.create_cpu_device()):
+        for _ in range(2):
+            with pytest.raises(owl.Error, match="ZeroDivisionError"):
+                (x + 1).wait_for_eval()
+    del x
+    settle()
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+def test_copies_that_can_be_made_again_give_way(readers):
+    """Batches that the script holds on device 0, used in turn on a device with room for a few of them."""
+    device = owl.create_cpu_device()
+    owl.set_memory_limit(24 * MIB, device)
+    batches = [arr(np.full((500, 1000), i, np.float32)) for i in range(20)]  # 2 MB each
+    with owl.device(device), Watch(device) as watch:
+        for _ in range(3):
+            for i, batch in enumerate(batches):
+                found = [float((batch * k).max()) for k in range(1, readers + 1)]
+                assert found == [i * k for k in range(1, readers + 1)]
+        sums = [(owl.elewise.tanh(batch) + batch).sum() for batch in batches]  # and recorded ahead
+        assert all(np.isfinite(float(s)) for s in sums)
+        assert float(batches[0].max()) == 0
+        large = arr(np.ones((5, MIB), np.float32))  # 20 MiB of data
+        assert float(large.sum()) == 5 * MIB
+    assert watch.above == []
+    del batches, batch, large, sums
+    settle()
+    assert owl.memory_stats(device)["allocated"] == 0
+
+
 LARGER_THAN_THE_LIMIT = {  # of what is 64 MB
     "a sum": lambda x: x.sum(),
     "a maximum along an axis": lambda x: x.max(1).sum(),

@@ -264,3 +264,35 @@ def test_leaving_at_random_moments(how):
         failures = [f for f in pool.map(lambda seed: leave(how, seed), range(times)) if f]
     print(f"leaving ({how}): tried {times}, failed {len(failures)}")
     assert not failures, failures[0]
+
+
+# --- a system that starts no threads
+
+NO_THREADS = """
+    import os, resource, threading
+    import numpy as np
+    import owl
+    x = owl.from_numpy(np.ones((300, 300), np.float32))
+    if os.getuid() == 0:
+        os.setuid(65534)  # root is above this limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
+    try:
+        threading.Thread(target=print).start()
+        raise SystemExit("threads can be made all the same")
+    except RuntimeError:
+        pass
+    y = (x * x).sum()
+    for _ in range(2):
+        try:
+            y.wait_for_eval()
+            raise SystemExit("computed")
+        except owl.DeviceError as e:
+            assert "starts no thread" in str(e) and "processes and threads is 1 (ulimit -u)" in str(e), e
+    resource.setrlimit(resource.RLIMIT_NPROC, (hard if hard != -1 else soft, hard))
+    assert float(y) == 300 ** 3, "what was recorded meanwhile is computed once threads can be made"
+"""
+
+
+def test_a_limit_that_leaves_no_thread_is_named_and_can_be_lifted():
+    children.run(NO_THREADS)

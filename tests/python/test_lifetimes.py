@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import owl
-from conftest import SOAK, Counted, same_bits, settle, unflushed
+from conftest import SOAK, Counted, eventually, same_bits, settle, unflushed
 from reference import arr, val
 
 
@@ -100,8 +100,7 @@ def test_foreign_memory_is_released():
     assert gone() is not None
     del x
     settle()
-    gc.collect()
-    assert gone() is None
+    assert eventually(lambda: gone() is None)
     assert (val(y) == 2).all()
 
 

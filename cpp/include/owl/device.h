@@ -43,7 +43,8 @@ struct DeviceInfo {
 };
 std::vector<DeviceInfo> devices();
 
-// Waits until everything recorded and still held has its value; raises the first error among them.
+// Waits until everything recorded and still held has its value; raises the first error among them that it has not raised
+// before. (Waiting for a failed value itself always raises its error.)
 void wait_for_all();
 
 struct MemoryStats {

@@ -1,0 +1,251 @@
+// Memory under a limit: who may take it when, and waiting for it.
+//
+// The verdict "out of memory" must not depend on how many threads run tasks at once. So recorded order is the measure:
+// what fits when tasks run one after another in that order always goes through. A task that is ready before earlier ones
+// have started may take memory only if all of these could still run in order, each with what it needs; otherwise it is
+// parked until others have ended. The earliest task that has not started takes what there is.
+#include <algorithm>
+#include <unordered_map>
+
+#include "runtime/engine.h"
+#include "runtime/faults.h"
+#include "runtime/scheduler.h"
+
+namespace owl {
+
+namespace {
+
+std::string described(const Storage& storage) { return storage.op + std::string(" ") + storage.shape.str(); }
+
+std::size_t bytes_of_results(const Task& task) {
+  std::size_t bytes = 0;
+  for (const auto& out : task.outputs) bytes += Allocator::rounded(out.storage->bytes);
+  return bytes;
+}
+
+// What ends with the task, when all earlier ones have ended too. `uses` counts the operands of the tasks so far.
+std::size_t bytes_freed_by(const Task& task, const Device& device, std::unordered_map<const Storage*, int>& uses) {
+  std::size_t bytes = 0;
+  const auto count = [&](const TaskOperand& operand) {
+    const Storage& storage = *operand.storage;
+    const bool moved = task.placed && !storage.data;  // to a result that took over the memory
+    if (++uses[&storage] == storage.refs() && storage.device == &device && !storage.foreign_release && !moved)
+      bytes += Allocator::rounded(storage.bytes);
+  };
+  for (const auto& in : task.inputs) count(in);
+  for (const auto& out : task.outputs) count(out);
+  return bytes;
+}
+
+}  // namespace
+
+[[noreturn]] void refuse_memory(Device& device, std::size_t bytes, const std::string& what, bool injected) {
+  const auto stats = device.allocator.stats();
+  const auto holders = device.allocator.largest_holders(10);
+  throw OutOfMemoryError(what + ": no memory for " + std::to_string(bytes) + " bytes on device " +
+                         std::to_string(device.id) + (injected ? " (injected fault, OWL_FAULT)" : "") + ": " +
+                         std::to_string(stats.allocated) + " bytes are in use" +
+                         (stats.limit ? ", the limit is " + std::to_string(stats.limit) : std::string()) +
+                         "; drop arrays, use smaller ones, or raise the limit (owl.set_memory_limit)" +
+                         (holders.empty() ? "" : ". The largest holders: " + holders));
+}
+
+// ---- results
+
+// A kernel is launched on trial to learn what scratch memory it asks for: a launch only adds stages. Null where it might
+// do more than that.
+std::optional<std::size_t> scratch_of(Task& task) {
+  if ((task.op && task.op->runs_user_code) || task.device->backend->gpu() >= 0) return {};
+  Launch trial;
+  trial.device = task.device;
+  trial.task = &task;
+  trial.measured = 0;
+  try {
+    task.device->backend->launch(task, trial);
+  } catch (const std::exception&) {  // the real launch will tell
+    return {};
+  }
+  return trial.measured;
+}
+
+bool Scheduler::can_spare(Device& device, std::size_t bytes, const Task* end) const {
+  const auto is_to_start = [&](const Task& task) { return task.device == &device && !task.placed && !task.reserved; };
+  const std::size_t limit = device.allocator.limit(), taken = device.allocator.allocated() + device.queue.reserved + bytes;
+  std::size_t most = taken;  // if nothing were freed on the way
+  for (const Task* task = oldest_; task != end; task = task->newer) {
+    if (!is_to_start(*task)) continue;
+    if (!task->scratch) return false;
+    most += bytes_of_results(*task) + *task->scratch;
+  }
+  if (most == taken || most <= limit) return true;
+  std::size_t used = taken;
+  std::unordered_map<const Storage*, int> uses;
+  for (const Task* task = oldest_; task != end; task = task->newer) {
+    if (is_to_start(*task)) {
+      used += bytes_of_results(*task);
+      if (used + *task->scratch > limit) return false;
+    }
+    if (!task->reserved) used -= std::min(used, bytes_freed_by(*task, device, uses));
+  }
+  return true;
+}
+
+bool Scheduler::reserve(Task& task) {
+  auto& allocator = task.device->allocator;
+  if (allocator.limit() == 0 || !task.device->backend->computes()) return true;
+  const auto needs = std::max<std::size_t>(1, bytes_of_results(task) + task.scratch.value_or(0));
+  if (!can_spare(*task.device, needs, &task) &&
+      !(allocator.drop_packed() && can_spare(*task.device, needs, &task)))
+    return false;
+  task.reserved = needs;
+  task.device->queue.reserved += needs;
+  return true;
+}
+
+void Scheduler::place(Task& task, bool has_memory) {
+  std::lock_guard lock(mutex_);
+  task.device->queue.reserved -= std::exchange(task.reserved, 0);
+  task.placed = has_memory;
+}
+
+bool take_for_result(Storage& storage, bool idle) {
+  auto& allocator = storage.device->allocator;
+  return allocator.allocate(storage, idle) ||
+         (Engine::get().drop_peer_copies(*storage.device, storage.bytes) && allocator.allocate(storage, idle));
+}
+
+[[noreturn]] void refuse_memory(const Storage& storage, bool injected) {
+  refuse_memory(*storage.device, storage.bytes, described(storage), injected);
+}
+
+// The task has no memory for its results, or may not take it yet: it waits for others to end. Where none runs, the
+// earliest of those that wait must do with what there is, and fails if that is not enough.
+void Scheduler::park(Lock& lock, Task* task) {
+  auto& parked = task->device->queue.parked;
+  const auto submitted_earlier = [](const Task* a, const Task* b) { return a->order < b->order; };
+  parked.insert(std::upper_bound(parked.begin(), parked.end(), task, submitted_earlier), task);
+  if (can_free_memory()) return;
+  Device* first = task->device;
+  for (Device* d : devices_)
+    if (!d->queue.parked.empty() && d->queue.parked.front()->order < first->queue.parked.front()->order) first = d;
+  Task* const earliest = first->queue.parked.front();
+  first->queue.parked.pop_front();
+  enter(*earliest);
+  {
+    Unlocked unlocked(lock);
+    start_task(*earliest, true);
+    run_alone(*earliest);
+  }
+  leave(*earliest);
+  advance(lock, earliest);
+}
+
+void Scheduler::unpark() {
+  for (Device* d : devices_) {
+    auto& parked = d->queue.parked;
+    if (parked.empty()) continue;
+    Task* task = parked.front();
+    parked.pop_front();
+    make_ready(task, true);
+  }
+}
+
+bool Scheduler::can_free_memory() const {
+  int blocked = 0;  // of those outside: they wait themselves
+  for (const Device* d : devices_) blocked += d->queue.blocked;
+  if (running_ > 0 || inline_callers_ > 0 || static_cast<int>(outside_.size()) > blocked) return true;
+  return std::any_of(devices_.begin(), devices_.end(), [](Device* d) { return !d->queue.ready.empty(); });
+}
+
+// ---- scratch memory
+
+bool Scheduler::wait_for_memory(Device& device, const std::function<bool()>& take) {
+  std::unique_lock lock(mutex_);
+  auto& q = device.queue;
+  // Another task may give memory back when it ends; if all that run wait like this, none will.
+  while (q.running - q.starved > 1 && !stopped_ && !paused_) {
+    ++q.starved;
+    ++q.memory_waiters;
+    q.memory_freed.wait_for(lock, kSignalPoll);
+    --q.memory_waiters;
+    --q.starved;
+    lock.unlock();
+    if (take()) return true;
+    lock.lock();
+  }
+  return false;
+}
+
+void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take) {
+  const bool injected = Faults::due(faults().alloc);
+  if (injected || !(take() || (Engine::get().drop_peer_copies(device, bytes) && take()) ||
+                    Scheduler::get().wait_for_memory(device, take)))
+    refuse_memory(device, bytes, what, injected);
+}
+
+void* Launch::scratch(std::size_t bytes) {
+  if (measured) {
+    static char stand_in;  // only stages use the memory
+    *measured += Allocator::rounded(bytes);
+    return &stand_in;
+  }
+  void* data = nullptr;
+  with_memory(*device, bytes, "scratch memory", [&] { return (data = device->allocator.allocate(bytes)) != nullptr; });
+  scratch_blocks.emplace_back(data, bytes);
+  return data;
+}
+
+void* Launch::packed(const void* operand, std::int64_t layout, std::size_t bytes, bool& ready) {
+  if (!task || measured) return nullptr;  // a kernel called by itself, or on trial
+  const auto found = std::ranges::find(task->inputs, operand, [](const TaskOperand& in) { return in.array.data; });
+  if (found == task->inputs.end() || found->offset != 0 || found->storage->foreign_release) return nullptr;
+  const auto packing = device->allocator.pack(*found->storage, layout, bytes);
+  if (packing.data) packed_operands.emplace_back(found->storage.get(), layout);
+  ready = packing.ready;
+  return packing.data;
+}
+
+// ---- data that a script brings
+
+// Whether all that was recorded before could take its memory as well, and a quarter of the limit is left for scratch.
+bool Scheduler::has_plenty(const Storage& storage) const {
+  auto& allocator = storage.device->allocator;
+  const auto limit = allocator.limit();
+  if (limit == 0) return true;
+  const auto pending = static_cast<std::size_t>(in_flight_bytes_.load()) + Engine::get().window_bytes();
+  return allocator.allocated() + pending + Allocator::rounded(storage.bytes) <= limit - limit / 4;
+}
+
+bool Scheduler::wait_for_data_memory(Storage& storage) {
+  Engine::get().flush(0, true);
+  std::unique_lock lock(mutex_);
+  auto& q = storage.device->queue;
+  auto& allocator = storage.device->allocator;
+  Counted waiting(q.memory_waiters, lock);
+  bool taken = false;
+  block(lock, q.memory_freed, {}, [&] {
+    if (taken) return true;  // block() may ask again
+    const bool last_try = !can_free_memory() || (outside_of_thread && running_ == 0);
+    if (last_try || can_spare(*storage.device, Allocator::rounded(storage.bytes), nullptr))
+      taken = allocator.allocate(storage, true);
+    return taken || last_try;
+  });
+  return taken;
+}
+
+void allocate_for_data(Storage& storage) {
+  const bool injected = Faults::due(faults().alloc);
+  auto& allocator = storage.device->allocator;
+  auto& scheduler = Scheduler::get();
+  if (!injected && ((scheduler.has_plenty(storage) && allocator.allocate(storage, true)) ||
+                    scheduler.wait_for_data_memory(storage) || take_for_result(storage, true)))
+    return;
+  refuse_memory(storage, injected);
+}
+
+void set_fault(std::int64_t alloc, std::int64_t op) {
+  faults().alloc = alloc;
+  faults().op = op;
+}
+
+}  // namespace owl

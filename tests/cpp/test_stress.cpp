@@ -213,5 +213,32 @@ TEST(Stress, FailuresReachEveryThreadThatReads) {
   set_memory_limit(0, device);
 }
 
+// Operations, data and copies of several threads under a limit that makes them wait for each other's memory.
+TEST(Stress, ATightLimit) {
+  const int device = create_cpu_device();
+  const NArray elsewhere = ramp({64, 64}, -2000) * 1e-4;
+  elsewhere.wait_for_eval();
+  const std::vector<float> data(64 * 64, 0.5f);
+  set_memory_limit(std::size_t{kThreads} * 10 * 64 * 64 * sizeof(float), device);
+  const auto compute = [&](int i) {
+    const NArray x = from_host(data, {64, 64});
+    return ((elewise::exp(x * (0.01 * i)) * elsewhere).trans() * x).sum({0}).max();
+  };
+  const auto run = [&](int t) {
+    set_device(device);
+    std::vector<NArray> results;
+    for (int i = 0; i < 20; ++i) results.push_back(compute(t + i));
+    std::vector<double> found;
+    for (auto& r : results) found.push_back(r.item());
+    for (int i = 0; i < 20; ++i)
+      if (compute(t + i).item() != found[static_cast<std::size_t>(i)]) return false;
+    return true;
+  };
+  EXPECT_EQ(failures_of(run), 0);
+  wait_for_all();
+  const auto stats = memory_stats(device);
+  EXPECT_LE(stats.peak, stats.limit);
+}
+
 }  // namespace
 }  // namespace owl::test

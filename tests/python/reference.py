@@ -133,6 +133,44 @@ class Conv:
         return grad
 
 
+class LargeConv(Conv):
+    """The same for large images: one place of the kernel at a time, a matrix product over all windows."""
+
+    def _taps(self, x, w):
+        """(place in the kernel, index of what all windows have there in the padded images)"""
+        rows, columns = self.out_size(x.shape, w.shape)
+        for p in range(w.shape[2]):
+            for q in range(w.shape[3]):
+                y, z = p * self.dilation, q * self.dilation
+                yield (p, q), (..., slice(y, y + (rows - 1) * self.stride_v + 1, self.stride_v),
+                               slice(z, z + (columns - 1) * self.stride_h + 1, self.stride_h))
+
+    def _images(self, a):
+        """[n, groups, channels of a group, places]"""
+        return a.reshape(len(a), self.groups, a.shape[1] // self.groups, -1)
+
+    def _weights(self, w):
+        return np.ascontiguousarray(np.moveaxis(w.reshape(self.groups, -1, *w.shape[1:]), (3, 4), (0, 1)))
+
+    def ff(self, x, w, b):
+        padded, weights, out = self._padded(x), self._weights(w), 0
+        for place, at in self._taps(x, w):
+            out = out + weights[place] @ self._images(padded[at])
+        return out.reshape(len(x), len(w), *self.out_size(x.shape, w.shape)) + b[:, None, None]
+
+    def bp(self, err, x, w):
+        grad, weights, errors = np.zeros_like(self._padded(x)), self._weights(w), self._images(err)
+        for place, at in self._taps(x, w):
+            grad[at] += (weights[place].swapaxes(1, 2) @ errors).reshape(grad[at].shape)
+        return grad[:, :, self.pad_h:self.pad_h + x.shape[2], self.pad_w:self.pad_w + x.shape[3]]
+
+    def weight_grad(self, err, x, w):
+        padded, grad, errors = self._padded(x), np.zeros_like(w), self._images(err)
+        for (p, q), at in self._taps(x, w):
+            grad[:, :, p, q] = (errors @ self._images(padded[at]).swapaxes(2, 3)).sum(axis=0).reshape(w.shape[:2])
+        return grad
+
+
 # --- pooling
 
 class Pool:

@@ -32,8 +32,8 @@ def dot(a, b):
 
 # --- convolution
 
-def check_conv(x_shape, w_shape, seed=0, **options):
-    plain = ref.Conv(**options)
+def check_conv(x_shape, w_shape, seed=0, plain=None, **options):
+    plain = plain or ref.Conv(**options)
     convolver = C.Convolver(**options)
     x, w, b = data(x_shape, seed), data(w_shape, seed + 1), data(w_shape[:1], seed + 2)
     err = data((x_shape[0], w_shape[0], *plain.out_size(x_shape, w_shape)), seed + 3)
@@ -95,6 +95,46 @@ def test_conv_gradients_are_the_adjoints(options):
     scale = np.linalg.norm(y.to_numpy()) * np.linalg.norm(err.to_numpy())
     assert abs(dot(x, c.bp(err, x, w)) - want) < 1e-5 * scale
     assert abs(dot(w, c.weight_grad(err, x, w)) - want) < 1e-5 * scale
+
+
+def check_large_conv(x_shape, w_shape, **options):
+    check_conv(x_shape, w_shape, plain=ref.LargeConv(**options), **options)
+
+
+@pytest.mark.parametrize("x_shape, w_shape, options", [
+    ((2, 3, 224, 224), (64, 3, 7, 7), dict(pad_h=2, pad_w=2, stride_v=2, stride_h=2)),  # ResNet's first layer
+    ((1, 8, 224, 224), (64, 8, 7, 7), dict(pad_h=3, pad_w=3, stride_v=2, stride_h=2)),
+    ((1, 3, 227, 227), (96, 3, 11, 11), dict(stride_v=4, stride_h=4)),                  # AlexNet's
+    ((1, 64, 224, 224), (5, 64, 3, 3), dict(pad_h=1, pad_w=1)),                         # few filters
+    ((1, 40, 60, 70), (72, 40, 5, 5), {}),                                              # blocks of channels
+])
+def test_large_conv(x_shape, w_shape, options):
+    check_large_conv(x_shape, w_shape, **options)
+
+
+def random_large_conv(r):
+    """Images to 512 x 512, kernels to 11 x 11, strides to 4, dilation, groups, often of one image."""
+    def one(low, high):
+        return int(round(np.exp(r.uniform(np.log(low), np.log(high)))))
+    while True:
+        size, kernel = (one(32, 512), one(32, 512)), (int(r.integers(1, 12)), int(r.integers(1, 12)))
+        groups = int(r.choice([1, 1, 1, 2, 4]))
+        images, channels, filters = int(r.choice([1, 1, 2, 5])), groups * one(1, 48), groups * one(1, 96)
+        options = dict(pad_h=int(r.integers(0, kernel[0] + 1)), pad_w=int(r.integers(0, kernel[1] + 1)),
+                       stride_v=int(r.integers(1, 5)), stride_h=int(r.integers(1, 5)),
+                       dilation=int(r.choice([1, 1, 2, 3])), groups=groups)
+        x_shape, w_shape = (images, channels, *size), (filters, channels // groups, *kernel)
+        out = ref.LargeConv(**options).out_size(x_shape, w_shape)
+        work = 2 * images * filters * np.prod(w_shape[1:], dtype=float) * max(0, out[0]) * max(0, out[1])
+        if min(out) > 0 and 1e7 < work < 3e8:
+            return x_shape, w_shape, options
+
+
+def test_large_conv_random():
+    r = np.random.default_rng(SOAK)
+    for _ in range(6 * SOAK):
+        x_shape, w_shape, options = random_large_conv(r)
+        check_large_conv(x_shape, w_shape, **options)
 
 
 def test_conv_of_views_and_expressions():
@@ -215,6 +255,75 @@ def test_padding_never_is_the_maximum():
 def test_average_is_spelled_two_ways():
     assert C.pool_op.average == C.pool_op.avg
     assert C.Pooler(2, 2, 2, 2, op=C.pool_op.average).ff(owl.ones([2, 2, 1, 1])).shape == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("window", [2000, 500])  # 500: a row of windows is folded at once
+def test_averages_of_very_large_windows(window):
+    n = 2000
+    x, pooler = owl.full([n, n, 1, 1], 0.1), C.Pooler(window, window, window, window, op=C.pool_op.avg)
+    y = pooler.ff(x)
+    assert (y.to_numpy() == np.float32(0.1)).all()
+    assert (y.to_numpy() == x.mean().to_numpy()).all()
+    r = np.random.default_rng(0).random((1, 1, n, n), np.float32)
+    near(pooler.ff(owl.from_numpy(r)), r.astype(np.float64).reshape(n // window, window, -1, window).mean(axis=(1, 3))[None, None])
+    assert (pooler.bp(owl.full(y.shape, 0.1), y, x).to_numpy() == np.float32(0.1) / np.float32(window * window)).all()
+
+
+def test_average_back_of_many_windows():
+    """An element in 40,000 windows."""
+    n = 200
+    x, pooler = owl.zeros([2 * n - 1, 2 * n - 1, 1, 1]), C.Pooler(n, n, 1, 1, op=C.pool_op.avg)
+    y = pooler.ff(x)
+    grad = pooler.bp(owl.full(y.shape, 0.1), y, x).to_numpy()
+    assert grad[0, 0, n - 1, n - 1] == pytest.approx(0.1, rel=float(2 * EPS))
+
+
+@pytest.mark.parametrize("channels", [3, 40])  # 40: likely channels last among convolutions
+def test_average_bits_do_not_depend_on_the_layout(channels):
+    """Behind a convolution images lie channels last; the same image on its own is made of planes."""
+    w = owl.from_numpy(data((channels, channels, 3, 3)))
+    conv, pooler = C.Convolver(1, 1), C.Pooler(5, 5, 2, 2, 1, 1, op=C.pool_op.avg)
+    x, b = owl.from_numpy(data((3, channels, 33, 37), 1)), owl.zeros([channels])
+    together = pooler.ff(conv.ff(x, w, b)).to_numpy()
+    alone = conv.ff(x, w, b)
+    alone.wait_for_eval()
+    y = pooler.ff(alone)
+    assert same_bits(together, y.to_numpy())
+    err = owl.from_numpy(data(y.to_numpy().shape, 2))
+    err.wait_for_eval()
+    back = pooler.bp(err, y, alone)
+    back.wait_for_eval()
+    assert same_bits(conv.bp(pooler.bp(err, y, alone), x, w), conv.bp(back, x, w))
+
+
+# Sums of float32 over many elements: as exact as sum() and mean(), whose totals are double.
+
+def test_sums_of_many_elements():
+    n, v = 1_000_000, np.float64(np.float32(0.1))
+    low = np.float32(-2.3)
+    e = np.exp(np.float64(low))
+
+    def near(got, want):
+        assert got.shape == list(want.shape[::-1])
+        np.testing.assert_allclose(got.to_numpy(), want, rtol=16 * EPS)
+
+    rows = np.full((1, n), low)
+    rows[0, 0] = 0
+    near(C.softmax(owl.from_numpy(rows)).max(), np.array([1 / (1 + (n - 1) * e)]))
+    near(C.log_softmax(owl.from_numpy(rows)).max(), np.array([-np.log(1 + (n - 1) * e)]))
+    columns = np.full((1, n, 3), low)
+    columns[0, 0] = 0
+    near(C.softmax(owl.from_numpy(columns), C.soft_op.channel).max(), np.array([1 / (1 + (n - 1) * e)]))
+    for shape, op in (([n, 1], C.soft_op.instance), ([3, n, 1], C.soft_op.channel)):
+        y = owl.full(shape, 0.1)
+        near(C.softmax_back(y, y, op).max(), np.array([v * (v - n * v * v)]))
+    near(C.Convolver().bias_grad(owl.full([2000, 2000, 2, 1], 0.1)), np.full(2, 4e6 * v))
+    channels = 6000  # in every window
+    x, lrner = owl.full([2, 2, channels, 1], 0.1), C.Lrner(2 * channels + 1, 2.0 * channels + 1, 1.0)
+    scale = 1 + channels * v * v
+    y = lrner.ff(x, x)
+    near(y, np.full((1, channels, 2, 2), v / scale))
+    near(lrner.bp(x, y, x, x), np.full((1, channels, 2, 2), v / scale - 2 * v * channels * (v / scale) ** 2))
 
 
 def test_pool_of_views():

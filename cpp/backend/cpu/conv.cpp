@@ -43,7 +43,7 @@ Cut cut(const ConvGeometry& g, std::int64_t images, std::int64_t channels) {
   const double flops = g.flops_per_image() * static_cast<double>(images);
   if (flops < kLongFlops) return c;
   const auto blocks = std::min(static_cast<std::int64_t>(flops / (2 * kChunkFlops)), ceil_div(channels, kBlock));
-  c.channels = ceil_div(ceil_div(channels, blocks), kBlock) * kBlock;
+  c.channels = std::min(channels, ceil_div(ceil_div(channels, blocks), kBlock) * kBlock);
   c.blocks = ceil_div(channels, c.channels);
   return c;
 }
@@ -258,13 +258,13 @@ template <class T> void launch_back_bias(const KernelArgs& args, Launch& launch)
     double* const totals = partial + chunk * channels;
     std::fill_n(totals, channels, 0.0);
     const auto sum = nn_table().kernels<T>().sum;
-    ThreadScratch scratch(last ? static_cast<std::size_t>(channels) * sizeof(float) : 0);
-    auto* const sums = last ? reinterpret_cast<float*>(scratch.take(static_cast<std::size_t>(channels) * sizeof(float)))
-                            : nullptr;
+    const auto bytes = last ? static_cast<std::size_t>(channels) * sizeof(double) : 0;
+    ThreadScratch scratch(bytes);
+    auto* const sums = reinterpret_cast<double*>(scratch.take(bytes));
     for (auto i = chunk * step; i < std::min(images, (chunk + 1) * step); ++i) {
       const T* const image = y + i * channels * plane;
       if (last) nn_table().sum_channels(sums, reinterpret_cast<const float*>(image), plane, channels);
-      for (std::int64_t c = 0; c < channels; ++c) totals[c] += last ? T(sums[c]) : sum(image + c * plane, plane);
+      for (std::int64_t c = 0; c < channels; ++c) totals[c] += last ? sums[c] : sum(image + c * plane, plane);
     }
   });
   launch.stage(1, [=, finished = args.finished](std::int64_t) {

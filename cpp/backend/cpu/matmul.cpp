@@ -18,6 +18,7 @@ constexpr std::int64_t kSmallTile = 192;    // below, packing the operands takes
 constexpr std::int64_t kTinyTile = 64;
 constexpr double kLongTileWork = 512e6;     // tiles longer than this go below kSmallTile and are cut along k
 constexpr std::int64_t kSliceLength = 8192;
+constexpr std::int64_t kFewResults = 16;    // of which a long product is summed one after another, without blocks of k
 
 struct Tiling {
   std::int64_t m, n;      // of a tile
@@ -43,7 +44,7 @@ Tiling tile(std::int64_t m, std::int64_t n, std::int64_t k) {
                                  kLargeTileWork);
   while (t.work() > most && std::max(t.m, t.n) > kSmallTile) halve();
   while (t.work() > kLongTileWork && std::max(t.m, t.n) > kTinyTile) halve();
-  if (t.work() > kLongTileWork && k >= 2 * kSliceLength) {
+  if ((t.work() > kLongTileWork || m * n <= kFewResults) && k >= 2 * kSliceLength) {
     t.slices = (k + kSliceLength - 1) / kSliceLength;
     t.k = kSliceLength;
   }
@@ -65,9 +66,9 @@ template <class T> Matrix<const T> matrix(const ArrayRef& x) { return {x.as<cons
 template <class T> void add_up(T* c, const T* partial, std::int64_t begin, std::int64_t end, const Tiling& t,
                                std::int64_t size) {
   for (auto i = begin; i < end; ++i) {
-    T total = partial[i];
-    for (std::int64_t s = 1; s < t.slices; ++s) total += partial[s * size + i];
-    c[i] = total;
+    double total = 0;
+    for (std::int64_t s = 0; s < t.slices; ++s) total += static_cast<double>(partial[s * size + i]);
+    c[i] = static_cast<T>(total);
   }
 }
 

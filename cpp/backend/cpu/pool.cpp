@@ -49,7 +49,9 @@ template <class T> void launch_pool_back(const KernelArgs& args, Launch& launch)
     });
   else
     for_each_plane(p.x, args, launch, [=, kernel = kernels.pool_average_back](std::int64_t i) {
-      kernel(dx + i * plane, err + i * out_plane, g);
+      const auto bytes = static_cast<std::size_t>(average_rows_kept(g) * g.width) * sizeof(double);
+      ThreadScratch scratch(bytes);
+      kernel(dx + i * plane, err + i * out_plane, g, reinterpret_cast<double*>(scratch.take(bytes)));
     });
 }
 
@@ -94,9 +96,10 @@ void launch_channels_last(const KernelArgs& args, bool back, Launch& launch) {
   const auto step = std::clamp<std::int64_t>(kChunkElements / (channels * g.height * g.width), 1, images);
   launch.stage((images + step - 1) / step, [=, finished = args.finished](std::int64_t chunk) {
     const auto& k = nn_table().channels_last;
-    const auto row_bytes = ThreadScratch::padded(static_cast<std::size_t>(g.width * channels) * sizeof(float));
+    const auto rows = back && !maximum ? average_rows_kept(g) : 1;
+    const auto row_bytes = ThreadScratch::padded(static_cast<std::size_t>(rows * g.width * channels) * sizeof(double));
     ThreadScratch scratch(row_bytes + first.space() + second.space() + out.space());
-    auto* const row = reinterpret_cast<float*>(scratch.take(row_bytes));
+    auto* const row = reinterpret_cast<double*>(scratch.take(row_bytes));
     auto *const a = scratch.take(first.space()), *const b = scratch.take(second.space()), *const y = scratch.take(out.space());
     const auto begin = chunk * step, end = std::min(images, begin + step);
     for (auto i = begin; i < end; ++i) {
@@ -115,6 +118,10 @@ bool any_channels_last(const KernelArgs& args) {
 }
 
 }  // namespace
+
+std::int64_t average_rows_kept(const PoolGeometry& g) {
+  return std::clamp<std::int64_t>((g.window_y - 1) / g.stride_y + 1, 1, std::max<std::int64_t>(1, g.out_height));
+}
 
 unsigned pool_channels_last(std::span<const Shape>, const Shape&, const Params* params) {
   return static_cast<const PoolParams&>(*params).pooler.w <= kWidestWindow ? 0b11 : 0;

@@ -28,15 +28,28 @@ template <class T> void inverse_power(T* s, std::int64_t n, T beta) {
   }
 }
 
-// s[i] = 1 + alpha * sum of x^2 over the window of `channel`. Summed anew for each channel: a running sum would drift.
+// to[i] = the sum of term(c * step + i) over the channels c of the window of `channel`, for i < n. Summed anew for each
+// channel, for a running sum would drift, and in double, for windows may have thousands of channels.
+template <class T, class Term>
+[[gnu::always_inline]] inline void window_sums(T* to, std::int64_t n, std::int64_t channel, std::int64_t channels,
+                                               std::int64_t half, std::int64_t step, Term term) {
+  const std::int64_t first = channel > half ? channel - half : 0;
+  const std::int64_t last = channel + half + 1 < channels ? channel + half + 1 : channels;
+  for (std::int64_t begin = 0; begin < n; begin += kStep) {
+    const std::int64_t width = n - begin < kStep ? n - begin : kStep;
+    double sum[kStep];
+    for (std::int64_t i = 0; i < width; ++i) sum[i] = 0;
+    for (std::int64_t c = first; c < last; ++c)
+      for (std::int64_t i = 0; i < width; ++i) sum[i] += static_cast<double>(term(c * step + begin + i));
+    for (std::int64_t i = 0; i < width; ++i) to[begin + i] = static_cast<T>(sum[i]);
+  }
+}
+
+// s[i] = 1 + alpha * sum of x^2 over the window of `channel`.
 template <class T>
-void window_sums(T* s, const T* x, std::int64_t n, std::int64_t channel, std::int64_t channels, std::int64_t plane,
-                 std::int64_t half, T alpha) {
-  for (std::int64_t i = 0; i < n; ++i) s[i] = 0;
-  const std::int64_t begin = channel > half ? channel - half : 0;
-  const std::int64_t end = channel + half + 1 < channels ? channel + half + 1 : channels;
-  for (std::int64_t c = begin; c < end; ++c)
-    for (std::int64_t i = 0; i < n; ++i) s[i] += x[c * plane + i] * x[c * plane + i];
+void scales(T* s, const T* x, std::int64_t n, std::int64_t channel, std::int64_t channels, std::int64_t plane,
+            std::int64_t half, T alpha) {
+  window_sums(s, n, channel, channels, half, plane, [=](std::int64_t at) { return x[at] * x[at]; });
   for (std::int64_t i = 0; i < n; ++i) s[i] = T(1) + alpha * s[i];
 }
 
@@ -47,7 +60,7 @@ void lrn(T* y, const T* x, std::int64_t positions, std::int64_t channels, std::i
   for (std::int64_t begin = 0; begin < positions; begin += kStep) {
     const std::int64_t n = positions - begin < kStep ? positions - begin : kStep;
     for (std::int64_t c = 0; c < channels; ++c) {
-      window_sums(s, x + begin, n, c, channels, plane, half, alpha);
+      scales(s, x + begin, n, c, channels, plane, half, alpha);
       inverse_power(s, n, beta);
 #pragma GCC ivdep
       for (std::int64_t i = 0; i < n; ++i) y[c * plane + begin + i] = x[c * plane + begin + i] * s[i];
@@ -63,20 +76,15 @@ void lrn_back(T* dx, const T* err, const T* x, const T* y, std::int64_t position
   T* ratio = scratch + positions * channels;  // err * y / s
   for (std::int64_t c = 0; c < channels; ++c) {
     T *p = power + c * positions, *r = ratio + c * positions;
-    window_sums(p, x, positions, c, channels, plane, half, alpha);
+    scales(p, x, positions, c, channels, plane, half, alpha);
 #pragma GCC ivdep
     for (std::int64_t i = 0; i < positions; ++i) r[i] = err[c * plane + i] * y[c * plane + i] / p[i];
     inverse_power(p, positions, beta);
   }
   const T factor = T(2) * alpha * beta;
   for (std::int64_t c = 0; c < channels; ++c) {
-    const std::int64_t begin = c > half ? c - half : 0;
-    const std::int64_t end = c + half + 1 < channels ? c + half + 1 : channels;
     T* out = dx + c * plane;
-    for (std::int64_t i = 0; i < positions; ++i) out[i] = 0;
-    for (std::int64_t j = begin; j < end; ++j)
-#pragma GCC ivdep
-      for (std::int64_t i = 0; i < positions; ++i) out[i] += ratio[j * positions + i];
+    window_sums(out, positions, c, channels, half, positions, [=](std::int64_t at) { return ratio[at]; });
 #pragma GCC ivdep
     for (std::int64_t i = 0; i < positions; ++i)
       out[i] = err[c * plane + i] * power[c * positions + i] - factor * x[c * plane + i] * out[i];

@@ -31,7 +31,7 @@ template <class T> struct NnKernels {
   void (*pool_max)(T* y, const T* x, const PoolGeometry& g);
   void (*pool_max_back)(T* dx, const T* err, const T* x, const PoolGeometry& g);
   void (*pool_average)(T* y, const T* x, const PoolGeometry& g);
-  void (*pool_average_back)(T* dx, const T* err, const PoolGeometry& g);
+  void (*pool_average_back)(T* dx, const T* err, const PoolGeometry& g, double* rows);  // average_rows_kept(g), of width
 
   // `positions` neighbours of every channel; channels are `plane` apart. `half`: channels on either side.
   void (*lrn)(T* y, const T* x, std::int64_t positions, std::int64_t channels, std::int64_t plane, std::int64_t half,
@@ -41,17 +41,18 @@ template <class T> struct NnKernels {
                    std::int64_t plane, std::int64_t half, T alpha, T beta, T* scratch);
 
   // The sum of n elements, in a fixed order.
-  T (*sum)(const T* x, std::int64_t n);
-  // dst[i] = sum over k < rows, in order, of src[i + k * stride].
+  double (*sum)(const T* x, std::int64_t n);
+  // dst[i] = sum over k < rows, in order and in double, of src[i + k * stride].
   void (*sum_rows)(T* dst, const T* src, std::int64_t n, std::int64_t rows, std::int64_t stride);
 };
 
-// Of float images whose channels vary fastest, one image at a time. `row`: width * channels elements.
+// Of float images whose channels vary fastest, one image at a time. `row`: width * channels elements, `rows`:
+// average_rows_kept(g) times as many.
 struct ChannelsLastKernels {
-  void (*pool_max)(float* y, const float* x, const PoolGeometry& g, std::int64_t channels, float* row);
-  void (*pool_average)(float* y, const float* x, const PoolGeometry& g, std::int64_t channels, float* row);
+  void (*pool_max)(float* y, const float* x, const PoolGeometry& g, std::int64_t channels, double* row);
+  void (*pool_average)(float* y, const float* x, const PoolGeometry& g, std::int64_t channels, double* row);
   void (*pool_max_back)(float* dx, const float* err, const float* x, const PoolGeometry& g, std::int64_t channels);
-  void (*pool_average_back)(float* dx, const float* err, const PoolGeometry& g, std::int64_t channels, float* row);
+  void (*pool_average_back)(float* dx, const float* err, const PoolGeometry& g, std::int64_t channels, double* rows);
 };
 
 struct NnTable {
@@ -59,7 +60,7 @@ struct NnTable {
   NnKernels<double> f64;
   ChannelsLastKernels channels_last;
   // sums[c] = NnKernels::sum of channel c over n places, the channels of a place being neighbours.
-  void (*sum_channels)(float* sums, const float* x, std::int64_t n, std::int64_t channels);
+  void (*sum_channels)(double* sums, const float* x, std::int64_t n, std::int64_t channels);
   // c[m, n] (+)= a[m, k] * b[k, n], element (i, j) of a at i * a_down + j * a_right, of c at i + j * c_right.
   void (*gemm_f64)(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t a_down,
                    std::int64_t a_right, const double* b, std::int64_t b_down, std::int64_t b_right, double* c,
@@ -86,6 +87,9 @@ OWL_DECLARE_ISA(baseline)
 OWL_DECLARE_ISA(avx2)
 OWL_DECLARE_ISA(avx512)
 #undef OWL_DECLARE_ISA
+
+// How many rows of windows, at most, cover one row of the image.
+std::int64_t average_rows_kept(const PoolGeometry& g);
 
 // For the processor this runs on.
 const NnTable& nn_table();

@@ -24,9 +24,11 @@ template <class F> F load(const float* p) {
 }
 template <class F> void store(float* p, F v) { __builtin_memcpy(p, &v, sizeof v); }
 
-// Folds along y into a row of columns, then along x. `row`: width * channels elements.
+// Folds along y into a row of columns, then along x.
 template <class Fold>
-void pool(float* y, const float* x, const PoolGeometry& g, std::int64_t channels, float* row) {
+void pool(float* y, const float* x, const PoolGeometry& g, std::int64_t channels, double* space) {
+  using Total = typename Fold::template Total<float>;
+  auto* const row = reinterpret_cast<Total*>(space);
   const std::int64_t line = g.width * channels;
   for (std::int64_t oy = 0; oy < g.out_height; ++oy) {
     const Span v = window(oy, g.stride_y, g.pad_y, g.window_y, g.height);
@@ -34,16 +36,16 @@ void pool(float* y, const float* x, const PoolGeometry& g, std::int64_t channels
     for (std::int64_t i = 0; i < line; ++i) row[i] = in[i];
     for (std::int64_t iy = v.begin + 1; iy < v.end; ++iy) {
       in += line;
-      for (std::int64_t i = 0; i < line; ++i) row[i] = Fold::join(row[i], in[i]);
+      for (std::int64_t i = 0; i < line; ++i) row[i] = Fold::join(row[i], Total(in[i]));
     }
     for (std::int64_t ox = 0; ox < g.out_width; ++ox, y += channels) {
       const Span h = window(ox, g.stride_x, g.pad_x, g.window_x, g.width);
       const std::int64_t divisor = v.padded * h.padded;
-      const float* column = row + h.begin * channels;
+      const Total* column = row + h.begin * channels;
       for (std::int64_t c = 0; c < channels; ++c) {
-        float total = column[c];
+        Total total = column[c];
         for (std::int64_t i = 1; i < h.end - h.begin; ++i) total = Fold::join(total, column[i * channels + c]);
-        y[c] = Fold::finish(total, divisor);
+        y[c] = Fold::template finish<float>(total, divisor);
       }
     }
   }
@@ -95,22 +97,19 @@ void pool_max_back(float* dx, const float* err, const float* x, const PoolGeomet
   }
 }
 
-// Every result's share goes to a row first; that is added to all rows of the window.
-void pool_average_back(float* dx, const float* err, const PoolGeometry& g, std::int64_t channels, float* row) {
+void pool_average_back(float* dx, const float* err, const PoolGeometry& g, std::int64_t channels, double* rows) {
   const std::int64_t line = g.width * channels;
-  for (std::int64_t i = 0; i < g.height * line; ++i) dx[i] = 0;
-  for (std::int64_t oy = 0; oy < g.out_height; ++oy) {
-    const Span v = window(oy, g.stride_y, g.pad_y, g.window_y, g.height);
+  average_back_rows(dx, g, line, rows, [=](double* row, std::int64_t oy) {
+    const std::int64_t padded = window(oy, g.stride_y, g.pad_y, g.window_y, g.height).padded;
+    const float* from = err + oy * g.out_width * channels;
     for (std::int64_t i = 0; i < line; ++i) row[i] = 0;
-    for (std::int64_t ox = 0; ox < g.out_width; ++ox, err += channels) {
+    for (std::int64_t ox = 0; ox < g.out_width; ++ox, from += channels) {
       const Span h = window(ox, g.stride_x, g.pad_x, g.window_x, g.width);
-      const auto divisor = static_cast<float>(v.padded * h.padded);
+      const auto divisor = static_cast<float>(padded * h.padded);
       for (std::int64_t ix = h.begin; ix < h.end; ++ix)
-        for (std::int64_t c = 0; c < channels; ++c) row[ix * channels + c] += err[c] / divisor;
+        for (std::int64_t c = 0; c < channels; ++c) row[ix * channels + c] += from[c] / divisor;
     }
-    for (std::int64_t iy = v.begin; iy < v.end; ++iy)
-      for (std::int64_t i = 0; i < line; ++i) dx[iy * line + i] += row[i];
-  }
+  });
 }
 
 }  // namespace

@@ -12,14 +12,16 @@ namespace {
 constexpr std::int64_t kColumns = 512;  // of a row that are folded at once
 
 // y[o] = the fold of row[o * S .. o * S + K), straight-line so that steps become shuffles.
-template <class Fold, class T, int K, int S> void fold_x(T* y, const T* row, std::int64_t n, std::int64_t divisor) {
+template <class Fold, class T, int K, int S>
+void fold_x(T* y, const typename Fold::template Total<T>* row, std::int64_t n, std::int64_t divisor) {
   for (std::int64_t o = 0; o < n; ++o) {
-    T v = Fold::join(row[o * S], row[o * S + 1]);
+    auto v = Fold::join(row[o * S], row[o * S + 1]);
     if constexpr (K == 3) v = Fold::join(v, row[o * S + 2]);
-    y[o] = Fold::finish(v, divisor);
+    y[o] = Fold::template finish<T>(v, divisor);
   }
 }
-template <class Fold, class T> using FoldX = void (*)(T* y, const T* row, std::int64_t n, std::int64_t divisor);
+template <class Fold, class T>
+using FoldX = void (*)(T* y, const typename Fold::template Total<T>* row, std::int64_t n, std::int64_t divisor);
 template <class Fold, class T> FoldX<Fold, T> find_fold_x(const PoolGeometry& g) {
   if (g.window_x == 2 && g.stride_x == 2) return fold_x<Fold, T, 2, 2>;
   if (g.window_x == 3 && g.stride_x == 3) return fold_x<Fold, T, 3, 3>;
@@ -29,7 +31,8 @@ template <class Fold, class T> FoldX<Fold, T> find_fold_x(const PoolGeometry& g)
 
 // Results [ox, end) of a row, from a row of x that is folded along y and begins at column `from`.
 template <class Fold, class T>
-void pool_row(T* y, const T* row, std::int64_t from, Span v, std::int64_t ox, std::int64_t end, const PoolGeometry& g) {
+void pool_row(T* y, const typename Fold::template Total<T>* row, std::int64_t from, Span v, std::int64_t ox,
+              std::int64_t end, const PoolGeometry& g) {
   const auto fold = find_fold_x<Fold, T>(g);
   const std::int64_t room = g.width + g.pad_x - g.window_x;
   const std::int64_t fit = room < 0 ? 0 : room / g.stride_x + 1;  // windows that end inside the image
@@ -41,22 +44,25 @@ void pool_row(T* y, const T* row, std::int64_t from, Span v, std::int64_t ox, st
       ox = whole_end;
       continue;
     }
-    T total = row[h.begin - from];
+    auto total = row[h.begin - from];
     for (std::int64_t ix = h.begin + 1; ix < h.end; ++ix) total = Fold::join(total, row[ix - from]);
-    y[ox++] = Fold::finish(total, v.padded * h.padded);
+    y[ox++] = Fold::template finish<T>(total, v.padded * h.padded);
   }
 }
 
 // One result by itself: a window wider than a buffer.
 template <class Fold, class T> T pool_one(const T* x, Span v, Span h, std::int64_t width) {
-  T total = x[v.begin * width + h.begin];
+  using Total = typename Fold::template Total<T>;
+  Total total = x[v.begin * width + h.begin];
   for (std::int64_t iy = v.begin; iy < v.end; ++iy)
-    for (std::int64_t ix = h.begin + (iy == v.begin); ix < h.end; ++ix) total = Fold::join(total, x[iy * width + ix]);
-  return Fold::finish(total, v.padded * h.padded);
+    for (std::int64_t ix = h.begin + (iy == v.begin); ix < h.end; ++ix)
+      total = Fold::join(total, Total(x[iy * width + ix]));
+  return Fold::template finish<T>(total, v.padded * h.padded);
 }
 
 template <class Fold, class T> void pool(T* y, const T* x, const PoolGeometry& g) {
-  T row[kColumns];
+  using Total = typename Fold::template Total<T>;
+  Total row[kColumns];
   const std::int64_t at_once = g.window_x > kColumns ? 0 : (kColumns - g.window_x) / g.stride_x + 1;
   for (std::int64_t oy = 0; oy < g.out_height; ++oy, y += g.out_width) {
     const Span v = window(oy, g.stride_y, g.pad_y, g.window_y, g.height);
@@ -71,7 +77,7 @@ template <class Fold, class T> void pool(T* y, const T* x, const PoolGeometry& g
       for (std::int64_t i = 0; i < n; ++i) row[i] = in[i];
       for (std::int64_t iy = v.begin + 1; iy < v.end; ++iy) {
         in += g.width;
-        for (std::int64_t i = 0; i < n; ++i) row[i] = Fold::join(row[i], in[i]);
+        for (std::int64_t i = 0; i < n; ++i) row[i] = Fold::join(row[i], Total(in[i]));
       }
       pool_row<Fold>(y, row, from, v, ox, end, g);
     }
@@ -224,28 +230,16 @@ template <class T> void pool_max_back(T* dx, const T* err, const T* x, const Poo
   }
 }
 
-// Every result's share goes to a row first; that is added to all rows of the window.
-template <class T> void pool_average_back(T* dx, const T* err, const PoolGeometry& g) {
-  for (std::int64_t i = 0; i < g.height * g.width; ++i) dx[i] = 0;
-  T row[kColumns];
-  for (std::int64_t oy = 0; oy < g.out_height; ++oy, err += g.out_width) {
-    const Span v = window(oy, g.stride_y, g.pad_y, g.window_y, g.height);
-    for (std::int64_t begin = 0; begin < g.width; begin += kColumns) {
-      const std::int64_t end = begin + kColumns < g.width ? begin + kColumns : g.width;
-      for (std::int64_t i = 0; i < end - begin; ++i) row[i] = 0;
-      // The first window that may reach this part of the row: the one that ends behind `begin`.
-      const std::int64_t before = begin + g.pad_x - g.window_x;
-      for (std::int64_t ox = before < 0 ? 0 : before / g.stride_x; ox < g.out_width; ++ox) {
-        const Span h = window(ox, g.stride_x, g.pad_x, g.window_x, g.width);
-        if (h.begin >= end) break;
-        const T share = err[ox] / static_cast<T>(v.padded * h.padded);
-        for (std::int64_t ix = h.begin < begin ? begin : h.begin; ix < h.end && ix < end; ++ix)
-          row[ix - begin] += share;
-      }
-      for (std::int64_t iy = v.begin; iy < v.end; ++iy)
-        for (std::int64_t i = begin; i < end; ++i) dx[iy * g.width + i] += row[i - begin];
+template <class T> void pool_average_back(T* dx, const T* err, const PoolGeometry& g, double* rows) {
+  average_back_rows(dx, g, g.width, rows, [=](double* row, std::int64_t oy) {
+    const std::int64_t padded = window(oy, g.stride_y, g.pad_y, g.window_y, g.height).padded;
+    for (std::int64_t i = 0; i < g.width; ++i) row[i] = 0;
+    for (std::int64_t ox = 0; ox < g.out_width; ++ox) {
+      const Span h = window(ox, g.stride_x, g.pad_x, g.window_x, g.width);
+      const T share = err[oy * g.out_width + ox] / static_cast<T>(padded * h.padded);
+      for (std::int64_t ix = h.begin; ix < h.end; ++ix) row[ix] += share;
     }
-  }
+  });
 }
 
 template <class T> void fill(NnKernels<T>& k) {

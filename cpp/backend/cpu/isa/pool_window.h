@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "backend/cpu/isa/nn_kernels.h"
 #include "ops/nn.h"
 
 namespace owl::cpu::OWL_ISA {
@@ -27,14 +28,67 @@ template <class T> inline T larger(T a, T b) {
   return b != b ? b : a;
 }
 
+// What a window's elements are folded in, and how. Averages are summed in double: windows may have millions of elements.
 struct Max {
+  template <class T> using Total = T;
   template <class T> static T join(T a, T b) { return larger(a, b); }
   template <class T> static T finish(T x, std::int64_t) { return x; }
 };
 struct Average {
-  template <class T> static T join(T a, T b) { return a + b; }
-  template <class T> static T finish(T x, std::int64_t n) { return x / static_cast<T>(n); }
+  template <class T> using Total = double;
+  static double join(double a, double b) { return a + b; }
+  template <class T> static T finish(double x, std::int64_t n) { return static_cast<T>(x / static_cast<double>(n)); }
 };
+
+// The windows along one axis that cover a place: [first, last], none where last < first.
+struct Covering {
+  std::int64_t first, last;
+};
+inline Covering covering(std::int64_t place, std::int64_t stride, std::int64_t pad, std::int64_t size,
+                         std::int64_t out) {
+  const std::int64_t at = place + pad, last = at / stride;
+  return {at < size ? 0 : (at - size) / stride + 1, last < out ? last : out - 1};
+}
+
+// The gradient of an average: dx[iy] is the sum, in double, of what the windows of those rows give it that cover iy.
+// share(row, oy) fills a row of `line` doubles with the shares that the windows of row oy have in any row they cover.
+// `rows`: average_rows_kept(g) rows, for a window's row is made once and used until the last row it covers.
+template <class T, class Share>
+inline void average_back_rows(T* dx, const PoolGeometry& g, std::int64_t line, double* rows, Share share) {
+  constexpr std::int64_t kPart = 512;
+  const std::int64_t kept = average_rows_kept(g);
+  std::int64_t made = 0;
+  for (std::int64_t iy = 0; iy < g.height; ++iy, dx += line) {
+    const Covering c = covering(iy, g.stride_y, g.pad_y, g.window_y, g.out_height);
+    for (; made <= c.last; ++made) share(rows + made % kept * line, made);
+    const auto row_of = [=](std::int64_t k) { return rows + (c.first + k) % kept * line; };
+    if (c.last == c.first) {
+      const double* a = row_of(0);
+      for (std::int64_t i = 0; i < line; ++i) dx[i] = static_cast<T>(a[i]);
+      continue;
+    }
+    if (c.last == c.first + 1) {
+      const double *a = row_of(0), *b = row_of(1);
+      for (std::int64_t i = 0; i < line; ++i) dx[i] = static_cast<T>(a[i] + b[i]);
+      continue;
+    }
+    if (c.last == c.first + 2) {
+      const double *a = row_of(0), *b = row_of(1), *d = row_of(2);
+      for (std::int64_t i = 0; i < line; ++i) dx[i] = static_cast<T>((a[i] + b[i]) + d[i]);
+      continue;
+    }
+    for (std::int64_t begin = 0; begin < line; begin += kPart) {
+      const std::int64_t n = line - begin < kPart ? line - begin : kPart;
+      double total[kPart];
+      for (std::int64_t i = 0; i < n; ++i) total[i] = 0;
+      for (std::int64_t oy = c.first; oy <= c.last; ++oy) {
+        const double* row = rows + oy % kept * line + begin;
+        for (std::int64_t i = 0; i < n; ++i) total[i] += row[i];
+      }
+      for (std::int64_t i = 0; i < n; ++i) dx[begin + i] = static_cast<T>(total[i]);
+    }
+  }
+}
 
 // How many windows of an unpadded axis, from the first, lie wholly inside.
 inline std::int64_t whole_windows(std::int64_t out, std::int64_t stride, std::int64_t size, std::int64_t length) {

@@ -11,37 +11,51 @@ constexpr std::int64_t kLong = 256;      // from here on a row fills vectors by 
 constexpr std::int64_t kNear = 4096;
 constexpr std::int64_t kSegment = 1024;  // elements of shorter rows whose exponentials are in flight at once
 
-// Independent partial sums, so that the additions of a vector do not wait for each other.
-template <class T> T sum(const T* x, std::int64_t n) {
-  if (n < kLanes) {
-    T total = 0;
-    for (std::int64_t i = 0; i < n; ++i) total += x[i];
-    return total;
-  }
-  T lane[kLanes] = {};
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (std::int64_t j = 0; j < kLanes; ++j) lane[j] += x[i + j];
-  for (std::int64_t j = 0; i + j < n; ++j) lane[j] += x[i + j];
-  for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
-    for (std::int64_t j = 0; j < width; ++j) lane[j] += lane[j + width];
-  return lane[0];
-}
+// Independent partial sums, so that the additions of a vector do not wait for each other. They run in T over kPart
+// elements, few enough for a float, and are added up in double: the error does not grow with the number of elements.
+constexpr std::int64_t kPart = 16 * kLanes;
 
-template <class T> T dot(const T* x, const T* y, std::int64_t n) {
+template <class T> struct LaneSums {
+  T lane[kLanes] = {};
+  double total[kLanes] = {};
+
+  void next_part() {
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      total[j] += static_cast<double>(lane[j]);
+      lane[j] = 0;
+    }
+  }
+  double join() {
+    next_part();
+    for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
+      for (std::int64_t j = 0; j < width; ++j) total[j] += total[j + width];
+    return total[0];
+  }
+};
+
+// element(i) for i < n.
+template <class T, class Element> [[gnu::always_inline]] inline double sum_of(std::int64_t n, Element element) {
   if (n < kLanes) {
     T total = 0;
-    for (std::int64_t i = 0; i < n; ++i) total += x[i] * y[i];
-    return total;
+    for (std::int64_t i = 0; i < n; ++i) total += element(i);
+    return static_cast<double>(total);
   }
-  T lane[kLanes] = {};
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (std::int64_t j = 0; j < kLanes; ++j) lane[j] += x[i + j] * y[i + j];
-  for (std::int64_t j = 0; i + j < n; ++j) lane[j] += x[i + j] * y[i + j];
-  for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
-    for (std::int64_t j = 0; j < width; ++j) lane[j] += lane[j + width];
-  return lane[0];
+  LaneSums<T> s;
+  for (std::int64_t begin = 0; begin < n; begin += kPart) {
+    const std::int64_t end = n - begin < kPart ? n : begin + kPart;
+    std::int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes)
+      for (std::int64_t j = 0; j < kLanes; ++j) s.lane[j] += element(i + j);
+    for (std::int64_t j = 0; i + j < end; ++j) s.lane[j] += element(i + j);
+    s.next_part();
+  }
+  return s.join();
+}
+template <class T> double sum(const T* x, std::int64_t n) {
+  return sum_of<T>(n, [=](std::int64_t i) { return x[i]; });
+}
+template <class T> double dot(const T* x, const T* y, std::int64_t n) {
+  return sum_of<T>(n, [=](std::int64_t i) { return x[i] * y[i]; });
 }
 
 // A NaN may be passed over here: subtracting the maximum from it and summing brings it back into the whole row.
@@ -80,7 +94,7 @@ template <class T> void softmax_short(T* y, const T* x, std::int64_t rows, std::
   }
   exponentials(e, shifted, n);
   for (std::int64_t r = 0; r < rows; ++r) {
-    const T total = sum(e + r * length, length);
+    const T total = static_cast<T>(sum(e + r * length, length));
     const std::int64_t begin = r * length, end = begin + length;
     if (logarithm) {
       const T shift = math::ln(total);
@@ -106,22 +120,24 @@ template <class T, bool kKeep>
 // is next of a row that no cache holds.
 template <class T, bool kKeep> T sum_exponentials(T* y, const T* x, T top, std::int64_t n) {
   const T* const next = x + (n < kNear ? n : kNear);
-  T lane[kLanes] = {};
+  LaneSums<T> s;
   std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    __builtin_prefetch(next + i);
-    add_exponentials<T, kKeep>(kKeep ? y + i : nullptr, x + i, top, lane);
+  while (i + kLanes <= n) {
+    const std::int64_t end = n - i < kPart ? n : i + kPart;
+    for (; i + kLanes <= end; i += kLanes) {
+      __builtin_prefetch(next + i);
+      add_exponentials<T, kKeep>(kKeep ? y + i : nullptr, x + i, top, s.lane);
+    }
+    s.next_part();
   }
   if (i < n) {
     T rest[kLanes];
     for (std::int64_t j = 0; j < kLanes; ++j) rest[j] = i + j < n ? x[i + j] : -__builtin_inf();
-    add_exponentials<T, true>(rest, rest, top, lane);
+    add_exponentials<T, true>(rest, rest, top, s.lane);
     if (kKeep)
       for (std::int64_t j = 0; i + j < n; ++j) y[i + j] = rest[j];
   }
-  for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
-    for (std::int64_t j = 0; j < width; ++j) lane[j] += lane[j + width];
-  return lane[0];
+  return static_cast<T>(s.join());
 }
 
 template <class T> void softmax_long(T* y, const T* x, std::int64_t length, bool logarithm) {
@@ -148,7 +164,7 @@ template <class T> void softmax(T* y, const T* x, std::int64_t rows, std::int64_
 
 template <class T> void softmax_back(T* dx, const T* err, const T* y, std::int64_t rows, std::int64_t length) {
   for (std::int64_t r = 0; r < rows; ++r, dx += length, err += length, y += length) {
-    const T mean = dot(err, y, length);
+    const T mean = static_cast<T>(dot(err, y, length));
 #pragma GCC ivdep
     for (std::int64_t i = 0; i < length; ++i) dx[i] = y[i] * (err[i] - mean);
   }
@@ -158,19 +174,18 @@ template <class T>
 void softmax_columns(T* y, const T* x, std::int64_t columns, std::int64_t length, std::int64_t stride,
                      bool logarithm) {
   T top[kSoftmaxColumns], total[kSoftmaxColumns], e[kSoftmaxColumns];
-  for (std::int64_t i = 0; i < columns; ++i) {
-    top[i] = -__builtin_inf();
-    total[i] = 0;
-  }
+  double sums[kSoftmaxColumns] = {};
+  for (std::int64_t i = 0; i < columns; ++i) top[i] = -__builtin_inf();
   for (std::int64_t j = 0; j < length; ++j)
     for (std::int64_t i = 0; i < columns; ++i) top[i] = x[j * stride + i] > top[i] ? x[j * stride + i] : top[i];
   for (std::int64_t j = 0; j < length; ++j) {
     for (std::int64_t i = 0; i < columns; ++i) e[i] = x[j * stride + i] - top[i];
     exponentials(e, e, columns);
-    for (std::int64_t i = 0; i < columns; ++i) total[i] += e[i];
+    for (std::int64_t i = 0; i < columns; ++i) sums[i] += static_cast<double>(e[i]);
     if (!logarithm)
       for (std::int64_t i = 0; i < columns; ++i) y[j * stride + i] = e[i];
   }
+  for (std::int64_t i = 0; i < columns; ++i) total[i] = static_cast<T>(sums[i]);
   if (logarithm)
     for (std::int64_t i = 0; i < columns; ++i) total[i] = math::ln(total[i]);
   for (std::int64_t j = 0; j < length; ++j) {
@@ -188,9 +203,11 @@ void softmax_columns(T* y, const T* x, std::int64_t columns, std::int64_t length
 template <class T>
 void softmax_back_columns(T* dx, const T* err, const T* y, std::int64_t columns, std::int64_t length,
                           std::int64_t stride) {
-  T mean[kSoftmaxColumns] = {};
+  double sums[kSoftmaxColumns] = {};
   for (std::int64_t j = 0; j < length; ++j)
-    for (std::int64_t i = 0; i < columns; ++i) mean[i] += err[j * stride + i] * y[j * stride + i];
+    for (std::int64_t i = 0; i < columns; ++i) sums[i] += static_cast<double>(err[j * stride + i] * y[j * stride + i]);
+  T mean[kSoftmaxColumns];
+  for (std::int64_t i = 0; i < columns; ++i) mean[i] = static_cast<T>(sums[i]);
   for (std::int64_t j = 0; j < length; ++j) {
     T* out = dx + j * stride;
     const T *e = err + j * stride, *p = y + j * stride;
@@ -200,26 +217,36 @@ void softmax_back_columns(T* dx, const T* err, const T* y, std::int64_t columns,
 }
 
 // The same order as sum's, channel by channel.
-void sum_channels(float* sums, const float* x, std::int64_t n, std::int64_t channels) {
+void sum_channels(double* sums, const float* x, std::int64_t n, std::int64_t channels) {
   constexpr std::int64_t kBlockOfChannels = 32;
   for (std::int64_t first = 0; first < channels; first += kBlockOfChannels) {
     const std::int64_t width = channels - first < kBlockOfChannels ? channels - first : kBlockOfChannels;
-    float lane[kLanes][kBlockOfChannels] = {};
+    double total[kLanes][kBlockOfChannels] = {};
     const std::int64_t lanes = n < kLanes ? 1 : kLanes;
-    for (std::int64_t i = 0; i < n; ++i)
-      for (std::int64_t c = 0; c < width; ++c) lane[i % lanes][c] += x[i * channels + first + c];
+    for (std::int64_t begin = 0; begin < n; begin += kPart) {
+      float lane[kLanes][kBlockOfChannels] = {};
+      const std::int64_t end = n - begin < kPart ? n : begin + kPart;
+      for (std::int64_t i = begin; i < end; ++i)
+        for (std::int64_t c = 0; c < width; ++c) lane[i % lanes][c] += x[i * channels + first + c];
+      for (std::int64_t j = 0; j < lanes; ++j)
+        for (std::int64_t c = 0; c < width; ++c) total[j][c] += static_cast<double>(lane[j][c]);
+    }
     for (std::int64_t half = lanes / 2; half > 0; half /= 2)
       for (std::int64_t j = 0; j < half; ++j)
-        for (std::int64_t c = 0; c < width; ++c) lane[j][c] += lane[j + half][c];
-    for (std::int64_t c = 0; c < width; ++c) sums[first + c] = lane[0][c];
+        for (std::int64_t c = 0; c < width; ++c) total[j][c] += total[j + half][c];
+    for (std::int64_t c = 0; c < width; ++c) sums[first + c] = total[0][c];
   }
 }
 
 template <class T> void sum_rows(T* dst, const T* src, std::int64_t n, std::int64_t rows, std::int64_t stride) {
-  for (std::int64_t i = 0; i < n; ++i) dst[i] = src[i];
-  for (std::int64_t k = 1; k < rows; ++k)
-#pragma GCC ivdep
-    for (std::int64_t i = 0; i < n; ++i) dst[i] += src[k * stride + i];
+  for (std::int64_t begin = 0; begin < n; begin += kPart, dst += kPart, src += kPart) {
+    const std::int64_t width = n - begin < kPart ? n - begin : kPart;
+    double total[kPart];
+    for (std::int64_t i = 0; i < width; ++i) total[i] = 0;
+    for (std::int64_t k = 0; k < rows; ++k)
+      for (std::int64_t i = 0; i < width; ++i) total[i] += static_cast<double>(src[k * stride + i]);
+    for (std::int64_t i = 0; i < width; ++i) dst[i] = static_cast<T>(total[i]);
+  }
 }
 
 template <class T> void fill(NnKernels<T>& k) {

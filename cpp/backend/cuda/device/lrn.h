@@ -21,14 +21,15 @@ OWL_DEVICE Window window_of(const Arguments& args, Index i) {
   return {i - before * plane, before + 1 + (after < half ? after : half)};
 }
 
+// In double: windows may have thousands of channels.
 OWL_DEVICE T window_sum(const Arguments& args, const T* x, Index i) {
   const Window w = window_of(args, i);
-  T s = 0;
+  double s = 0;
   for (Index k = 0; k < w.count; ++k) {
     const T v = x[w.first + k * length(args, 3)];
     s += v * v;
   }
-  return T(1) + static_cast<T>(number(args, 6)) * s;
+  return T(1) + static_cast<T>(number(args, 6)) * static_cast<T>(s);
 }
 
 // s^-beta
@@ -82,10 +83,10 @@ OWL_KERNEL(owl_lrn_back) {
     const Index i = block * kBlock + t;
     if (i < length(args, 2)) {
       const Window w = window_of(args, i);
-      T sum = 0;
+      double sum = 0;
       for (Index k = 0; k < w.count; ++k) sum += pointer<const T>(args, 11)[w.first + k * length(args, 3)];
       const T err = pointer<const T>(args, 0)[i], x = pointer<const T>(args, 8)[i];
-      store(args, i, err * pointer<const T>(args, 10)[i] - factor * x * sum);
+      store(args, i, err * pointer<const T>(args, 10)[i] - factor * x * static_cast<T>(sum));
     }
   }
 }

@@ -19,7 +19,7 @@ OWL_DEVICE Axis axis_of(const Arguments& args, int which) {
 }
 
 // An average's divisor; of large windows around a small image it may be larger than any place.
-OWL_DEVICE T area(Coordinate a, Coordinate b) { return static_cast<T>(int64_t{a} * b); }
+OWL_DEVICE int64_t area(Coordinate a, Coordinate b) { return int64_t{a} * b; }
 
 // The part of a window along one axis that lies inside the image, and its length inside the padded image.
 struct Span {
@@ -67,9 +67,19 @@ OWL_DEVICE Coordinate place_of_maximum(const T* x, const Span& v, const Span& h,
 
 #ifdef OWL_POOL
 
-OWL_DEVICE T join(T a, T b) {
+// Averages are summed in double: windows may have millions of elements.
+using Total = Choose<kMaximum, T, double>::type;
+OWL_DEVICE Total join(Total a, T b) {
   if constexpr (kMaximum) return replaces(b, a) ? b : a;
   else return a + b;
+}
+OWL_DEVICE Total join_columns(Total a, Total b) {
+  if constexpr (kMaximum) return join(a, b);
+  else return a + b;
+}
+OWL_DEVICE T finish(Total total, int64_t n) {
+  if constexpr (kMaximum) return total;
+  else return static_cast<T>(total / static_cast<double>(n));
 }
 
 // A thread makes one result.
@@ -81,14 +91,14 @@ OWL_KERNEL(owl_pool) {
       const Place o = place_of(i, across.out, down.out);
       const Span h = window(across, o.x), v = window(down, o.y);
       const T* const x = pointer<const T>(args, 0) + o.plane * down.length * across.length;
-      T total = 0;
+      Total total = 0;
       for (Coordinate ix = h.begin; ix < h.end; ++ix) {
         const T* const at = x + ix;
-        T column = at[v.begin * across.length];
+        Total column = at[v.begin * across.length];
         for (Coordinate iy = v.begin + 1; iy < v.end; ++iy) column = join(column, at[iy * across.length]);
-        total = ix == h.begin ? column : join(total, column);
+        total = ix == h.begin ? column : join_columns(total, column);
       }
-      store(args, static_cast<Index>(i), kMaximum ? total : total / area(v.padded, h.padded));
+      store(args, static_cast<Index>(i), finish(total, area(v.padded, h.padded)));
     }
   }
 }
@@ -170,16 +180,16 @@ OWL_KERNEL(owl_pool_average_back) {
     if (i < length(args, 2)) {
       const Place p = place_of(i, across.length, down.length);
       const Covering h = covering(across, p.x), v = covering(down, p.y);
-      T total = 0;
+      double total = 0;
       for (Coordinate oy = v.first; oy <= v.last; ++oy) {
         const T* const err = pointer<const T>(args, 0) + (p.plane * down.out + oy) * across.out;
         const Coordinate padded = window(down, oy).padded;
-        T row = 0;
+        double row = 0;
         for (Coordinate ox = h.first; ox <= h.last; ++ox)
-          row += err[ox] / area(padded, window(across, ox).padded);
+          row += err[ox] / static_cast<T>(area(padded, window(across, ox).padded));
         total += row;
       }
-      store(args, static_cast<Index>(i), total);
+      store(args, static_cast<Index>(i), static_cast<T>(total));
     }
   }
 }

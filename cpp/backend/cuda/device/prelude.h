@@ -88,6 +88,9 @@ using std::uint8_t;
 #define OWL_ON_DEVICE 1  // ops/elementwise.h leaves out what only the host needs
 constexpr int kBlock = 256;
 
+template <bool condition, class A, class B> struct Choose { using type = A; };
+template <class A, class B> struct Choose<false, A, B> { using type = B; };
+
 // OWL_SLOTS and Index (int32_t, or int64_t for large arrays) are defined in front of this text.
 struct Arguments {
   uint64_t slot[OWL_SLOTS];

@@ -6,9 +6,6 @@
 
 using owl::elementwise_ops::same;
 
-template <bool condition, class A, class B> struct Choose { using type = A; };
-template <class A, class B> struct Choose<false, A, B> { using type = B; };
-
 constexpr bool kFloating = same<T, float> || same<T, double>;
 
 // A fold: start() is what nothing gives, take() takes in the element at a place along the reduced axes, join() another

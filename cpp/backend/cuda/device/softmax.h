@@ -25,7 +25,7 @@ OWL_DEVICE Share share_of(const Arguments& args, Index block, int t) {
 }
 
 // Joins what every lane of a distribution has in part[t]: its first lane has it all then.
-template <class Join> OWL_DEVICE void join_lanes(T* part, Join join) {
+template <class Part, class Join> OWL_DEVICE void join_lanes(Part* part, Join join) {
   constexpr int kNext = kRows ? 1 : kAcross;
   for (int width = kLanes / 2; width > 0; width /= 2) {
     OWL_SYNC;
@@ -41,7 +41,7 @@ template <class Join> OWL_DEVICE void join_lanes(T* part, Join join) {
 OWL_KERNEL(owl_softmax) {
   using namespace owl;
   OWL_SHARED T top[kBlock];
-  OWL_SHARED T total[kBlock];
+  OWL_SHARED double total[kBlock];  // in double: distributions may have millions of elements
   // A NaN may be passed over here: subtracting the maximum from it and summing brings it back into the whole
   // distribution.
   OWL_THREADS(t) {
@@ -57,15 +57,16 @@ OWL_KERNEL(owl_softmax) {
   OWL_THREADS(t) {
     const Share share = share_of(args, block, t);
     const T most = top[first_lane_of(t)];
-    T sum = 0;
+    double sum = 0;
     for (Index k = 0; k < share.count; ++k)
       sum += math::exp_not_positive(load(args, share.first + k * share.step) - most);
     total[t] = sum;
   }
-  join_lanes(total, [](T a, T b) { return a + b; });
+  join_lanes(total, [](double a, double b) { return a + b; });
   OWL_THREADS(t) {
     const Share share = share_of(args, block, t);
-    const T most = top[first_lane_of(t)], sum = total[first_lane_of(t)], shift = kLogarithm ? math::ln(sum) : T(0);
+    const T most = top[first_lane_of(t)], sum = static_cast<T>(total[first_lane_of(t)]);
+    const T shift = kLogarithm ? math::ln(sum) : T(0);
     for (Index k = 0; k < share.count; ++k) {
       const Index i = share.first + k * share.step;
       const T x = load(args, i) - most;
@@ -80,21 +81,21 @@ OWL_KERNEL(owl_softmax) {
 
 // y * (err - sum of err * y)
 OWL_KERNEL(owl_softmax_back) {
-  OWL_SHARED T dot[kBlock];
+  OWL_SHARED double dot[kBlock];
   const T* const y = pointer<const T>(args, 5);
   OWL_THREADS(t) {
     const Share share = share_of(args, block, t);
-    T sum = 0;
+    double sum = 0;
     for (Index k = 0; k < share.count; ++k) {
       const Index i = share.first + k * share.step;
       sum += load(args, i) * y[i];
     }
     dot[t] = sum;
   }
-  join_lanes(dot, [](T a, T b) { return a + b; });
+  join_lanes(dot, [](double a, double b) { return a + b; });
   OWL_THREADS(t) {
     const Share share = share_of(args, block, t);
-    const T mean = dot[first_lane_of(t)];
+    const T mean = static_cast<T>(dot[first_lane_of(t)]);
     for (Index k = 0; k < share.count; ++k) {
       const Index i = share.first + k * share.step;
       store(args, i, y[i] * (load(args, i) - mean));

@@ -1,6 +1,7 @@
-# What `cmake --install` writes, and the CMake package by which C++ projects find it.
+# What `cmake --install` writes, and the CMake package and the pkg-config file by which C++ projects find it.
 #
-#   component cpp        libowl, libowl_cuda if it was built, headers, oneDNN's library and licences, the CMake package
+#   component cpp        libowl, libowl_cuda if it was built, headers, oneDNN's library and licences, the CMake package,
+#                        owl.pc
 #   component programs   the MNIST programs, which need the component cpp
 #   component python     the Python module; only when a wheel is built
 #
@@ -15,7 +16,7 @@ set(namelink "")
 if(SKBUILD)
   set(prefix "owl/")
   set(CMAKE_INSTALL_LIBDIR lib)
-  set(namelink NAMELINK_SKIP)  # a wheel cannot hold links, and only `-lowl` asks for libowl.so
+  set(namelink NAMELINK_SKIP)  # a wheel cannot hold links: a linker script stands in for libowl.so
 endif()
 set(OWL_LIBRARY_DIR "${prefix}${CMAKE_INSTALL_LIBDIR}")
 set(OWL_INCLUDE_DIR "${prefix}${CMAKE_INSTALL_INCLUDEDIR}")
@@ -31,6 +32,13 @@ install(DIRECTORY "${PROJECT_SOURCE_DIR}/cpp/include/owl" DESTINATION "${OWL_INC
   FILES_MATCHING PATTERN "*.h")
 
 set(OWL_LIBRARY_FILE "libowl.so.${OWL_SOVERSION}")
+configure_file("${PROJECT_SOURCE_DIR}/cmake/libowl.so.in" "${PROJECT_BINARY_DIR}/wheel/libowl.so" @ONLY)
+if(SKBUILD)
+  install(FILES "${PROJECT_BINARY_DIR}/wheel/libowl.so" DESTINATION "${OWL_LIBRARY_DIR}" COMPONENT cpp)
+endif()
+file(RELATIVE_PATH OWL_PREFIX_FROM_PC "/prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/prefix")
+configure_file("${PROJECT_SOURCE_DIR}/cmake/owl.pc.in" "${PROJECT_BINARY_DIR}/owl.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/owl.pc" DESTINATION "${OWL_LIBRARY_DIR}/pkgconfig" COMPONENT cpp)
 configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/owlConfig.cmake.in" "${PROJECT_BINARY_DIR}/owlConfig.cmake"
   INSTALL_DESTINATION "${owl_package_dir}" PATH_VARS OWL_LIBRARY_DIR OWL_INCLUDE_DIR
   NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)

@@ -1,10 +1,19 @@
-"""``python -m owl``: which owl this is and what it runs on; ``--cmake-dir``: the folder of its CMake package."""
+"""``python -m owl``: which owl this is and what it runs on; ``--cmake-dir`` and others: where its C++ side lies."""
 
 import argparse
 import os
 import sys
 
 import owl
+
+
+# Of the C++ side, within the package.
+_FOLDERS = {
+    "cmake": ("lib", "cmake", "owl"),
+    "include": ("include",),
+    "lib": ("lib",),
+    "pkg_config": ("lib", "pkgconfig"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,13 +25,22 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="print the folder of the CMake package, for: cmake -Dowl_DIR=$(python -m owl --cmake-dir)",
     )
+    for name, what in (
+        ("include", "headers, for g++ -I"),
+        ("lib", "libowl, for g++ -L and -Wl,-rpath"),
+        ("pkg-config", "owl.pc, for PKG_CONFIG_PATH"),
+    ):
+        parser.add_argument(f"--{name}-dir", action="store_true", help=f"print the folder of {what}")
     options = parser.parse_args(arguments)
-    if options.cmake_dir:
+    wanted = [name for name in _FOLDERS if getattr(options, f"{name}_dir")]
+    if wanted:
         try:
-            print(owl.get_cmake_dir())
+            prefix = os.path.dirname(os.path.dirname(os.path.dirname(owl.get_cmake_dir())))
         except owl.Error as error:
             print(f"python -m owl: {error}", file=sys.stderr)
             return 1
+        for name in wanted:
+            print(os.path.join(prefix, *_FOLDERS[name]))
         return 0
     print(f"owl {owl.__version__} in {os.path.dirname(owl.__file__)}")
     for device in owl.devices():

@@ -78,7 +78,10 @@ class op:
         self._dtype = rule
         self._is_rule = callable(dtype) and not isinstance(dtype, type)  # classes such as np.float32 are types
         if not self._is_rule and self._dtype is not None:
-            _owl.zeros([1], self._dtype)  # DTypeError for a type that owl does not have
+            try:
+                _owl.zeros([1], self._dtype)
+            except DTypeError as error:
+                raise DTypeError(f"{self.name}: {error}") from None
 
     def __call__(self, *operands: NArray) -> NArray:
         """Records forward(*operands): an NArray of the shape and type that the rules give. Never waits."""

@@ -38,7 +38,7 @@ void print_values(std::ostream& out, const Node& x, const void* data) {
 }  // namespace
 
 std::ostream& operator<<(std::ostream& out, const NArray& x) {
-  if (!x) return out << "NArray()";
+  if (!x.has_value()) return out << "NArray()";
   const Node& node = *x.node();
   out << "NArray(shape=" << node.shape.str() << ", dtype=" << name(node.dtype) << ", device=" << node.device->id;
   const Storage* storage = node.storage();

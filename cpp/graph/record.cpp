@@ -106,6 +106,12 @@ Shape broadcast(const OpRecord& op, std::span<const Operand> operands) {
   return Shape(std::span<const std::int64_t>(lengths, static_cast<std::size_t>(ndim)));
 }
 
+// Shape() has none.
+void require_axes(const char* what, const Shape& shape) {
+  if (shape.ndim() == 0)
+    throw ShapeError(std::string(what) + ": shape []: owl has no 0-d arrays; a single value has shape [1]");
+}
+
 struct Types {
   DType compute, result;
 };
@@ -159,6 +165,7 @@ void check_numbers(const OpRecord& op, std::span<const Operand> operands, Types&
 NArray record(const OpRecord& op, std::span<Node* const> inputs, std::unique_ptr<const Params> params) {
   Device& device = device_for_recording();
   const auto [shape, dtype] = op.infer(inputs, params.get());
+  require_axes(op.name, shape);
   auto node = Ref<Node>::steal(Node::create());
   node->op = &op;
   node->device = &device;
@@ -228,13 +235,28 @@ Strides strides_of(const Node& x) { return x.strides ? *x.strides : x.shape.dens
 
 namespace {
 
-Node* new_data(const Shape& shape, DType dtype) {
+Node* new_data(const char* what, const Shape& shape, DType dtype) {
+  require_axes(what, shape);
   Node* node = Node::create();
   node->device = &device_for_recording();
   node->shape = shape;
   node->dtype = node->compute = dtype;
   node->source = current_source;
   return node;
+}
+
+// Whether memory of bools holds another byte than 0 and 1.
+bool holds_other_bytes(const void* bools, std::int64_t n) {
+  const auto* bytes = static_cast<const std::uint8_t*>(bools);
+  std::uint64_t all = 0;
+  std::int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    std::uint64_t eight;
+    std::memcpy(&eight, bytes + i, sizeof eight);
+    all |= eight;
+  }
+  for (; i < n; ++i) all |= bytes[i];
+  return (all & ~std::uint64_t{0x0101010101010101}) != 0;
 }
 
 NArray hand_out_data(Node* node, Ref<Storage> storage) {
@@ -248,17 +270,41 @@ NArray hand_out_data(Node* node, Ref<Storage> storage) {
 }  // namespace
 
 NArray record_data(const void* data, const Shape& shape, DType dtype) {
-  Ref<Node> node = Ref<Node>::steal(new_data(shape, dtype));
+  Ref<Node> node = Ref<Node>::steal(new_data("from_host", shape, dtype));
   auto storage = Storage::create(*node);
   if (node->device->backend->computes()) {
     allocate_for_data(*storage);
+    std::vector<std::uint8_t> truths;
+    if (dtype == DType::kBool && holds_other_bytes(data, shape.size())) {
+      const auto* bytes = static_cast<const std::uint8_t*>(data);
+      truths.assign(bytes, bytes + shape.size());
+      make_truths(truths.data(), shape.size());
+      data = truths.data();
+    }
     if (storage->bytes > 0) node->device->backend->upload(*storage, data);
   }
   return hand_out_data(node.detach(), std::move(storage));
 }
 
 NArray from_foreign(void* data, const Shape& shape, DType dtype, void (*release)(void*), void* context) {
-  Ref<Node> node = Ref<Node>::steal(new_data(shape, dtype));
+  const Backend& backend = *device_for_recording().backend;
+  if (dtype != DType::kBool || !backend.computes()) return adopt_foreign(data, shape, dtype, release, context);
+  if (backend.gpu() >= 0) return truths_of(adopt_foreign(data, shape, dtype, release, context));
+  if (!holds_other_bytes(data, shape.size())) return adopt_foreign(data, shape, dtype, release, context);
+  const NArray copy = record_data(data, shape, dtype);
+  release(context);
+  return copy;
+}
+
+NArray truths_of(const NArray& bools) { return bools != false; }
+
+void make_truths(void* bools, std::int64_t n) {
+  auto* bytes = static_cast<std::uint8_t*>(bools);
+  for (std::int64_t i = 0; i < n; ++i) bytes[i] = bytes[i] != 0;
+}
+
+NArray adopt_foreign(void* data, const Shape& shape, DType dtype, void (*release)(void*), void* context) {
+  Ref<Node> node = Ref<Node>::steal(new_data("from_foreign", shape, dtype));
   auto storage = Storage::create(*node);
   storage->data = data;
   storage->foreign = context;
@@ -308,9 +354,11 @@ NArray::~NArray() {
   if (node_) node_->release_handle();
 }
 
+void detail::refuse_empty() { throw Error("an empty NArray has no value; assign one first"); }
+
 namespace {
 Node& checked(Node* node) {
-  if (!node) throw Error("an empty NArray has no value; assign one first");
+  if (!node) detail::refuse_empty();
   return *node;
 }
 }  // namespace

@@ -37,4 +37,14 @@ NArray dense(const NArray& x);
 // A ready value on the current device: takes a copy of host memory.
 NArray record_data(const void* data, const Shape& shape, DType dtype);
 
+// The memory of a bool holds 0 and 1 only: kernels rely on it. Memory of others may hold any bytes, of which all but 0 mean
+// true; record_data and from_foreign see to it.
+//
+// from_foreign for memory of a GPU that brings its value (Backend::receive) before anything reads it: as it is.
+OWL_MODULE_API NArray adopt_foreign(void* data, const Shape& shape, DType dtype, void (*release)(void*), void* context);
+// On the device: whether each element is true.
+OWL_MODULE_API NArray truths_of(const NArray& bools);
+// In place, on the host.
+void make_truths(void* bools, std::int64_t n);
+
 }  // namespace owl

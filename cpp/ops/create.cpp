@@ -56,6 +56,22 @@ const OpRecord op_rand = source("rand", "uniform in [low, high)", cpu::rand);
 const OpRecord op_randn = source("randn", "normal with mean mu and standard deviation sigma", cpu::randn);
 const OpRecord op_randb = source("randb", "1 with the given probability, else 0", cpu::randb);
 
+Shape detail::shape_of_numbers(const char* function, std::initializer_list<std::int64_t> lengths) {
+  std::string given;
+  bool fits = true;
+  for (const std::int64_t& n : lengths) {
+    given += (given.empty() ? "" : ", ") + std::to_string(n);
+    fits = fits && (n > 0 || &n == lengths.begin());
+  }
+  if (!fits) {
+    const auto first = std::to_string(*lengths.begin()), call = std::string(function) + "(";
+    throw ValueError(call + given + "): integers alone are a shape, and here one behind the first is not positive; "
+                     "write " + call + "{" + given + "}) for the shape, or " + call + "{" + first + "}, 0.0, 1.0) for " +
+                     (function[4] == 'n' ? "mu and sigma" : "low and high"));
+  }
+  return Shape(lengths);
+}
+
 NArray zeros(const Shape& shape, DType dtype) { return full(shape, 0, dtype); }
 NArray ones(const Shape& shape, DType dtype) { return full(shape, 1, dtype); }
 NArray full(const Shape& shape, double value, DType dtype) {

@@ -43,7 +43,7 @@ constexpr OpRecord reduction(const char* name, const char* doc, InferFn infer, K
 }
 
 const Node& operand(const NArray& x, const OpRecord& op) {
-  if (x.node() == nullptr) throw Error(std::string(op.name) + ": the array is empty (it was never assigned)");
+  if (!x.has_value()) throw Error(std::string(op.name) + ": an empty NArray has no value; assign one first");
   return *x.node();
 }
 

@@ -17,7 +17,7 @@ std::string text(std::span<const std::int64_t> lengths) {
 }
 
 const Node& node_of(const NArray& x, const char* op) {
-  if (x.node() == nullptr) throw Error(std::string(op) + ": the array is empty (it was never assigned)");
+  if (!x.has_value()) throw Error(std::string(op) + ": an empty NArray has no value; assign one first");
   return *x.node();
 }
 

@@ -17,7 +17,18 @@ const UserParams& of(const Params* params) { return static_cast<const UserParams
 std::pair<Shape, DType> infer_user(std::span<Node* const>, const Params* params) {
   return {of(params).result.shape, of(params).result.dtype};
 }
-void run_user(const KernelArgs& args, Launch& launch) { of(args.params).run(args, launch); }
+
+constexpr std::int64_t kTruths = 1 << 20;  // bools of a chunk
+
+// Users' code may write any byte into a bool.
+void run_user(const KernelArgs& args, Launch& launch) {
+  of(args.params).run(args, launch);
+  if (args.out.dtype != DType::kBool) return;
+  const auto n = args.out.shape.size();
+  launch.stage((n + kTruths - 1) / kTruths, [n, out = args.out.as<std::uint8_t>()](std::int64_t chunk) {
+    make_truths(out + chunk * kTruths, std::min(kTruths, n - chunk * kTruths));
+  });
+}
 double user_cost(std::span<const Shape>, const Shape&, const Params* params) { return of(params).work; }
 
 std::string list_of(std::span<const ArrayType> operands) {
@@ -27,6 +38,25 @@ std::string list_of(std::span<const ArrayType> operands) {
 }
 
 }  // namespace
+
+namespace {
+
+template <class E> void throw_if(const Error& e, const std::string& message) {
+  if (dynamic_cast<const E*>(&e)) throw E(message);
+}
+template <class... E> [[noreturn]] void throw_as(const Error& e, const std::string& message) {
+  (throw_if<E>(e, message), ...);
+  throw Error(message);
+}
+
+}  // namespace
+
+void throw_named(const std::string& op, const Error& e) {
+  const std::string message = e.what();
+  if (message.starts_with(op + ":") || message.starts_with(op + " ")) throw;
+  throw_as<ShapeError, DTypeError, DeviceError, IndexError, DataError, OutOfMemoryError, NaNError, OverflowError,
+           ValueError>(e, op + ": " + message);
+}
 
 const OpRecord& user_record(const std::string& name) {
   struct Named {
@@ -90,22 +120,46 @@ Op::Op(std::string name, Rule rule, Kernel kernel, double cost) {
 
 const std::string& Op::name() const { return state_->name; }
 
+namespace {
+
+// Exceptions of other kinds than owl's are told by their words alone.
+template <class F> void naming_all(const std::string& op, F f) {
+  try {
+    naming(op, f);
+  } catch (const Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {
+    throw Error(op + ": " + e.what());
+  }
+}
+
+}  // namespace
+
 NArray Op::operator()(std::span<const NArray> operands) const {
   std::vector<ArrayType> types;
   std::vector<Node*> nodes;
-  for (const NArray& x : operands) {
-    types.push_back({x.shape(), x.dtype()});
-    nodes.push_back(x.node());
-  }
   auto params = std::make_unique<UserParams>();
-  params->result = state_->rule(types);
+  params->result = naming(state_->name, [&] {
+    for (const NArray& x : operands) {
+      types.push_back({x.shape(), x.dtype()});
+      nodes.push_back(x.node());
+    }
+    return state_->rule(types);
+  });
   if (params->result.shape.ndim() == 0) throw ShapeError(state_->name + ": the rule gave a shape without axes");
   params->work = state_->cost * static_cast<double>(params->result.shape.size());
   params->run = [state = state_](const KernelArgs& args, Launch& launch) {
     std::vector<ConstMemory> in;
     for (const ArrayRef& a : args.in) in.push_back({a.data, a.shape, a.dtype});
     Work work(launch);
-    state->kernel(in, {args.out.data, args.out.shape, args.out.dtype}, work);
+    const auto before = launch.stages.size();
+    naming_all(state->name, [&] { state->kernel(in, {args.out.data, args.out.shape, args.out.dtype}, work); });
+    for (auto i = before; i < launch.stages.size(); ++i)
+      launch.stages[i].body = [state, body = std::move(launch.stages[i].body)](std::int64_t chunk) {
+        naming_all(state->name, [&] { body(chunk); });
+      };
   };
   return record_user(state_->record, nodes, std::move(params));
 }

@@ -17,6 +17,18 @@ struct UserParams : Params {
   std::function<void(const KernelArgs& args, Launch& launch)> run;
 };
 
+// Throws e's kind of error again, with the operation in front of its message where that does not begin with it.
+[[noreturn]] OWL_MODULE_API void throw_named(const std::string& op, const Error& e);
+
+// Runs f; an error of owl's that it throws names the operation.
+template <class F> decltype(auto) naming(const std::string& op, F&& f) {
+  try {
+    return f();
+  } catch (const Error& e) {
+    throw_named(op, e);
+  }
+}
+
 // Lives as long as the process, because failures and memory statistics name operations.
 OWL_MODULE_API const OpRecord& user_record(const std::string& name);
 

@@ -202,7 +202,7 @@ std::string dot_window(const std::vector<Node*>& window, const std::vector<Node*
 std::vector<Node*> nodes_of(std::span<const NArray> values) {
   std::vector<Node*> nodes;
   for (const auto& v : values) {
-    if (!v) throw Error("explain: an empty NArray has no value");
+    if (!v.has_value()) throw Error("explain: an empty NArray has no value");
     nodes.push_back(v.node());
   }
   return nodes;

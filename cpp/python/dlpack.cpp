@@ -235,10 +235,11 @@ NArray import_tensor(const DLTensor& t, std::unique_ptr<Foreign>& foreign, const
   UseDevice there(device);
   if (on_gpu) foreign->gpu = device.backend.get();
   const auto take = [&](const Shape& all) {
-    NArray memory = from_foreign(first, all, dtype, &release_foreign, foreign.get());
+    const NArray memory = (on_gpu ? adopt_foreign : from_foreign)(first, all, dtype, &release_foreign, foreign.get());
     foreign.release();
+    if (!on_gpu) return memory;
     device.backend->receive(*memory.node()->storage());
-    return memory;
+    return dtype == DType::kBool ? truths_of(memory) : memory;
   };
   if (dense || shape.size() == 0) return take(shape);
   first += lowest * static_cast<std::int64_t>(itemsize(dtype));
@@ -339,7 +340,8 @@ PyMethodDef functions[] = {
         "from_dlpack(y)\n--\n\n"
         "An array of another library (NumPy, PyTorch, CuPy, JAX: whatever has __dlpack__) without a copy, axes\n"
         "reversed. Its memory is shared, so it should not be changed while owl uses it; owl itself never writes to\n"
-        "it. Any strides. Memory of a GPU gives an array on that GPU's device, and nothing waits for its value.\n\n"
+        "it. Any strides. Memory of a GPU gives an array on that GPU's device, and nothing waits for its value. Bools\n"
+        "are copied where a byte is neither 0 nor 1 (it counts as true), and always on a GPU.\n\n"
         "DTypeError: not bool, int32, float32 or float64; DeviceError: memory of a GPU that has no device yet\n"
         "(owl.create_gpu_device), or neither host memory nor a CUDA GPU's."),
     method<from_cupy>("from_cupy",

@@ -151,8 +151,9 @@ void call(PyObject* function, Task& task) {
 PyObject* record_function(PyObject*, const Call& arguments) {
   const auto [name, function, arrays, shape, dtype] =
       arguments.get("record_function", {"name", "function", "arrays", "shape", "dtype"});
+  const auto op_name = py::handle(name).cast<std::string>();
   auto params = std::make_unique<UserParams>();
-  params->result = {to_shape(shape, "shape"), to_dtype(dtype)};
+  params->result = naming(op_name, [&] { return ArrayType{to_shape(shape, (op_name + ": shape").c_str()), to_dtype(dtype)}; });
   params->work = kWork;
   params->run = [function = share(function)](const KernelArgs&, Launch& launch) {
     launch.stage(1, [function, task = launch.task](std::int64_t) { call(function.get(), *task); });
@@ -162,7 +163,7 @@ PyObject* record_function(PyObject*, const Call& arguments) {
   std::vector<Node*> nodes;
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i)
     nodes.push_back(to_narray(PySequence_Fast_GET_ITEM(items.ptr(), i), "operand").node());
-  const OpRecord& op = user_record(py::handle(name).cast<std::string>());
+  const OpRecord& op = user_record(op_name);
   note_source();
   return wrap(record_user(op, nodes, std::move(params)));
 }

@@ -3,6 +3,7 @@
 #include <owl/owl.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <sstream>
@@ -86,6 +87,84 @@ TEST(Api, FilledArrays) {
   EXPECT_TRUE(throws<owl::OverflowError>([] { owl::full({2}, 1e10, DType::kInt32); }, "does not fit int32"));
 }
 
+template <class... T> concept Randn = requires(T... arguments) { owl::randn(arguments...); };
+template <class... T> concept Rand = requires(T... arguments) { owl::rand(arguments...); };
+template <class... T> concept Randb = requires(T... arguments) { owl::randb(arguments...); };
+
+TEST(Api, IntegersAsShapes) {
+  EXPECT_EQ(owl::zeros(3).shape(), Shape{3});
+  EXPECT_EQ(owl::zeros(3, 4).shape(), (Shape{3, 4}));
+  EXPECT_EQ(floats(owl::ones(1, 2)), (Floats{1, 1}));
+  EXPECT_EQ(owl::ones(3, DType::kInt32).dtype(), DType::kInt32);
+  EXPECT_EQ(owl::zeros(3, 0).shape(), (Shape{3, 0}));
+  EXPECT_EQ(floats(owl::full(2, 4)), (Floats{4, 4}));
+  EXPECT_EQ(owl::randn(3).shape(), Shape{3});
+  EXPECT_EQ(owl::randn(3, 4).shape(), (Shape{3, 4}));
+  EXPECT_EQ(owl::rand(3L, 4U, 5).shape(), (Shape{3, 4, 5}));
+  EXPECT_EQ(owl::randn({3}, 4).shape(), Shape{3});
+  EXPECT_EQ(owl::randb(3, 0.5).shape(), Shape{3});
+  EXPECT_EQ(arange(6).reshape(2, -1).shape(), (Shape{2, 3}));
+  EXPECT_EQ(arange(6).reshape(2, 3).transpose(1, 0).shape(), (Shape{3, 2}));
+  EXPECT_EQ(owl::ones(2, 3).reshape(6).shape(), Shape{6});
+  EXPECT_THROW(owl::zeros(-1), owl::ShapeError);
+  EXPECT_TRUE(throws<owl::ValueError>([] { owl::randn(3, 0, 1); }, "write randn({3, 0, 1}) for the shape, or randn({3}, 0.0, 1.0)"));
+  EXPECT_TRUE(throws<owl::ValueError>([] { owl::rand(3, -1); }, "rand(3, -1)"));
+  static_assert(Randn<Shape, double> && Randn<int, int> && !Randn<int, double> && !Randn<int, double, double>);
+  static_assert(Rand<Shape, double> && Rand<int, long> && !Rand<int, double> && !Rand<int, int, double>);
+  static_assert(Randb<Shape, int> && Randb<int, double> && !Randb<int, int>);
+}
+
+TEST(Api, FromHostTakesWhatHoldsElements) {
+  EXPECT_EQ(floats(owl::from_host({1.f, 2.f}, {2})), (Floats{1, 2}));
+  EXPECT_EQ(owl::from_host({1, 2, 3}, 3).dtype(), DType::kInt32);
+  EXPECT_EQ(owl::from_host({1.0}, 1).dtype(), DType::kFloat64);
+  EXPECT_EQ(ints(owl::from_host({true, false}, {1, 2})), (Ints{1, 0}));
+  EXPECT_EQ(floats(owl::from_host(std::array{3.f, 4.f}, {2})), (Floats{3, 4}));
+  const float plain[] = {5, 6};
+  EXPECT_EQ(floats(owl::from_host(plain, {2})), (Floats{5, 6}));
+  Floats changeable{7, 8};
+  EXPECT_EQ(floats(owl::from_host(std::span(changeable), {2})), (Floats{7, 8}));
+  EXPECT_TRUE(throws<owl::ShapeError>([] { owl::from_host({1.f, 2.f}, {3}); }, "got 2 elements, shape [3] has 3"));
+}
+
+// A bool is true where its memory is not 0; what comes out is 0 or 1.
+TEST(Api, BoolsOfAnyByte) {
+  const std::vector<std::uint8_t> bytes{0, 1, 2, 255, 0, 128, 1, 64, 3, 0, 7};
+  const Ints truths{0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 1};
+  const auto n = static_cast<std::int64_t>(bytes.size());
+  const auto check = [&](const NArray& b) {
+    EXPECT_EQ(ints(b), truths);
+    EXPECT_EQ(b.sum().item(), 8);
+    EXPECT_EQ(ints(b == true), truths);
+    EXPECT_EQ(b.count_zero(), 3);
+    EXPECT_EQ(b.max().item(), 1);
+    std::vector<std::uint8_t> out(bytes.size());
+    b.copy_to_host(out.data());
+    EXPECT_EQ(Ints(out.begin(), out.end()), truths);
+  };
+  check(owl::from_host(bytes.data(), n, DType::kBool));
+  static int released;
+  released = 0;
+  auto memory = bytes;
+  const auto release = [](void*) { ++released; };
+  {
+    const NArray shared = owl::from_foreign(memory.data(), n, DType::kBool, release, nullptr);
+    check(shared);
+    check(shared.copy_to(owl::create_cpu_device()));
+  }
+  owl::wait_for_all();
+  EXPECT_EQ(released, 1);
+  EXPECT_EQ(memory, bytes);  // nobody writes there
+  const owl::Op raw(
+      "raw", [n](std::span<const owl::ArrayType>) { return owl::ArrayType{n, DType::kBool}; },
+      [bytes](std::span<const owl::ConstMemory>, const owl::Memory& out, owl::Work& work) {
+        work.stage(1, [bytes, to = static_cast<std::uint8_t*>(out.data)](std::int64_t) {
+          std::copy(bytes.begin(), bytes.end(), to);
+        });
+      });
+  check(raw(owl::ones(1)));
+}
+
 TEST(Api, Arange) {
   EXPECT_EQ(floats(arange(3)), (Floats{0, 1, 2}));
   EXPECT_EQ(floats(arange(1, 3)), (Floats{1, 2}));
@@ -129,9 +208,146 @@ TEST(Api, Properties) {
   EXPECT_EQ(x.size(), 6);
   EXPECT_EQ(owl::name(x.dtype()), "int32");
   EXPECT_EQ(x.device(), 0);
-  EXPECT_TRUE(x);
-  EXPECT_FALSE(NArray());
-  EXPECT_THROW(NArray().shape(), owl::Error);
+  EXPECT_TRUE(x.has_value());
+  EXPECT_FALSE(NArray().has_value());
+}
+
+// `if (a > 1.0)` would ask whether there is an array.
+static_assert(!std::is_constructible_v<bool, NArray>);
+static_assert(!std::is_convertible_v<NArray, bool>);
+
+template <class F> void expect_refused(const char* what, F f) {
+  EXPECT_TRUE(throws<owl::Error>(f, "an empty NArray has no value")) << what;
+}
+
+// Each operator, function and method with an array that has no value, `e`, next to one that has, `a`.
+void expect_all_refused(const NArray& e) {
+  const NArray a = owl::ones({2, 2});
+  const NArray image = owl::ones({4, 4, 1, 1}), one = owl::ones({1});
+  NArray changed;
+#define REFUSED(EXPRESSION) expect_refused(#EXPRESSION, [&] { (void)(EXPRESSION); })
+  REFUSED(e + 1);
+  REFUSED(e - 1.0);
+  REFUSED(e * 2.0);
+  REFUSED(2.0 * e);
+  REFUSED(e / 2);
+  REFUSED(1 + e);
+  REFUSED(1 / e);
+  REFUSED(-e);
+  REFUSED(a + e);
+  REFUSED(e + a);
+  REFUSED(a - e);
+  REFUSED(a / e);
+  REFUSED(a * e);
+  REFUSED(e * a);
+  REFUSED(e + e);
+  REFUSED(a > e);
+  REFUSED(e >= a);
+  REFUSED(e < 1);
+  REFUSED(1 <= e);
+  REFUSED(e == e);
+  REFUSED(a != e);
+  REFUSED(owl::pow(e, 2));
+  REFUSED(owl::pow(a, e));
+  REFUSED(owl::pow(2.0, e));
+  REFUSED(owl::matmul(a, e));
+  REFUSED(owl::concat({a, e}, 0));
+  REFUSED(owl::slice(e, 0, 0, 1));
+  REFUSED(owl::all_reduce({e}));
+  REFUSED(owl::elementwise("exp", std::vector<owl::Operand>{e}));
+#define OWL_FUNCTION(NAME, STRUCT) REFUSED(ele::NAME(e));
+  OWL_ELEWISE_UNARY(OWL_FUNCTION)
+#undef OWL_FUNCTION
+#define OWL_FUNCTION(NAME, STRUCT) REFUSED(ele::NAME(e, a)); REFUSED(ele::NAME(a, e)); REFUSED(ele::NAME(1.0, e));
+  OWL_ELEWISE_BINARY(OWL_FUNCTION)
+#undef OWL_FUNCTION
+#define OWL_FUNCTION(NAME, STRUCT) REFUSED(ele::NAME(e, 0, 1)); REFUSED(ele::NAME(a, e, 1)); REFUSED(ele::NAME(a, 0, e));
+  OWL_ELEWISE_TERNARY(OWL_FUNCTION)
+#undef OWL_FUNCTION
+  REFUSED(ele::sigm_back(e));
+  REFUSED(ele::tanh_back(e));
+  REFUSED(conv::softmax(e));
+  REFUSED(conv::log_softmax(e));
+  REFUSED(conv::softmax_back(e, a));
+  REFUSED(conv::softmax_back(a, e));
+  const conv::Convolver c;
+  REFUSED(c.ff(e, image, one));
+  REFUSED(c.ff(image, e, one));
+  REFUSED(c.ff(image, image, e));
+  REFUSED(c.bp(e, image, image));
+  REFUSED(c.bp(image, e, image));
+  REFUSED(c.bp(image, image, e));
+  REFUSED(c.weight_grad(e, image, image));
+  REFUSED(c.weight_grad(image, e, image));
+  REFUSED(c.weight_grad(image, image, e));
+  REFUSED(c.bias_grad(e));
+  for (const auto op : {conv::PoolOp::kMax, conv::PoolOp::kAverage}) {
+    const conv::Pooler p{.h = 2, .w = 2, .stride_v = 2, .stride_h = 2, .op = op};
+    const NArray pooled = p.ff(image);
+    REFUSED(p.ff(e));
+    REFUSED(p.bp(e, pooled, image));
+    REFUSED(p.bp(pooled, e, image));
+    REFUSED(p.bp(pooled, pooled, e));
+  }
+  const conv::Lrner l{3, 1, 0.75};
+  REFUSED(l.ff(e, image));
+  REFUSED(l.ff(image, e));
+  REFUSED(l.bp(e, image, image, image));
+  REFUSED(l.bp(image, e, image, image));
+  REFUSED(l.bp(image, image, e, image));
+  REFUSED(l.bp(image, image, image, e));
+  REFUSED(owl::Op("op", owl::same_as_first, [](auto, auto&, auto&) {})(a, e));
+  REFUSED(owl::explain(std::vector{a, e}));
+  REFUSED(owl::dot(std::vector{e}));
+  REFUSED((changed = e, changed += 1));
+  REFUSED((changed = e, changed += a));
+  REFUSED((changed = e, changed -= a));
+  REFUSED((changed = e, changed *= a));
+  REFUSED((changed = e, changed *= 2));
+  REFUSED((changed = e, changed /= 2));
+  REFUSED((changed = a, changed += e));
+  REFUSED((changed = a, changed -= e));
+  REFUSED((changed = a, changed *= e));
+  REFUSED((changed = a, changed /= e));
+  REFUSED(e.shape());
+  REFUSED(e.dtype());
+  REFUSED(e.device());
+  REFUSED(e.size());
+  REFUSED(e.ndim());
+  REFUSED(e.reshape({1}));
+  REFUSED(e.reshape(1));
+  REFUSED(e.trans());
+  REFUSED(e.transpose({0}));
+  REFUSED(e[0]);
+  REFUSED(e.index({}));
+  REFUSED(e.astype(DType::kInt32));
+  REFUSED(e.copy_to(0));
+  REFUSED(e.sum());
+  REFUSED(e.max(0));
+  REFUSED(e.min());
+  REFUSED(e.mean(0));
+  REFUSED(e.argmax());
+  REFUSED(e.argmin(0));
+  REFUSED(e.max_index(0));
+  REFUSED(e.count_zero());
+  REFUSED(e.start_eval());
+  REFUSED(e.wait_for_eval());
+  REFUSED(e.ready());
+  REFUSED(e.copy_to_host(nullptr));
+  REFUSED(e.to_host<float>());
+  REFUSED(e.item());
+#undef REFUSED
+}
+
+TEST(Api, AnEmptyArrayIsAnErrorEverywhere) { expect_all_refused(NArray()); }
+
+TEST(Api, AMovedFromArrayIsAnErrorEverywhere) {
+  NArray from = owl::ones({2, 2});
+  const NArray to = std::move(from);
+  EXPECT_FALSE(from.has_value());  // NOLINT: that is the question
+  expect_all_refused(from);
+  from = to;
+  EXPECT_EQ(floats(from), (Floats{1, 1, 1, 1}));
 }
 
 TEST(Api, PrintingShowsValuesOnlyWhereTheyAreReady) {
@@ -453,6 +669,9 @@ TEST(Api, Lrner) {
 TEST(Api, ThereAreNoArraysWithoutAxes) {
   EXPECT_EQ((arange(4).reshape({2, 2})[{0, 0}]).shape(), Shape{1});
   EXPECT_THROW(owl::zeros(Shape(std::initializer_list<std::int64_t>{})), owl::ShapeError);
+  for (const auto make : {+[] { return owl::zeros({}); }, +[] { return owl::randn({}); }, +[] { return owl::rand({}); },
+                          +[] { return owl::randb({}, 0.5); }, +[] { return owl::from_host(Floats{}, {}); }})
+    EXPECT_TRUE(throws<owl::ShapeError>(make, "owl has no 0-d arrays"));
   EXPECT_THROW(owl::zeros({std::int64_t{1} << 40, std::int64_t{1} << 40}), owl::ShapeError);
 }
 

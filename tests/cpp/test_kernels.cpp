@@ -312,7 +312,7 @@ TEST(Kernels, Convolutions) {
 
 TEST(Kernels, ConvolutionOfNoImages) {
   const ConvParams data(Convolver{}, {5, 5, 2, 0}), weight(Convolver{}, {3, 3, 2, 4});
-  const Array x({5, 5, 2, 0}), w = Array::random({3, 3, 2, 4}, DType::kFloat32, 1), b({4}), err({3, 3, 4, 0});
+  const Array x({5, 5, 2, 0}), w = Array::random({3, 3, 2, 4}, DType::kFloat32, 1), b(Shape{4}), err({3, 3, 4, 0});
   run("conv", {x.ref(), w.ref(), b.ref()}, {3, 3, 4, 0}, DType::kFloat32, &data);
   run("conv_back_data", {err.ref(), w.ref()}, {5, 5, 2, 0}, DType::kFloat32, &data);
   const Array dw = run("conv_back_weight", {err.ref(), x.ref()}, {3, 3, 2, 4}, DType::kFloat32, &weight);

@@ -146,10 +146,56 @@ TEST(UserOp, ErrorsAreRaisedAtTheLineOrComeHome) {
     y.wait_for_eval();
     FAIL();
   } catch (const Error& e) {
-    EXPECT_STREQ(e.what(), "no third chunk");
+    EXPECT_STREQ(e.what(), "throws: no third chunk");
     EXPECT_STREQ(dynamic_cast<const FailureCarrier&>(e).failure->op, "throws");
   }
   EXPECT_EQ(values(good)[3], 2.0f);
+}
+
+// Whatever goes wrong says which operation it was, once, and keeps its kind.
+TEST(UserOp, ErrorsNameTheOperation) {
+  const auto message_of = []<class E>(std::type_identity<E>, const auto& f) -> std::string {
+    try {
+      f();
+    } catch (const E& e) {
+      return e.what();
+    } catch (const std::exception& e) {
+      return std::string("another exception: ") + e.what();
+    }
+    return "nothing was thrown";
+  };
+  const auto copy = [](std::span<const ConstMemory> in, const Memory& out, Work& work) {
+    work.stage(1, [x = in[0].as<float>(), y = out.as<float>(), n = out.shape.size()](std::int64_t) { std::copy_n(x, n, y); });
+  };
+  const auto rule_error = [&]<class E>(std::type_identity<E> kind, const std::string& text) {
+    const Op op("mine", [text](std::span<const ArrayType>) -> ArrayType { throw E(text); }, copy);
+    return message_of(kind, [&] { op(ones(3)); });
+  };
+  EXPECT_EQ(rule_error(std::type_identity<ShapeError>{}, "needs 2 axes"), "mine: needs 2 axes");
+  EXPECT_EQ(rule_error(std::type_identity<DTypeError>{}, "mine of int32: needs float32"), "mine of int32: needs float32");
+  EXPECT_EQ(rule_error(std::type_identity<DTypeError>{}, "minerals"), "mine: minerals");
+  EXPECT_EQ(rule_error(std::type_identity<ValueError>{}, "too small"), "mine: too small");
+  EXPECT_EQ(rule_error(std::type_identity<Error>{}, "no"), "mine: no");
+  EXPECT_EQ(rule_error(std::type_identity<std::domain_error>{}, "not owl's"), "not owl's");
+  EXPECT_EQ(message_of(std::type_identity<ShapeError>{}, [&] { Op("mine", broadcast_of_all, copy)(ones(3), ones(2)); }),
+            "mine: shapes [3] and [2] do not broadcast: lengths 3 and 2 of axis 0 differ");
+  EXPECT_EQ(message_of(std::type_identity<ShapeError>{},
+                       [&] { Op("mine", [](auto) { return ArrayType{{-1}}; }, copy)(ones(3)); }),
+            "mine: shape [-1]: length -1 is negative");
+  EXPECT_EQ(message_of(std::type_identity<ShapeError>{}, [&] { Op("mine", [](auto) { return ArrayType{}; }, copy)(ones(3)); }),
+            "mine: the rule gave a shape without axes");
+  EXPECT_EQ(message_of(std::type_identity<DTypeError>{},
+                       [&] { Op("mine", same_as_first, copy)(ones(3, DType::kInt32)).wait_for_eval(); }),
+            "mine: the elements are int32, not float32");
+  const auto kernel_error = [&]<class E>(std::type_identity<E>) {
+    const Op op("mine", same_as_first, [](std::span<const ConstMemory>, const Memory&, Work& work) {
+      work.stage(3, [](std::int64_t chunk) { if (chunk == 1) throw E("bad chunk"); });
+    });
+    const NArray y = op(ones(3));
+    return message_of(std::type_identity<Error>{}, [&] { y.wait_for_eval(); });
+  };
+  EXPECT_EQ(kernel_error(std::type_identity<ShapeError>{}), "mine: bad chunk");
+  EXPECT_EQ(kernel_error(std::type_identity<std::runtime_error>{}), "mine: bad chunk");
 }
 
 TEST(UserOp, OnAnotherDevice) {

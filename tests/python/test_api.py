@@ -259,7 +259,7 @@ BEYOND = [
      "Kernels.MatrixProducts Kernels.Convolutions Engine.ShapeErrorsAreRaisedAtTheLine "
      "Registry.FunctionsOfThePublicHeaderAreRegisteredUnderTheirNames cpp_apps.mlp_learns"),
     ("the installed C++ package", "get_cmake_dir",
-     "packaging.external_project packaging.cmake_dir packaging.headers_compile_alone packaging.only_the_api_is_exported"),
+     "packaging.external_project packaging.cmake_dir packaging.folders_of_the_cpp_side packaging.pkg_config packaging.headers_compile_alone packaging.only_the_api_is_exported"),
     ("operations of the user's own, in Python", "op op.back",
      "user_op.values user_op.shapes_and_types_by_rule user_op.a_wrong_result user_op.backward_of_one_operand "
      "user_op.backward_of_several_operands user_op.functions_may_use_owl_themselves user_op.every_environment"),

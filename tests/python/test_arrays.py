@@ -55,6 +55,74 @@ def test_a_scalar_has_shape_1(scalar):
     assert x.shape == [1] and float(x) == scalar
 
 
+# --- memory of bools: what is not 0 is true, whatever byte it is
+
+BYTES = np.array([0, 1, 2, 255, 0, 128, 64, 3, 0, 1, 7, 254] * 11, np.uint8).reshape(4, 33)
+
+
+def bools_from_file(suffix):
+    def load(bools, tmp_path):
+        path = tmp_path / f"bools{suffix}"
+        if suffix == ".npz":
+            np.savez(path, b=bools)
+        else:
+            pytest.importorskip("safetensors.numpy").save_file({"b": np.ascontiguousarray(bools)}, path)
+        return owl.load(path)["b"]
+    return load
+
+
+def bools_in_a_structure(bools, _):
+    rows = np.full(bools.shape, 99, [("before", np.uint8), ("flag", bool), ("after", np.uint8)])
+    rows["flag"].view(np.uint8)[...] = bools.view(np.uint8)
+    return owl.from_dlpack(rows["flag"])
+
+
+WAYS_IN = {
+    "numpy": lambda bools, _: owl.from_numpy(bools),
+    "numpy, strided": lambda bools, _: owl.from_numpy(np.repeat(bools, 2, axis=1)[:, ::2]),
+    "dlpack": lambda bools, _: owl.from_dlpack(bools),
+    "dlpack, reversed": lambda bools, _: owl.from_dlpack(bools[::-1, ::-1].copy()[::-1, ::-1]),
+    "dlpack, of a structure": bools_in_a_structure,
+    "npz": bools_from_file(".npz"),
+    "safetensors": bools_from_file(".safetensors"),
+    "a user's operation": lambda bools, _: owl.op(lambda: bools.copy(), shape=list(bools.shape[::-1]), dtype=bool)(),
+    "another device": lambda bools, _: owl.from_numpy(bools).copy_to(owl.create_cpu_device()).copy_to(0),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_IN)
+def test_bools_of_any_byte(way, tmp_path):
+    truth = BYTES != 0
+    b, good = WAYS_IN[way](BYTES.view(bool), tmp_path), owl.from_numpy(truth)
+    number = owl.from_numpy(np.arange(BYTES.size, dtype=np.float32).reshape(BYTES.shape))
+    assert dtype_of(b) == "bool" and int(b.sum()) == truth.sum() and b.count_zero() == (~truth).sum()
+    e = owl.elewise
+    for use in (lambda b: b, lambda b: 1 - b, lambda b: b + b, lambda b: b == True, lambda b: b != good,  # noqa: E712
+                lambda b: b > False, lambda b: b * 2, lambda b: b + 0.5, lambda b: b.sum(0), lambda b: b.mean(1),
+                lambda b: b.max(0), lambda b: b.min(), lambda b: b.argmax(0), lambda b: b.argmin(1),
+                lambda b: e.mult(b, good), lambda b: e.maximum(b, good), lambda b: e.where(b, number, -1),
+                lambda b: e.where(good, b, good), lambda b: e.clip(b, False, True), lambda b: b.astype("int32"),
+                lambda b: b.astype("float64"), lambda b: b.astype("int32") * b.trans().astype("int32"),
+                lambda b: owl.concat([b, good], 0), lambda b: b[::2, 1:], lambda b: b.trans(), lambda b: e.relu(b),
+                lambda b: b.reshape([-1]), lambda b: owl.slice(b, 1, 1, 2), lambda b: -b.astype("float32"),
+                lambda b: owl.op(lambda x: x.view(np.uint8).astype(np.int32), dtype="int32")(b)):
+        got, want = use(b), use(good)
+        assert same_bits(got.to_numpy(), want.to_numpy())
+        assert same_bits(np.from_dlpack(got), np.from_dlpack(want))
+    assert set(b.to_numpy().view(np.uint8).ravel()) == set(np.from_dlpack(b).view(np.uint8).ravel()) == {0, 1}
+
+
+def test_bools_of_the_usual_bytes_are_shared():
+    bools = BYTES % 2 == 0
+    x = owl.from_dlpack(bools)
+    assert np.from_dlpack(x).ctypes.data == bools.ctypes.data
+
+
+def test_a_bool_where_0_d_and_scalar():
+    assert bool(owl.from_numpy(np.array(7, np.uint8).view(bool))) is True
+    assert float(owl.ones([1]) * np.array([2], np.uint8).view(bool)[0]) == 1.0
+
+
 CASTS = {"float16": "float32", "longdouble": "float64", "int8": "int32", "uint8": "int32", "int16": "int32",
          "uint16": "int32", "int64": "int32", "uint32": "int32", "uint64": "int32"}
 
@@ -466,6 +534,70 @@ def test_the_generator_is_philox_4x32_10():
     for call in range(3):
         words = [w for block in range(300) for w in philox((block, 0, call, 0), (9, 7))]
         assert same_bits(val(owl.rand([1199])), np.array([(w >> 8) * 2.0**-24 for w in words[:1199]], F32))
+
+
+def words_of(blocks, high, call, seed):
+    """All words of these blocks, [blocks, 4]: philox() on arrays. `high`: the upper half of the block's number."""
+    a = np.arange(blocks, dtype=np.uint64)
+    b, c, d = (np.full_like(a, n) for n in (high, call, 0))
+    low, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    k, m = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        p, q = np.uint64(0xD2511F53) * a, np.uint64(0xCD9E8D57) * c
+        a, b, c, d = q >> shift ^ b ^ np.uint64(k), q & low, p >> shift ^ d ^ np.uint64(m), p & low
+        k, m = k + 0x9E3779B9 & 0xFFFFFFFF, m + 0xBB67AE85 & 0xFFFFFFFF
+    return np.stack([a, b, c, d], axis=1).astype(np.uint32)
+
+
+def test_normal_numbers_are_box_and_mullers():
+    """Against the formula in float64, from the float32 numbers that go into the radius and the angle."""
+    blocks, seed = 250_000, 3 << 32 | 5
+    owl.seed(seed)
+    got = val(owl.randn([4 * blocks])).astype(np.float64)
+    words = words_of(blocks, 0, 0, seed)
+    assert tuple(words[7]) == philox((7, 0, 0, 0), (5, 3))
+    w, v = words.reshape(-1, 2).T
+    u = (w >> 1).astype(F32) * F32(2**-31) + F32(2**-32)
+    place = (v & 0x3FFFFFFF).astype(F32) * F32(2**-30) - F32(0.5)  # in quarter turns
+    radius = np.sqrt(-2 * np.log(u.astype(np.float64)))
+    # Turned by whole quarters exactly, so that a result near 0 keeps its digits.
+    c, s = np.cos(place * np.float64(np.pi / 2)), np.sin(place * np.float64(np.pi / 2))
+    quarter = v >> 30
+    cosine = np.choose(quarter, [c, -s, -c, s])
+    sine = np.choose(quarter, [s, c, -s, -c])
+    want = np.stack([radius * cosine, radius * sine], axis=1).ravel()
+    assert (np.abs(got - want) <= 4 * np.spacing(np.abs(want).astype(F32))).all()
+    owl.seed(seed)
+    np.testing.assert_allclose(val(owl.randn([4 * blocks], 2.0, 0.5)), 2 + 0.5 * want, rtol=1e-6, atol=1e-6)
+
+
+def test_normal_numbers_of_float64_are_box_and_mullers():
+    blocks, seed = 20_000, 3 << 32 | 5
+    owl.seed(seed)
+    got = val(owl.randn([4 * blocks], dtype="float64"))
+    high, low = (words_of(blocks, part, 0, seed).astype(np.uint64) for part in (0, 1 << 31))
+    u = ((high << np.uint64(32) | low) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    first, second = u.reshape(-1, 2).T
+    radius, angle = np.sqrt(-2 * np.log(1 - first)), 2 * np.pi * second
+    want = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()
+    np.testing.assert_allclose(got, want, rtol=1e-15, atol=1e-14)
+
+
+def test_ten_million_normal_numbers():
+    """Moments, and that pairs lie all around: bounds of six standard errors."""
+    n = 10_000_000
+    owl.seed(21)
+    a = val(owl.randn([n])).astype(np.float64)
+    error = 6 / n**0.5
+    for power, want, spread in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)):
+        assert abs((a**power).mean() - want) < error * spread**0.5, power
+    for edge, share in ((0.5, 0.38292492), (1, 0.68268949), (2, 0.95449974), (3, 0.99730020), (4, 0.99993666)):
+        assert abs((np.abs(a) < edge).mean() - share) < error * (share * (1 - share))**0.5, edge
+    pairs = a.reshape(-1, 2)
+    turns = np.arctan2(pairs[:, 1], pairs[:, 0]) / (2 * np.pi) % 1
+    for parts in (4, 512):  # quadrants, and narrow sectors
+        counts = np.bincount((turns * parts).astype(int), minlength=parts)
+        assert np.abs(counts - n / 2 / parts).max() < 6 * (n / 2 / parts)**0.5, parts
 
 
 def test_numbers_depend_neither_on_the_device_nor_on_the_thread_that_asks():

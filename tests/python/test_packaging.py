@@ -104,9 +104,9 @@ def test_installed_files(installed):
     headers = {f"include/owl/{h.name}" for h in (ROOT / "cpp/include/owl").glob("*.h")}
     assert headers <= files
     named = {pathlib.PurePath(f).name for f in files}
-    assert {"owlConfig.cmake", "owlConfigVersion.cmake", "libdnnl.so.3", "libowl.so"} <= named
+    assert {"owlConfig.cmake", "owlConfigVersion.cmake", "owl.pc", "libdnnl.so.3", "libowl.so"} <= named
     assert any(re.fullmatch(r"libowl\.so\.\d+(\.\d+)?", name) for name in named)
-    text = "".join(f.read_text() for f in installed.rglob("*.cmake"))
+    text = "".join(f.read_text() for f in [*installed.rglob("*.cmake"), *installed.rglob("*.pc")])
     assert str(ROOT) not in text and "prefix" + os.sep not in text
 
 
@@ -153,6 +153,46 @@ def test_external_project(cmake, installed, tmp_path):
     assert len(accuracies) == 5 and accuracies[-1] > 0.95 > accuracies[0], out
 
 
+SMALL = '#include <owl/owl.h>\n#include <cstdio>\n' \
+        'int main() { std::printf("%g\\n", owl::from_host({1.f, 2.f}, {2}).sum().item()); }\n'
+
+
+def build_and_run(tmp_path, *options):
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if not compiler:
+        pytest.skip("no C++ compiler")
+    (tmp_path / "small.cpp").write_text(SMALL)
+    run(compiler, "-std=c++20", tmp_path / "small.cpp", "-o", tmp_path / "small", *options)
+    assert run(tmp_path / "small", cwd=tmp_path) == "3\n"
+
+
+@pytest.fixture(params=["link", "linker script"])
+def library(request, installed, tmp_path):
+    """The prefix; once with libowl.so as it is in a wheel, which cannot hold links."""
+    if request.param == "link":
+        return installed
+    prefix = tmp_path / "wheel"
+    shutil.copytree(installed, prefix, symlinks=True)
+    (found,) = prefix.rglob("libowl.so")
+    found.unlink()
+    shutil.copy(BUILD / "wheel/libowl.so", found)
+    return prefix
+
+
+def test_a_program_links_without_cmake(library, tmp_path):
+    folder = next(library.rglob("libowl.so")).parent
+    build_and_run(tmp_path, "-I", library / "include", "-L", folder, f"-Wl,-rpath,{folder}", "-lowl")
+
+
+def test_pkg_config(library, tmp_path):
+    tool = shutil.which("pkg-config") or shutil.which("pkgconf")
+    if not tool:
+        pytest.skip("no pkg-config")
+    environment = {**os.environ, "PKG_CONFIG_PATH": str(next(library.rglob("owl.pc")).parent)}
+    assert run(tool, "--modversion", "owl", env=environment).strip() == owl.__version__
+    build_and_run(tmp_path, *run(tool, "--cflags", "--libs", "owl", env=environment).split())
+
+
 def test_package_refuses_another_minor_version(cmake, installed, tmp_path):
     major, minor = owl.__version__.split(".")[:2]
     (tmp_path / "CMakeLists.txt").write_text(
@@ -183,8 +223,22 @@ def test_cmake_dir():
         assert done.stdout.strip() == str(folder) == owl.get_cmake_dir()
     else:  # a checkout
         assert done.returncode == 1 and "cmake --install" in done.stderr
+        assert subprocess.run([sys.executable, "-m", "owl", "--lib-dir"], capture_output=True, timeout=120).returncode == 1
         with pytest.raises(owl.Error, match="cmake --install"):
             owl.get_cmake_dir()
+
+
+def test_folders_of_the_cpp_side(installed, tmp_path):
+    """As in a wheel, where the package folder is the prefix."""
+    package = tmp_path / "owl"
+    shutil.copytree(installed, package)
+    for file in [*pathlib.Path(owl.__file__).parent.glob("*.py"), pathlib.Path(owl._owl.__file__)]:
+        shutil.copy(file, package)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for option, holds in (("--include-dir", "owl/owl.h"), ("--lib-dir", "libowl.so"), ("--cmake-dir", "owlConfig.cmake"),
+                          ("--pkg-config-dir", "owl.pc")):  # fmt: skip
+        folder = pathlib.Path(run(sys.executable, "-m", "owl", option, cwd=tmp_path, env=environment).strip())
+        assert (folder / holds).exists() and folder.is_relative_to(package), option
 
 
 def test_command_line():

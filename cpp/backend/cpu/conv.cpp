@@ -289,7 +289,7 @@ bool takes_channels_last(ConvPass pass, const ConvGeometry& g) {
   const Cut c = cut_of(pass, g);
   try {
     return c.blocks == 1 && Primitives(pass, g, {true, true}, c).usable();
-  } catch (const std::bad_alloc&) {  // the planner asks: whoever runs the convolution will say so
+  } catch (const std::exception&) {  // the planner asks; running the convolution meets it again, and reports it
     return false;
   }
 }

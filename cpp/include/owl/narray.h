@@ -63,7 +63,9 @@ class NArray {
   static NArray adopt(Node* node) { NArray a; a.node_ = node; return a; }
   Node* node() const { return node_; }
   Node* detach() { return std::exchange(node_, nullptr); }
-  explicit operator bool() const { return node_ != nullptr; }
+  bool has_value() const { return node_ != nullptr; }  // false: empty, that is never assigned or moved from
+  // An array is no condition: write `if ((a > 1.0).item())` for one element, has_value() for emptiness.
+  explicit operator bool() const = delete;
 
   // None of these waits.
   const Shape& shape() const;
@@ -73,8 +75,14 @@ class NArray {
   int ndim() const { return shape().ndim(); }
 
   NArray reshape(std::vector<std::int64_t> lengths) const;  // one -1 allowed; column-major order
+  template <Length... I> NArray reshape(I... lengths) const {
+    return reshape(std::vector<std::int64_t>{static_cast<std::int64_t>(lengths)...});
+  }
   NArray trans() const;                                     // 2-d
   NArray transpose(const std::vector<std::int64_t>& axes) const;
+  template <Length... I> NArray transpose(I... axes) const {
+    return transpose(std::vector<std::int64_t>{static_cast<std::int64_t>(axes)...});
+  }
   NArray operator[](std::initializer_list<Index> indices) const;  // IndexError: out of range, or too many
   NArray operator[](const Index& index) const { return (*this)[{index}]; }
   NArray index(std::span<const IndexItem> items) const;     // the same with resolved items, for front ends
@@ -108,10 +116,16 @@ class NArray {
   Node* node_ = nullptr;
 };
 
+namespace detail {
+[[noreturn]] void refuse_empty();
+}  // namespace detail
+
 // An operand of an elementwise operation: an array or a number (which never raises a float type).
 class Operand {
  public:
-  Operand(const NArray& a) : node(a.node()) {}
+  Operand(const NArray& a) : node(a.node()) {  // Error: a is empty
+    if (!node) detail::refuse_empty();
+  }
   template <class T> requires std::is_arithmetic_v<T>
   Operand(T v) : kind(std::same_as<T, bool> ? 1 : std::integral<T> ? 2 : 3), value(static_cast<double>(v)) {}
 
@@ -142,8 +156,11 @@ NArray& operator/=(NArray& a, const Operand& b);
 NArray pow(const Operand& a, const Operand& b);
 NArray matmul(const NArray& a, const NArray& b);  // [m, k] x [k, n] -> [m, n]
 
+// A shape is a list or one integer, and for zeros, ones, rand and randn several integers too: zeros(3, 4) is zeros({3, 4}).
 NArray zeros(const Shape& shape, DType dtype = DType::kFloat32);
 NArray ones(const Shape& shape, DType dtype = DType::kFloat32);
+template <Length... I> requires(sizeof...(I) > 1) NArray zeros(I... lengths);
+template <Length... I> requires(sizeof...(I) > 1) NArray ones(I... lengths);
 NArray full(const Shape& shape, double value, DType dtype = DType::kFloat32);
 // start, start + step ... up to, not including, stop; with one number n, 0 to n - 1.
 NArray arange(double start, double stop, double step = 1, DType dtype = DType::kFloat32);
@@ -151,15 +168,25 @@ inline NArray arange(double n, DType dtype = DType::kFloat32) { return arange(0,
 // Elements in column-major order, copied: the caller may change them afterwards without any effect.
 NArray from_host(const void* data, const Shape& shape, DType dtype);
 template <class T> NArray from_host(std::span<const T> values, const Shape& shape);  // ShapeError: not as many
-template <class T> NArray from_host(const std::vector<T>& values, const Shape& shape) {
-  return from_host(std::span<const T>(values), shape);
+template <class T> NArray from_host(std::initializer_list<T> values, const Shape& shape) {
+  return from_host(std::span<const T>(values.begin(), values.size()), shape);
 }
+// A vector, an array: whatever std::span takes.
+template <class Values> requires requires(const Values& values) { std::span(values); }
+NArray from_host(const Values& values, const Shape& shape);
 // Wraps memory of the current device that the caller keeps alive until `release(context)` is called. On a GPU what reads it
-// has been ordered by then, not done.
+// has been ordered by then, not done. Memory of bools that holds other bytes than 0 and 1 is copied (on a GPU: all memory of
+// bools), and what is not 0 is true.
 NArray from_foreign(void* data, const Shape& shape, DType dtype, void (*release)(void*), void* context);
 NArray randn(const Shape& shape, double mu = 0, double sigma = 1, DType dtype = DType::kFloat32);
 NArray rand(const Shape& shape, double low = 0, double high = 1, DType dtype = DType::kFloat32);
+// ValueError: a 0 or a negative integer behind the first, which may be meant for mu: write randn({3}, 0.0, 1.0).
+template <Length... I> requires(sizeof...(I) > 1) NArray randn(I... lengths);
+template <Length... I> requires(sizeof...(I) > 1) NArray rand(I... lengths);
+template <Length I, class... T> requires(!(Length<T> && ...)) NArray randn(I length, T... more) = delete;
+template <Length I, class... T> requires(!(Length<T> && ...)) NArray rand(I length, T... more) = delete;
 NArray randb(const Shape& shape, double prob, DType dtype = DType::kFloat32);
+template <Length I, Length J, class... T> NArray randb(I length, J not_a_probability, T... more) = delete;
 void seed(std::uint64_t n);
 NArray concat(const std::vector<NArray>& arrays, std::int64_t dim);
 NArray slice(const NArray& x, std::int64_t dim, std::int64_t offset, std::int64_t count);
@@ -174,6 +201,7 @@ NArray elementwise(const char* op, std::span<const Operand> operands);
 
 namespace detail {
 NArray scale(const Operand& a, const Operand& b);
+Shape shape_of_numbers(const char* function, std::initializer_list<std::int64_t> lengths);
 [[noreturn]] void refuse_element_type(DType is, DType asked);
 [[noreturn]] void refuse_count(std::size_t count, const Shape& shape);
 }  // namespace detail
@@ -184,6 +212,24 @@ template <class T> requires std::is_arithmetic_v<T>
 NArray operator*(T a, const NArray& b) { return detail::scale(a, b); }
 template <class T> requires std::is_arithmetic_v<T> NArray& operator*=(NArray& a, T b) { return a = a * b; }
 
+template <Length... I> requires(sizeof...(I) > 1) NArray zeros(I... lengths) {
+  return zeros(Shape{static_cast<std::int64_t>(lengths)...});
+}
+template <Length... I> requires(sizeof...(I) > 1) NArray ones(I... lengths) {
+  return ones(Shape{static_cast<std::int64_t>(lengths)...});
+}
+template <Length... I> requires(sizeof...(I) > 1) NArray randn(I... lengths) {
+  return randn(detail::shape_of_numbers("randn", {static_cast<std::int64_t>(lengths)...}));
+}
+template <Length... I> requires(sizeof...(I) > 1) NArray rand(I... lengths) {
+  return rand(detail::shape_of_numbers("rand", {static_cast<std::int64_t>(lengths)...}));
+}
+
+template <class Values> requires requires(const Values& values) { std::span(values); }
+NArray from_host(const Values& values, const Shape& shape) {
+  const std::span all(values);
+  return from_host(std::span<const typename decltype(all)::value_type>(all), shape);
+}
 template <class T> NArray from_host(std::span<const T> values, const Shape& shape) {
   if (values.size() != static_cast<std::size_t>(shape.size())) detail::refuse_count(values.size(), shape);
   return from_host(values.data(), shape, dtype_of<T>::value);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstdint>
 #include <initializer_list>
 #include <span>
@@ -15,11 +16,14 @@ inline constexpr int kMaxAxes = 8;
 
 using Strides = std::array<std::int64_t, kMaxAxes>;  // in elements
 
+template <class T> concept Length = std::integral<T> && !std::same_as<T, bool>;
+
 class Shape {
  public:
   Shape() = default;
   // Throws ShapeError for no axis, more than kMaxAxes, a negative length, or a size that overflows.
   Shape(std::initializer_list<std::int64_t> lengths);
+  template <Length I> Shape(I length) : Shape({static_cast<std::int64_t>(length)}) {}  // one axis
   explicit Shape(std::span<const std::int64_t> lengths);
 
   int ndim() const { return ndim_; }

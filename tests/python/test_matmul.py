@@ -88,6 +88,13 @@ def test_views_as_operands(d):
     np.testing.assert_allclose(val(owl.elewise.relu(x * y + 1) * 2), np.maximum(a @ b + 1, 0) * 2, atol=1e-4)
 
 
+@pytest.mark.parametrize("m, n", [(1, 1), (1, 4), (4, 4), (1, 64), (16, 16)])
+def test_long_products(m, n):
+    """Of equal terms: their roundings add up, in a sum that float32 makes in one go to a third of a percent."""
+    k, v = 2_000_000, np.float64(np.float32(0.1))
+    np.testing.assert_allclose(val(owl.full([m, k], 0.1) * owl.full([k, n], 0.1)), k * v * v, rtol=3e-5)
+
+
 def test_an_operand_with_itself():
     a = data((30, 50))
     x = arr(a)

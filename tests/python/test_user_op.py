@@ -199,6 +199,20 @@ def test_operands_are_checked_at_the_line():
         owl.op(np.add, 3)
 
 
+@pytest.mark.parametrize("options, error, words", [
+    (dict(shape=[2, -1]), owl.ShapeError, "length -1 is negative"),
+    (dict(shape=[]), owl.ShapeError, "no 0-d arrays"),
+    (dict(shape=lambda s: [1] * 9), owl.ShapeError, "at most 8 axes"),
+    (dict(shape=lambda s: ["a"]), TypeError, "shape"),
+    (dict(shape=lambda s: None), TypeError, "shape"),
+    (dict(dtype=lambda t: np.complex64), owl.DTypeError, "complex64"),
+    (dict(dtype="complex64"), owl.DTypeError, "complex64"),
+], ids=str)
+def test_errors_of_rules_name_the_operation(options, error, words):
+    with pytest.raises(error, match=f"^mine: .*{words}"):
+        owl.op(lambda x: x, name="mine", **options)(owl.ones([3]))
+
+
 def test_names():
     def cube(x):
         return x**3

@@ -1,11 +1,11 @@
 """``python -m owl``: which owl this is and what it runs on; ``--cmake-dir`` and others: where its C++ side lies."""
 
 import argparse
+import io
 import os
 import sys
 
 import owl
-
 
 # Of the C++ side, within the package.
 _FOLDERS = {
@@ -14,6 +14,12 @@ _FOLDERS = {
     "lib": ("lib",),
     "pkg_config": ("lib", "pkgconfig"),
 }
+
+
+def print_any_path() -> None:
+    """Lets standard output take names of files that are no text: their bytes pass through."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         parser.add_argument(f"--{name}-dir", action="store_true", help=f"print the folder of {what}")
     options = parser.parse_args(arguments)
+    print_any_path()
     wanted = [name for name in _FOLDERS if getattr(options, f"{name}_dir")]
     if wanted:
         try:

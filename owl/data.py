@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from owl._owl import DataError
+from owl._replace import keep_mode_and_owner
 
 # What only a download needs (urllib, hashlib, tqdm) is imported there: programs that find their data on disk
 # import this module too.
@@ -157,7 +158,7 @@ class _Download:
 
     def get(self, file: DataFile) -> None:
         """Sees to it that the folder holds `file`."""
-        final = self.folder / file.name
+        final = Path(os.path.realpath(self.folder / file.name))  # a symbolic link stays
         if _is_sound(final, file):
             return
         if self.mirrors is None:
@@ -166,7 +167,7 @@ class _Download:
             raise DataError(f"{file.name} cannot be downloaded: OWL_MIRRORS is empty, so there is nowhere to ask")
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{file.name}.part"
+        part = final.with_name(f"{final.name}.part")
         try:
             self._make(part, final, file)
         except _NoLocksError:  # as on some network file systems: each process downloads for itself
@@ -190,6 +191,8 @@ class _Download:
                     return
                 self._complete(stream, path, file, keep=lock)
                 os.fsync(stream.fileno())
+                with contextlib.suppress(FileNotFoundError):
+                    keep_mode_and_owner(stream.fileno(), os.stat(final))
                 os.replace(path, final)
 
     def _lock(self, stream: Any, path: Path) -> None:
@@ -507,6 +510,8 @@ def main(arguments: list[str] | None = None) -> int:
     """``python -m owl.data``. Gives the exit code."""
     import argparse
 
+    from owl.__main__ import print_any_path
+
     parser = argparse.ArgumentParser(prog="python -m owl.data", description="Data sets for owl's programs.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser(
@@ -522,6 +527,7 @@ def main(arguments: list[str] | None = None) -> int:
                          help="how long a mirror may be silent (default: %(default)g)")  # fmt: skip
     command.add_argument("--quiet", action="store_true", help="no progress on stderr")
     options = parser.parse_args(arguments)
+    print_any_path()
     try:
         print(fetch(options.name, options.folder, timeout=options.timeout, quiet=options.quiet))
     except DataError as error:

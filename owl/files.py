@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import math
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
 
-from owl._owl import DataError, NArray, from_numpy
+from owl._owl import DataError, DTypeError, NArray, from_numpy
+from owl._replace import replacing
 
 FORMATS = (".npz", ".safetensors")
 
 
-def save(path: str | os.PathLike[str], arrays: Mapping[str, NArray]) -> None:
+def save(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], arrays: Mapping[str, NArray]) -> None:
     """Writes named arrays to a file, as ``to_numpy()`` shows them (axes reversed); waits for their values.
 
     The suffix says how: ``.npz`` (NumPy's ``np.load`` reads it) or ``.safetensors`` (needs the package safetensors). The
     file is written beside its place and then renamed, so that at every moment there is the old file or the new one,
-    whole. ValueError: another suffix. TypeError: something else than NArrays under names. OSError: the file cannot be
-    written. What went wrong with a value is raised as its owl error, and no file is touched.
+    whole, also where several threads or processes save under one name. A symbolic link stays and its target is replaced;
+    the old file's mode and owner are kept. ValueError: another suffix. TypeError: something else than NArrays under
+    names. OSError: the file cannot be written. What went wrong with a value is raised as its owl error, and no file is
+    touched.
 
     >>> owl.save("weights.npz", {"w1": owl.ones([2, 3]), "b1": owl.zeros([2])})
     >>> sorted(owl.load("weights.npz"))
     ['b1', 'w1']
     """
-    path, suffix = os.fspath(path), _suffix(path)
+    path, suffix = _name(path)
     if not isinstance(arrays, Mapping):
         raise TypeError(f"owl.save takes a dict of NArrays by name, not {type(arrays).__name__}")
     for name, x in arrays.items():
@@ -35,32 +41,53 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, NArray]) -> None:
     for x in arrays.values():
         x.start_eval()
     values: dict[str, Any] = {name: x.to_numpy() for name, x in arrays.items()}
-    if suffix == ".npz":
-        _replace(path, lambda file: _write_npz(file, values))
-    else:
-        data = _safetensors().save(values)
-        _replace(path, lambda file: file.write(data))
+    data = None if suffix == ".npz" else _safetensors().save(values)
+    with replacing(path) as file:
+        if data is None:
+            _write_npz(file, values)
+        else:
+            file.write(data)
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, NArray]:
+def load(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> dict[str, NArray]:
     """The arrays of a ``.npz`` or ``.safetensors`` file by name, on the current device, axes reversed.
 
-    Nothing in a file is ever run: arrays of Python objects are refused. DataError: the file is missing, truncated, not
-    of its format, or holds something that owl has no type for. ValueError: another suffix.
+    Elements become the nearest of owl's types, as in :func:`owl.from_numpy`; bfloat16 and the float8 formats of
+    ``.safetensors`` become float32, which holds them exactly. Nothing in a file is ever run: arrays of Python objects are
+    refused. DataError: the file is missing, truncated, not of its format, or holds an array that owl has no type for,
+    which the message names. ValueError: another suffix.
     """
-    path, suffix = os.fspath(path), _suffix(path)
+    path, suffix = _name(path)
     try:
-        if suffix == ".npz":
-            values = _read_npz(path)
-        else:
-            values = _safetensors().load_file(path)
-        return {name: from_numpy(value) for name, value in values.items()}
+        return {name: _array(path, name, dtype, read)
+                for name, dtype, read in (_npz(path) if suffix == ".npz" else _safetensors_file(path))}  # fmt: skip
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (ImportError, MemoryError):
+    except (DataError, ImportError, MemoryError):
         raise
     except Exception as error:  # the readers raise a dozen kinds for what is only a bad file
         raise DataError(f"{path}: not a readable {suffix} file: {error}") from error
+
+
+# What a file holds: names, element types where they are known before the values, functions that read these.
+_Contents = Iterator[tuple[str, str, Callable[[], Any]]]
+
+
+def _array(path: str, name: str, dtype: str, read: Callable[[], Any]) -> NArray:
+    try:
+        value = read()
+    except MemoryError:
+        raise
+    except Exception as error:
+        kind = f" of type {dtype}" if dtype else ""
+        raise DataError(f"{path}: the array {name!r}{kind} cannot be read: {error}") from error
+    try:
+        return from_numpy(value)
+    except DTypeError:
+        raise DataError(
+            f"{path}: the array {name!r} is of type {dtype or value.dtype}, which has no counterpart in owl: it has "
+            "bool, int32, float32 and float64"
+        ) from None
 
 
 def _write_npz(file: IO[bytes], values: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -71,20 +98,76 @@ def _write_npz(file: IO[bytes], values: Mapping[str, np.ndarray[Any, Any]]) -> N
                 np.lib.format.write_array(member, value, allow_pickle=False)
 
 
-def _read_npz(path: str) -> dict[str, np.ndarray[Any, Any]]:
-    values = {}
+def _npz(path: str) -> _Contents:
+    def read(member: str) -> Any:
+        with members.open(member) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
     with zipfile.ZipFile(path) as members:
-        for name in members.namelist():
-            with members.open(name) as member:
-                values[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
-    return values
+        for member in members.namelist():
+            yield member.removesuffix(".npy"), "", functools.partial(read, member)
 
 
-def _suffix(path: str | os.PathLike[str]) -> str:
-    suffix = os.path.splitext(os.fspath(path))[1].lower()
+def _safetensors_file(path: str) -> _Contents:
+    """The package checks the file and reads what NumPy has types for; small floats are read here."""
+    with _safetensors().safe_open(path, framework="np") as tensors, open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        for name in tensors.keys():  # noqa: SIM118  (it is no mapping)
+            entry = header[name]
+            dtype = entry["dtype"]
+            if dtype in _SMALL_FLOATS:
+                yield name, dtype, functools.partial(_read_small_floats, file, 8 + size, entry)
+            else:
+                yield name, dtype, functools.partial(tensors.get_tensor, name)
+
+
+def _bfloat16(bits: Any) -> Any:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _float8(exponent_bits: int, bias: int, special: str) -> Callable[[Any], Any]:
+    """From bytes: a sign, an exponent, a mantissa. ``special``: which of them are no numbers.
+
+    "ieee": those of the largest exponent, infinity and NaN; "fn": those with all bits set, NaN; "fnuz": minus zero, NaN.
+    """
+    mantissa_bits = 7 - exponent_bits
+    values = []
+    for byte in range(256):
+        exponent, mantissa = byte % 128 >> mantissa_bits, byte % (1 << mantissa_bits) / (1 << mantissa_bits)
+        value = math.ldexp(mantissa + (exponent > 0), max(exponent, 1) - bias)
+        if special == "ieee" and exponent == (1 << exponent_bits) - 1:
+            value = math.nan if mantissa else math.inf
+        elif byte == 128 if special == "fnuz" else special == "fn" and byte % 128 == 127:
+            value = math.nan
+        values.append(-value if byte & 128 else value)
+    return np.array(values, np.float32).__getitem__
+
+
+# Formats that NumPy has no type for: how they are stored, and how they become float32, which holds each exactly.
+_SMALL_FLOATS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "BF16": ("<u2", _bfloat16),
+    "F8_E4M3": ("u1", _float8(4, 7, "fn")),
+    "F8_E5M2": ("u1", _float8(5, 15, "ieee")),
+    "F8_E4M3FNUZ": ("u1", _float8(4, 8, "fnuz")),
+    "F8_E5M2FNUZ": ("u1", _float8(5, 16, "fnuz")),
+    "F8_E8M0": ("u1", np.array([*(2.0 ** (e - 127) for e in range(255)), math.nan], np.float32).__getitem__),
+}
+
+
+def _read_small_floats(file: IO[bytes], start: int, entry: Mapping[str, Any]) -> Any:
+    stored, to_float32 = _SMALL_FLOATS[entry["dtype"]]
+    begin, end = entry["data_offsets"]
+    file.seek(start + begin)
+    return to_float32(np.frombuffer(file.read(end - begin), stored)).reshape(entry["shape"])
+
+
+def _name(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> tuple[str, str]:
+    path = os.fsdecode(path)
+    suffix = os.path.splitext(path)[1].lower()
     if suffix not in FORMATS:
-        raise ValueError(f"{os.fspath(path)}: the name of a file of arrays ends in {' or '.join(FORMATS)}")
-    return suffix
+        raise ValueError(f"{path}: the name of a file of arrays ends in {' or '.join(FORMATS)}")
+    return path, suffix
 
 
 def _safetensors() -> Any:
@@ -93,17 +176,3 @@ def _safetensors() -> Any:
     except ImportError:
         raise ImportError("files of this kind need the package safetensors: pip install safetensors") from None
     return safetensors.numpy
-
-
-def _replace(path: str, write: Callable[[IO[bytes]], Any]) -> None:
-    part = f"{path}.{os.getpid()}.part"
-    try:
-        with open(part, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        if os.path.exists(part):
-            os.remove(part)
-        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os as _os
 import signal as _signal
 import sys as _sys
 from collections.abc import Callable, Iterable
@@ -102,8 +103,8 @@ class profile:
     another profile is being recorded.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = str(path)
+    def __init__(self, path: str | bytes | _os.PathLike[str] | _os.PathLike[bytes]) -> None:
+        self.path = _os.fsdecode(path)
 
     def __enter__(self) -> profile:
         _owl.start_profile(self.path)

@@ -24,7 +24,6 @@ import math
 import os
 import struct
 import sys
-import tempfile
 import time
 import zipfile
 import zlib
@@ -33,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 import owl
+from owl._replace import replacing
 from owl.data import cache_folder, fetch, mirrors
 
 SIDE = 28  # pixels along each edge of an image
@@ -478,16 +478,7 @@ def _synthetic():
 
 
 def _save_npz(path, **arrays):
-    """Writes `path` so that a reader finds the whole file or none: to a temporary neighbour, then renamed."""
+    """Writes `path` so that a reader finds the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        np.savez(file, **arrays)

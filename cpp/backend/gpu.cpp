@@ -3,8 +3,8 @@
 #include <dlfcn.h>
 
 #include <filesystem>
-#include <mutex>
 
+#include "base/fork_mutex.h"
 #include "owl/error.h"
 
 namespace owl::gpu {
@@ -13,7 +13,7 @@ namespace {
 
 constexpr const char* kFile = "libowl_cuda.so";
 
-std::mutex mutex;
+ForkMutex mutex;
 const Library* opened = nullptr;
 std::vector<std::string> folders;
 

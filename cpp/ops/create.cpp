@@ -2,10 +2,10 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <mutex>
 #include <random>
 
 #include "backend/cpu/create.h"
+#include "base/fork_mutex.h"
 #include "graph/record.h"
 
 namespace owl {
@@ -32,7 +32,7 @@ class Generator {
   }
 
  private:
-  std::mutex mutex_;
+  ForkMutex mutex_;
   std::uint64_t seed_ = 0, calls_ = 0;
   bool seeded_ = false;
 };

@@ -2,9 +2,9 @@
 #include "ops/user.h"
 
 #include <algorithm>
-#include <mutex>
 #include <unordered_map>
 
+#include "base/fork_mutex.h"
 #include "graph/record.h"
 #include "runtime/engine.h"
 
@@ -63,7 +63,7 @@ const OpRecord& user_record(const std::string& name) {
     std::string name;
     OpRecord record;
   };
-  static std::mutex mutex;
+  static auto& mutex = *new ForkMutex;
   static auto& all = *new std::unordered_map<std::string, std::unique_ptr<Named>>;
   std::lock_guard lock(mutex);
   auto& named = all[name];

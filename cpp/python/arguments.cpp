@@ -2,6 +2,7 @@
 
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
+#include "python/text.h"
 
 namespace owl::python {
 
@@ -34,7 +35,7 @@ void Call::parse(const char* function, std::span<const char* const> names, int r
     Py_ssize_t i = 0;
     while (i < count && PyUnicode_CompareWithASCIIString(key, names[static_cast<std::size_t>(i)]) != 0) ++i;
     if (i == count)
-      refuse(std::string(function) + "() has no argument '" + py::str(key).cast<std::string>() + "'; it takes " +
+      refuse(std::string(function) + "() has no argument '" + to_utf8(key) + "'; it takes " +
              list_of(names));
     if (slots[i])
       refuse(std::string(function) + "() got '" + names[static_cast<std::size_t>(i)] + "' twice");

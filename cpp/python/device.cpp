@@ -10,6 +10,7 @@
 #include "python/arguments.h"
 #include "python/bind.h"
 #include "python/gil.h"
+#include "python/text.h"
 #include "runtime/engine.h"
 #include "runtime/scheduler.h"
 
@@ -31,8 +32,10 @@ std::optional<int> device_or_all(PyObject* o, const char* what) {
 void find_gpu_libraries() {
   static bool found = false;
   if (found) return;
-  gpu::set_library_folders(
-      py::module_::import("owl._cuda").attr("library_folders")().cast<std::vector<std::string>>());
+  std::vector<std::string> folders;
+  for (const py::handle folder : py::module_::import("owl._cuda").attr("library_folders")())
+    folders.push_back(to_path(folder));
+  gpu::set_library_folders(std::move(folders));
   found = true;
 }
 
@@ -107,7 +110,7 @@ PyObject* choose_precision(PyObject*, const Call& call) {
       Py_RETURN_NONE;
     }
   throw py::value_error("set_matmul_precision: precision must be 'float32', 'tf32' or 'bfloat16', not " +
-                        py::repr(py::handle(precision)).cast<std::string>());
+                        to_utf8(py::repr(py::handle(precision))));
 }
 
 PyObject* precision(PyObject*, const Call& call) {

@@ -54,7 +54,7 @@ struct DLManagedTensorVersioned {
   std::uint64_t flags;
   DLTensor tensor;
 };
-constexpr std::uint64_t kReadOnly = 1;
+constexpr std::uint64_t kReadOnly = 1, kCopied = 2;
 constexpr char kPlain[] = "dltensor", kVersioned[] = "dltensor_versioned";
 constexpr char kUsedPlain[] = "used_dltensor", kUsedVersioned[] = "used_dltensor_versioned";
 
@@ -108,12 +108,26 @@ char* first_element(const NArray& x) {
   return data ? data + node.offset * static_cast<std::int64_t>(itemsize(x.dtype())) : nullptr;
 }
 
+// In elements; those that reach no second element are what a dense array has, because consumers look at them too.
+Strides exported_strides(const NArray& x) {
+  Strides strides = strides_of(*x.node());
+  const Strides dense = x.shape().dense_strides();
+  for (int i = 0; i < x.ndim(); ++i)
+    if (x.size() == 0 || x.shape()[i] == 1) strides[static_cast<std::size_t>(i)] = dense[static_cast<std::size_t>(i)];
+  return strides;
+}
+
+// PyTorch ends the process where it meets a negative stride; JAX refuses it.
+bool runs_backwards(const NArray& x) {
+  const Strides strides = exported_strides(x);
+  return std::any_of(strides.begin(), strides.begin() + x.ndim(), [](std::int64_t s) { return s < 0; });
+}
+
 template <class Managed> Managed* export_array(const NArray& x, std::uintptr_t stream) {
   auto* e = new Export<Managed>;
   e->array = x;
   e->stream = stream;
-  const Node& node = *x.node();
-  const Strides strides = strides_of(node);
+  const Strides strides = exported_strides(x);
   const int ndim = x.ndim();
   for (int i = 0; i < ndim; ++i) {
     e->shape[ndim - 1 - i] = x.shape()[i];
@@ -203,6 +217,30 @@ DType type_of(const DLTensor& t) {
                    "first, or copy with owl.from_numpy");
 }
 
+// Another library's word for shape and strides: what is certain to be wrong is refused, before anything is read by it.
+void check_plausible(const DLTensor& t) {
+  const auto refuse = [](const std::string& what) { throw py::buffer_error("from_dlpack: the tensor " + what); };
+  if (t.ndim < 0 || t.ndim > kMaxAxes)
+    refuse("has " + std::to_string(t.ndim) + " axes; 0 to " + std::to_string(kMaxAxes) + " are possible");
+  if (t.ndim > 0 && !t.shape) refuse("has axes but no shape");
+  std::int64_t lowest = 0, highest = 0, bytes = t.dtype.bits / 8;
+  bool good = true, empty = false;
+  for (int i = 0; i < t.ndim; ++i) {
+    if (t.shape[i] < 0) refuse("has an axis of length " + std::to_string(t.shape[i]));
+    if (t.shape[i] == 0) empty = true;
+  }
+  for (int i = 0; t.strides && !empty && i < t.ndim; ++i) {
+    std::int64_t reach = 0;
+    auto& end = t.strides[i] < 0 ? lowest : highest;
+    good &= !__builtin_mul_overflow(t.strides[i], t.shape[i] - 1, &reach) && !__builtin_add_overflow(end, reach, &end);
+  }
+  std::int64_t span = 0;
+  good &= !__builtin_sub_overflow(highest, lowest, &span) && !__builtin_mul_overflow(span, bytes, &span) &&
+          !__builtin_add_overflow(span, t.byte_offset, &span);
+  if (!good) refuse("has strides or an offset that lead out of all memory");
+  if (!t.data && !empty) refuse("has elements but no memory");
+}
+
 // `foreign` is null afterwards where an array has taken the memory over. `gpu`: the device whose entrance the producer was
 // told.
 NArray import_tensor(const DLTensor& t, std::unique_ptr<Foreign>& foreign, const Device* gpu) {
@@ -212,13 +250,14 @@ NArray import_tensor(const DLTensor& t, std::unique_ptr<Foreign>& foreign, const
     throw py::buffer_error("from_dlpack: the memory is of GPU " + std::to_string(t.device.id) +
                            ", but that is not what __dlpack_device__ said");
   const DType dtype = type_of(t);
+  check_plausible(t);
   std::vector<std::int64_t> lengths(t.shape, t.shape + t.ndim);
   if (lengths.empty()) lengths.push_back(1);
   std::reverse(lengths.begin(), lengths.end());
   const Shape shape{std::span<const std::int64_t>(lengths)};
   const Strides dense_strides = shape.dense_strides();
   Strides strides = dense_strides;
-  if (t.strides)
+  if (t.strides && shape.size() > 0)
     for (int i = 0; i < t.ndim; ++i) strides[static_cast<std::size_t>(i)] = t.strides[t.ndim - 1 - i];
 
   // The memory that the elements span: a view of it is the array, whatever its strides are.
@@ -390,16 +429,19 @@ PyObject* dlpack(PyObject* self, const Call& call) {
   }
   const auto version = given(max_version) ? to_ints(max_version, "__dlpack__: max_version") : std::vector<std::int64_t>{};
   std::uintptr_t lent = 0;
+  const bool backwards = runs_backwards(x), copied = copy == Py_True || backwards || (to_host && gpu >= 0);
+  if (backwards && copy == Py_False)
+    throw py::buffer_error("owl: an export of an array whose elements run backwards in memory is a copy");
   if (!to_host) {
     const auto consumer = consumer_stream(stream);
-    if (copy == Py_True) x = copy_of(x);
+    if (copied) x = copy_of(x);
     if (consumer) lend(x, lent = *consumer);
     else lend(x, backend_of(x).stream());
   } else {
     if (gpu >= 0 && copy == Py_False) throw py::buffer_error("owl: an export from a GPU to the CPU is a copy");
     x.wait_for_eval();
     if (gpu < 0) check_readable(x);
-    if (gpu >= 0 || copy == Py_True) x = host_copy_of(x);
+    if (copied) x = host_copy_of(x);
   }
   // The old form has no way to say that the memory must not be written to; the newer one has a flag for it.
   const bool versioned = !version.empty() && version[0] >= 1;
@@ -407,7 +449,7 @@ PyObject* dlpack(PyObject* self, const Call& call) {
   auto* managed = export_array<DLManagedTensorVersioned>(x, lent);
   managed->major = 1;
   managed->minor = 0;
-  managed->flags = kReadOnly;
+  managed->flags = copied ? kReadOnly | kCopied : kReadOnly;
   return capsule_of<DLManagedTensorVersioned, kVersioned>(managed);
 }
 

@@ -4,6 +4,7 @@
 #include "python/bind.h"
 #include "python/gil.h"
 #include "python/source.h"
+#include "python/text.h"
 #include "runtime/engine.h"
 
 namespace owl::python {
@@ -43,7 +44,7 @@ std::string place_of(const Error& e) {
 
 // `raise class(message) from cause`.
 void set_error_with_cause(PyObject* error_class, const std::string& message, const Failure& failure) {
-  py::object made = py::reinterpret_borrow<py::object>(error_class)(message);
+  py::object made = py::reinterpret_borrow<py::object>(error_class)(from_utf8(message));
   auto* cause = static_cast<PyObject*>(const_cast<void*>(failure.cause.get()));
   PyException_SetCause(made.ptr(), Py_NewRef(cause));
   PyErr_SetObject(error_class, made.ptr());
@@ -57,9 +58,9 @@ void set_owl_error(const Error& e) noexcept {
     if (carrier && carrier->failure && carrier->failure->cause)
       set_error_with_cause(class_of(e), message, *carrier->failure);
     else
-      PyErr_SetString(class_of(e), message.c_str());
+      set_error(class_of(e), message);
   } catch (...) {
-    PyErr_SetString(class_of(e), e.what());
+    set_error(class_of(e), e.what());
   }
 }
 
@@ -86,6 +87,10 @@ void set_python_error() noexcept {
     e.restore();
   } catch (const py::cast_error&) {
     PyErr_SetString(PyExc_TypeError, "owl: an argument is of a type, or a text of characters, that cannot be taken here");
+  } catch (const py::type_error& e) {
+    set_error(PyExc_TypeError, e.what());
+  } catch (const py::value_error& e) {
+    set_error(PyExc_ValueError, e.what());
   } catch (const py::builtin_exception& e) {
     e.set_error();
   } catch (const Interrupted&) {
@@ -95,9 +100,9 @@ void set_python_error() noexcept {
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
   } catch (const std::overflow_error& e) {
-    PyErr_SetString(PyExc_OverflowError, e.what());
+    set_error(PyExc_OverflowError, e.what());
   } catch (const std::exception& e) {
-    PyErr_Format(PyExc_RuntimeError, "owl: internal error: %s", e.what());
+    set_error(PyExc_RuntimeError, std::string("owl: internal error: ") + e.what());
   } catch (...) {
     PyErr_SetString(PyExc_RuntimeError, "owl: internal error");
   }

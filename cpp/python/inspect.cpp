@@ -6,6 +6,7 @@
 #include "python/bind.h"
 #include "python/gil.h"
 #include "python/narray_type.h"
+#include "python/text.h"
 
 namespace owl::python {
 
@@ -15,7 +16,7 @@ std::vector<NArray> arrays_of(const py::iterable& values) {
   std::vector<NArray> arrays;
   for (auto v : values) {
     if (!is_narray(v.ptr()))
-      throw py::type_error("expected an NArray, not " + py::str(py::type::of(v).attr("__name__")).cast<std::string>());
+      throw py::type_error("expected an NArray, not " + to_utf8(py::type::of(v).attr("__name__")));
     arrays.push_back(narray(v.ptr()));
   }
   return arrays;
@@ -31,8 +32,8 @@ py::tuple explained(const std::optional<py::iterable>& values) {
     d["device"] = t.device;
     d["shape"] = std::vector<std::int64_t>(t.shape.begin(), t.shape.end());
     d["channels_last"] = t.channels_last;
-    d["operations"] = t.operations;
-    d["places"] = t.places;
+    d["operations"] = from_utf8(t.operations);
+    d["places"] = from_utf8(t.places);
     d["bytes_read"] = t.bytes_read;
     d["bytes_written"] = t.bytes_written;
     d["outputs"] = t.outputs;
@@ -41,24 +42,24 @@ py::tuple explained(const std::optional<py::iterable>& values) {
     d["cost_us"] = t.cost_us;
     tasks.append(d);
   }
-  return py::make_tuple(tasks, plan.str());
+  return py::make_tuple(tasks, from_utf8(plan.str()));
 }
 
 }  // namespace
 
 void bind_inspect(py::module_& m) {
   m.def("explain", &explained, py::arg("values"), "The tasks as dicts, and the table; None: of everything recorded.");
-  m.def("dot", [](const py::iterable& values) { return dot(arrays_of(values)); }, py::arg("values"));
+  m.def("dot", [](const py::iterable& values) { return from_utf8(dot(arrays_of(values))); }, py::arg("values"));
   m.def("eager", &eager, py::arg("on"));
   m.def("is_eager", &is_eager);
   m.def("trace_nan", &trace_nan, py::arg("on"));
   m.def("tracing_nan", &tracing_nan);
-  m.def("start_profile", &start_profile, py::arg("path"));
+  m.def("start_profile", [](const py::object& path) { start_profile(to_path(path)); }, py::arg("path"));
   m.def("stop_profile", [] {
     WithoutGil others_run;
     stop_profile();
   });
-  m.def("describe_engine", &describe_engine);
+  m.def("describe_engine", [] { return from_utf8(describe_engine()); });
   py::class_<HoldWindow>(m, "HoldWindow", "Nothing leaves the window but by a wait, until this is released.")
       .def(py::init([] {
         WithoutGil workers_may_need_it;

@@ -1,7 +1,9 @@
 // The Python module owl._owl: a thin layer over the C++ API.
 #include "python/bind.h"
 
-PYBIND11_MODULE(_owl, m) {
+static int pybind11_exec__owl(PyObject* module);
+
+PYBIND11_MODULE_EXEC(_owl, m) {
   using namespace owl::python;
   m.doc() = "The engine of owl; use it through the package owl.";
   m.attr("__version__") = OWL_VERSION;
@@ -17,3 +19,27 @@ PYBIND11_MODULE(_owl, m) {
   bind_inspect(m);
   bind_user_op(m);
 }
+
+namespace {
+
+// Before pybind11 does anything: in another interpreter it would wait for a lock that this thread has.
+int load(PyObject* module) {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return pybind11_exec__owl(module);
+  PyErr_SetString(PyExc_ImportError,
+                  "owl cannot be imported in a sub-interpreter: its engine, whose worker threads call into Python, "
+                  "belongs to the main interpreter; use threads or processes there instead");
+  return -1;
+}
+
+PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, reinterpret_cast<void*>(&load)},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, nullptr},
+};
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_owl", nullptr, 0, nullptr, slots, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+extern "C" PYBIND11_EXPORT PyObject* PyInit__owl() { return PyModuleDef_Init(&definition); }

@@ -1,10 +1,11 @@
 #include "python/source.h"
 
-#include <mutex>
 #include <string>
 #include <unordered_map>
 
+#include "base/fork_mutex.h"
 #include "python/bind.h"
+#include "python/text.h"
 
 namespace owl::python {
 
@@ -23,7 +24,7 @@ struct Known {
   bool own;  // belongs to the package
   std::string file;
 };
-std::mutex known_mutex;  // places are also asked for by threads that don't hold the GIL
+ForkMutex known_mutex;  // places are also asked for by threads that don't hold the GIL
 auto& known = *new std::unordered_map<const void*, Known>;
 
 bool is_own_code(PyCodeObject* code) {
@@ -32,7 +33,7 @@ bool is_own_code(PyCodeObject* code) {
     if (auto found = known.find(code); found != known.end()) return found->second.own;
   }
   auto name = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(code)).attr("co_filename");
-  auto file = py::str(name).cast<std::string>();
+  auto file = to_utf8(name);
   const bool own = !package_folder().empty() && file.starts_with(package_folder());
   std::lock_guard lock(known_mutex);
   if (known.emplace(code, Known{own, std::move(file)}).second) Py_INCREF(code);
@@ -69,7 +70,7 @@ std::string describe(const Source& source) {
 
 void bind_source(py::module_& m) {
   m.def(
-      "set_package_folder", [](const std::string& folder) { package_folder() = folder; }, py::arg("folder"),
+      "set_package_folder", [](const py::str& folder) { package_folder() = to_utf8(folder); }, py::arg("folder"),
       "Frames of files in this folder are skipped when owl looks for the line that recorded an operation.");
 }
 

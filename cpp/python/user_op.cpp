@@ -12,6 +12,7 @@
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
 #include "python/source.h"
+#include "python/text.h"
 #include "runtime/engine.h"
 #include "runtime/scheduler.h"
 #include "runtime/task.h"
@@ -70,7 +71,7 @@ py::array view_of(const TaskOperand& operand, bool writable) {
 
 std::string text_of(py::handle o) {
   try {
-    return py::str(o).cast<std::string>();
+    return to_utf8(py::str(o));
   } catch (const py::error_already_set&) {
     return "(which cannot be shown)";
   }
@@ -151,7 +152,7 @@ void call(PyObject* function, Task& task) {
 PyObject* record_function(PyObject*, const Call& arguments) {
   const auto [name, function, arrays, shape, dtype] =
       arguments.get("record_function", {"name", "function", "arrays", "shape", "dtype"});
-  const auto op_name = py::handle(name).cast<std::string>();
+  const auto op_name = to_utf8(name);
   auto params = std::make_unique<UserParams>();
   params->result = naming(op_name, [&] { return ArrayType{to_shape(shape, (op_name + ": shape").c_str()), to_dtype(dtype)}; });
   params->work = kWork;

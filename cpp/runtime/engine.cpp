@@ -4,14 +4,17 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "backend/cpu/backend.h"
 #include "backend/gpu.h"
 #include "base/env.h"
+#include "base/fork_mutex.h"
 #include "plan/planner.h"
 #include "runtime/counters.h"
 #include "owl/inspect.h"
@@ -57,6 +60,11 @@ std::size_t cut(const std::vector<Node*>& window, std::size_t most) {
   for (std::size_t end = most; end > most / 2; --end)
     if (same_site(*window[end], *window[0])) return end;
   return most;
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  std::ofstream file(path);
+  if (!(file << text).flush()) throw Error("cannot write " + path + ": " + std::strerror(errno));
 }
 
 // Nobody can ask for it: no handle, and only the window holds it.
@@ -299,8 +307,8 @@ void Engine::dump(const std::vector<Node*>& batch) {
   std::snprintf(number, sizeof number, "%06d", ++dumps_);
   const auto stem = std::filesystem::path(settings().dump) / number;
   std::filesystem::create_directories(settings().dump);
-  std::ofstream(stem.string() + "-graph.dot") << dump_dot(batch);
-  std::ofstream(stem.string() + "-plan.txt") << dump_text(batch);
+  write_text(stem.string() + "-graph.dot", dump_dot(batch));
+  write_text(stem.string() + "-plan.txt", dump_text(batch));
 }
 
 void Engine::flush(std::size_t keep, bool inline_ok) {
@@ -396,7 +404,17 @@ void Engine::forget_failure(Storage& storage) {
 
 // ---- fork
 
+namespace {
+std::mutex hold_mutex;
+int holds = 0;  // HoldWindows that live; the first notes what the last restores
+thread_local int own_holds = 0;  // of them, made by this thread
+std::size_t held_count;
+std::int64_t held_idle_us;
+}  // namespace
+
+// The locks are taken in the order in which the engine nests them.
 void Engine::before_fork() {
+  hold_mutex.lock();
   plan_mutex_.lock();
   window_mutex_.lock();
   peers_mutex_.lock();
@@ -405,9 +423,11 @@ void Engine::before_fork() {
   failures_mutex_.lock();
   for (auto& d : devices_) d->allocator.lock_for_fork();
   profile::lock_for_fork();
+  ForkMutex::lock_all();
 }
 
 void Engine::unlock_after_fork(bool child) {
+  ForkMutex::unlock_all();
   profile::unlock_after_fork(child);
   for (auto& d : devices_) d->allocator.unlock_after_fork();
   failures_mutex_.unlock();
@@ -415,6 +435,7 @@ void Engine::unlock_after_fork(bool child) {
   peers_mutex_.unlock();
   window_mutex_.unlock();
   plan_mutex_.unlock();
+  hold_mutex.unlock();
 }
 
 void Engine::after_fork_parent() {
@@ -424,6 +445,10 @@ void Engine::after_fork_parent() {
 
 void Engine::after_fork_child() {
   Scheduler::get().after_fork_child();
+  if (std::exchange(holds, own_holds) > 0 && holds == 0) {  // those of other threads went with them
+    window_limit_ = held_count;
+    idle_us_ = held_idle_us;
+  }
   unlock_after_fork(true);
 }
 
@@ -435,15 +460,9 @@ bool is_eager() { return Engine::get().is_eager(); }
 void trace_nan(bool on) { nan_tracing = on; }
 bool tracing_nan() { return nan_tracing; }
 
-namespace {
-std::mutex hold_mutex;
-int holds = 0;  // HoldWindows that live; the first notes what the last restores
-std::size_t held_count;
-std::int64_t held_idle_us;
-}  // namespace
-
 HoldWindow::HoldWindow() {
   std::lock_guard lock(hold_mutex);
+  ++own_holds;
   if (holds++ > 0) return;
   held_count = Engine::get().window_limit();
   held_idle_us = Engine::get().idle_us();
@@ -453,6 +472,7 @@ HoldWindow::HoldWindow() {
 void HoldWindow::release() {
   if (!std::exchange(held_, false)) return;
   std::lock_guard lock(hold_mutex);
+  --own_holds;
   if (--holds == 0) set_window(held_count, held_idle_us);
 }
 

@@ -1,10 +1,10 @@
 #include "runtime/profile.h"
 
-#include <cerrno>
+#include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <ctime>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "backend/cpu/tile.h"
+#include "base/replace_file.h"
 #include "ops/elementwise.h"
 #include "owl/inspect.h"
 #include "runtime/device.h"
@@ -37,8 +38,8 @@ struct Event {
 
 struct Recording {
   std::mutex mutex;
-  std::string path;                // of the file that stop_profile makes
-  std::FILE* file = nullptr;       // path + ".part", opened at once: a path that cannot be written is known at the start
+  std::string path;                // of the file that stop_profile replaces
+  std::unique_ptr<FileReplacement> file;  // opened at once: a path that cannot be written is known at the start
   Clock::time_point started;
   std::deque<Event> events;
   std::vector<std::string> lanes;  // names, by number; kept between recordings, since threads know their number
@@ -68,12 +69,36 @@ std::int64_t thread_cpu_ns() {
   return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
+// How many bytes at `at` are one character in UTF-8; 0: none.
+std::size_t utf8_length(const std::string& s, std::size_t at) {
+  const auto byte = [&](std::size_t i) { return at + i < s.size() ? static_cast<unsigned char>(s[at + i]) : 0u; };
+  const unsigned lead = byte(0);
+  if (lead < 0x80) return 1;
+  const std::size_t length = lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
+  for (std::size_t i = 1; i < length; ++i)
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+  const bool overlong = (lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xF0 && byte(1) < 0x90);
+  const bool surrogate = lead == 0xED && byte(1) >= 0xA0, too_large = lead == 0xF4 && byte(1) >= 0x90;
+  return overlong || surrogate || too_large ? 0 : length;
+}
+
+// A byte that is no character, in the name of a script, is written as Python writes it: as \udc80 to \udcff.
 std::string json(const std::string& s) {
   std::string text = "\"";
-  for (const char c : s) {
-    if (c == '"' || c == '\\') text += '\\';
-    if (static_cast<unsigned char>(c) < 32) text += ' ';
-    else text += c;
+  for (std::size_t at = 0; at < s.size();) {
+    const char c = s[at];
+    const auto length = utf8_length(s, at);
+    if (length == 0) {
+      char escaped[8];
+      std::snprintf(escaped, sizeof escaped, "\\udc%02x", static_cast<unsigned char>(c));
+      text += escaped;
+    } else if (static_cast<unsigned char>(c) < 32) {
+      text += ' ';
+    } else {
+      if (c == '"' || c == '\\') text += '\\';
+      text.append(s, at, length);
+    }
+    at += std::max<std::size_t>(length, 1);
   }
   return text + "\"";
 }
@@ -95,27 +120,25 @@ std::string name_of(const Task& task) {
   return count > kNamed ? text + " ..." : text;
 }
 
-void write(Recording& r) {
+void write(const Recording& r, std::FILE* file) {
   const auto us = [](Clock::duration d) {
     return std::to_string(static_cast<double>(std::chrono::duration_cast<std::chrono::nanoseconds>(d).count()) / 1000);
   };
-  std::fputs("{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n", r.file);
-  std::fputs("{\"ph\": \"M\", \"pid\": 1, \"name\": \"process_name\", \"args\": {\"name\": \"owl\"}}", r.file);
+  std::fputs("{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n", file);
+  std::fputs("{\"ph\": \"M\", \"pid\": 1, \"name\": \"process_name\", \"args\": {\"name\": \"owl\"}}", file);
   for (std::size_t i = 0; i < r.lanes.size(); ++i)
-    std::fprintf(r.file, ",\n{\"ph\": \"M\", \"pid\": 1, \"tid\": %zu, \"name\": \"thread_name\", \"args\": {\"name\": %s}}",
+    std::fprintf(file, ",\n{\"ph\": \"M\", \"pid\": 1, \"tid\": %zu, \"name\": \"thread_name\", \"args\": {\"name\": %s}}",
                  i, json(r.lanes[i]).c_str());
   for (const auto& e : r.events) {
     const auto place = place_of(e.source);
     std::string arguments = e.arguments;
     if (!place.empty()) arguments += (arguments.empty() ? "" : ", ") + std::string("\"line\": ") + json(place);
-    std::fprintf(r.file, ",\n{\"ph\": \"X\", \"pid\": 1, \"tid\": %d, \"name\": %s, \"cat\": \"%s\", \"ts\": %s, \"dur\": %s, \"tdur\": %s, \"args\": {%s}}",
+    std::fprintf(file, ",\n{\"ph\": \"X\", \"pid\": 1, \"tid\": %d, \"name\": %s, \"cat\": \"%s\", \"ts\": %s, \"dur\": %s, \"tdur\": %s, \"args\": {%s}}",
                  e.lane, json(e.name).c_str(), e.category, us(e.begin - r.started).c_str(), us(e.end - e.begin).c_str(),
                  us(std::chrono::nanoseconds(e.cpu_ns)).c_str(), arguments.c_str());
   }
-  std::fputs("\n]}\n", r.file);
+  std::fputs("\n]}\n", file);
 }
-
-std::string reason() { return std::strerror(errno); }
 
 }  // namespace
 
@@ -158,7 +181,7 @@ void unlock_after_fork(bool child) {
   if (child && r.file) {  // the parent's file: the child must not write to it, nor flush what it has buffered
     on = false;
     r.events.clear();
-    r.file = nullptr;
+    static_cast<void>(r.file.release());
   }
   r.mutex.unlock();
 }
@@ -170,8 +193,7 @@ void start_profile(const std::string& path) {
   auto& r = recording();
   std::lock_guard lock(r.mutex);
   if (r.file) throw Error("profile: one is being recorded already, into " + r.path);
-  r.file = std::fopen((path + ".part").c_str(), "w");
-  if (!r.file) throw Error("profile: cannot write " + path + ".part: " + reason());
+  r.file = std::make_unique<FileReplacement>(path, "profile: ");
   r.path = path;
   r.started = Clock::now();
   on = true;
@@ -183,16 +205,10 @@ void stop_profile() {
   std::lock_guard lock(r.mutex);
   if (!r.file) throw Error("profile: none is being recorded");
   on = false;
-  write(r);
-  const bool bad = std::ferror(r.file) != 0;
-  const bool written = std::fclose(std::exchange(r.file, nullptr)) == 0 && !bad;
+  const auto file = std::move(r.file);
+  write(r, file->file());
   r.events.clear();
-  const auto part = r.path + ".part";
-  if (!written || std::rename(part.c_str(), r.path.c_str()) != 0) {
-    const auto why = reason();
-    std::remove(part.c_str());
-    throw Error("profile: cannot write " + r.path + ": " + why);
-  }
+  file->commit();
 }
 
 }  // namespace owl

@@ -1,7 +1,5 @@
 #include "backend/cuda/compiler.h"
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +10,7 @@
 
 #include "backend/cuda/api.h"
 #include "base/env.h"
+#include "base/replace_file.h"
 #include "owl/error.h"
 
 namespace owl::cuda {
@@ -49,14 +48,10 @@ std::string read(const fs::path& path) {
 void write(const fs::path& path, const std::string& bytes) {
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
-  const fs::path draft = path.string() + "." + std::to_string(getpid());
-  {
-    std::ofstream file(draft, std::ios::binary);
-    file << bytes;
-    if (!file.flush()) return void(fs::remove(draft, error));
+  try {
+    replace_file(path.string(), bytes);
+  } catch (const Error&) {
   }
-  fs::rename(draft, path, error);
-  if (error) fs::remove(draft, error);
 }
 
 std::string compile_now(const std::string& text, const std::string& arch) {

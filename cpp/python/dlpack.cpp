@@ -211,8 +211,9 @@ DType type_of(const DLTensor& t) {
     if (t.dtype.code == k.code && t.dtype.bits == k.bits && t.dtype.lanes == 1) return static_cast<DType>(i);
   }
   constexpr const char* codes[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
-  const std::string code = t.dtype.code < 7 ? codes[t.dtype.code] : "type";
-  throw DTypeError("from_dlpack: " + code + std::to_string(t.dtype.bits) +
+  const std::string code = t.dtype.code < 7 ? codes[t.dtype.code] : "type " + std::to_string(t.dtype.code) + ", bits ";
+  const std::string lanes = t.dtype.lanes == 1 ? "" : " in vectors of " + std::to_string(t.dtype.lanes);
+  throw DTypeError("from_dlpack: " + code + std::to_string(t.dtype.bits) + lanes +
                    " elements have no counterpart in owl, which has bool, int32, float32 and float64; convert them "
                    "first, or copy with owl.from_numpy");
 }

@@ -3,8 +3,11 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstring>
 #include <chrono>
+#include <functional>
+#include <string>
 #include <thread>
 
 #include "graph/record.h"
@@ -209,6 +212,135 @@ TEST(Engine, AForkedChildGoesOnWorking) {
     EXPECT_EQ(status, 0) << "round " << round;
     EXPECT_TRUE(std::isfinite(x.sum().item()));
   }
+}
+
+// What threads do over and over while another one forks, and the child once: each takes a lock of the engine.
+struct Busy {
+  const char* name;
+  void (*work)();
+};
+
+const NArray& shared_value() {
+  static const auto& x = *new NArray(ramp({8}));
+  return x;
+}
+
+int second_device() {
+  static const int id = create_cpu_device();
+  return id;
+}
+
+std::string trace_path() { return testing::TempDir() + "owl_fork_" + std::to_string(getpid()) + ".json"; }
+
+const Busy kBusy[] = {
+    {"allocators", [] { for (int i = 0; i < 50; ++i) memory_stats(0), ramp({16}); }},
+    {"allocator of another device", [] { memory_stats(second_device()), empty_cache(); }},
+    {"recording", [] { stats(), shared_value() + 1.0; }},
+    {"planning", [] { explain(); }},
+    {"copies", [] { shared_value().copy_to(second_device()); }},
+    {"devices", [] { devices(); }},
+    {"scheduling", [] { (shared_value() + 1.0).wait_for_eval(); }},
+    {"describing", [] { describe_engine(); }},
+    {"waiting for all", [] { wait_for_all(); }},
+    {"a profile", [] {
+       try {
+         start_profile(trace_path());
+         stop_profile();
+       } catch (const Error&) {  // another thread's
+       }
+     }},
+    {"random numbers", [] { seed(1), rand({2}); }},
+    {"a user's operation", [] {
+       const Op twice("twice", same_as_first, [](auto in, const Memory& out, Work& work) {
+         work.stage(1, [y = out.as<float>(), x = in[0].template as<float>()](std::int64_t) { y[0] = 2 * x[0]; });
+       });
+       twice(shared_value());
+     }},
+    {"a held window", [] { HoldWindow hold; }},
+    {"GPUs", [] { get_gpu_device_count(); }},
+    {"convolutions", [] {
+       const auto x = ramp({6, 6, 1, 1}), w = ramp({3, 3, 1, 2});
+       conv::Convolver{}.ff(x, w, zeros({2})).wait_for_eval();
+     }},
+};
+
+void PrintTo(const Busy& busy, std::ostream* out) { *out << busy.name; }
+
+class ForkBeside : public testing::TestWithParam<Busy> {};
+
+// A lock that a thread has while another one forks would stay taken in the child, which lacks that thread.
+TEST_P(ForkBeside, LeavesNoLockTaken) {
+  if (kThreadSanitizer) GTEST_SKIP() << "ThreadSanitizer does not follow threads started after a fork";
+  const auto work = GetParam().work;
+  work();
+  std::atomic<bool> end{false};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t)
+    threads.emplace_back([&] {
+      while (!end) work();
+    });
+  int status = 0, forks = 0;
+  for (; forks < 150 && status == 0; ++forks) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(10);
+      try {
+        work();
+        _exit(0);
+      } catch (...) {
+        _exit(1);
+      }
+    }
+    waitpid(child, &status, 0);
+  }
+  end = true;
+  for (auto& t : threads) t.join();
+  std::remove(trace_path().c_str());
+  EXPECT_EQ(status, 0) << "the child of fork " << forks << (WIFSIGNALED(status) ? " hung" : " failed");
+}
+INSTANTIATE_TEST_SUITE_P(Engine, ForkBeside, testing::ValuesIn(kBusy));
+
+// A window that another thread held is nobody's in the child; the forking thread's own stays.
+TEST(Engine, AForkedChildHasTheHeldWindowsOfItsOwnThread) {
+  const auto in_child = [](const std::function<bool()>& good) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(30);
+      _exit(good() ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return status == 0;
+  };
+  auto& engine = Engine::get();
+  const auto limit = engine.window_limit();
+  const auto idle = engine.idle_us();
+  const auto open = [&] { return engine.window_limit() == limit && engine.idle_us() == idle; };
+  std::atomic<int> stage{0};
+  std::thread other([&] {
+    HoldWindow hold;
+    stage = 1;
+    while (stage < 2) std::this_thread::yield();
+  });
+  while (stage < 1) std::this_thread::yield();
+  EXPECT_FALSE(open());
+  EXPECT_TRUE(in_child([&] {
+    if (!open()) return false;
+    HoldWindow hold;
+    return !open();
+  }));
+  {
+    HoldWindow own;
+    EXPECT_TRUE(in_child([&] {
+      if (open()) return false;
+      own.release();
+      return open();
+    }));
+  }
+  EXPECT_FALSE(open());
+  stage = 2;
+  other.join();
+  EXPECT_TRUE(open());
 }
 
 // The same seed, the same program: the same bits, however the window cuts it.

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 HOST, GPU, PINNED, ROCM, MANAGED = 1, 2, 3, 10, 13
-READ_ONLY = 1
+READ_ONLY, COPIED = 1, 2
 CODES = {"b": 6, "i": 0, "f": 2}
 
 
@@ -84,6 +84,8 @@ class Taken:
         self.dtype = np.dtype(f"{letter}{t.dtype.bits // 8}")
         self.read_only = bool(versioned and self._managed.flags & READ_ONLY)
         self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+
+        self.flags = self._managed.flags if versioned else 0
 
     def close(self):
         """Lets go of the memory."""

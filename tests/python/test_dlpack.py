@@ -1,6 +1,7 @@
 """DLPack in host memory, with other libraries where they are installed: no copy, axes reversed, read-only where the
 library can tell. GPU memory: test_cuda_exchange.py."""
 
+import ctypes
 import gc
 import sys
 import types
@@ -46,6 +47,70 @@ def test_torch(dtype):
     assert same_bits((owl.from_dlpack(source).astype("float64") * 2.0).to_numpy(), a.astype("float64") * 2)
 
 
+BACKWARDS = {
+    "first": lambda a: a[::-1], "last": lambda a: a[:, ::-1], "both": lambda a: a[::-1, ::-1],
+    "steps": lambda a: a[::-2, 1::2], "transposed": lambda a: a[::-1].T,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("view", BACKWARDS)
+def test_what_runs_backwards_is_copied(view, dtype):
+    """PyTorch ends the process where it meets a negative stride."""
+    x = owl.from_numpy(numbers(dtype))
+    backwards = BACKWARDS[view](x)
+    expected = backwards.to_numpy()
+    assert min(np.asarray(expected).strides) != 0
+    for version, flags in (((1, 0), capsules.READ_ONLY | capsules.COPIED), (None, 0)):
+        taken = capsules.Taken(backwards.__dlpack__(max_version=version))
+        assert min(taken.strides) >= 0 and taken.shape == expected.shape and taken.flags == flags
+        taken.close()
+    assert same_bits(np.from_dlpack(backwards), expected)
+    assert same_bits(np.from_dlpack(backwards, copy=True), expected)
+    with pytest.raises(BufferError, match="run backwards in memory"):
+        backwards.__dlpack__(copy=False)
+
+
+@pytest.mark.parametrize("x", [
+    lambda: owl.arange(12).reshape([4, 3])[::-1][:1], lambda: owl.arange(12).reshape([4, 3])[2:2][::-1],
+    lambda: owl.zeros([0, 3])[:, ::-1], lambda: owl.arange(1)[::-1]], ids=["one", "none", "empty", "single"],
+)  # fmt: skip
+def test_strides_that_reach_nothing_are_a_dense_arrays(x):
+    """JAX looks at them too."""
+    x = x()
+    taken = capsules.Taken(x.__dlpack__(max_version=(1, 0), copy=False))
+    dense = np.empty(x.shape[::-1], np.float32)
+    lengths = [max(1, n) for n in x.shape[::-1]]
+    for axis, stride in enumerate(taken.strides):
+        if lengths[axis] == 1 or x.size == 0:
+            assert stride >= 0
+    taken.close()
+    assert same_bits(np.from_dlpack(x), dense[...] * 0 + x.to_numpy())
+
+
+VIEWS = {**BACKWARDS, "rows": lambda a: a[1:], "columns": lambda a: a[:, 1:], "one": lambda a: a[1:2, ::2],
+         "none": lambda a: a[2:2], "turned": lambda a: a.T, "whole": lambda a: a}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("view", VIEWS)
+def test_torch_takes_every_view(view, dtype):
+    torch = pytest.importorskip("torch")
+    x = VIEWS[view](owl.from_numpy(numbers(dtype)))
+    assert same_bits(torch.from_dlpack(x).numpy(), x.to_numpy())
+    assert same_bits(torch.from_dlpack(x, copy=True).numpy(), x.to_numpy())
+
+
+def test_torch_takes_what_is_broadcast():
+    torch = pytest.importorskip("torch")
+    a = np.broadcast_to(np.arange(3, dtype=np.float32), (4, 3))
+    a.flags.writeable = False
+    x = owl.from_dlpack(a)
+    assert same_bits(torch.from_dlpack(x).numpy(), np.ascontiguousarray(a))
+    with pytest.raises(BufferError):
+        torch.from_dlpack(x[::-1], copy=False)
+
+
 def test_torch_refuses_and_is_refused():
     torch = pytest.importorskip("torch")
     for tensor in (torch.ones(2, dtype=torch.int64), torch.ones(2, dtype=torch.bfloat16)):
@@ -77,6 +142,16 @@ def test_jax(dtype):
     a = numbers(dtype)
     assert same_bits(np.asarray(jax.numpy.from_dlpack(owl.from_numpy(a))), a)
     assert same_bits(owl.from_dlpack(jax.numpy.asarray(a)).to_numpy(), a)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_jax_takes_every_view_or_says_why_not(view):
+    jax = pytest.importorskip("jax")
+    x = VIEWS[view](owl.from_numpy(numbers("float32")))
+    try:
+        assert same_bits(np.asarray(jax.numpy.from_dlpack(x)), x.to_numpy())
+    except jax.errors.JaxRuntimeError as error:
+        assert "striding" in str(error) and view in ("rows", "columns", "one")
 
 
 class OldLibrary:
@@ -194,3 +269,78 @@ def test_arrays_without_dlpack_are_cupys_to_take_in(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", fake)
     assert same_bits(owl.from_cupy(Interface()).to_numpy(), a)
     assert type(seen[0]) is Interface
+
+
+# --- capsules that are wrong
+
+FINE = {"address": 0, "shape": (3, 4), "code": 2, "bits": 32, "lanes": 1, "strides": None, "offset": 0, "ndim": None,
+        "null_shape": False, "major": 1, "flags": 0}  # fmt: skip
+
+
+class Hostile:
+    """Hands out a capsule with whatever it is told; counts how often its memory was let go."""
+
+    def __init__(self, **said):
+        said = {**FINE, **said}
+        self.values = np.arange(12, dtype=np.float32)
+        self.deleted = 0
+        address = self.values.ctypes.data if said["address"] == 0 else said["address"]
+        shape, strides = said["shape"], said["strides"]
+        self.lengths = (ctypes.c_int64 * max(1, len(shape)))(*shape)
+        self.steps = None if strides is None else (ctypes.c_int64 * max(1, len(strides)))(*strides)
+        m = self.managed = capsules.Versioned()
+        m.major, m.flags = said["major"], said["flags"]
+        m.tensor = capsules.Tensor(address, capsules.Device(capsules.HOST, 0),
+                                   len(shape) if said["ndim"] is None else said["ndim"],
+                                   capsules.DataType(said["code"], said["bits"], said["lanes"]),
+                                   None if said["null_shape"] else self.lengths, self.steps, said["offset"])  # fmt: skip
+        m.deleter = capsules.Deleter(self.delete)
+
+    def delete(self, address):
+        self.deleted += 1
+
+    def __dlpack_device__(self):
+        return capsules.HOST, 0
+
+    def __dlpack__(self, **arguments):
+        return capsules.new(ctypes.addressof(self.managed), b"dltensor_versioned", None)
+
+
+@pytest.mark.parametrize("said, error, words", [
+    ({"ndim": -1}, BufferError, "-1 axes"), ({"ndim": 9}, BufferError, "9 axes; 0 to 8"),
+    ({"ndim": 2**31 - 1}, BufferError, "2147483647 axes"), ({"null_shape": True}, BufferError, "no shape"),
+    ({"shape": (-3, 4)}, BufferError, "length -3"), ({"shape": (2**40, 2**40)}, owl.ShapeError, "too large"),
+    ({"shape": (2**62, 4, 0)}, owl.ShapeError, "too large"), ({"address": None}, BufferError, "no memory"),
+    ({"strides": (2**62, 1)}, BufferError, "out of all memory"), ({"strides": (1, -(2**63))}, BufferError, "out of all memory"),
+    ({"strides": (2**61, 2**61)}, BufferError, "out of all memory"), ({"offset": 2**64 - 8}, BufferError, "out of all memory"),
+    ({"offset": 2}, owl.DTypeError, "not aligned"), ({"lanes": 4}, owl.DTypeError, "float32 in vectors of 4"),
+    ({"lanes": 0}, owl.DTypeError, "vectors of 0"), ({"bits": 0}, owl.DTypeError, "float0"),
+    ({"code": 200}, owl.DTypeError, "type 200"), ({"major": 2}, BufferError, "version 2"),
+    ({"major": 0}, BufferError, "version 0"),
+], ids=str)  # fmt: skip
+def test_capsules_that_cannot_be_right(said, error, words):
+    y = Hostile(**said)
+    with pytest.raises(error, match=words):
+        owl.from_dlpack(y)
+    assert y.deleted == 0, "the capsule still has it"
+
+
+def test_odd_capsules_that_are_right():
+    for said, expected in (({"strides": (0, 0)}, np.zeros((3, 4))), ({"shape": ()}, np.zeros(1)),
+                           ({"shape": (0, 4), "address": None}, np.zeros((0, 4))),
+                           ({"shape": (0, 4), "strides": (-(2**63), 2**63 - 1)}, np.zeros((0, 4))),
+                           ({"flags": 2**63}, np.arange(12).reshape(3, 4)),
+                           ({"shape": (2, 2), "strides": (-4, -1), "offset": 44}, np.array([[11, 10], [7, 6]]))):  # fmt: skip
+        x = owl.from_dlpack(Hostile(**said))
+        assert np.array_equal(x.to_numpy(), expected), said
+
+
+@pytest.mark.parametrize("given", [None, 3, object(), "dltensor"])
+def test_what_is_no_capsule(given):
+    y = types.SimpleNamespace(__dlpack__=lambda **arguments: given, __dlpack_device__=lambda: (1, 0))
+    with pytest.raises((ValueError, TypeError, BufferError)):
+        owl.from_dlpack(y)
+    capsule = owl.ones([2]).__dlpack__()
+    owl.from_dlpack(types.SimpleNamespace(__dlpack__=lambda **arguments: capsule, __dlpack_device__=lambda: (1, 0)))
+    with pytest.raises((ValueError, BufferError)):  # it was taken before
+        owl.from_dlpack(types.SimpleNamespace(__dlpack__=lambda **arguments: capsule, __dlpack_device__=lambda: (1, 0)))

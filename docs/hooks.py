@@ -55,6 +55,17 @@ def on_page_markdown(markdown, page, config, files):
     return DIRECTIVE.sub(lambda match: "\n".join(reference(name) for name in match[1].split()), markdown)
 
 
+def on_page_content(content, page, config, files):
+    """A program's output in columns is marked: it must not be wrapped where it is too wide (docs/site.css)."""
+
+    def mark(match):
+        code = match[1]
+        in_columns = "<span class" not in code and re.search(r"\S {2,}\S|[\u2500-\u257f]", code)
+        return match[0].replace("<pre>", '<pre class="columns">', 1) if in_columns else match[0]
+
+    return re.sub(r'<div class="highlight"><pre>(.*?)</pre>', mark, content, flags=re.DOTALL)
+
+
 def split_at_fences(markdown):
     """The text in parts, each either a fenced block or what stands between two."""
     return re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)

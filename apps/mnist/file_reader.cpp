@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <utility>
 
@@ -63,7 +64,15 @@ void FileReader::start_gzip() {
     posix_spawn_file_actions_adddup2(&files, messages[1], STDERR_FILENO);
     std::string program = "gzip", options = "-dc";
     std::array<char*, 3> arguments{program.data(), options.data(), nullptr};
-    error = posix_spawnp(&gzip_, program.c_str(), &files, nullptr, arguments.data(), environ);
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    sigset_t ends_gzip;  // though this process ignores it
+    sigemptyset(&ends_gzip);
+    sigaddset(&ends_gzip, SIGPIPE);
+    posix_spawnattr_setsigdefault(&attributes, &ends_gzip);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    error = posix_spawnp(&gzip_, program.c_str(), &files, &attributes, arguments.data(), environ);
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&files);
   }
   close_and_forget(unpacked[1]);

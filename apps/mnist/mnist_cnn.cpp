@@ -3,6 +3,6 @@
 
 int main(int argc, char** argv) {
   return mnist::cnn_main(argc, argv,
-                         "Train a convolutional network (two convolutions with max pooling, a full connection to 10)\n"
+                         "Train a convolutional network (two convolutions with max pooling, a full connection to 10) "
                          "on MNIST with owl.");
 }

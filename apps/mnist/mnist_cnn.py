@@ -5,6 +5,7 @@ import math
 import sys
 
 import training
+from options import parse_options
 
 import owl
 import owl.conv as conv
@@ -64,10 +65,9 @@ def predict(params, x):
 
 
 def main(argv=None):
-    parser = training.make_parser(__doc__, epochs=3, batch_size=128, lr=0.05, momentum=0.9, weight_decay=1e-4)
-    args = parser.parse_args(argv)
+    options = parse_options(argv, __doc__, epochs=3, batch_size=128, lr=0.05, momentum=0.9, weight_decay=1e-4)
     network = training.Network(initial_parameters, loss_and_gradients, predict, image_shape=(28, 28, 1))
-    return training.run(parser, args, network)
+    return training.run(options, network)
 
 
 if __name__ == "__main__":

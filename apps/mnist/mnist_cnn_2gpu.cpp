@@ -4,8 +4,8 @@
 
 int main(int argc, char** argv) {
   return mnist::cnn_main(argc, argv,
-                         "Train a convolutional network (two convolutions with max pooling, a full connection to 10)\n"
-                         "on MNIST with owl, every minibatch shared between two GPUs. OWL_SIMULATED_GPUS=2 runs it\n"
+                         "Train a convolutional network (two convolutions with max pooling, a full connection to 10) "
+                         "on MNIST with owl, every minibatch shared between two GPUs. OWL_SIMULATED_GPUS=2 runs it "
                          "anywhere.",
                          2);
 }

@@ -148,7 +148,11 @@ Data load_named(std::string name, const std::string& who) {
     throw DataError(name + " (" + who + "): found no MNIST in this folder; expected the four IDX files (" + kStems[0] +
                     ", ... plain or .gz)");
   }
-  if (!is_there(path)) throw DataError(name + " (" + who + "): no such file or folder");
+  if (!is_there(path)) {
+    for (const char* ending : {".mat", ".npz"})  // the Python programs find these
+      if (is_there(name + ending)) refuse_form(name + ending);
+    throw DataError(name + " (" + who + "): no such file or folder");
+  }
   std::string ending = path.extension().string();
   for (char& c : ending) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
   if (ending == ".npz" || ending == ".mat") refuse_form(path);

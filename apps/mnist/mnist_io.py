@@ -13,8 +13,8 @@ must hold the data; in 3 and 4 a file that is there must be sound. Whatever is w
 that names it.
 
 A place is a folder with the four IDX files (each plain or `.gz`), `mnist.npz` (Keras) or `mnist_all.mat`, tried in this
-order, or the path of one `.npz` or `.mat` file. No file makes the readers hold more than `MAX_BYTES`, whatever it
-promises.
+order, or the path of one `.npz` or `.mat` file, whose suffix may be left out. No file makes the readers hold more than
+`MAX_BYTES`, whatever it promises.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ def load(path=None):
     """All of MNIST, as `(train_images, train_labels), (test_images, test_labels)`.
 
     Images are uint8 `[n, 28, 28]` (0 background, 255 ink), labels uint8 `[n]` in 0..9. `path` names a folder or a
-    `.npz` or `.mat` file; without it the places that the module names are searched, then a download is tried, and
+    `.npz` or `.mat` file (whose suffix may be left out); without it the places that the module names are searched, then a download is tried, and
     synthetic digits (60,000 + 10,000) are the last resort.
 
     Raises `owl.DataError` where a named place does not hold the data, or a file is not what it should be.
@@ -85,14 +85,15 @@ def load_mb_from_mat(file, batch):
     `batch` (the last one may be smaller); `test_data` is one such pair. `samples` is float32 `[n, 784]`, pixel values
     divided by 256; `labels` float32 `[n, 10]`, one-hot. `owl.from_numpy` makes them `[784, n]` and `[10, n]`.
 
-    `file` is a `.mat` file (any other form of MNIST that `load` takes will do). The bare name `mnist_all.mat`,
-    where the working folder has no such file, stands for whatever `load()` finds.
+    `file` is a `.mat` file, with or without this suffix (any other form of MNIST that `load` takes will do). The bare
+    name `mnist_all` or `mnist_all.mat`, where the working folder has no such file, stands for whatever `load()` finds.
 
     Raises `ValueError` where `batch` is not a positive integer, otherwise as `load`.
     """
     if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
         raise ValueError(f"the minibatch size must be a positive integer, not {batch!r}")
-    by_search = os.fspath(file) == MAT_NAME and not os.path.exists(file)
+    bare = os.fspath(file) in (MAT_NAME, MAT_NAME.removesuffix(".mat"))
+    by_search = bare and not os.path.exists(file) and not os.path.exists(MAT_NAME)
     (images, labels), (test_images, test_labels) = load(None if by_search else file)
 
     order = np.random.permutation(len(images))
@@ -121,7 +122,7 @@ def _load_named(path, who):
     """Loads from a place that somebody named: it has to be there."""
     if not os.fspath(path):
         raise owl.DataError(f"{who} is empty; it should name a folder with MNIST, or a .npz or .mat file")
-    path = Path(os.path.expanduser(path))
+    named = path = Path(os.path.expanduser(os.fsdecode(path)))
     if os.path.isdir(path):
         data = _load_folder(path)
         if data is None:
@@ -131,7 +132,9 @@ def _load_named(path, who):
             )
         return data
     if not os.path.exists(path):
-        raise owl.DataError(f"{path} ({who}): no such file or folder")
+        path = _with_suffix(path)
+        if path is None:
+            raise owl.DataError(f"{named} ({who}): no such file or folder")
     readers = {".npz": _load_npz, ".mat": _load_mat}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -140,6 +143,12 @@ def _load_named(path, who):
             f"for IDX files name the folder that holds all four"
         )
     return reader(path)
+
+
+def _with_suffix(path):
+    """`path` with the suffix of a file that exists, .mat (as SciPy's loadmat adds it) before .npz; None: there is none."""
+    found = (path.with_name(path.name + suffix) for suffix in (".mat", ".npz"))
+    return next(filter(os.path.exists, found), None) if path.name else None
 
 
 def _load_folder(folder, skip_partial=False):

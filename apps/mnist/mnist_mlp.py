@@ -5,6 +5,7 @@ import math
 import sys
 
 import training
+from options import parse_options
 
 import owl
 import owl.conv as conv
@@ -47,12 +48,9 @@ def predict(params, x):
 
 
 def main(argv=None):
-    parser = training.make_parser(__doc__, epochs=10, batch_size=256, lr=0.1, momentum=0.9, weight_decay=1e-4)
-    parser.add_argument("--hidden", type=training.integer(1), default=256, metavar="N",
-                        help="units of the hidden layer (default: %(default)s)")
-    args = parser.parse_args(argv)
-    network = training.Network(lambda: initial_parameters(args.hidden), loss_and_gradients, predict, image_shape=(784,))
-    return training.run(parser, args, network)
+    options = parse_options(argv, __doc__, epochs=10, batch_size=256, lr=0.1, momentum=0.9, weight_decay=1e-4, hidden=256)
+    network = training.Network(lambda: initial_parameters(options.hidden), loss_and_gradients, predict, (784,))
+    return training.run(options, network)
 
 
 if __name__ == "__main__":

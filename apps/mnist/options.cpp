@@ -1,8 +1,6 @@
 #include "options.h"
 
-#include <getopt.h>
-
-#include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -11,6 +9,7 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <stdexcept>
 #include <string_view>
 #include <vector>
 
@@ -18,7 +17,7 @@ namespace mnist {
 
 namespace {
 
-constexpr int kExitWrongOptions = 2;
+constexpr int kExitFailed = 1, kExitWrongOptions = 2;
 
 constexpr const char* kUsage = "[--help] [options]";
 
@@ -38,11 +37,13 @@ struct WrongValue {
 template <class T> std::function<void(const char*)> integer(T& value, int least) {
   return [&value, least](const char* text) {
     T parsed{};
-    const char* end = text + std::strlen(text);
-    const auto [stop, error] = std::from_chars(text, end, parsed);
-    if (error == std::errc::result_out_of_range && *text != '-')
+    const char* const digits = text + (*text == '+');
+    const char* const end = text + std::strlen(text);
+    const auto [stop, error] = std::from_chars(digits, end, parsed);
+    const bool negative = *digits == '-';
+    if (error == std::errc::result_out_of_range && stop == end && !negative)
       throw WrongValue{"an integer of at most " + std::to_string(std::numeric_limits<T>::max())};
-    if (error != std::errc() || stop != end || parsed < static_cast<T>(least))
+    if (error != std::errc() || stop != end || (negative && digits != text) || parsed < static_cast<T>(least))
       throw WrongValue{"an integer of at least " + std::to_string(least)};
     value = parsed;
   };
@@ -58,9 +59,11 @@ std::function<void(const char*)> integer(std::optional<std::int64_t>& value, int
 
 std::function<void(const char*)> number(double& value, const char* limits, std::function<bool(double)> allowed) {
   return [&value, limits, allowed = std::move(allowed)](const char* text) {
+    // strtod also takes blanks, hexadecimal digits and names.
+    const bool decimal = *text != '\0' && text[std::strspn(text, "+-.0123456789eE")] == '\0';
     char* end = nullptr;
-    const double parsed = std::strtod(text, &end);
-    if (end == text || *end != '\0' || !std::isfinite(parsed) || !allowed(parsed))
+    const double parsed = decimal ? std::strtod(text, &end) : 0;
+    if (!decimal || end == text || *end != '\0' || !std::isfinite(parsed) || !allowed(parsed))
       throw WrongValue{std::string("a number ") + limits};
     value = parsed;
   };
@@ -73,7 +76,7 @@ std::function<void(const char*)> device_name(std::string& value) {
     if (name.starts_with("gpu:")) {
       int index = -1;
       const auto [stop, error] = std::from_chars(name.data() + 4, name.data() + name.size(), index);
-      good = error == std::errc() && stop == name.data() + name.size() && index >= 0 && name[4] != '-';
+      good = error == std::errc() && stop == name.data() + name.size() && name[4] != '-';
     }
     if (!good) throw WrongValue{"cpu, gpu, gpu:N or auto"};
     value = name;
@@ -93,6 +96,7 @@ template <class T> std::string default_of(const T& value) {
 std::vector<Option> options_of(Options& o) {
   const auto text = [](std::optional<std::string>& value) { return [&value](const char* t) { value = t; }; };
   std::vector<Option> all = {
+      {"help", nullptr, "show this help and exit", {}},
       {"data", "PATH", "folder with MNIST's four IDX files, each plain or .gz", text(o.data)},
       {"epochs", "N", default_of(o.epochs), integer(o.epochs, 1)},
       {"batch-size", "N", "images per step " + default_of(o.batch_size), integer(o.batch_size, 1)},
@@ -117,36 +121,74 @@ std::vector<Option> options_of(Options& o) {
   return all;
 }
 
-void print_help(const Options& options, const char* description, const std::vector<Option>& all) {
-  std::printf("usage: %s %s\n\n%s\n\noptions:\n  -h, --help            show this help and exit\n",
-              options.program.c_str(), kUsage, description);
+[[noreturn]] void print_help(const Options& options, const char* description, const std::vector<Option>& all) {
+  std::printf("usage: %s %s\n\n%s\n\noptions:\n", options.program.c_str(), kUsage, description);
   for (const Option& option : all) {
-    const std::string left = std::string("--") + option.name + (option.placeholder ? " " : "") +
-                             (option.placeholder ? option.placeholder : "");
+    std::string left = std::string(std::strcmp(option.name, "help") == 0 ? "-h, " : "") + "--" + option.name;
+    if (option.placeholder) left += std::string(" ") + option.placeholder;
     std::printf("  %-21s %s\n", left.c_str(), option.help.c_str());
   }
   std::printf(
-      "\nWithout --data: the folder in OWL_DATA, the working folder, the user's cache (`python -m owl.data fetch\n"
-      "mnist` downloads into it); otherwise synthetic digits are drawn. Ctrl-C ends the run with the table of what was\n"
+      "\nWithout --data: the folder in OWL_DATA, the working folder, the user's cache (`python -m owl.data fetch mnist`\n"
+      "downloads into it); otherwise synthetic digits are drawn. Ctrl-C ends the run with the table of what was\n"
       "reached (exit code 130).\n");
+  try {
+    flush_output();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s: error: %s\n", options.program.c_str(), error.what());
+    std::exit(kExitFailed);
+  }
+  std::exit(0);
 }
 
-// Why getopt_long refused this argument.
-std::string describe_refused(const std::string& argument, const std::vector<Option>& all) {
-  const std::string name = argument.substr(std::min<std::size_t>(2, argument.size()));
-  const std::string key = name.substr(0, name.find('='));
-  std::string candidates;
-  int count = 0;
-  for (const Option& option : all)
-    if (argument.starts_with("--") && std::string_view(option.name).starts_with(key)) {
-      candidates += (count++ ? ", --" : "--") + std::string(option.name);
-    }
-  if (count > 1) return "ambiguous option: " + argument + " could match " + candidates;
-  if (count == 1) return "argument " + candidates + ": takes no value";
-  return "unrecognized arguments: " + argument;
+// The option of this name; where there is none, those whose names begin so.
+std::vector<const Option*> named(std::string_view name, const std::vector<Option>& all) {
+  std::vector<const Option*> found;
+  for (const Option& option : all) {
+    if (option.name == name) return {&option};
+    if (std::string_view(option.name).starts_with(name)) found.push_back(&option);
+  }
+  return found;
+}
+
+struct Found {
+  const Option* option;
+  const char* value;  // null where it takes none
+};
+
+// The option that the argument at `i` names; its value may be the next argument, which is then skipped.
+Found find(int argc, char** argv, int& i, const Options& options, const std::vector<Option>& all) {
+  std::string argument = std::strcmp(argv[i], "-h") == 0 ? "--help" : argv[i];
+  std::vector<const Option*> matches;
+  const auto equals = argument.find('=');
+  if (argument == "--") {  // what follows is no option
+    argument = argv[i + 1];
+  } else if (argument.starts_with("--")) {
+    matches = named(std::string_view(argument).substr(0, equals).substr(2), all);
+  }
+  if (matches.empty()) refuse_options(options, "unrecognized arguments: " + argument);
+  if (matches.size() > 1) {
+    std::string names;
+    for (const Option* option : matches) names += (names.empty() ? "--" : ", --") + std::string(option->name);
+    refuse_options(options, "ambiguous option: " + argument + " could match " + names);
+  }
+  const Option& option = *matches[0];
+  if (!option.placeholder) {
+    if (equals != std::string::npos) refuse_options(options, std::string("argument --") + option.name + ": takes no value");
+    return {&option, nullptr};
+  }
+  if (equals != std::string::npos) return {&option, argv[i] + equals + 1};
+  if (++i == argc) refuse_options(options, std::string("argument --") + option.name + ": expected one argument");
+  return {&option, argv[i]};
 }
 
 }  // namespace
+
+void flush_output() {
+  errno = 0;
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    throw std::runtime_error(std::string("standard output: ") + std::strerror(errno ? errno : EIO));
+}
 
 void refuse_options(const Options& options, const std::string& message) {
   std::fprintf(stderr, "usage: %s %s\n%s: error: %s\n", options.program.c_str(), kUsage, options.program.c_str(),
@@ -157,37 +199,18 @@ void refuse_options(const Options& options, const std::string& message) {
 void parse_options(int argc, char** argv, const char* description, Options& options) {
   options.program = std::filesystem::path(argc > 0 ? argv[0] : "mnist").filename().string();
   const std::vector<Option> all = options_of(options);
-  std::vector<option> table;  // in the order of `all`
-  // Each with a value of its own: of options with the same value getopt_long takes an ambiguous prefix for the first.
-  constexpr int kHelp = 1000, kFirst = kHelp + 1;  // beyond characters
-  for (const Option& o : all) {
-    const int value = kFirst + static_cast<int>(table.size());
-    table.push_back({o.name, o.placeholder ? required_argument : no_argument, nullptr, value});
-  }
-  table.push_back({"help", no_argument, nullptr, kHelp});
-  table.push_back({});
-
-  opterr = 0;
-  for (;;) {
-    const int at = std::max(optind, 1);
-    int index = -1;
-    const int found = getopt_long(argc, argv, "+:h", table.data(), &index);
-    if (found == -1) break;
-    if (found == 'h' || found == kHelp) {
-      print_help(options, description, all);
-      std::exit(0);
-    }
-    if (found == ':') refuse_options(options, std::string("argument ") + argv[at] + ": expected one argument");
-    if (found == '?') refuse_options(options, describe_refused(argv[at], all));
-    const Option& option = all[static_cast<std::size_t>(index)];
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--") == 0 && i + 1 == argc) break;
+    const auto [option, value] = find(argc, argv, i, options, all);
+    if (!option->set) print_help(options, description, all);
     try {
-      option.set(optarg);
+      option->set(value);
     } catch (const WrongValue& wrong) {
-      refuse_options(options, std::string("argument --") + option.name + ": expected " + wrong.expected + ", not '" +
-                                  optarg + "'");
+      refuse_options(options,
+                     std::string("argument --") + option->name + ": expected " + wrong.expected + ", not '" + value + "'");
     }
+    options.given.emplace_back(option->name);
   }
-  if (optind < argc) refuse_options(options, std::string("unrecognized arguments: ") + argv[optind]);
 }
 
 }  // namespace mnist

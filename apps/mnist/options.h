@@ -1,9 +1,10 @@
-// The options that the MNIST programs share.
+// The command line of the MNIST programs. options.py is the same for the Python programs: one changes with the other.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace mnist {
 
@@ -20,7 +21,8 @@ struct Options {
   std::optional<std::string> log = {};
   bool quiet = false;
 
-  std::string program = {};  // the name under which it was called
+  std::string program = {};              // the name under which it was called
+  std::vector<std::string> given = {};   // the names of the options that the command line holds
 };
 
 // Replaces in `options` what the command line says. --help ends the process with exit code 0, a wrong option with 2.
@@ -28,5 +30,8 @@ void parse_options(int argc, char** argv, const char* description, Options& opti
 
 // Ends the process as a wrong option does: the usage and the message on stderr, exit code 2.
 [[noreturn]] void refuse_options(const Options& options, const std::string& message);
+
+// What was printed reaches standard output; std::runtime_error where that cannot be written.
+void flush_output();
 
 }  // namespace mnist

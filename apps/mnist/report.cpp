@@ -69,7 +69,7 @@ void Report::end_epoch(double test_accuracy) {
   const auto cells = cells_of(row);
   std::printf("epoch %s/%lld  loss %s  test %s  %s images/s  %s s\n", cells[0].c_str(),
               static_cast<long long>(epochs_), cells[1].c_str(), cells[2].c_str(), cells[3].c_str(), cells[4].c_str());
-  std::fflush(stdout);
+  flush_output();
 }
 
 void Report::close(const char* ending) {
@@ -97,7 +97,7 @@ void Report::close(const char* ending) {
                   static_cast<long long>(tested->epoch));
     std::printf("%s s in all\n", fixed(seconds_since(started_), 1).c_str());
   }
-  std::fflush(stdout);
+  flush_output();
 }
 
 // Epoch, mean loss, test accuracy, images per second and seconds, as they are printed.

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <deque>
@@ -195,7 +196,12 @@ void train(const Options& options, const Network& network, const std::vector<int
   std::mt19937_64 generator(options.seed);
   Arrays params = network.initial_parameters(), velocity;
   for (const NArray& p : params) velocity.push_back(owl::zeros(p.shape()));
-  const std::int64_t images = data.train.size(), batch = std::min(options.batch_size, images);
+  const std::int64_t images = data.train.size();
+  const bool given = std::find(options.given.begin(), options.given.end(), "batch-size") != options.given.end();
+  if (given && options.batch_size > images)
+    std::fprintf(stderr, "%s: --batch-size %lld is more than the %lld training images: every step takes all of them\n",
+                 options.program.c_str(), static_cast<long long>(options.batch_size), static_cast<long long>(images));
+  const std::int64_t batch = std::min(options.batch_size, images);
   const double total_steps = static_cast<double>(options.epochs) * static_cast<double>((images + batch - 1) / batch);
   Losses losses(report, log);
   std::vector<std::int64_t> order(static_cast<std::size_t>(images));
@@ -249,23 +255,29 @@ NArray cross_entropy(const NArray& logits, const NArray& target) {
 
 int run(const Options& options, const Network& network) {
   note_interrupts();
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of what writes to it
   Report report(options);
   Log log(options);
   try {
-    const std::vector<int> devices = pick_devices(options);
-    const Data data = load(options.data);
-    const owl::DeviceScope here(devices[0]);
-    train(options, network, devices, data, report, log);
-    log.close();
-  } catch (const owl::Interrupted&) {
-    report.close("interrupted");
-    return kExitInterrupted;
+    try {
+      const std::vector<int> devices = pick_devices(options);
+      const Data data = load(options.data);
+      const owl::DeviceScope here(devices[0]);
+      train(options, network, devices, data, report, log);
+      log.close();
+    } catch (const owl::Interrupted&) {
+      report.close("interrupted");
+      log.close();
+      return kExitInterrupted;
+    } catch (const std::exception&) {
+      if (report.began()) report.close("stopped by an error");
+      throw;
+    }
+    report.close();
   } catch (const std::exception& error) {
-    if (report.began()) report.close("stopped by an error");
     std::fprintf(stderr, "%s: error: %s\n", options.program.c_str(), error.what());
     return kExitFailed;
   }
-  report.close();
   return 0;
 }
 

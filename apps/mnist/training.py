@@ -1,9 +1,7 @@
-"""What the MNIST programs share: options, devices, the training loop, its progress and its closing table."""
+"""What the MNIST programs share: devices, the training loop, its progress and its closing table."""
 
-import argparse
 import contextlib
 import math
-import re
 import shutil
 import sys
 import time
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 
 import mnist_io
 import numpy as np
+from options import EXIT_FAILED, EXIT_INTERRUPTED, RunError, refuse_options, say
 
 import owl
 import owl.conv as conv
@@ -27,9 +26,6 @@ TEST_BATCH = 1000  # images; what the layers keep of them sets the memory that a
 READ_LAG = 8  # steps between recording a loss and reading it, so that reading never waits for the newest step
 WARM_UP = 0.4  # of the run, while the learning rate rises
 UPDATES_PER_SECOND = 4  # of the progress bar, at most
-
-EXIT_FAILED = 1  # argparse's own 2 is for wrong options
-EXIT_INTERRUPTED = 130  # what shells report for SIGINT
 
 
 @dataclass(frozen=True)
@@ -95,55 +91,64 @@ def one_cycle(progress):
 # ---- Training and testing -------------------------------------------------------------------------------------------
 
 
-def run(parser, args, network):
-    """Trains and tests `network` as `args` say, and prints what was reached. Returns the program's exit code."""
-    report = Report(args)
-    with open_log(parser, args.log) as log:
+def run(options, network):
+    """Trains and tests `network` as `options` say, and prints what was reached. Returns the program's exit code."""
+    report, log = Report(options), Log(options)
+    try:
         try:
-            devices = pick_devices(parser, args)
-            train_set, test_set = mnist_io.load(args.data)
+            devices = pick_devices(options)
+            train_set, test_set = mnist_io.load(options.data)
             with owl.device(devices[0]):
-                train(args, network, devices, train_set, test_set, report, log)
+                train(options, network, devices, train_set, test_set, report, log)
+            log.close()
         except KeyboardInterrupt:
             report.close("interrupted")
+            log.close()
             return EXIT_INTERRUPTED
-        except (owl.Error, FloatingPointError) as error:
+        except (owl.Error, RunError, MemoryError):
+            with contextlib.suppress(RunError):
+                log.close()
             if report.rows:
                 report.close("stopped by an error")
-            print(f"{parser.prog}: error: {error}", file=sys.stderr)
-            return EXIT_FAILED
-    report.close()
+            raise
+        report.close()
+    except (owl.Error, RunError, MemoryError) as error:
+        print(f"{options.program}: error: {error}", file=sys.stderr)
+        return EXIT_FAILED
     return 0
 
 
-def train(args, network, devices, train_set, test_set, report, log):
+def train(options, network, devices, train_set, test_set, report, log):
     """The training loop. The first of `devices`, which is the current one, holds the parameters."""
-    owl.seed(args.seed)
-    rng = np.random.default_rng(args.seed)
+    owl.seed(options.seed)
+    rng = np.random.default_rng(options.seed)
     params = network.initial_parameters()
     velocity = [owl.zeros(p.shape) for p in params]
     images, labels = train_set
-    total_steps = args.epochs * math.ceil(len(images) / args.batch_size)
+    if "batch-size" in options.given and options.batch_size > len(images):
+        print(f"{options.program}: --batch-size {options.batch_size} is more than the {len(images)} training images: "
+              "every step takes all of them", file=sys.stderr)  # fmt: skip
+    total_steps = options.epochs * math.ceil(len(images) / options.batch_size)
     losses = Losses(report, log)
     step = 0
 
-    for epoch in range(1, args.epochs + 1):
+    for epoch in range(1, options.epochs + 1):
         report.begin_epoch(epoch, len(images))
         order = rng.permutation(len(images))
-        for start in range(0, len(order), args.batch_size):
-            chosen = order[start : start + args.batch_size]
+        for start in range(0, len(order), options.batch_size):
+            chosen = order[start : start + options.batch_size]
             shares = share_out(images[chosen], labels[chosen], network.image_shape, devices)
             loss, *gradients = loss_and_gradients_over(shares, network, params)
             gradients = [g / len(chosen) for g in gradients]
-            lr = args.lr * one_cycle((step + 1) / (total_steps + 1))
-            update(params, velocity, gradients, lr, args.momentum, args.weight_decay)
+            lr = options.lr * one_cycle((step + 1) / (total_steps + 1))
+            update(params, velocity, gradients, lr, options.momentum, options.weight_decay)
             losses.add(loss / len(chosen), len(chosen))
             step += 1
-            if step == args.max_steps:
+            if step == options.max_steps:
                 break
         losses.read()
         report.end_epoch(accuracy(network, params, *test_set))
-        if step == args.max_steps:
+        if step == options.max_steps:
             break
 
 
@@ -174,6 +179,33 @@ def accuracy(network, params, images, labels):
     return sum(int(h) for h in hits) / len(images)
 
 
+class Log:
+    """The file for --log."""
+
+    def __init__(self, options):
+        self.name, self.file = f"--log {options.log}", None
+        if options.log is None:
+            return
+        try:
+            self.file = open(options.log, "w", encoding="ascii")
+        except OSError as error:
+            refuse_options(options, f"{self.name}: {error.strerror}")
+
+    def write(self, step, loss):
+        if self.file is not None:
+            self._do(self.file.write, f"{step} {loss:.9g}\n")
+
+    def close(self):
+        if self.file is not None:
+            self._do(self.file.close)
+
+    def _do(self, action, *arguments):
+        try:
+            action(*arguments)
+        except OSError as error:
+            raise RunError(f"{self.name}: {error.strerror}") from None
+
+
 class Losses:
     """Losses on their way from the devices to the report and the log, read some steps after they were recorded."""
 
@@ -193,10 +225,9 @@ class Losses:
             loss, images = self.pending.popleft()
             value = float(loss)
             self.steps += 1
-            if self.log is not None:
-                self.log.write(f"{self.steps} {value:.9g}\n")
+            self.log.write(self.steps, value)
             if not math.isfinite(value):
-                raise FloatingPointError(f"the loss became {value} at step {self.steps}; a smaller --lr may help")
+                raise RunError(f"the loss became {value} at step {self.steps}; a smaller --lr may help")
             self.report.step(value, images)
 
 
@@ -224,8 +255,8 @@ class Row:
 class Report:
     """A progress bar on a terminal, a line after each epoch, and a table at the end."""
 
-    def __init__(self, args):
-        self.epochs, self.quiet = args.epochs, args.quiet
+    def __init__(self, options):
+        self.epochs, self.quiet = options.epochs, options.quiet
         self.rows = []
         self.bar = None
         self.started = time.perf_counter()
@@ -255,8 +286,7 @@ class Report:
         row.test_accuracy = test_accuracy
         if not self.quiet:
             loss, tested, rate, seconds = row.cells
-            line = f"epoch {row.epoch}/{self.epochs}  loss {loss}  test {tested}  {rate} images/s  {seconds} s"
-            print(line, flush=True)
+            say(f"epoch {row.epoch}/{self.epochs}  loss {loss}  test {tested}  {rate} images/s  {seconds} s")
 
     def close_bar(self):
         if self.bar is not None:
@@ -278,92 +308,21 @@ class Report:
                 last = tested[-1]
                 lines.append(f"test accuracy {100 * last.test_accuracy:.2f} % after epoch {last.epoch}")
             lines.append(f"{time.perf_counter() - self.started:.1f} s in all")
-        print("\n".join(lines), flush=True)
+        say("\n".join(lines))
 
 
-# ---- Options --------------------------------------------------------------------------------------------------------
+# ---- Devices --------------------------------------------------------------------------------------------------------
 
 
-def make_parser(description, epochs, batch_size, lr, momentum, weight_decay):
-    """The options that the programs share, with a program's own defaults."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog="Without --data: the folder in OWL_DATA, the working folder, the user's cache; otherwise MNIST is "
-        "downloaded into the cache, and where nobody answers, synthetic digits are drawn. Ctrl-C ends the run with the table of what was reached (exit code 130).",
-    )
-    add = parser.add_argument
-    add("--data", metavar="PATH",
-        help="folder with MNIST (IDX files, mnist.npz or mnist_all.mat), or a .npz or .mat file")  # fmt: skip
-    add("--epochs", type=integer(1), default=epochs, metavar="N", help="(default: %(default)s)")
-    add("--batch-size", type=integer(1), default=batch_size, metavar="N", help="images per step (default: %(default)s)")
-    add("--lr", type=number(above=0), default=lr, metavar="X",
-        help="peak learning rate, reached after 40 %% of the run, 0 at its ends (default: %(default)s)")  # fmt: skip
-    add("--momentum", type=number(least=0, below=1), default=momentum, metavar="X", help="(default: %(default)s)")
-    add("--weight-decay", type=number(least=0), default=weight_decay, metavar="X",
-        help="L2 penalty on the weights, not the biases (default: %(default)s)")  # fmt: skip
-    add("--device", type=device_name, default="auto", metavar="D",
-        help="cpu, gpu, gpu:N or auto: the first GPU where there is one, else the CPU (default: auto)")  # fmt: skip
-    add("--num-gpus", type=integer(1), metavar="N", help="share every minibatch among the first N GPUs")
-    add("--seed", type=integer(0), default=1, metavar="N", help="of weights and shuffling (default: %(default)s)")
-    add("--max-steps", type=integer(1), metavar="N", help="stop after N steps in all")
-    add("--log", metavar="FILE", help="write a line for each step: its number, a space, its mean loss")
-    add("--quiet", action="store_true", help="print the closing table only")
-    return parser
-
-
-def integer(least):
-    """An argparse type: an integer of at least `least`."""
-
-    def parse(text):
-        with contextlib.suppress(ValueError):
-            if int(text) >= least:
-                return int(text)
-        raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, not {text!r}")
-
-    return parse
-
-
-def number(least=-math.inf, above=-math.inf, below=math.inf):
-    """An argparse type: a finite number, at least `least`, above `above` and below `below`."""
-    limits = [f"{name} {limit}" for name, limit in (("at least", least), ("above", above), ("below", below))
-              if math.isfinite(limit)]  # fmt: skip
-
-    def parse(text):
-        with contextlib.suppress(ValueError):
-            value = float(text)
-            if math.isfinite(value) and value >= least and above < value < below:
-                return value
-        raise argparse.ArgumentTypeError(f"expected a number {' and '.join(limits)}, not {text!r}")
-
-    return parse
-
-
-def device_name(text):
-    """An argparse type: the value of --device."""
-    if re.fullmatch(r"auto|cpu|gpu(:\d+)?", text, re.ASCII):
-        return text
-    raise argparse.ArgumentTypeError(f"expected cpu, gpu, gpu:N or auto, not {text!r}")
-
-
-def pick_devices(parser, args):
-    """The ids of the devices that `args` ask for, the parameters' device first."""
-    if args.num_gpus is not None:
-        if args.device not in ("auto", "gpu"):
-            parser.error(f"--num-gpus {args.num_gpus} takes the first GPUs; it does not go with --device {args.device}")
-        if args.num_gpus > args.batch_size:
-            parser.error(f"--num-gpus {args.num_gpus} leaves nothing to share in --batch-size {args.batch_size}")
-        return [owl.create_gpu_device(i) for i in range(args.num_gpus)]
-    if args.device == "cpu" or (args.device == "auto" and owl.get_gpu_device_count() == 0):
+def pick_devices(options):
+    """The ids of the devices that `options` ask for, the parameters' device first."""
+    if options.num_gpus is not None:
+        if options.device not in ("auto", "gpu"):
+            refuse_options(options, f"--num-gpus {options.num_gpus} takes the first GPUs; it does not go with --device {options.device}")
+        if options.num_gpus > options.batch_size:
+            refuse_options(options, f"--num-gpus {options.num_gpus} leaves nothing to share in --batch-size {options.batch_size}")
+        return [owl.create_gpu_device(i) for i in range(options.num_gpus)]
+    if options.device == "cpu" or (options.device == "auto" and owl.get_gpu_device_count() == 0):
         return [0]  # the CPU device that exists from the start
-    _, _, index = args.device.partition(":")
+    _, _, index = options.device.partition(":")
     return [owl.create_gpu_device(int(index or 0))]
-
-
-def open_log(parser, path):
-    """The file for --log, or a stand-in that gives None where none is asked for."""
-    if path is None:
-        return contextlib.nullcontext()
-    try:
-        return open(path, "w", encoding="ascii")
-    except OSError as error:
-        parser.error(f"--log {path}: {error.strerror or error}")

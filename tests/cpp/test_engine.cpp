@@ -237,7 +237,10 @@ const Busy kBusy[] = {
     {"allocator of another device", [] { memory_stats(second_device()), empty_cache(); }},
     {"recording", [] { stats(), shared_value() + 1.0; }},
     {"planning", [] { explain(); }},
-    {"copies", [] { shared_value().copy_to(second_device()); }},
+    {"copies", [] {
+       const DeviceScope here(second_device());
+       shared_value() + 1.0;
+     }},
     {"devices", [] { devices(); }},
     {"scheduling", [] { (shared_value() + 1.0).wait_for_eval(); }},
     {"describing", [] { describe_engine(); }},

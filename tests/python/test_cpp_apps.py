@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import importlib
 import os
 import re
 import signal
@@ -121,64 +122,178 @@ def python_program(program, *options, **more):
 # ---- Options --------------------------------------------------------------------------------------------------------
 
 
+def both(program, options, monkeypatch, capsys, **more):
+    """What the Python program and the C++ program say and how they end: (exit code, stdout, stderr) of each."""
+    monkeypatch.syspath_prepend(str(ROOT / "apps" / "mnist"))
+    module = importlib.import_module(program.removesuffix("_2gpu"))
+    monkeypatch.setattr(sys, "argv", [program])
+    try:
+        code = module.main(list(map(str, options)))
+    except SystemExit as end:
+        code = end.code
+    said = capsys.readouterr()
+    done = run(program, *options, **more)
+    return (code, said.out, said.err), (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("option", ["--help", "-h", "--he"])
+@pytest.mark.parametrize("program", ["mnist_mlp", "mnist_cnn"])
+def test_both_programs_help_is_the_same(program, option, monkeypatch, capsys):
+    """But for the data: the C++ programs read IDX files alone, and download nothing."""
+    if (program, option) == ("mnist_mlp", "--he"):
+        option = "--hel"  # --hidden begins so too
+    ends = both(program, [option], monkeypatch, capsys)
+    texts = []
+    for code, out, err in ends:
+        assert (code, err) == (0, "") and out.startswith(f"usage: {program} [--help] [options]\n\nTrain a ")
+        out = re.sub(r"^  --data PATH .*$", "data", out, flags=re.M)
+        texts.append(re.sub(r"the user's cache.*?digits are drawn\.\s", "", out, flags=re.S).split())
+    assert texts[0] == texts[1]
+    assert {"--epochs", "--quiet"} < set(texts[0]) and ("--hidden" in texts[0]) == (program == "mnist_mlp")
+
+
+def test_help_of_two_gpus():
+    shown = [run(program, "--help").stdout.splitlines() for program in ("mnist_cnn", "mnist_cnn_2gpu")]
+    assert [line for line in shown[1] if line not in shown[0]] == [
+        "usage: mnist_cnn_2gpu [--help] [options]",
+        "Train a convolutional network (two convolutions with max pooling, a full connection to 10) on MNIST with owl, "
+        "every minibatch shared between two GPUs. OWL_SIMULATED_GPUS=2 runs it anywhere.",
+        "  --num-gpus N          share every minibatch among the first N GPUs (default: 2)",
+    ]
+
+
+INT, SEED = 2**63 - 1, 2**64 - 1
+WRONG = [
+    (["--epochs", "-1"], "argument --epochs: expected an integer of at least 1, not '-1'"),
+    (["--epochs", "two"], "argument --epochs: expected an integer of at least 1, not 'two'"),
+    (["--epochs", ""], "argument --epochs: expected an integer of at least 1, not ''"),
+    (["--epochs="], "argument --epochs: expected an integer of at least 1, not ''"),
+    (["--epochs", "1_0"], "argument --epochs: expected an integer of at least 1, not '1_0'"),
+    (["--epochs", " 1"], "argument --epochs: expected an integer of at least 1, not ' 1'"),
+    (["--epochs", "+-1"], "argument --epochs: expected an integer of at least 1, not '+-1'"),
+    (["--epochs", "0x10"], "argument --epochs: expected an integer of at least 1, not '0x10'"),
+    (["--epochs", str(INT + 1)], f"argument --epochs: expected an integer of at most {INT}, not '{INT + 1}'"),
+    (["--epochs", f"+{INT + 1}"], f"argument --epochs: expected an integer of at most {INT}, not '+{INT + 1}'"),
+    (["--epochs", "99999999999999999999"],
+     f"argument --epochs: expected an integer of at most {INT}, not '99999999999999999999'"),
+    (["--epochs", "-99999999999999999999"],
+     "argument --epochs: expected an integer of at least 1, not '-99999999999999999999'"),
+    (["--epochs"], "argument --epochs: expected one argument"),
+    (["--ep"], "argument --epochs: expected one argument"),
+    (["--epochs", "--quiet"], "argument --epochs: expected an integer of at least 1, not '--quiet'"),
+    (["--epochs", "it's"], "argument --epochs: expected an integer of at least 1, not 'it's'"),
+    (["--batch-size", "0"], "argument --batch-size: expected an integer of at least 1, not '0'"),
+    (["--batch-size", "1.5"], "argument --batch-size: expected an integer of at least 1, not '1.5'"),
+    (["--batch-size", str(INT + 1)], f"argument --batch-size: expected an integer of at most {INT}, not '{INT + 1}'"),
+    (["--lr", "0"], "argument --lr: expected a number above 0, not '0'"),
+    (["--lr", "nan"], "argument --lr: expected a number above 0, not 'nan'"),
+    (["--lr", "inf"], "argument --lr: expected a number above 0, not 'inf'"),
+    (["--lr", "1e999"], "argument --lr: expected a number above 0, not '1e999'"),
+    (["--lr", "1e-999"], "argument --lr: expected a number above 0, not '1e-999'"),
+    (["--lr", "0.1x"], "argument --lr: expected a number above 0, not '0.1x'"),
+    (["--lr", "0x1p3"], "argument --lr: expected a number above 0, not '0x1p3'"),
+    (["--lr", "1_0"], "argument --lr: expected a number above 0, not '1_0'"),
+    (["--lr", " 1"], "argument --lr: expected a number above 0, not ' 1'"),
+    (["--lr", "1e"], "argument --lr: expected a number above 0, not '1e'"),
+    (["--lr", "."], "argument --lr: expected a number above 0, not '.'"),
+    (["--lr", ""], "argument --lr: expected a number above 0, not ''"),
+    (["--momentum", "1"], "argument --momentum: expected a number at least 0 and below 1, not '1'"),
+    (["--weight-decay", "-0.1"], "argument --weight-decay: expected a number at least 0, not '-0.1'"),
+    (["--weight-decay", "inf"], "argument --weight-decay: expected a number at least 0, not 'inf'"),
+    (["--seed", "-3"], "argument --seed: expected an integer of at least 0, not '-3'"),
+    (["--seed", str(SEED + 1)], f"argument --seed: expected an integer of at most {SEED}, not '{SEED + 1}'"),
+    (["--max-steps", "0"], "argument --max-steps: expected an integer of at least 1, not '0'"),
+    (["--max-steps", str(INT + 1)], f"argument --max-steps: expected an integer of at most {INT}, not '{INT + 1}'"),
+    (["--device", "tpu"], "argument --device: expected cpu, gpu, gpu:N or auto, not 'tpu'"),
+    (["--device", "gpu:"], "argument --device: expected cpu, gpu, gpu:N or auto, not 'gpu:'"),
+    (["--device", "gpu:x"], "argument --device: expected cpu, gpu, gpu:N or auto, not 'gpu:x'"),
+    (["--device", "gpu:-1"], "argument --device: expected cpu, gpu, gpu:N or auto, not 'gpu:-1'"),
+    (["--device", "gpu:+1"], "argument --device: expected cpu, gpu, gpu:N or auto, not 'gpu:+1'"),
+    (["--device", f"gpu:{2**31}"], f"argument --device: expected cpu, gpu, gpu:N or auto, not 'gpu:{2**31}'"),
+    (["--num-gpus", "0"], "argument --num-gpus: expected an integer of at least 1, not '0'"),
+    (["--num-gpus", "2", "--device", "cpu"], "--num-gpus 2 takes the first GPUs; it does not go with --device cpu"),
+    (["--num-gpus", "2", "--batch-size", "1"], "--num-gpus 2 leaves nothing to share in --batch-size 1"),
+    (["--num-gpus", str(INT), "--batch-size", "1"], f"--num-gpus {INT} leaves nothing to share in --batch-size 1"),
+    (["--log", "/no/such/folder/log"], "--log /no/such/folder/log: No such file or directory"),
+    (["--log", "/"], "--log /: Is a directory"),
+    (["--log", ""], "--log : No such file or directory"),
+    (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+    (["--no-such-option=1", "--epochs", "0"], "unrecognized arguments: --no-such-option=1"),
+    (["--epochs", "0", "--no-such-option"], "argument --epochs: expected an integer of at least 1, not '0'"),
+    (["-x"], "unrecognized arguments: -x"),
+    (["-hx"], "unrecognized arguments: -hx"),
+    (["-"], "unrecognized arguments: -"),
+    ([""], "unrecognized arguments: "),
+    (["stray"], "unrecognized arguments: stray"),
+    (["--", "--help"], "unrecognized arguments: --help"),
+    (["--quiet", "stray", "--help"], "unrecognized arguments: stray"),
+    (["--m", "1"], "ambiguous option: --m could match --momentum, --max-steps"),
+    (["--m=1"], "ambiguous option: --m=1 could match --momentum, --max-steps"),
+    (["--l", "1"], "ambiguous option: --l could match --lr, --log"),
+    (["--quiet=1"], "argument --quiet: takes no value"),
+    (["--help=1"], "argument --help: takes no value"),
+    (["--qui="], "argument --quiet: takes no value"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options, message", WRONG, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_help_has_the_python_programs_options_and_defaults(program):
-    text = run(program, "--help").stdout
-    assert text.startswith(f"usage: {program} ")
-    theirs = python_program(program.removesuffix("_2gpu"), "--help").stdout
-
-    def options(help_text):
-        """What stands behind each option, up to the next."""
-        parts = re.split(r"^  (?:-h, )?(--[a-z-]+)", help_text, flags=re.M)
-        return {name: " ".join(words.split()) for name, words in zip(parts[1::2], parts[2::2])}
-
-    ours, theirs = options(text), options(theirs)
-    assert ours.keys() == theirs.keys()
-    for name, words in theirs.items():
-        default = re.search(r"\(default: (.*?)\)", words)
-        if default:
-            assert default[0] in ours[name], name
-    assert ("(default: 2)" in ours["--num-gpus"]) == (program == "mnist_cnn_2gpu")
+def test_wrong_options(program, options, message, monkeypatch, capsys):
+    """Both programs refuse the same with the same words."""
+    ends = both(program, options, monkeypatch, capsys)
+    for end in ends if program != "mnist_cnn_2gpu" else ends[1:]:
+        assert end == (2, "", f"usage: {program} [--help] [options]\n{program}: error: {message}\n")
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (["--epochs", "-1"], "--epochs: expected an integer of at least 1, not '-1'"),
-        (["--epochs", "two"], "--epochs: expected an integer"),
-        (["--epochs", "99999999999999999999"], "--epochs: expected an integer of at most 9223372036854775807, not"),
-        (["--epochs"], "argument --epochs: expected one argument"),
-        (["--batch-size", "0"], "--batch-size: expected an integer of at least 1, not '0'"),
-        (["--batch-size", "1.5"], "--batch-size: expected an integer of at least 1, not '1.5'"),
-        (["--lr", "0"], "--lr: expected a number above 0, not '0'"),
-        (["--lr", "nan"], "--lr: expected a number above 0"),
-        (["--lr", "0.1x"], "--lr: expected a number above 0, not '0.1x'"),
-        (["--momentum", "1"], "--momentum: expected a number at least 0 and below 1, not '1'"),
-        (["--weight-decay", "-0.1"], "--weight-decay: expected a number at least 0"),
-        (["--weight-decay", "inf"], "--weight-decay: expected a number at least 0"),
-        (["--seed", "-3"], "--seed: expected an integer of at least 0"),
-        (["--max-steps", "0"], "--max-steps: expected an integer of at least 1"),
-        (["--device", "tpu"], "--device: expected cpu, gpu, gpu:N or auto, not 'tpu'"),
-        (["--device", "gpu:x"], "--device: expected cpu, gpu, gpu:N or auto, not 'gpu:x'"),
-        (["--device", "gpu:-1"], "--device: expected cpu, gpu, gpu:N or auto, not 'gpu:-1'"),
-        (["--num-gpus", "0"], "--num-gpus: expected an integer of at least 1"),
-        (["--num-gpus", "2", "--device", "cpu"], "--num-gpus 2 takes the first GPUs; it does not go with --device cpu"),
-        (["--num-gpus", "2", "--batch-size", "1"], "--num-gpus 2 leaves nothing to share in --batch-size 1"),
-        (["--log", "/no/such/folder/log"], "--log /no/such/folder/log: No such file"),
-        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
-        (["-x"], "unrecognized arguments: -x"),
-        (["stray"], "unrecognized arguments: stray"),
-        (["--m", "1"], "ambiguous option: --m could match --momentum, --max-steps"),
-        (["--quiet=1"], "argument --quiet: takes no value"),
-    ],
-)
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_wrong_options(program, options, message):
-    done = run(program, *options)
-    assert done.returncode == 2
-    usage, error = done.stderr.splitlines()
-    assert usage.startswith(f"usage: {program} ") and error.startswith(f"{program}: error: ")
-    assert message in error and done.stdout == ""
+@pytest.mark.parametrize("options", [["--epochs", "+2"], ["--epochs", "02"], ["--epochs=2"], ["--ep", "2"],
+                                     ["--epochs", "1", "--epochs", "2"], ["--epochs", "2", "--"],
+                                     ["--epochs", "2", "--lr", "1.e-1"], ["--epochs", "2", "--lr", "+.1E0"],
+                                     ["--epochs", "2", "--momentum", "1e-999"], ["--epochs", "2", "--seed", str(SEED)],
+                                     ["--epochs", "2", "--device", "cpu"],
+                                     ["--epochs", str(INT), "--max-steps", "2", "--batch-size", "20"]], ids=" ".join)  # fmt: skip
+def test_both_programs_take_the_same(options, few, monkeypatch, capsys):
+    for code, out, err in both("mnist_mlp", ["--data", few, *options], monkeypatch, capsys):
+        assert (code, err) == (0, "") and len(table_of(out)) == 2
+
+
+def test_a_batch_of_more_than_there_is(few, monkeypatch, capsys):
+    """It is said, where somebody asked for it."""
+    for options, said in ((["--batch-size", "70000"], "70000"), (["--batch-size", "21"], "21"),
+                          (["--batch-size", "20"], ""), ([], "")):  # fmt: skip
+        for code, out, err in both("mnist_mlp", ["--data", few, "--max-steps", 1, *options], monkeypatch, capsys):
+            assert code == 0 and len(table_of(out)) == 1
+            assert err == (said and f"mnist_mlp: --batch-size {said} is more than the 20 training images: every step takes "
+                                    "all of them\n")  # fmt: skip
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("ending", [[], ["--lr", "1e20"]], ids=["", "with another error"])
+def test_a_log_that_cannot_be_written_ends_both(ending, few, data, monkeypatch, capsys):
+    folder = data if ending else few
+    for code, out, err in both("mnist_mlp", ["--data", folder, "--log", "/dev/full", *ending], monkeypatch, capsys):
+        assert code == 1
+        if ending:
+            assert err.startswith("mnist_mlp: error: the loss became ") and len(err.splitlines()) == 1
+        else:
+            assert err == "mnist_mlp: error: --log /dev/full: No space left on device\n" and "stopped by an error" in out
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("options", [["--help"], ["--epochs", "2"], ["--quiet"]], ids=" ".join)
+def test_standard_output_that_cannot_be_written_ends_both(options, few):
+    for command in ([binary("mnist_mlp")], [sys.executable, ROOT / "apps/mnist/mnist_mlp.py"]):
+        name = Path(command[-1]).name
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([*command, "--data", few, *options], env=environment(), stdout=full,
+                                  stderr=subprocess.PIPE, text=True, timeout=PATIENCE)  # fmt: skip
+        assert (done.returncode, done.stderr) == (1, f"{name}: error: standard output: No space left on device\n")
+        reader, writer = os.pipe()
+        os.close(reader)
+        if options != ["--help"]:
+            done = subprocess.run([*command, "--data", few, *options], env=environment(), stdout=writer,
+                                  stderr=subprocess.PIPE, text=True, timeout=PATIENCE)  # fmt: skip
+            assert (done.returncode, done.stderr) == (1, f"{name}: error: standard output: Broken pipe\n")
+        os.close(writer)
 
 
 def test_hidden_is_an_option_of_the_perceptron_alone(few):
@@ -331,6 +446,9 @@ def test_missing_data(program, tmp_path):
     missing = tmp_path / "nowhere"
     assert refused(program, "--data", missing, **gpus) == f"{missing} (the data path): no such file or folder"
     assert refused(program, OWL_DATA=str(missing), **gpus) == f"{missing} (OWL_DATA): no such file or folder"
+    for suffix in (".npz", ".mat"):
+        (tmp_path / f"nowhere{suffix}").write_bytes(b"")
+        assert refused(program, "--data", missing, **gpus).startswith(f"{missing}{suffix}: the C++ programs read MNIST's")
     assert "the data path is empty" in refused(program, "--data", "", **gpus)
     assert "found no MNIST in this folder; expected the four IDX files" in refused(program, "--data", tmp_path, **gpus)
 
@@ -469,13 +587,6 @@ def test_memory_that_does_not_suffice(data):
     done = run("mnist_mlp", "--data", data, "--epochs", 1, OWL_MEMORY_LIMIT="1000000")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1 and "memory" in done.stderr
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-def test_a_log_that_cannot_be_written(few):
-    done = run("mnist_mlp", "--data", few, "--log", "/dev/full")
-    assert done.returncode == 1
-    assert "--log /dev/full: No space left" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -11,6 +11,7 @@ A page is read from top to bottom and its blocks are run in one namespace and on
 """
 
 import doctest
+import html
 import importlib
 import json
 import os
@@ -302,6 +303,48 @@ def test_site_builds(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "site/reference/arrays.html").read_text(encoding="utf-8")
     assert 'id="owl.zeros"' in page and 'id="owl.NArray.reshape"' in page
+    check_layout(tmp_path / "site")
+
+
+def rules_of(css):
+    """{selector: {property: value}} of a style sheet, each selector of a list for itself; those inside @media by width."""
+    css = re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)
+    rules = {}
+    narrow = re.search(r"@media screen and \(max-width: 768px\) \{(.*)\}\s*\Z", css, re.DOTALL)
+    for prefix, text in (("", css[: narrow.start()]), ("narrow ", narrow[1])):
+        for selectors, body in re.findall(r"([^{}]+)\{([^}]*)\}", text):
+            declared = dict(re.findall(r"([\w-]+):\s*([^;]+);", body))
+            for selector in re.split(r",(?![^(]*\))", selectors):
+                rules.setdefault(prefix + " ".join(selector.split()), {}).update(declared)
+    return rules
+
+
+def check_layout(site):
+    """What makes the pages readable at 1280 and at 390 pixels, as a browser showed: nothing is clipped."""
+    rules = rules_of((site / "site.css").read_text(encoding="utf-8"))
+    for cells in ("td", "th"):  # the theme's cells keep to one line, which pushed the last columns out of the page
+        assert rules[f".wy-table-responsive table {cells}"]["white-space"] == "normal"
+    wrapped, kept = rules[".rst-content div.highlight pre:not(.columns) code"], rules[".rst-content div.highlight pre"]
+    assert wrapped == {"width": "auto", "white-space": "pre-wrap", "overflow-wrap": "anywhere"}
+    assert kept["overflow-x"] == "auto"
+    assert rules[".rst-content div.highlight pre code"]["border"] == "0", "the frame is the block's"
+    width = float(rules[".wy-nav-content"]["max-width"].removesuffix("rem")) * 16
+    columns = (min(width, 1280 - 300) - 2 * 52 - 2 * 13) / 7.23  # the navigation, margins, frame; a letter of 12 pixels
+    assert columns > 110
+    assert rules["narrow .rst-content table :not(pre) > code"]["overflow-wrap"] == "anywhere"
+    shown = {"wrapped": 0, "columns": 0}
+    for path in site.rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        assert page.index("css/theme.css") < page.index("site.css"), path
+        for mark, block in re.findall(r'<div class="highlight"><pre( class="columns")?>(.*?)</pre>', page, re.DOTALL):
+            shown["columns" if mark else "wrapped"] += 1
+            lines = html.unescape(re.sub(r"<[^>]+>", "", block)).splitlines()
+            if "<span class" in block:
+                assert not mark, f"{path}: source code wraps"
+                assert max(map(len, lines)) <= 120, f"{path}: a line of code is too long for a page of 1280 pixels"
+            else:
+                assert bool(mark) == any(re.search(r"\S {2,}\S|[\u2500-\u257f]", line) for line in lines), path
+    assert min(shown.values()) >= 3, shown
 
 
 def test_reference_is_complete():

@@ -806,6 +806,41 @@ def test_minibatches_of_the_walkthroughs_file_found_elsewhere(tmp_path, digits, 
         mnist_io.load_mb_from_mat(tmp_path / "mnist_all.mat", 256)
 
 
+def test_the_walkthroughs_own_call(tmp_path, digits, monkeypatch):
+    """It names mnist_all.mat without its suffix, as SciPy's loadmat lets it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OWL_DATA", raising=False)
+    write_mat(tmp_path / "mnist_all.mat", digits)
+    sizes = []
+    for name in ("mnist_all", "mnist_all.mat", tmp_path / "mnist_all", os.fsencode(tmp_path / "mnist_all")):
+        train_data, test_data = mnist_io.load_mb_from_mat(name, 256)
+        sizes.append((len(train_data[0][0]), len(test_data[0])))
+    assert sizes == [(TRAIN, TEST)] * 4
+    assert len(mnist_io.load("mnist_all")[0][0]) == TRAIN
+    monkeypatch.setenv("OWL_DATA", str(tmp_path / "mnist_all"))
+    assert len(mnist_io.load()[0][0]) == TRAIN
+    (tmp_path / "mnist_all.mat").unlink()
+    for call in (lambda: mnist_io.load(), lambda: mnist_io.load("mnist_all"), lambda: mnist_io.load("."),
+                 lambda: mnist_io.load_mb_from_mat(tmp_path / "mnist_all", 256)):  # fmt: skip
+        with pytest.raises(owl.DataError, match=r"mnist_all|found no MNIST"):
+            call()
+    monkeypatch.setenv("OWL_DATA", str(write_idx(tmp_path / "idx", digits)))
+    assert len(mnist_io.load_mb_from_mat("mnist_all", 256)[0][0][0]) == TRAIN  # what load() finds
+
+
+def test_names_without_suffix(tmp_path, digits):
+    (images, labels), (test_images, test_labels) = digits
+    np.savez(tmp_path / "own.npz", x_train=images[:7], y_train=labels[:7], x_test=test_images, y_test=test_labels)
+    assert len(mnist_io.load(tmp_path / "own")[0][0]) == 7
+    write_mat(tmp_path / "own.mat", digits)  # which comes first
+    assert len(mnist_io.load(tmp_path / "own")[0][0]) == TRAIN
+    (tmp_path / "own").mkdir()  # but the name itself counts most
+    with pytest.raises(owl.DataError, match="found no MNIST in this folder"):
+        mnist_io.load(tmp_path / "own")
+    with pytest.raises(owl.DataError, match=r"other \(the data path\): no such file or folder"):
+        mnist_io.load(tmp_path / "other")
+
+
 @pytest.mark.parametrize("size", [0, -1, 2.5, True, None])
 def test_minibatches_of_an_impossible_size(size):
     with pytest.raises(ValueError, match="minibatch size"):

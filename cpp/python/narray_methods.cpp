@@ -274,7 +274,9 @@ PyMethodDef narray_methods[] = {
     method<dlpack>("__dlpack__",
         "__dlpack__($self, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
         "The memory of x, axes reversed, for the from_dlpack of another library, which must not write to it. In host\n"
-        "memory it waits for x; on a GPU what `stream` does from now on comes after what makes the value."),
+        "memory it waits for x; on a GPU what `stream` does from now on comes after what makes the value. What runs\n"
+        "backwards in memory (x[::-1]) is copied, because PyTorch cannot take it.\n\n"
+        "BufferError: a device that x cannot be exported to, or copy=False where a copy is needed."),
     method<dlpack_device>("__dlpack_device__",
         "__dlpack_device__($self)\n--\n\nThe DLPack pair (device type, device id) of the memory of x."),
     method<copy>("__copy__", "__copy__($self)\n--\n\nx itself: arrays never change."),

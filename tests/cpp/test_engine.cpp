@@ -239,7 +239,7 @@ const Busy kBusy[] = {
     {"planning", [] { explain(); }},
     {"copies", [] {
        const DeviceScope here(second_device());
-       shared_value() + 1.0;
+       concat(std::vector<NArray>(500, shared_value()), 0);  // asks for the copy of each
      }},
     {"devices", [] { devices(); }},
     {"scheduling", [] { (shared_value() + 1.0).wait_for_eval(); }},

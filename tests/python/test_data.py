@@ -129,6 +129,26 @@ def test_a_damaged_file_is_replaced(serve, folder, damage):
     assert_complete(folder)
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_symbolic_link_stays_and_a_mode_is_kept(serve, folder, tmp_path, there):
+    serve(None)
+    folder.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "target"
+    (folder / "middle.bin").symlink_to(target)
+    (folder / "small.bin").write_bytes(b"damaged")
+    (folder / "small.bin").chmod(0o600)
+    if there:
+        target.write_bytes(b"damaged")
+        target.chmod(0o640)
+    fetch(folder)
+    assert_complete(folder)
+    assert (folder / "middle.bin").is_symlink() and target.read_bytes() == CONTENTS["middle.bin"]
+    assert os.listdir(target.parent) == ["target"]
+    assert (folder / "small.bin").stat().st_mode & 0o777 == 0o600
+    assert not there or target.stat().st_mode & 0o777 == 0o640
+
+
 def test_the_default_folder_is_in_the_cache(serve, tmp_path):
     serve(None)
     assert data.fetch("test", quiet=True) == tmp_path / "cache" / "owl" / "test"

@@ -1,6 +1,9 @@
 """Fork in the middle of work, and leaving the interpreter while work runs: often, and at random moments."""
 import concurrent.futures
 import random
+import shutil
+import subprocess
+import sysconfig
 
 import pytest
 
@@ -296,3 +299,78 @@ NO_THREADS = """
 
 def test_a_limit_that_leaves_no_thread_is_named_and_can_be_lifted():
     children.run(NO_THREADS)
+
+
+# --- other interpreters in the process
+
+REFUSED = "owl cannot be imported in a sub-interpreter: its engine"
+
+
+def test_a_sub_interpreter_is_refused():
+    done = children.run("""
+        import sys
+        try:
+            import _interpreters  # Python 3.13
+            create, run = lambda: _interpreters.create("legacy"), _interpreters.exec
+        except ImportError:
+            import _xxsubinterpreters
+            create, run = _xxsubinterpreters.create, _xxsubinterpreters.run_string
+        code = "import sys; sys.path[:0] = {!r}\\ntry:\\n    import owl\\nexcept ImportError as e:\\n    print(e, flush=True)"
+
+        def refused():
+            error = run(create(), code.format(sys.path))
+            assert error is None, error
+
+        refused()  # before the main interpreter has it
+        import owl
+        assert owl.ones([3]).sum().item() == 3
+        refused()
+        assert (owl.ones([3]) * 2).sum().item() == 6
+        print("good")
+    """)
+    *messages, last = done.stdout.splitlines()
+    assert last == "good" and len(messages) == 2 and all(REFUSED in m for m in messages)
+
+
+EMBEDDING = r"""
+#include <Python.h>
+
+static PyObject *run(PyObject *module, PyObject *text) {
+  PyThreadState *mine = PyThreadState_Get();
+  const char *code = PyUnicode_AsUTF8(text);
+  PyThreadState *other = Py_NewInterpreter();
+  int result = PyRun_SimpleString(code);
+  Py_EndInterpreter(other);
+  PyThreadState_Swap(mine);
+  return PyLong_FromLong(result);
+}
+
+static PyMethodDef methods[] = {{"run", run, METH_O, ""}, {NULL, NULL, 0, NULL}};
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "embedding", "", -1, methods};
+PyMODINIT_FUNC PyInit_embedding(void) { return PyModule_Create(&definition); }
+"""
+
+
+def test_an_interpreter_of_an_embedding_program_is_refused(tmp_path):
+    """As mod_wsgi and others make them, by Py_NewInterpreter."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if not compiler:
+        pytest.skip("there is no C compiler")
+    (tmp_path / "embedding.c").write_text(EMBEDDING)
+    subprocess.run([compiler, "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}", "-o",
+                    str(tmp_path / f"embedding{sysconfig.get_config_var('EXT_SUFFIX')}"), str(tmp_path / "embedding.c")],
+                   check=True, timeout=100)  # fmt: skip
+    done = children.run("""
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import embedding
+        code = f"import sys; sys.path[:0] = {sys.path!r}\\n" + "try: import owl\\nexcept ImportError as e: print(e, flush=True)"
+        assert embedding.run(code) == 0
+        import owl
+        x = owl.ones([200, 200])
+        assert embedding.run(code) == 0
+        assert (x * x).sum().item() == 200.0**3
+        print("good")
+    """, tmp_path)
+    *messages, last = done.stdout.splitlines()
+    assert last == "good" and len(messages) == 2 and all(REFUSED in m for m in messages)

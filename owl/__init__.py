@@ -1,7 +1,8 @@
 """owl: lazy dataflow over column-major arrays.
 
 Operations on arrays are recorded, not run; a device's threads compute them behind the script, fused where that helps,
-and only what somebody can still ask for. Only what reads values waits: ``to_numpy``, ``float(x)``, ``wait_for_all``.
+and only what somebody can still ask for. Only what reads values waits: ``to_numpy``, ``float(x)``, ``print(x)``,
+``wait_for_all``.
 
 >>> import owl
 >>> x = owl.randn([784, 256])
@@ -37,19 +38,23 @@ from owl._owl import (
     current_device,
     devices,
     empty_cache,
+    eye,
     float32,
     float64,
     from_cupy,
     from_dlpack,
     from_numpy,
     full,
+    full_like,
     get_gpu_device_count,
     get_matmul_precision,
     has_cuda,
     initialize,
     int32,
+    linspace,
     memory_stats,
     ones,
+    ones_like,
     rand,
     randb,
     randn,
@@ -61,6 +66,7 @@ from owl._owl import (
     stats,
     wait_for_all,
     zeros,
+    zeros_like,
 )
 
 __version__ = _owl.__version__
@@ -70,11 +76,13 @@ _atexit.register(_owl.leave)
 
 from owl import conv, elewise  # noqa: E402  (after the engine is set up)
 from owl._user_op import op  # noqa: E402
+from owl.elewise import *  # noqa: E402, F403  (owl.exp is owl.elewise.exp, and so on)
 from owl.files import load, save  # noqa: E402
 from owl.inspection import (  # noqa: E402
     Plan,
     PlannedTask,
     dot,
+    draw,
     dump,
     dump_on_signal,
     eager,
@@ -92,7 +100,9 @@ else:
             import importlib
 
             return importlib.import_module("owl.data")
-        raise AttributeError(f"module 'owl' has no attribute {name!r}")
+        from owl import _hints
+
+        raise _hints.of_module("owl", name)
 
 
 def get_cmake_dir() -> str:
@@ -134,7 +144,7 @@ class device:
         return f"owl.device({self.id})"
 
 
-# IndexError and slice are left out: a star import should not replace Python's own.
+# IndexError, slice and abs are left out: a star import should not replace Python's own.
 __all__ = [
     "DTypeError",
     "DataError",
@@ -157,28 +167,32 @@ __all__ = [
     "current_device",
     "device",
     "devices",
-    "dot",
+    "draw",
     "dump",
     "dump_on_signal",
     "eager",
     "elewise",
     "empty_cache",
     "explain",
+    "eye",
     "float32",
     "float64",
     "from_cupy",
     "from_dlpack",
     "from_numpy",
     "full",
+    "full_like",
     "get_cmake_dir",
     "get_gpu_device_count",
     "get_matmul_precision",
     "has_cuda",
     "initialize",
     "int32",
+    "linspace",
     "load",
     "memory_stats",
     "ones",
+    "ones_like",
     "op",
     "profile",
     "rand",
@@ -193,4 +207,7 @@ __all__ = [
     "trace_nan",
     "wait_for_all",
     "zeros",
+    "zeros_like",
 ]
+__all__ += elewise.__all__
+__all__.remove("abs")

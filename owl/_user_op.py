@@ -31,7 +31,17 @@ def _broadcast(shapes: Sequence[list[int]]) -> list[int] | None:
     return result
 
 
-class op:
+class _Hinting(type):
+    """So that ``owl.op.relu`` says where the functions are."""
+
+    def __getattr__(cls, name: str) -> Any:
+        from owl import elewise
+
+        where = f"; the function is owl.{name}" if name in elewise.__all__ else ""
+        raise AttributeError(f"owl.op makes an operation of your own, it has no attribute {name!r}{where}")
+
+
+class op(metaclass=_Hinting):
     """An operation of your own, from a function over NumPy arrays.
 
     ``f = owl.op(forward)`` makes it; ``y = f(x1, x2)`` records it, like any other operation: without waiting and without

@@ -12,3 +12,9 @@ Pooler = _owl.conv.Pooler
 Lrner = _owl.conv.Lrner
 
 __all__ = ["Convolver", "Lrner", "Pooler", "log_softmax", "pool_op", "soft_op", "softmax", "softmax_back"]
+
+
+def __getattr__(name):
+    from owl import _hints
+
+    raise _hints.of_module("owl.conv", name)

@@ -1,14 +1,13 @@
-import enum
-
+from owl._choice import Choice
 from owl._owl import NArray
 
 __all__ = ["Convolver", "Lrner", "Pooler", "log_softmax", "pool_op", "soft_op", "softmax", "softmax_back"]
 
-class soft_op(enum.Enum):
+class soft_op(Choice):
     instance = ...
     channel = ...
 
-class pool_op(enum.Enum):
+class pool_op(Choice):
     max = ...
     average = ...
     avg = average

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os as _os
 import signal as _signal
 import sys as _sys
+import warnings as _warnings
 from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
 from typing import NamedTuple, TextIO, TypeAlias, TypeVar
@@ -85,13 +86,21 @@ def explain(x: Explained = None) -> Plan:
     return Plan([PlannedTask(**task) for task in tasks], table)
 
 
-def dot(x: Explained) -> str:
+def draw(x: Explained) -> str:
     """The recorded, not yet planned graph behind ``x`` in Graphviz's language (``dot -Tsvg``).
 
     Operations that would run as one task share a frame, values in memory are dashed, values that the script holds have
     a thick border. ``x`` as in :func:`explain`, a function included.
     """
-    return _shown(lambda values: _owl.dot(values or []), x)
+    return _shown(lambda values: _owl.draw(values or []), x)
+
+
+def dot(x: Explained, *others: object) -> str:
+    """The old name of :func:`draw`, which will go with the next release. TypeError: several arguments, as a product has."""
+    if others:
+        raise TypeError("owl.dot draws a graph, and is called owl.draw now; for a matrix product use W * A or W @ A")
+    _warnings.warn("owl.dot is called owl.draw now", DeprecationWarning, stacklevel=2)
+    return draw(x)
 
 
 class profile:

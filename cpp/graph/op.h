@@ -13,6 +13,7 @@
 
 namespace owl {
 
+class Operand;
 struct OpRecord;
 
 // One array operand or result of a running kernel.
@@ -93,6 +94,7 @@ using KernelFn = void (*)(const KernelArgs& args, Launch& launch);  // validates
 using AcceptsFn = bool (*)(const Shape& shape, const Strides& strides, int input);
 using ReadsRangesFn = bool (*)(const Shape& operand, const Params* params);
 using ChannelsLastFn = unsigned (*)(std::span<const Shape> in, const Shape& out, const Params* params);
+using CheckFn = void (*)(const OpRecord& op, std::span<const Operand> operands);  // throws owl errors
 using CostFn = double (*)(std::span<const Shape> in, const Shape& out, const Params* params);
 
 struct OpRecord {
@@ -107,6 +109,9 @@ struct OpRecord {
   TypeRule rule = TypeRule::kArithmetic;
   std::uint16_t code = 0;  // index into the tile-function table
   bool in_elewise = false; // front ends offer it as elewise.<name>
+  const char* parameter = nullptr;  // what the last operand is called where it may be left out: slope; and its
+  double fallback = 0;              // value then
+  CheckFn check = nullptr;          // what recording checks besides shapes and types
 
   // kKernel:
   InferFn infer = nullptr;

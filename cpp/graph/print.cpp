@@ -1,54 +1,178 @@
-// An array as text: what a debugger's user or a log wants to see, without computing anything for it.
+// An array as text.
+#include "graph/print.h"
+
 #include <algorithm>
+#include <charconv>
+#include <cstring>
 #include <ostream>
 
 #include "graph/record.h"
-#include "runtime/device.h"
 
 namespace owl {
 
 namespace {
 
-constexpr std::int64_t kShown = 10;  // elements
+// NumPy's limits.
+constexpr std::int64_t kThreshold = 1000, kEdge = 3;
+constexpr std::size_t kLineWidth = 75;
 
-void print_element(std::ostream& out, const void* data, std::int64_t i, DType dtype) {
-  switch (dtype) {
-    case DType::kBool: out << (static_cast<const std::uint8_t*>(data)[i] ? "true" : "false"); break;
-    case DType::kInt32: out << static_cast<const std::int32_t*>(data)[i]; break;
-    case DType::kFloat32: out << static_cast<const float*>(data)[i]; break;
-    case DType::kFloat64: out << static_cast<const double*>(data)[i]; break;
+// Elements of an axis that are shown, and where they stand in the excerpt.
+struct Piece {
+  std::int64_t from, to, count;
+};
+
+std::vector<Piece> pieces_of(std::int64_t length, bool cut, std::int64_t edge) {
+  if (!cut || length <= 2 * edge) return {{0, 0, length}};
+  return {{0, 0, edge}, {length - edge, edge + 1, edge}};
+}
+
+// Copies x[pieces] to its place in the excerpt.
+void copy_block(const NArray& x, std::span<const Piece> pieces, Excerpt& excerpt) {
+  std::vector<IndexItem> items;
+  for (const Piece& p : pieces) items.push_back({IndexItem::Kind::kSlice, p.from, p.count, 1});
+  const NArray block = x.index(items);
+  const std::size_t item = itemsize(x.dtype());
+  std::vector<std::byte> values(static_cast<std::size_t>(block.size()) * item);
+  block.copy_to_host(values.data());
+  const Strides strides = excerpt.shape.dense_strides();
+  for (std::int64_t i = 0; i < block.size(); ++i) {
+    std::int64_t to = 0, rest = i;
+    for (std::size_t axis = 0; axis < pieces.size(); ++axis) {
+      to += (pieces[axis].to + rest % pieces[axis].count) * strides[axis];
+      rest /= pieces[axis].count;
+    }
+    std::memcpy(&excerpt.values[static_cast<std::size_t>(to) * item], &values[static_cast<std::size_t>(i) * item], item);
   }
 }
 
-// The first elements in column-major order.
-void print_values(std::ostream& out, const Node& x, const void* data) {
-  const Strides strides = strides_of(x);
-  for (std::int64_t i = 0; i < std::min(kShown, x.shape.size()); ++i) {
-    std::int64_t at = x.offset, rest = i;
-    for (int axis = 0; axis < x.shape.ndim(); ++axis) {
-      at += rest % x.shape[axis] * strides[axis];
-      rest /= x.shape[axis];
-    }
-    if (i > 0) out << ", ";
-    print_element(out, data, at, x.dtype);
+template <class T> std::string number_text(const std::byte* data) {
+  T value;
+  std::memcpy(&value, data, sizeof value);
+  char text[32];
+  std::to_chars_result end{};
+  if constexpr (std::same_as<T, double>) end = std::to_chars(text, text + sizeof text, value, std::chars_format::general, 9);
+  else end = std::to_chars(text, text + sizeof text, value);
+  return {text, end.ptr};
+}
+
+std::string element_text(const std::byte* data, DType dtype) {
+  switch (dtype) {
+    case DType::kBool: return *data != std::byte{0} ? "true" : "false";
+    case DType::kInt32: return number_text<std::int32_t>(data);
+    case DType::kFloat32: return number_text<float>(data);
+    case DType::kFloat64: return number_text<double>(data);
   }
-  if (x.shape.size() > kShown) out << ", ...";
+  return "";
+}
+
+// Nested lists, so that what is printed agrees with x[{i, j}]. Numbers stand in columns.
+class Printer {
+ public:
+  Printer(const Excerpt& excerpt, DType dtype, std::size_t indent)
+      : excerpt_(excerpt), strides_(excerpt.shape.dense_strides()), dtype_(dtype), indent_(indent) {
+    find_width(0, 0);
+  }
+
+  std::string str() {
+    if (excerpt_.shape.size() == 0) return "[]";
+    print(0, 0);
+    return std::move(text_);
+  }
+
+ private:
+  // Whether element i of the axis stands for those that are left out.
+  bool is_gap(int axis, std::int64_t i) const { return excerpt_.cut && excerpt_.shape[axis] > 2 * kEdge && i == kEdge; }
+
+  std::string element(std::int64_t at) const {
+    return element_text(&excerpt_.values[static_cast<std::size_t>(at) * itemsize(dtype_)], dtype_);
+  }
+
+  void find_width(int axis, std::int64_t at) {
+    if (axis == excerpt_.shape.ndim()) {
+      width_ = std::max(width_, element(at).size());
+      return;
+    }
+    for (std::int64_t i = 0; i < excerpt_.shape[axis]; ++i)
+      if (!is_gap(axis, i)) find_width(axis + 1, at + i * strides_[static_cast<std::size_t>(axis)]);
+  }
+
+  void start_line(int lines, std::size_t indent) {
+    text_.append(static_cast<std::size_t>(lines), '\n').append(indent, ' ');
+    line_ = text_.size() - indent;
+  }
+
+  void print(int axis, std::int64_t at) {
+    const int inner = excerpt_.shape.ndim() - axis - 1;  // axes
+    const std::size_t indent = indent_ + static_cast<std::size_t>(axis) + 1;
+    text_ += '[';
+    for (std::int64_t i = 0; i < excerpt_.shape[axis]; ++i) {
+      if (i > 0) text_ += ',';
+      if (inner > 0 && i > 0) start_line(inner, indent);
+      if (inner == 0) {
+        if (i > 0 && indent_ + text_.size() - line_ + 2 + width_ > kLineWidth) start_line(1, indent);
+        else if (i > 0) text_ += ' ';
+      }
+      if (is_gap(axis, i)) text_ += "...";
+      else if (inner > 0) print(axis + 1, at + i * strides_[static_cast<std::size_t>(axis)]);
+      else print_element(at + i * strides_[static_cast<std::size_t>(axis)]);
+    }
+    text_ += ']';
+  }
+
+  void print_element(std::int64_t at) {
+    const std::string number = element(at);
+    text_.append(width_ - number.size(), ' ') += number;
+  }
+
+  const Excerpt& excerpt_;
+  const Strides strides_;
+  const DType dtype_;
+  const std::size_t indent_;
+  std::size_t width_ = 0, line_ = 0;  // of an element; where the line begins
+  std::string text_;
+};
+
+constexpr std::string_view kBegin = "NArray(";
+
+std::string values_text(const NArray& x) {
+  try {
+    const Excerpt excerpt = excerpt_of(x, kThreshold, kEdge);
+    return Printer(excerpt, x.dtype(), kBegin.size()).str();
+  } catch (const Error& e) {
+    return std::string("<") + e.what() + ">";
+  }
 }
 
 }  // namespace
 
+Excerpt excerpt_of(const NArray& x, std::int64_t threshold, std::int64_t edge) {
+  x.wait_for_eval();
+  Excerpt excerpt{x.shape(), x.size() > threshold, {}};
+  std::vector<std::vector<Piece>> pieces;
+  std::int64_t blocks = 1;
+  for (int axis = 0; axis < x.ndim(); ++axis) {
+    pieces.push_back(pieces_of(x.shape()[axis], excerpt.cut, edge));
+    blocks *= static_cast<std::int64_t>(pieces.back().size());
+    if (pieces.back().size() > 1) excerpt.shape = excerpt.shape.with(axis, 2 * edge + 1);
+  }
+  excerpt.values.resize(static_cast<std::size_t>(excerpt.shape.size()) * itemsize(x.dtype()));
+  std::vector<Piece> chosen(pieces.size());
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    std::int64_t rest = block;
+    for (std::size_t axis = 0; axis < pieces.size(); ++axis) {
+      const auto ways = static_cast<std::int64_t>(pieces[axis].size());
+      chosen[axis] = pieces[axis][static_cast<std::size_t>(rest % ways)];
+      rest /= ways;
+    }
+    copy_block(x, chosen, excerpt);
+  }
+  return excerpt;
+}
+
 std::ostream& operator<<(std::ostream& out, const NArray& x) {
   if (!x.has_value()) return out << "NArray()";
-  const Node& node = *x.node();
-  out << "NArray(shape=" << node.shape.str() << ", dtype=" << name(node.dtype) << ", device=" << node.device->id;
-  const Storage* storage = node.storage();
-  if (storage && storage->ready() && node.device->backend->computes() &&
-      node.device->backend->gpu() < 0) {
-    out << ", values=[";
-    print_values(out, node, storage->data);
-    out << "]";
-  }
-  return out << ")";
+  return out << kBegin << values_text(x) << ", shape=" << x.shape().str() << ", dtype=" << name(x.dtype())
+             << ", device=" << x.device() << ")";
 }
 
 }  // namespace owl

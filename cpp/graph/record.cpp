@@ -182,6 +182,7 @@ NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands)
   Device& device = device_for_recording();
   auto types = types_of(op, operands);
   check_numbers(op, operands, types);
+  if (op.check) op.check(op, operands);
   const Shape shape = broadcast(op, operands);
   auto node = Ref<Node>::steal(Node::create());
   node->op = &op;

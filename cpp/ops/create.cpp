@@ -1,4 +1,5 @@
 // Arrays made from nothing: constants, ranges, random numbers, host data.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -7,6 +8,7 @@
 #include "backend/cpu/create.h"
 #include "base/fork_mutex.h"
 #include "graph/record.h"
+#include "owl/elewise.h"
 
 namespace owl {
 
@@ -72,12 +74,26 @@ Shape detail::shape_of_numbers(const char* function, std::initializer_list<std::
   return Shape(lengths);
 }
 
+namespace {
+
+std::string text(double v) {
+  char buffer[32];
+  std::snprintf(buffer, sizeof buffer, "%.9g", v);
+  return buffer;
+}
+
+void require_fit(const char* op, double value, DType dtype) {
+  constexpr double kLow = std::numeric_limits<std::int32_t>::min(), kHigh = std::numeric_limits<std::int32_t>::max();
+  if (dtype == DType::kInt32 && !(std::trunc(value) >= kLow && std::trunc(value) <= kHigh))
+    throw OverflowError(std::string(op) + ": the value " + std::to_string(value) + " does not fit int32");
+}
+
+}  // namespace
+
 NArray zeros(const Shape& shape, DType dtype) { return full(shape, 0, dtype); }
 NArray ones(const Shape& shape, DType dtype) { return full(shape, 1, dtype); }
 NArray full(const Shape& shape, double value, DType dtype) {
-  constexpr double kLow = std::numeric_limits<std::int32_t>::min(), kHigh = std::numeric_limits<std::int32_t>::max();
-  if (dtype == DType::kInt32 && !(std::trunc(value) >= kLow && std::trunc(value) <= kHigh))
-    throw OverflowError("full: the value " + std::to_string(value) + " does not fit int32");
+  require_fit("full", value, dtype);
   return record(op_full, {}, std::make_unique<cpu::CreateParams>(shape, dtype, value, 0));
 }
 
@@ -91,18 +107,42 @@ NArray arange(double start, double stop, double step, DType dtype) {
   return record(op_arange, {}, std::make_unique<cpu::CreateParams>(shape, dtype, start, step));
 }
 
+NArray zeros_like(const NArray& x, std::optional<DType> dtype) { return full_like(x, 0, dtype); }
+NArray ones_like(const NArray& x, std::optional<DType> dtype) { return full_like(x, 1, dtype); }
+NArray full_like(const NArray& x, double value, std::optional<DType> dtype) {
+  return full(x.shape(), value, dtype.value_or(x.dtype()));
+}
+
+NArray eye(std::int64_t n, std::int64_t m, std::int64_t k, DType dtype) {
+  const Shape shape{n, m};  // refuses what is no length
+  // Clamped, a diagonal outside stays outside, and int32 holds it.
+  k = std::clamp(k, -n, m);
+  const auto range = [](std::int64_t from, std::int64_t count) {
+    return arange(static_cast<double>(from), static_cast<double>(from + count), 1, DType::kFloat64);
+  };
+  return (range(k, n).reshape({n, 1}) == range(0, m).reshape({1, m})).astype(dtype);
+}
+
+// As NumPy does it: in float64, the last element exactly `stop`, rounded down to integers.
+NArray linspace(double start, double stop, std::int64_t num, bool endpoint, DType dtype) {
+  if (!std::isfinite(start) || !std::isfinite(stop))
+    throw ValueError("linspace: start and stop must be finite, got " + text(start) + " and " + text(stop));
+  if (num < 0) throw ShapeError("linspace: num must not be negative, got " + std::to_string(num));
+  require_fit("linspace", start, dtype);
+  require_fit("linspace", stop, dtype);
+  const std::int64_t steps = endpoint ? num - 1 : num;
+  const NArray i = arange(0, static_cast<double>(num), 1, DType::kFloat64);
+  NArray x = i * (steps > 0 ? (stop - start) / static_cast<double>(steps) : 0.0) + start;
+  if (endpoint && num > 1) x = elewise::where(i == steps, stop, x);
+  return (dtype == DType::kInt32 ? elewise::floor(x) : x).astype(dtype);
+}
+
 namespace {
 
 void require_float(const char* op, DType dtype) {
   if (!is_float(dtype))
     throw DTypeError(std::string(op) + ": dtype must be float32 or float64, got " + std::string(name(dtype)) +
                      "; draw floats and convert them with astype");
-}
-
-std::string text(double v) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.9g", v);
-  return buffer;
 }
 
 NArray random(const OpRecord& op, const Shape& shape, DType dtype, double a, double b) {

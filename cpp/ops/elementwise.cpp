@@ -1,6 +1,7 @@
 // The records of the elementwise operations and the public functions that record them.
 #include "ops/elementwise.h"
 
+#include <cstdio>
 #include <unordered_map>
 
 #include "graph/record.h"
@@ -13,9 +14,31 @@ namespace {
 
 using namespace elementwise_ops;
 
+// The last operand's name and its value where it is left out.
+struct Parameter {
+  const char* name = nullptr;
+  double fallback = 0;
+};
+template <class Op> constexpr Parameter parameter_of{};
+#define OWL_PARAMETER(NAME, STRUCT, PARAMETER, VALUE) \
+  template <> constexpr Parameter parameter_of<STRUCT>{#PARAMETER, VALUE};
+OWL_ELEWISE_PARAMETRIC(OWL_PARAMETER)
+#undef OWL_PARAMETER
+
+void check_limits(const OpRecord& op, std::span<const Operand> operands) {
+  const Operand &low = operands[1], &high = operands[2];
+  if (low.node || high.node || !(low.value > high.value)) return;
+  char values[64];
+  std::snprintf(values, sizeof values, "%.9g and %.9g", low.value, high.value);
+  throw ValueError(std::string(op.name) + ": low must not be above high, got " + values);
+}
+template <class Op> constexpr CheckFn check_of = nullptr;
+template <> constexpr CheckFn check_of<Clip> = check_limits;
+
 template <class... Ops> struct Records;
 template <class... Ops> struct Records<OpList<Ops...>> {
-  static constexpr OpRecord make(const ElementwiseInfo& info, std::uint16_t code) {
+  template <class Op> static constexpr OpRecord make(std::uint16_t code) {
+    const ElementwiseInfo& info = Op::info;
     OpRecord r{};
     r.name = info.name;
     r.doc = info.doc;
@@ -24,6 +47,9 @@ template <class... Ops> struct Records<OpList<Ops...>> {
     r.rule = info.rule;
     r.code = code;
     r.in_elewise = info.in_elewise;
+    r.parameter = parameter_of<Op>.name;
+    r.fallback = parameter_of<Op>.fallback;
+    r.check = check_of<Op>;
     return r;
   }
   template <class Op> static constexpr std::uint16_t code_of() {
@@ -33,7 +59,7 @@ template <class... Ops> struct Records<OpList<Ops...>> {
     return code;
   }
   // Constant data: nothing runs at start-up, and using one costs no check.
-  static constexpr OpRecord records[] = {make(Ops::info, code_of<Ops>())...};
+  static constexpr OpRecord records[] = {make<Ops>(code_of<Ops>())...};
 };
 
 template <class Op> const OpRecord& record_of() { return Records<All>::records[Records<All>::code_of<Op>()]; }

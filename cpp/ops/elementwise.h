@@ -198,14 +198,20 @@ struct Gelu {
   static constexpr ElementwiseInfo info{"gelu", "x * Phi(x), the erf form", 1, TypeRule::kFloat, true, 40};
   OWL_EVAL T eval(T x) { return math::gelu(x); }
 };
+struct GeluTanh {
+  static constexpr ElementwiseInfo info{"gelu_tanh", "x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))", 1,
+                                        TypeRule::kFloat, kOperator, 30};
+  OWL_EVAL T eval(T x) { return math::gelu_tanh(x); }
+};
 struct LeakyRelu {
-  static constexpr ElementwiseInfo info{"leaky_relu", "x where x > 0, else 0.01 * x", 1, TypeRule::kFloat, true, 2};
-  OWL_EVAL T eval(T x) { return x > T(0) ? x : T(0.01) * x; }
+  static constexpr ElementwiseInfo info{"leaky_relu", "x where x > 0, else slope * x", 2, TypeRule::kFloat, true, 2};
+  OWL_EVAL T eval(T x, T slope) { return x > T(0) ? x : slope * x; }
 };
 struct Elu {
-  static constexpr ElementwiseInfo info{"elu", "x where x > 0, else exp(x) - 1", 1, TypeRule::kFloat, true, 12};
-  OWL_EVAL T eval(T x) {
-    const T y = math::expm1(x);
+  static constexpr ElementwiseInfo info{"elu", "x where x > 0, else alpha * (exp(x) - 1)", 2, TypeRule::kFloat, true,
+                                        12};
+  OWL_EVAL T eval(T x, T alpha) {
+    const T y = alpha * math::expm1(x);
     return x > T(0) ? x : y;
   }
 };
@@ -290,16 +296,18 @@ template <class... Ops> struct OpList {
   }();
 };
 // What operators and methods reach is listed here, the functions of owl::elewise in the public header.
-#define OWL_STRUCT(NAME, STRUCT) , STRUCT
-using All = OpList<Cast, Add, Sub, Div, Pow, Neg, Gt, Ge, Lt, Le, Eq, Ne, SigmBack1, TanhBack1
-                   OWL_ELEWISE_UNARY(OWL_STRUCT) OWL_ELEWISE_BINARY(OWL_STRUCT) OWL_ELEWISE_TERNARY(OWL_STRUCT)>;
+#define OWL_STRUCT(NAME, STRUCT, ...) , STRUCT
+using All = OpList<Cast, Add, Sub, Div, Pow, Neg, Gt, Ge, Lt, Le, Eq, Ne, SigmBack1, TanhBack1, GeluTanh
+                   OWL_ELEWISE_UNARY(OWL_STRUCT) OWL_ELEWISE_BINARY(OWL_STRUCT) OWL_ELEWISE_PARAMETRIC(OWL_STRUCT)
+                   OWL_ELEWISE_TERNARY(OWL_STRUCT)>;
 #undef OWL_STRUCT
 
 // What a struct is called, by its code: a GPU's programs are printed in terms of them.
 inline constexpr const char* struct_names[] = {
-#define OWL_STRUCT(NAME, STRUCT) #STRUCT,
-    "Cast", "Add", "Sub", "Div", "Pow", "Neg", "Gt", "Ge", "Lt", "Le", "Eq", "Ne", "SigmBack1", "TanhBack1",
-    OWL_ELEWISE_UNARY(OWL_STRUCT) OWL_ELEWISE_BINARY(OWL_STRUCT) OWL_ELEWISE_TERNARY(OWL_STRUCT)
+#define OWL_STRUCT(NAME, STRUCT, ...) #STRUCT,
+    "Cast", "Add", "Sub", "Div", "Pow", "Neg", "Gt", "Ge", "Lt", "Le", "Eq", "Ne", "SigmBack1", "TanhBack1", "GeluTanh",
+    OWL_ELEWISE_UNARY(OWL_STRUCT) OWL_ELEWISE_BINARY(OWL_STRUCT) OWL_ELEWISE_PARAMETRIC(OWL_STRUCT)
+    OWL_ELEWISE_TERNARY(OWL_STRUCT)
 #undef OWL_STRUCT
 };
 

@@ -239,6 +239,15 @@ OWL_MATH float gelu(float x) {
   const float y = static_cast<float>(static_cast<double>(x) * (x > 0.0f ? 1.0 - tail : tail));
   return x < -15.0f ? -0.0f : y;
 }
+// Its approximation by tanh, as x / (1 + e^(-2 u)): 1 + tanh(u) would lose all digits far out.
+OWL_MATH float gelu_tanh(float x) {
+  double z = static_cast<double>(x);
+  z = z > 15.0 ? 15.0 : z;
+  z = z < -15.0 ? -15.0 : z;
+  const double minus_2u = -1.5957691216057308 * (z + 0.044715 * (z * z * z));
+  const float y = static_cast<float>(static_cast<double>(x) / (1.0 + exp_double(minus_2u)));
+  return x < -15.0f ? -0.0f : y;
+}
 
 // log2 of a positive double that is no denormal, good to 2^-43.
 OWL_MATH double log2_double(double x) {
@@ -295,6 +304,10 @@ OWL_MATH double sigm(double x) {
 OWL_MATH double softplus(double x) { return (x > 0.0 ? x : 0.0) + __builtin_log1p(__builtin_exp(-abs(x))); }
 OWL_MATH double gelu(double x) {
   const double y = 0.5 * x * __builtin_erfc(x * -0.70710678118654752);
+  return x < -40.0 ? -0.0 : y;
+}
+OWL_MATH double gelu_tanh(double x) {
+  const double y = x / (1.0 + __builtin_exp(-1.5957691216057308 * (x + 0.044715 * (x * x * x))));
   return x < -40.0 ? -0.0 : y;
 }
 

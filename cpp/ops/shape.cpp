@@ -215,9 +215,9 @@ NArray NArray::operator[](std::initializer_list<Index> indices) const {
   return index(items);
 }
 
-NArray slice(const NArray& x, std::int64_t dim, std::int64_t offset, std::int64_t count) {
+NArray slice(const NArray& x, std::int64_t along, std::int64_t offset, std::int64_t count) {
   const Shape& s = node_of(x, "slice").shape;
-  const int axis = normalize_axis(dim, s, "slice");
+  const int axis = normalize_axis(along, s, "slice");
   if (offset < 0 || count < 0 || count > s[axis] - offset)
     throw IndexError("slice: offset " + std::to_string(offset) + " and count " + std::to_string(count) +
                      " are out of range for axis " + std::to_string(axis) + " with size " + std::to_string(s[axis]));
@@ -225,11 +225,11 @@ NArray slice(const NArray& x, std::int64_t dim, std::int64_t offset, std::int64_
   return view(x, s.with(axis, count), offset * strides[axis], strides);
 }
 
-NArray concat(const std::vector<NArray>& arrays, std::int64_t dim) {
+NArray concat(const std::vector<NArray>& arrays, std::int64_t along) {
   if (arrays.empty()) throw ShapeError("concat: needs one array at least");
   DType type = node_of(arrays[0], "concat").dtype;
   for (const auto& a : arrays) type = promote(type, node_of(a, "concat").dtype);
-  const int axis = normalize_axis(dim, arrays[0].shape(), "concat");
+  const int axis = normalize_axis(along, arrays[0].shape(), "concat");
   std::vector<NArray> operands;
   std::vector<Node*> nodes;
   for (const auto& a : arrays) {

@@ -223,7 +223,7 @@ Plan explain() {
   return plan;
 }
 
-std::string dot(std::span<const NArray> values) {
+std::string draw(std::span<const NArray> values) {
   const auto nodes = nodes_of(values);
   std::string text;
   Engine::get().with_window([&](const std::vector<Node*>& window) { text = dot_window(window, nodes); });

@@ -10,15 +10,51 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& message) { throw py::type_error(message); }
 
+// Of "axis|dim" the name that messages use.
+std::string_view main_name(std::string_view name) { return name.substr(0, name.find('|')); }
+
+bool is_called(PyObject* key, std::string_view name) {
+  while (true) {
+    const auto first = std::string(main_name(name));
+    if (PyUnicode_CompareWithASCIIString(key, first.c_str()) == 0) return true;
+    if (first.size() == name.size()) return false;
+    name.remove_prefix(first.size() + 1);
+  }
+}
+
 std::string list_of(std::span<const char* const> names) {
   std::string s;
-  for (auto* n : names) s += (s.empty() ? "" : ", ") + std::string(n);
+  for (auto* n : names) (s += s.empty() ? "" : ", ") += main_name(n);
   return s;
+}
+
+// False where the integer does not fit.
+bool take_int(PyObject* o, const char* what, std::int64_t& value) {
+  if (!PyLong_Check(o) && (!PyIndex_Check(o) || is_narray(o)))
+    refuse(std::string(what) + " must be an integer, not " + type_name(o));
+  auto index = py::reinterpret_steal<py::object>(PyNumber_Index(o));
+  if (!index) throw py::error_already_set();
+  int overflow = 0;
+  value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
+  return overflow == 0;
 }
 
 }  // namespace
 
 std::string type_name(PyObject* o) { return Py_TYPE(o)->tp_name; }
+
+std::string shown(PyObject* o) {
+  constexpr std::size_t kLongest = 60;
+  const auto text = py::reinterpret_steal<py::object>(PyObject_ASCII(o));
+  if (!text) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
+    PyErr_Clear();  // an object that cannot be shown
+    return "an object of type " + type_name(o);
+  }
+  const auto s = text.cast<std::string>();
+  return s.size() > kLongest ? s.substr(0, kLongest - 3) + "..." : s;
+}
 
 void Call::parse(const char* function, std::span<const char* const> names, int required, std::size_t by_position,
                  PyObject** slots) const {
@@ -33,18 +69,18 @@ void Call::parse(const char* function, std::span<const char* const> names, int r
   for (Py_ssize_t k = 0; k < named; ++k) {
     PyObject* key = PyTuple_GET_ITEM(keywords, k);
     Py_ssize_t i = 0;
-    while (i < count && PyUnicode_CompareWithASCIIString(key, names[static_cast<std::size_t>(i)]) != 0) ++i;
+    while (i < count && !is_called(key, names[static_cast<std::size_t>(i)])) ++i;
     if (i == count)
       refuse(std::string(function) + "() has no argument '" + to_utf8(key) + "'; it takes " +
              list_of(names));
     if (slots[i])
-      refuse(std::string(function) + "() got '" + names[static_cast<std::size_t>(i)] + "' twice");
+      refuse(std::string(function) + "() got '" + std::string(main_name(names[static_cast<std::size_t>(i)])) + "' twice");
     slots[i] = values[positional + k];
   }
   for (int i = 0; i < required; ++i)
     if (!slots[i])
-      refuse(std::string(function) + "() needs the argument '" + names[static_cast<std::size_t>(i)] + "'; it takes " +
-             list_of(names));
+      refuse(std::string(function) + "() needs the argument '" +
+             std::string(main_name(names[static_cast<std::size_t>(i)])) + "'; it takes " + list_of(names));
 }
 
 void Call::expect_none(const char* function) const {
@@ -69,14 +105,23 @@ void add_functions(py::module_& m, PyMethodDef* table, const char* name) {
   }
 }
 
+bool is_integer(PyObject* o) {
+  return PyLong_Check(o) || (PyIndex_Check(o) && !PySequence_Check(o)) || numpy_number(o) == NumberKind::kInt;
+}
+
 std::int64_t to_int(PyObject* o, const char* what) {
-  if (!PyLong_Check(o) && (!PyIndex_Check(o) || is_narray(o)))
-    refuse(std::string(what) + " must be an integer, not " + type_name(o));
-  auto index = py::reinterpret_steal<py::object>(PyNumber_Index(o));
-  if (!index) throw py::error_already_set();
-  const long long v = PyLong_AsLongLong(index.ptr());
-  if (v == -1 && PyErr_Occurred()) throw py::error_already_set();
-  return v;
+  std::int64_t value;
+  if (!take_int(o, what, value)) throw ShapeError(std::string(what) + ": " + shown(o) + " is out of range");
+  return value;
+}
+
+int to_device_id(PyObject* o, const char* what) {
+  if (PyUnicode_Check(o))
+    refuse(std::string(what) + " must be an integer, not str; owl.devices() lists the devices with their ids");
+  std::int64_t id;
+  if (!take_int(o, what, id) || id != static_cast<int>(id))
+    throw DeviceError(std::string(what) + ": there is no device " + shown(o));
+  return static_cast<int>(id);
 }
 
 double to_double(PyObject* o, const char* what) {
@@ -89,6 +134,15 @@ double to_double(PyObject* o, const char* what) {
   refuse(std::string(what) + " must be a number, not " + type_name(o));
 }
 
+bool to_bool(PyObject* o, bool fallback, const char* what) {
+  if (!o) return fallback;
+  if (!PyBool_Check(o) && numpy_number(o) != NumberKind::kBool)
+    refuse(std::string(what) + " must be True or False, not " + type_name(o));
+  const int truth = PyObject_IsTrue(o);
+  if (truth < 0) throw py::error_already_set();
+  return truth != 0;
+}
+
 const NArray& to_narray(PyObject* o, const char* what) {
   if (!is_narray(o)) {
     std::string message = std::string(what) + " must be an owl.NArray, not " + type_name(o);
@@ -99,7 +153,7 @@ const NArray& to_narray(PyObject* o, const char* what) {
 }
 
 std::vector<std::int64_t> to_ints(PyObject* o, const char* what) {
-  if (PyLong_Check(o) || (PyIndex_Check(o) && !PySequence_Check(o))) return {to_int(o, what)};
+  if (is_integer(o)) return {to_int(o, what)};
   const bool text = PyUnicode_Check(o) || PyBytes_Check(o);
   if (text || is_narray(o) || !PySequence_Check(o))
     refuse(std::string(what) + " must be a list or tuple of integers, or one integer, not " + type_name(o));

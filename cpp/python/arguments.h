@@ -22,7 +22,7 @@ struct Call {
   PyObject* keywords;  // a tuple of names, or null
 
   // Sorts the arguments by name into `slots` (borrowed; null where one is not given). Those behind the first
-  // `by_position` are only given by name.
+  // `by_position` are only given by name. "axis|dim": an argument that dim= names as well.
   void parse(const char* function, std::span<const char* const> names, int required, std::size_t by_position,
              PyObject** slots) const;
 
@@ -65,13 +65,17 @@ void add_functions(py::module_& m, PyMethodDef* table, const char* name = "owl")
 inline bool given(PyObject* o) { return o && o != Py_None; }
 
 // `what` names the argument in messages, e.g. "zeros: shape".
+bool is_integer(PyObject* o);  // of Python or NumPy
 std::int64_t to_int(PyObject* o, const char* what);
+int to_device_id(PyObject* o, const char* what);
 double to_double(PyObject* o, const char* what);
+bool to_bool(PyObject* o, bool fallback, const char* what);  // True or False
 const NArray& to_narray(PyObject* o, const char* what);
 std::vector<std::int64_t> to_ints(PyObject* o, const char* what);  // a list, a tuple or one integer
 std::vector<std::int64_t> to_axes(PyObject* o, const char* what);  // the same; None is "all", as an empty vector
 Shape to_shape(PyObject* o, const char* what);
 DType to_dtype(PyObject* o, DType fallback = DType::kFloat32);      // whatever numpy.dtype() takes
 std::string type_name(PyObject* o);
+std::string shown(PyObject* o);  // its repr, cut where it is long
 
 }  // namespace owl::python

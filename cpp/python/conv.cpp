@@ -29,16 +29,19 @@ std::int64_t at_least(std::int64_t least, PyObject* given, std::int64_t fallback
   return at_least(least, given ? to_int(given, what) : fallback, what);
 }
 
-template <class E> E one_of(PyObject* given, E fallback, const char* what, const char* type) {
+template <class E> E one_of(PyObject* given, E fallback, const char* what, const char* type, const char* members) {
   if (!given) return fallback;
   try {
     return py::handle(given).cast<E>();
   } catch (const py::cast_error&) {
-    throw py::type_error(std::string(what) + " must be an owl.conv." + type + ", not " + type_name(given));
+    throw py::type_error(std::string(what) + " must be an owl.conv." + type + ", not " + type_name(given) + "; it is " +
+                         members);
   }
 }
 
-SoftOp soft_op(PyObject* given, const char* what) { return one_of(given, SoftOp::kInstance, what, "soft_op"); }
+SoftOp soft_op(PyObject* given, const char* what) { 
+  return one_of(given, SoftOp::kInstance, what, "soft_op", "soft_op.instance or soft_op.channel");
+}
 
 Convolver make_convolver(const py::args& args, const py::kwargs& kwargs) {
   const auto [pad_h, pad_w, stride_v, stride_h, dilation, groups] = Given(args, kwargs)->get(
@@ -59,16 +62,14 @@ Convolver make_convolver(const py::args& args, const py::kwargs& kwargs) {
 Pooler make_pooler(const py::args& args, const py::kwargs& kwargs) {
   const auto [h, w, stride_v, stride_h, pad_h, pad_w, op, ceil_mode] = Given(args, kwargs)->get(
       "Pooler", {"h", "w", "stride_v", "stride_h", "pad_h", "pad_w", "op", "ceil_mode"}, 4, 7);
-  if (ceil_mode && !PyBool_Check(ceil_mode))
-    throw py::type_error("Pooler: ceil_mode must be True or False, not " + type_name(ceil_mode));
   const Pooler p{at_least(1, h, 0, "Pooler: h"),
                  at_least(1, w, 0, "Pooler: w"),
                  at_least(1, stride_v, 0, "Pooler: stride_v"),
                  at_least(1, stride_h, 0, "Pooler: stride_h"),
                  at_least(0, pad_h, 0, "Pooler: pad_h"),
                  at_least(0, pad_w, 0, "Pooler: pad_w"),
-                 one_of(op, PoolOp::kMax, "Pooler: op", "pool_op"),
-                 ceil_mode != Py_False};
+                 one_of(op, PoolOp::kMax, "Pooler: op", "pool_op", "pool_op.max or pool_op.average"),
+                 to_bool(ceil_mode, true, "Pooler: ceil_mode")};
   if (p.pad_h >= p.h || p.pad_w >= p.w)
     throw ShapeError("Pooler: padding " + std::to_string(p.pad_h) + " x " + std::to_string(p.pad_w) +
                      " must be smaller than the window " + std::to_string(p.h) + " x " + std::to_string(p.w) +
@@ -142,12 +143,12 @@ PyMethodDef functions[] = {
 };
 
 void bind_enums(py::module_& m) {
-  py::native_enum<SoftOp>(m, "soft_op", "enum.Enum", "What softmax runs over: instance, all axes but the last; "
+  py::native_enum<SoftOp>(m, "soft_op", "owl._choice.Choice", "What softmax runs over: instance, all axes but the last; "
                                                      "channel, the channel axis (-2).")
       .value("instance", SoftOp::kInstance)
       .value("channel", SoftOp::kChannel)
       .finalize();
-  py::native_enum<PoolOp>(m, "pool_op", "enum.Enum", "What a Pooler computes: max or average (avg for short).")
+  py::native_enum<PoolOp>(m, "pool_op", "owl._choice.Choice", "What a Pooler computes: max or average (avg for short).")
       .value("max", PoolOp::kMax)
       .value("average", PoolOp::kAverage)
       .value("avg", PoolOp::kAverage)
@@ -161,7 +162,8 @@ void bind_convolver(py::module_& m) {
                         "h along W), dilation (one number, or (along H, along W)) and groups. Images x are\n"
                         "[W, H, C_in, N], weights w [kw, kh, C_in / groups, C_out], the bias b [C_out].\n\n"
                         "ShapeError: a negative padding, a stride, dilation or group count below 1.")
-      .def(py::init(&make_convolver))
+      .def(py::init(&make_convolver),
+           "__init__(self, pad_h=0, pad_w=0, stride_v=1, stride_h=1, *, dilation=1, groups=1)\n--\n\n")
       .def("ff", recording(&Convolver::ff, "Convolver.ff", {"x", "w", "b"}),
            "ff(self, x, w, b)\n--\n\n"
            "The convolution of x with w, plus b: [W', H', C_out, N].")
@@ -194,7 +196,9 @@ void bind_pooler(py::module_& m) {
                      "counts; ceil_mode=False drops it. The average divides by the part of the window inside the\n"
                      "padded image.\n\n"
                      "ShapeError: a window or stride below 1, a negative padding or one as large as the window.")
-      .def(py::init(&make_pooler))
+      .def(py::init(&make_pooler),
+           "__init__(self, h, w, stride_v, stride_h, pad_h=0, pad_w=0, op=owl.conv.pool_op.max, *, ceil_mode=True)\n"
+           "--\n\n")
       .def("ff", recording(&Pooler::ff, "Pooler.ff", {"x"}),
            "ff(self, x)\n--\n\n"
            "The pooled images: [W', H', C, N].")
@@ -211,7 +215,7 @@ void bind_pooler(py::module_& m) {
       .def_readonly("ceil_mode", &Pooler::ceil_mode, "Whether a last, partial window counts.")
       .def("__repr__", [](const Pooler& p) {
         return py::str("Pooler(h={}, w={}, stride_v={}, stride_h={}, pad_h={}, pad_w={}, op={}, ceil_mode={})")
-            .format(p.h, p.w, p.stride_v, p.stride_h, p.pad_h, p.pad_w, p.op, p.ceil_mode);
+            .format(p.h, p.w, p.stride_v, p.stride_h, p.pad_h, p.pad_w, py::str(py::cast(p.op)), p.ceil_mode);
       });
 }
 
@@ -220,7 +224,7 @@ void bind_lrner(py::module_& m) {
                     "Local response normalisation across channels of [W, H, C, N]:\n"
                     "y = x / (1 + alpha / local_size * sum of x^2 over local_size channels)^beta.\n\n"
                     "ShapeError: local_size is not a positive odd number.")
-      .def(py::init(&make_lrner))
+      .def(py::init(&make_lrner), "__init__(self, local_size, alpha, beta)\n--\n\n")
       .def("ff", recording(&Lrner::ff, "Lrner.ff", {"x", "scale"}),
            "ff(self, x, scale)\n--\n\n"
            "The normalised images. `scale` is any array of x's shape: neither read nor changed.")

@@ -7,6 +7,7 @@
 #include "python/arguments.h"
 #include "python/bind.h"
 #include "python/narray_type.h"
+#include "python/numpy_types.h"
 #include "python/source.h"
 
 namespace owl::python {
@@ -23,8 +24,77 @@ double fill_value(PyObject* o, DType dtype, const char* what) {
   return v;
 }
 
+bool is_number(PyObject* o) { return PyFloat_Check(o) || is_integer(o) || numpy_number(o) != NumberKind::kNone; }
+
+// How many of the arguments at the front are integers.
+Py_ssize_t leading_integers(const Call& call) {
+  Py_ssize_t n = 0;
+  while (n < call.positional && is_integer(call.values[n])) ++n;
+  return n;
+}
+
+// A call whose first `count` arguments, where that is several, are made one: zeros(2, 3) is zeros([2, 3]).
+class Gathered {
+ public:
+  Gathered(const Call& call, Py_ssize_t count) : call_(call) {
+    if (count < 2) return;
+    shape_ = py::reinterpret_steal<py::tuple>(PyTuple_New(count));
+    for (Py_ssize_t i = 0; i < count; ++i) PyTuple_SET_ITEM(shape_.ptr(), i, Py_NewRef(call.values[i]));
+    const Py_ssize_t named = call.keywords ? PyTuple_GET_SIZE(call.keywords) : 0;
+    values_.push_back(shape_.ptr());
+    values_.insert(values_.end(), call.values + count, call.values + call.positional + named);
+    call_ = {values_.data(), call.positional - count + 1, call.keywords};
+  }
+  Gathered(const Gathered&) = delete;
+  Gathered& operator=(const Gathered&) = delete;
+  const Call* operator->() const { return &call_; }
+
+ private:
+  py::tuple shape_;
+  std::vector<PyObject*> values_;  // borrowed
+  Call call_;
+};
+
+// zeros(2, 3.0): a number behind the lengths is not meant as a type.
+Gathered lengths_and_type(const Call& call, const char* function) {
+  const Py_ssize_t lengths = leading_integers(call);
+  if (lengths > 0 && lengths < call.positional && is_number(call.values[lengths]))
+    throw py::type_error(std::string(function) + ": shape must be integers, not " + type_name(call.values[lengths]));
+  return {call, lengths};
+}
+
+std::string joined(PyObject* const* values, Py_ssize_t count, bool as_floats) {
+  std::string text;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    py::object value = py::reinterpret_borrow<py::object>(values[i]);
+    if (as_floats) value = py::float_(value);
+    (text += i ? ", " : "") += py::str(value).cast<std::string>();
+  }
+  return text;
+}
+
+// rand(3, 4), randn(3, 4): integers alone, as in NumPy and PyTorch. Whoever writes randn(3, 0, 1) may mean mu and sigma.
+Gathered lengths_alone(const Call& call, const char* function, const char* parameters) {
+  const Py_ssize_t count = call.positional, integers = leading_integers(call);
+  if (integers == 0 || count < 2) return {call, 1};
+  for (Py_ssize_t i = 1; i < count; ++i)
+    if (!is_number(call.values[i])) return {call, 1};  // refused as what it is named
+  Py_ssize_t lengths = 1;  // those that can be
+  while (lengths < integers && to_int(call.values[lengths], "shape") > 0) ++lengths;
+  if (lengths == count) return {call, count};
+  bool all_lengths = integers == count;
+  for (Py_ssize_t i = 0; i < integers; ++i) all_lengths = all_lengths && to_int(call.values[i], "shape") >= 0;
+  const std::string name = function, front = name + "([" + joined(call.values, lengths, false) + "], " +
+                                             joined(call.values + lengths, count - lengths, true) + ")";
+  throw ShapeError(name + "(" + joined(call.values, count, false) + "): a shape without brackets is integers above 0 and "
+                   "nothing else; write " + front + " for " + parameters + ", or " + name + "([" +
+                   (all_lengths ? joined(call.values, count, false) : "3, 4") +
+                   "]) for a shape of several lengths");
+}
+
 PyObject* zeros(PyObject*, const Call& call) {
-  const auto [shape, dtype] = call.get("zeros", {"shape", "dtype"}, 1);
+  const Gathered given = lengths_and_type(call, "zeros");
+  const auto [shape, dtype] = given->get("zeros", {"shape", "dtype"}, 1);
   const Shape s = to_shape(shape, "zeros: shape");
   const DType t = to_dtype(dtype);
   note_source();
@@ -32,7 +102,8 @@ PyObject* zeros(PyObject*, const Call& call) {
 }
 
 PyObject* ones(PyObject*, const Call& call) {
-  const auto [shape, dtype] = call.get("ones", {"shape", "dtype"}, 1);
+  const Gathered given = lengths_and_type(call, "ones");
+  const auto [shape, dtype] = given->get("ones", {"shape", "dtype"}, 1);
   const Shape s = to_shape(shape, "ones: shape");
   const DType t = to_dtype(dtype);
   note_source();
@@ -41,6 +112,9 @@ PyObject* ones(PyObject*, const Call& call) {
 
 PyObject* full(PyObject*, const Call& call) {
   const auto [shape, value, dtype] = call.get("full", {"shape", "v", "dtype"}, 2);
+  if (call.positional == 3 && is_integer(shape) && is_number(dtype))
+    throw ShapeError("full(" + joined(call.values, 3, false) + "): takes one shape, then the value; write full([" +
+                     joined(call.values, 2, false) + "], " + joined(call.values + 2, 1, false) + ")");
   const Shape s = to_shape(shape, "full: shape");
   const DType t = to_dtype(dtype);
   const double v = fill_value(value, t, "full: value");
@@ -65,8 +139,58 @@ PyObject* arange(PyObject*, const Call& call) {
   return wrap(owl::arange(from, to, by, t));
 }
 
+PyObject* eye(PyObject*, const Call& call) {
+  const auto [n, m, k, dtype] = call.get("eye", {"n", "m", "k", "dtype"}, 1);
+  const auto rows = to_int(n, "eye: n"), columns = given(m) ? to_int(m, "eye: m") : rows;
+  const auto diagonal = k ? to_int(k, "eye: k") : 0;
+  const DType t = to_dtype(dtype);
+  note_source();
+  return wrap(owl::eye(rows, columns, diagonal, t));
+}
+
+PyObject* linspace(PyObject*, const Call& call) {
+  const auto [start, stop, num, endpoint, dtype] =
+      call.get("linspace", {"start", "stop", "num", "endpoint", "dtype"}, 2);
+  const double from = to_double(start, "linspace: start"), to = to_double(stop, "linspace: stop");
+  const auto count = num ? to_int(num, "linspace: num") : 50;
+  const bool closed = to_bool(endpoint, true, "linspace: endpoint");
+  const DType t = to_dtype(dtype);
+  note_source();
+  return wrap(owl::linspace(from, to, count, closed, t));
+}
+
+std::optional<DType> type_or_same(PyObject* dtype) {
+  return given(dtype) ? std::optional(to_dtype(dtype)) : std::nullopt;
+}
+
+PyObject* zeros_like(PyObject*, const Call& call) {
+  const auto [x, dtype] = call.get("zeros_like", {"x", "dtype"}, 1);
+  const NArray& like = to_narray(x, "zeros_like: x");
+  const auto t = type_or_same(dtype);
+  note_source();
+  return wrap(owl::zeros_like(like, t));
+}
+
+PyObject* ones_like(PyObject*, const Call& call) {
+  const auto [x, dtype] = call.get("ones_like", {"x", "dtype"}, 1);
+  const NArray& like = to_narray(x, "ones_like: x");
+  const auto t = type_or_same(dtype);
+  note_source();
+  return wrap(owl::ones_like(like, t));
+}
+
+PyObject* full_like(PyObject*, const Call& call) {
+  const auto [x, value, dtype] = call.get("full_like", {"x", "v", "dtype"}, 2);
+  const NArray& like = to_narray(x, "full_like: x");
+  const auto t = type_or_same(dtype);
+  const double v = fill_value(value, t.value_or(like.dtype()), "full_like: value");
+  note_source();
+  return wrap(owl::full_like(like, v, t));
+}
+
 PyObject* randn(PyObject*, const Call& call) {
-  const auto [shape, mu, sigma, dtype] = call.get("randn", {"shape", "mu", "sigma", "dtype"}, 1);
+  const Gathered given = lengths_alone(call, "randn", "mu and sigma");
+  const auto [shape, mu, sigma, dtype] = given->get("randn", {"shape", "mu", "sigma", "dtype"}, 1);
   const Shape s = to_shape(shape, "randn: shape");
   const double mean = mu ? to_double(mu, "randn: mu") : 0;
   const double deviation = sigma ? to_double(sigma, "randn: sigma") : 1;
@@ -76,7 +200,8 @@ PyObject* randn(PyObject*, const Call& call) {
 }
 
 PyObject* rand(PyObject*, const Call& call) {
-  const auto [shape, low, high, dtype] = call.get("rand", {"shape", "low", "high", "dtype"}, 1);
+  const Gathered given = lengths_alone(call, "rand", "low and high");
+  const auto [shape, low, high, dtype] = given->get("rand", {"shape", "low", "high", "dtype"}, 1);
   const Shape s = to_shape(shape, "rand: shape");
   const double from = low ? to_double(low, "rand: low") : 0;
   const double to = high ? to_double(high, "rand: high") : 1;
@@ -86,6 +211,11 @@ PyObject* rand(PyObject*, const Call& call) {
 }
 
 PyObject* randb(PyObject*, const Call& call) {
+  if (const Py_ssize_t lengths = leading_integers(call); lengths > 1)
+    throw ShapeError("randb(" + joined(call.values, lengths, false) + (lengths < call.positional ? ", ...)" : ")") +
+                     ": takes one shape, then the probability; write randb([" + joined(call.values, lengths, false) +
+                     "], 0.5) for these lengths, or randb([" + joined(call.values, 1, false) + "], " +
+                     joined(call.values + 1, 1, true) + ")");
   const auto [shape, prob, dtype] = call.get("randb", {"shape", "prob", "dtype"}, 2);
   const Shape s = to_shape(shape, "randb: shape");
   const double p = to_double(prob, "randb: prob");
@@ -119,20 +249,20 @@ std::vector<NArray> list_of_arrays(PyObject* arrays, const std::string& function
 }
 
 PyObject* concat(PyObject*, const Call& call) {
-  const auto [arrays, dim] = call.get("concat", {"arrays", "dim"});
+  const auto [arrays, axis] = call.get("concat", {"arrays", "axis|dim"});
   const auto parts = list_of_arrays(arrays, "concat");
-  const auto axis = to_int(dim, "concat: dim");
+  const auto along = to_int(axis, "concat: axis");
   note_source();
-  return wrap(owl::concat(parts, axis));
+  return wrap(owl::concat(parts, along));
 }
 
 PyObject* slice(PyObject*, const Call& call) {
-  const auto [x, dim, offset, count] = call.get("slice", {"x", "dim", "offset", "count"});
+  const auto [x, axis, offset, count] = call.get("slice", {"x", "axis|dim", "offset", "count"});
   const NArray& array = to_narray(x, "slice: x");
-  const auto axis = to_int(dim, "slice: dim"), from = to_int(offset, "slice: offset");
+  const auto along = to_int(axis, "slice: axis"), from = to_int(offset, "slice: offset");
   const auto n = to_int(count, "slice: count");
   note_source();
-  return wrap(owl::slice(array, axis, from, n));
+  return wrap(owl::slice(array, along, from, n));
 }
 
 PyObject* all_reduce(PyObject*, const Call& call) {
@@ -150,10 +280,12 @@ PyObject* all_reduce(PyObject*, const Call& call) {
 
 PyMethodDef functions[] = {
     method<zeros>("zeros",
-        "zeros(shape, dtype='float32')\n--\n\nAn array of zeros.\n\n"
+        "zeros(shape, *lengths, dtype='float32')\n--\n\n"
+        "An array of zeros. The lengths may also be given one by one: zeros(3, 4) is zeros([3, 4]).\n\n"
         "ShapeError: an empty shape or a negative length; DTypeError: not bool, int32, float32 or float64."),
     method<ones>("ones",
-        "ones(shape, dtype='float32')\n--\n\nAn array of ones.\n\n"
+        "ones(shape, *lengths, dtype='float32')\n--\n\n"
+        "An array of ones. The lengths may also be given one by one: ones(3, 4) is ones([3, 4]).\n\n"
         "ShapeError: an empty shape or a negative length; DTypeError: not bool, int32, float32 or float64."),
     method<full>("full",
         "full(shape, v, dtype='float32')\n--\n\nAn array with the value v everywhere.\n\n"
@@ -162,13 +294,34 @@ PyMethodDef functions[] = {
         "arange(start=None, stop=None, step=1, dtype='float32', n=None)\n--\n\n"
         "The values from start up to, not including, stop in steps; with one number, n, those from 0 to n - 1.\n"
         "Shape [count]."),
+    method<eye>("eye",
+        "eye(n, m=None, k=0, dtype='float32')\n--\n\n"
+        "Shape [n, m], or [n, n]: 1 where the second index is the first plus k, else 0.\n\n"
+        "ShapeError: a negative length."),
+    method<linspace>("linspace",
+        "linspace(start, stop, num=50, endpoint=True, dtype='float32')\n--\n\n"
+        "Shape [num]: values at equal distances from start to stop, computed in float64 as NumPy does; without\n"
+        "`endpoint`, stop would be the next one. Integers are rounded down.\n\n"
+        "ShapeError: a negative num; ValueError: start or stop is not finite."),
+    method<zeros_like>("zeros_like",
+        "zeros_like(x, dtype=None)\n--\n\nZeros of x's shape, and of its type unless another is given."),
+    method<ones_like>("ones_like",
+        "ones_like(x, dtype=None)\n--\n\nOnes of x's shape, and of its type unless another is given."),
+    method<full_like>("full_like",
+        "full_like(x, v, dtype=None)\n--\n\n"
+        "The value v in x's shape, and of its type unless another is given.\n\n"
+        "OverflowError: a value that int32 cannot hold."),
     method<randn>("randn",
         "randn(shape, mu=0.0, sigma=1.0, dtype='float32')\n--\n\n"
-        "Normal random numbers with mean mu and standard deviation sigma.\n\n"
+        "Normal random numbers with mean mu and standard deviation sigma. Integers alone are a shape: randn(3, 4) is\n"
+        "randn([3, 4]).\n\n"
+        "ShapeError: a 0, a negative or a float behind an integer, which could be meant as mu: write randn([3], 0.0, 1.0).\n"
         "ValueError: a negative sigma. DTypeError: not float32 or float64."),
     method<rand>("rand",
         "rand(shape, low=0.0, high=1.0, dtype='float32')\n--\n\n"
-        "Uniform random numbers, low included, high not.\n\n"
+        "Uniform random numbers, low included, high not. Integers alone are a shape: rand(3, 4) is rand([3, 4]).\n\n"
+        "ShapeError: a 0, a negative or a float behind an integer, which could be meant as low: write\n"
+        "rand([3], 0.0, 1.0).\n"
         "ValueError: low is above high, or the difference is no finite number. DTypeError: not float32 or float64."),
     method<randb>("randb",
         "randb(shape, prob, dtype='float32')\n--\n\n1 with probability prob, else 0.\n\n"
@@ -177,12 +330,13 @@ PyMethodDef functions[] = {
         "seed(n)\n--\n\nRestarts the random numbers: the same seed and the same calls give the same numbers, whatever\n"
         "the threads, the device or the timing. n is from 0 to 2**64 - 1."),
     method<concat>("concat",
-        "concat(arrays, dim)\n--\n\nThe arrays joined along axis dim; their other axes agree.\n\n"
+        "concat(arrays, axis)\n--\n\nThe arrays joined along an axis; their other axes agree. Minerva's name for the\n"
+        "argument, dim, works too.\n\n"
         "ShapeError: they don't, or there is no array."),
     method<slice>("slice",
-        "slice(x, dim, offset, count)\n--\n\n"
-        "count elements of axis dim, from offset on; the axis stays. Along the last axis the result shares the memory\n"
-        "of x.\n\nIndexError or ShapeError: outside the axis."),
+        "slice(x, axis, offset, count)\n--\n\n"
+        "count elements of an axis, from offset on; the axis stays. Along the last axis the result shares the memory of\n"
+        "x. Minerva's name for the argument, dim, works too.\n\nIndexError or ShapeError: outside the axis."),
     method<all_reduce>("all_reduce",
         "all_reduce(arrays)\n--\n\n"
         "The sum of arrays that have one shape and type and live on a device each: a list of it on every one of these\n"

@@ -18,14 +18,8 @@ namespace owl::python {
 
 namespace {
 
-int to_id(PyObject* o, const char* what) {
-  const auto id = to_int(o, what);
-  if (id != static_cast<int>(id)) throw DeviceError(std::string(what) + " " + std::to_string(id) + " is no device's");
-  return static_cast<int>(id);
-}
-
 std::optional<int> device_or_all(PyObject* o, const char* what) {
-  return given(o) ? std::optional(to_id(o, what)) : std::nullopt;
+  return given(o) ? std::optional(to_device_id(o, what)) : std::nullopt;
 }
 
 // Before a GPU is first asked for: NVIDIA's packages from PyPI hold the libraries.
@@ -41,7 +35,7 @@ void find_gpu_libraries() {
 
 PyObject* create_gpu(PyObject*, const Call& call) {
   const auto [i] = call.get("create_gpu_device", {"i"});
-  const int index = to_id(i, "create_gpu_device: i");
+  const int index = to_device_id(i, "create_gpu_device: i");
   find_gpu_libraries();
   const int id = [index] {
     WithoutGil opening_takes_a_while;
@@ -52,7 +46,7 @@ PyObject* create_gpu(PyObject*, const Call& call) {
 
 PyObject* choose_device(PyObject*, const Call& call) {
   const auto [id] = call.get("set_device", {"id"});
-  set_device(to_id(id, "set_device: id"));
+  set_device(to_device_id(id, "set_device: id"));
   Py_RETURN_NONE;
 }
 
@@ -157,7 +151,14 @@ PyObject* wait(PyObject*, const Call& call) {
   Py_RETURN_NONE;
 }
 
+PyObject* initialize(PyObject*, const Call& call) {
+  call.get("initialize", {"argv"}, 0);
+  Py_RETURN_NONE;
+}
+
 PyMethodDef functions[] = {
+    method<initialize>("initialize",
+        "initialize(argv=None)\n--\n\nDoes nothing: owl starts by itself. Kept because Minerva's scripts call it."),
     method<create_cpu>("create_cpu_device",
         "create_cpu_device()\n--\n\n"
         "A new CPU device with threads and memory of its own; its id. Device 0, a CPU device, exists from the start."),
@@ -210,9 +211,6 @@ void bind_devices(py::module_& m) {
       });
   m.attr("DeviceInfo").attr("__module__") = "owl";
 
-  m.def(
-      "initialize", [](const py::object&) {}, py::arg("argv") = py::none(),
-      "Does nothing: owl starts by itself. Kept because Minerva's scripts call it.");
   m.def("create_null_device", &create_null_device,
         "A device that plans everything and runs nothing, for tests; its id.");
 }

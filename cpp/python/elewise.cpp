@@ -1,6 +1,8 @@
 // owl.elewise: one function for each elementwise operation that the registry offers.
+#include <array>
 #include <deque>
 #include <string>
+#include <utility>
 
 #include "graph/record.h"
 #include "python/arguments.h"
@@ -12,12 +14,15 @@ namespace owl::python {
 
 namespace {
 
+using Names = std::array<const char*, 3>;
+
 struct Function {
   const OpRecord* op;
-  const OpRecord* factor;  // the form with one argument (sigm_back(y)), or null
-  std::string place;       // for messages: "argument of relu"
+  const OpRecord* factor;       // the form with one argument (sigm_back(y)), or null
+  const OpRecord* approximate;  // what approximate=True chooses (gelu), or null
+  std::string place;            // for messages: "argument of relu"
   std::string doc;
-  const char* const* names;
+  Names names;
   PyMethodDef entry;
 };
 
@@ -25,11 +30,18 @@ const Function& function_of(PyObject* self) {
   return *static_cast<const Function*>(PyCapsule_GetPointer(self, nullptr));
 }
 
+// The operation that a call of gelu means; `values` become its operands.
+const OpRecord* choose_exactness(const Function& f, const Call& call, PyObject** values) {
+  const std::string name = f.op->name;
+  call.parse(f.op->name, std::span(f.names.data(), 2), 1, 2, values);
+  return to_bool(values[1], false, (name + ": approximate").c_str()) ? f.approximate : f.op;
+}
+
 PyObject* apply(PyObject* self, PyObject* const* values, Py_ssize_t positional, PyObject* keywords) noexcept {
   return guarded([&] {
     const Function& f = function_of(self);
     const OpRecord* op = f.op;
-    const char* const* names = f.names;
+    const char* const* names = f.names.data();
     if (f.factor && positional + (keywords ? PyTuple_GET_SIZE(keywords) : 0) == 1) {
       op = f.factor;
       ++names;  // (err, y) without err
@@ -37,13 +49,16 @@ PyObject* apply(PyObject* self, PyObject* const* values, Py_ssize_t positional, 
     const auto count = static_cast<std::size_t>(op->arity);
     PyObject* sorted[3] = {};
     if (keywords || static_cast<std::size_t>(positional) != count) {
-      Call{values, positional, keywords}.parse(f.op->name, std::span(names, count), op->arity, count, sorted);
+      const Call call{values, positional, keywords};
+      if (f.approximate) op = choose_exactness(f, call, sorted);
+      else call.parse(f.op->name, std::span(names, count), op->arity - (op->parameter != nullptr), count, sorted);
       values = sorted;
     }
     Operand operands[3] = {0.0, 0.0, 0.0};
     bool any_array = false;
     for (std::size_t i = 0; i < count; ++i) {
-      if (!to_operand(values[i], f.place.c_str(), operands[i])) refuse_operand(values[i], f.place.c_str());
+      if (!values[i]) operands[i] = Operand(op->fallback);
+      else if (!to_operand(values[i], f.place.c_str(), operands[i])) refuse_operand(values[i], f.place.c_str());
       any_array |= operands[i].node != nullptr;
     }
     if (!any_array) throw py::type_error(std::string("owl: ") + f.op->name + " needs an NArray, not only numbers");
@@ -53,22 +68,24 @@ PyObject* apply(PyObject* self, PyObject* const* values, Py_ssize_t positional, 
 }
 
 // What the arguments are called; the operands of most operations are x and y.
-const char* const* argument_names(std::string_view op) {
-  static const char* const plain[] = {"x", "y", "z"};
-  static const char* const backward[] = {"err", "y", nullptr};
-  static const char* const clip[] = {"x", "low", "high"};
-  static const char* const where[] = {"condition", "x", "y"};
-  if (op.ends_with("_back")) return backward;
-  if (op == "clip") return clip;
-  if (op == "where") return where;
-  return plain;
+Names argument_names(const OpRecord& op, bool has_approximation) {
+  const std::string_view name = op.name;
+  if (op.parameter) return {"x", op.parameter};
+  if (has_approximation) return {"x", "approximate"};
+  if (name.ends_with("_back")) return {"err", "y"};
+  if (name == "clip") return {"x", "low", "high"};
+  if (name == "where") return {"condition", "x", "y"};
+  return {"x", "y", "z"};
 }
 
-std::string doc_of(const OpRecord& op, const char* const* names, bool has_factor) {
+std::string doc_of(const OpRecord& op, const Names& names, bool has_factor, bool has_approximation) {
   std::string text = std::string(op.name) + "(";
-  for (int i = 0; i < op.arity; ++i) text += std::string(i ? ", " : "") + names[i];
+  for (int i = 0; i < op.arity; ++i) text += std::string(i ? ", " : "") + names[static_cast<std::size_t>(i)];
+  if (op.parameter) text += "=" + py::repr(py::float_(op.fallback)).cast<std::string>();
+  if (has_approximation) text += ", approximate=False";
   text += ")\n--\n\n" + std::string(op.doc);
   if (has_factor) text += "\n\nWith one argument, " + std::string(op.name) + "(y): the factor that multiplies err.";
+  if (has_approximation) text += ", or with approximate=True its approximation by tanh";
   text += op.arity == 1 ? "\n\nThe result has the shape of x" : "\n\nArrays or numbers, at least one array; axes of length 1 broadcast";
   switch (op.rule) {
     case TypeRule::kFloat: text += "; bool and int32 give float32."; break;
@@ -79,6 +96,10 @@ std::string doc_of(const OpRecord& op, const char* const* names, bool has_factor
   }
   return text;
 }
+
+// What NumPy and PyTorch call them.
+constexpr std::pair<const char*, const char*> kAliases[] = {
+    {"log", "ln"}, {"sigmoid", "sigm"}, {"multiply", "mult"}};
 
 }  // namespace
 
@@ -105,9 +126,10 @@ void bind_elewise(py::module_& m) {
   for (const OpRecord* op : all_ops()) {
     if (!op->in_elewise) continue;
     const OpRecord* factor = find_op(std::string(op->name) + "1");
-    const auto* names = argument_names(op->name);
-    Function& f = functions.emplace_back(
-        Function{op, factor, std::string("argument of ") + op->name, doc_of(*op, names, factor), names, {}});
+    const OpRecord* approximate = find_op(std::string(op->name) + "_tanh");
+    const Names names = argument_names(*op, approximate);
+    Function& f = functions.emplace_back(Function{op, factor, approximate, std::string("argument of ") + op->name,
+                                                  doc_of(*op, names, factor, approximate), names, {}});
     auto* entry = reinterpret_cast<void (*)()>(&apply);
     f.entry = {op->name, reinterpret_cast<PyCFunction>(entry), METH_FASTCALL | METH_KEYWORDS, f.doc.c_str()};
     auto self = py::reinterpret_steal<py::object>(PyCapsule_New(&f, nullptr, nullptr));
@@ -116,6 +138,7 @@ void bind_elewise(py::module_& m) {
     if (!made) throw py::error_already_set();
     module.attr(op->name) = made;
   }
+  for (const auto& [alias, name] : kAliases) module.attr(alias) = module.attr(name);
 }
 
 }  // namespace owl::python

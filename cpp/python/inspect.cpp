@@ -1,4 +1,4 @@
-// owl.explain, owl.dot, owl.profile, owl.trace_nan: see owl/inspection.py for what users call.
+// owl.explain, owl.draw, owl.profile, owl.trace_nan: see owl/inspection.py for what users call.
 #include "owl/inspect.h"
 
 #include <pybind11/stl.h>
@@ -49,7 +49,7 @@ py::tuple explained(const std::optional<py::iterable>& values) {
 
 void bind_inspect(py::module_& m) {
   m.def("explain", &explained, py::arg("values"), "The tasks as dicts, and the table; None: of everything recorded.");
-  m.def("dot", [](const py::iterable& values) { return from_utf8(dot(arrays_of(values))); }, py::arg("values"));
+  m.def("draw", [](const py::iterable& values) { return from_utf8(draw(arrays_of(values))); }, py::arg("values"));
   m.def("eager", &eager, py::arg("on"));
   m.def("is_eager", &is_eager);
   m.def("trace_nan", &trace_nan, py::arg("on"));

@@ -180,7 +180,7 @@ PyObject* format(PyObject* self, const Call& call) {
 
 PyObject* astype(PyObject* self, const Call& call) {
   const auto [dtype] = call.get("astype", {"dtype"});
-  if (!given(dtype)) throw py::type_error("astype: dtype must be one of bool, int32, float32 and float64, not None");
+  if (!given(dtype)) throw DTypeError("astype: dtype must be one of bool, int32, float32 and float64, not None");
   const DType target = to_dtype(dtype);
   note_source();
   return wrap(narray(self).astype(target));
@@ -188,9 +188,9 @@ PyObject* astype(PyObject* self, const Call& call) {
 
 PyObject* copy_to(PyObject* self, const Call& call) {
   const auto [device] = call.get("copy_to", {"device"});
-  const auto id = to_int(device, "copy_to: device");
+  const int id = to_device_id(device, "copy_to: device");
   note_source();
-  return wrap(narray(self).copy_to(static_cast<int>(std::clamp<std::int64_t>(id, -1, INT32_MAX))));
+  return wrap(narray(self).copy_to(id));
 }
 
 // An array never changes, so every copy is the array itself.

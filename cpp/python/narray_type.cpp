@@ -63,6 +63,34 @@ PyObject* get_transposed(PyObject* self, void*) noexcept {
   });
 }
 
+// Puts a hint in place of the AttributeError that is set, where the name is one that other libraries' arrays have.
+void add_hint(PyObject* name) noexcept {
+  PyObject *type, *value, *trace;
+  PyErr_Fetch(&type, &value, &trace);
+  PyObject* error = nullptr;
+  if (PyObject* hints = PyImport_ImportModule("owl._hints")) {  // fails once the interpreter is going
+    error = PyObject_CallMethod(hints, "of_array", "O", name);
+    Py_DECREF(hints);
+  }
+  PyErr_Clear();
+  if (error && error != Py_None) {
+    PyErr_SetObject(PyExc_AttributeError, error);
+    Py_XDECREF(type), Py_XDECREF(value), Py_XDECREF(trace);
+  } else {
+    PyErr_Restore(type, value, trace);
+  }
+  Py_XDECREF(error);
+}
+
+PyObject* get_attribute(PyObject* self, PyObject* name) noexcept {
+  PyObject* found = PyObject_GenericGetAttr(self, name);
+  if (found || !PyErr_ExceptionMatches(PyExc_AttributeError)) return found;
+  // Libraries ask for protocols, __array_interface__ or _repr_html_, that owl does not have: they need no hint.
+  const bool for_users = PyUnicode_Check(name) && PyUnicode_GET_LENGTH(name) > 0 && PyUnicode_READ_CHAR(name, 0) != '_';
+  if (for_users) add_hint(name);
+  return nullptr;
+}
+
 PyGetSetDef properties[] = {
     {"shape", get_shape, nullptr, "The lengths of the axes, a list; the first axis varies fastest in memory.", nullptr},
     {"ndim", get_ndim, nullptr, "The number of axes, at least 1.", nullptr},
@@ -116,6 +144,7 @@ void bind_narray(py::module_& m) {
   append(slots, Py_tp_dealloc, &dealloc);
   append(slots, Py_tp_hash, &hash);
   append(slots, Py_tp_repr, &narray_repr);
+  append(slots, Py_tp_getattro, &get_attribute);
   append(slots, Py_tp_getset, properties);
   append(slots, Py_tp_members, members);
   append(slots, Py_tp_methods, narray_methods);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "graph/print.h"
 #include "graph/record.h"
 #include "python/arguments.h"
 #include "python/bind.h"
@@ -22,7 +23,7 @@ constexpr std::int64_t kLongCopy = 1 << 18;
 
 // Looked up once, kept for ever.
 struct NumpyModule {
-  py::object asarray, ascontiguousarray, dtype, array2string;
+  py::object asarray, ascontiguousarray, dtype, array2string, get_printoptions;
   py::object ndarray, generic, boolean, integer, floating;
   py::handle dtypes[kDTypeCount];
 } * numpy = nullptr;
@@ -103,17 +104,6 @@ PyMethodDef functions[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-// The memory of a ready value, its elements' strides in bytes, and the shape, in NumPy's order of axes.
-py::array view_of(const NArray& x, const void* data, const Strides& strides, py::handle owner) {
-  const Shape& shape = x.shape();
-  std::vector<py::ssize_t> lengths, steps;
-  for (int i = shape.ndim() - 1; i >= 0; --i) {
-    lengths.push_back(shape[i]);
-    steps.push_back(strides[static_cast<std::size_t>(i)] * static_cast<py::ssize_t>(itemsize(x.dtype())));
-  }
-  return py::array(py::reinterpret_borrow<py::dtype>(numpy_dtype(x.dtype())), lengths, steps, data, owner);
-}
-
 }  // namespace
 
 NumberKind numpy_number(PyObject* o) {
@@ -140,16 +130,32 @@ bool is_array_like(PyObject* o) {
 
 py::handle numpy_dtype(DType dtype) { return numpy->dtypes[static_cast<int>(dtype)]; }
 
+namespace {
+
+constexpr const char* kAllTypes = "bool, int32, float32 and float64";
+
+// The numpy.dtype that `o` names, in this machine's byte order; null where it names none.
+py::object numpy_knows(PyObject* o) {
+  try {
+    return numpy->dtype(py::handle(o)).attr("newbyteorder")("=");
+  } catch (const py::error_already_set& e) {
+    if (!e.matches(PyExc_Exception) || e.matches(PyExc_MemoryError)) throw;
+    return {};
+  }
+}
+
+}  // namespace
+
 DType to_dtype(PyObject* o, DType fallback) {
   if (!given(o)) return fallback;
   for (int i = 0; i < kDTypeCount; ++i)
     if (o == numpy->dtypes[i].ptr()) return static_cast<DType>(i);
   if (o == reinterpret_cast<PyObject*>(&PyLong_Type)) return DType::kInt32;  // owl's one integer type
-  const auto dtype = numpy->dtype(py::handle(o)).attr("newbyteorder")("=");
+  const py::object dtype = numpy_knows(o);
+  if (!dtype) throw DTypeError("dtype " + shown(o) + " is not known; owl has " + kAllTypes);
   for (int i = 0; i < kDTypeCount; ++i)
     if (dtype.equal(numpy->dtypes[i])) return static_cast<DType>(i);
-  throw DTypeError("dtype " + py::str(dtype).cast<std::string>() +
-                   " is not supported: owl has bool, int32, float32 and float64");
+  throw DTypeError("dtype " + py::str(dtype).cast<std::string>() + " is not supported; owl has " + kAllTypes);
 }
 
 bool readable_on_host(const NArray& x) {
@@ -157,17 +163,6 @@ bool readable_on_host(const NArray& x) {
   const Storage* storage = node.storage();
   const bool in_host_memory = node.device->kind == Device::Kind::kCpu || node.device->simulated;
   return in_host_memory && storage && storage->ready() && (storage->data || x.size() == 0);
-}
-
-py::array host_view(const NArray& x) {
-  const Node& node = *x.node();
-  const auto* data = static_cast<const char*>(node.storage()->data);
-  if (data) data += node.offset * static_cast<std::int64_t>(itemsize(x.dtype()));
-  auto owner = py::reinterpret_steal<py::object>(wrap(x));
-  if (!owner) throw py::error_already_set();
-  py::array view = view_of(x, data, strides_of(node), owner);
-  view.attr("setflags")(py::arg("write") = false);
-  return view;
 }
 
 py::array to_numpy(const NArray& x) {
@@ -186,24 +181,49 @@ py::array to_numpy(const NArray& x) {
   return result;
 }
 
-constexpr std::int64_t kMostBrought = 1 << 20;  // elements that are copied from a GPU only to be shown
+namespace {
 
-// Never waits: the values are shown only where they are there. They are laid out in owl's order of axes, so that what
-// is printed agrees with the shape and with x[i, j].
+// Laid out by NumPy in owl's order of axes, so that what is printed agrees with the shape and with x[i, j].
+std::string values_text(const NArray& x) {
+  const py::dict options = numpy->get_printoptions();
+  const double threshold = options["threshold"].cast<double>();  // infinite: everything
+  const bool all = !(threshold < static_cast<double>(x.size()));
+  const Excerpt excerpt = excerpt_of(x, all ? x.size() : 0, options["edgeitems"].cast<std::int64_t>());
+  const auto owner = py::capsule(&excerpt, [](void*) {});  // no copy: the array does not outlive this call
+  const Shape& shape = excerpt.shape;
+  std::vector<py::ssize_t> lengths(shape.begin(), shape.end());
+  std::reverse(lengths.begin(), lengths.end());
+  const py::array shown(py::reinterpret_borrow<py::dtype>(numpy_dtype(x.dtype())), lengths, excerpt.values.data(), owner);
+  py::dict how(py::arg("separator") = ", ", py::arg("prefix") = "NArray(");
+  if (excerpt.cut) how["threshold"] = 0;
+  return numpy->array2string(shown.attr("T"), **how).cast<std::string>();
+}
+
+// The error in flight, "kind: message".
+std::string error_text() {
+  set_python_error();
+  const py::error_already_set error;
+  return type_name(error.value().ptr()) + ": " + py::str(error.value()).cast<std::string>();
+}
+
+std::string values_or_error(const NArray& x) {
+  try {
+    return values_text(x);
+  } catch (const Error&) {
+    return "<" + error_text() + ">";
+  }
+}
+
+}  // namespace
+
+// Waits.
 PyObject* narray_repr(PyObject* self) noexcept {
   return guarded([&] {
     const NArray& x = narray(self);
-    std::string facts = "shape=" + x.shape().str() + ", dtype=" + std::string(name(x.dtype())) +
-                        ", device=" + std::to_string(x.device());
-    std::string values;
-    const bool on_gpu = x.node()->device->backend->gpu() >= 0 && !x.node()->strides && x.size() <= kMostBrought &&
-                        x.ready() && x.node()->storage()->ready() && !x.node()->device->lost_in_fork;
-    if (on_gpu || readable_on_host(x)) {
-      const py::array shown = on_gpu ? to_numpy(x) : host_view(x);
-      auto text = numpy->array2string(shown.attr("T"), py::arg("separator") = ", ", py::arg("prefix") = "NArray(");
-      values = text.cast<std::string>() + ", ";
-    }
-    return py::str("NArray(" + values + facts + ")").release().ptr();
+    return py::str("NArray(" + values_or_error(x) + ", shape=" + x.shape().str() + ", dtype=" +
+                   std::string(name(x.dtype())) + ", device=" + std::to_string(x.device()) + ")")
+        .release()
+        .ptr();
   });
 }
 
@@ -214,6 +234,7 @@ void bind_numpy(py::module_& m) {
   numpy->ascontiguousarray = module.attr("ascontiguousarray");
   numpy->dtype = module.attr("dtype");
   numpy->array2string = module.attr("array2string");
+  numpy->get_printoptions = module.attr("get_printoptions");
   numpy->ndarray = module.attr("ndarray");
   numpy->generic = module.attr("generic");
   numpy->boolean = module.attr("bool_");

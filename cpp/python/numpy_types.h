@@ -18,9 +18,7 @@ bool is_array_like(PyObject* o);
 
 py::handle numpy_dtype(DType dtype);  // borrowed
 
-// A read-only NumPy view of a value that is ready in host memory, axes reversed; it keeps the value.
-py::array host_view(const NArray& x);
-// Whether the value can be read by host_view.
+// Whether the value is ready in host memory.
 bool readable_on_host(const NArray& x);
 // Waits; a new, writable NumPy array with the axes reversed.
 py::array to_numpy(const NArray& x);

@@ -350,23 +350,79 @@ TEST(Api, AMovedFromArrayIsAnErrorEverywhere) {
   EXPECT_EQ(floats(from), (Floats{1, 1, 1, 1}));
 }
 
-TEST(Api, PrintingShowsValuesOnlyWhereTheyAreReady) {
-  const auto text = [](const NArray& x) { return (std::ostringstream() << x).str(); };
+std::string text(const NArray& x) { return (std::ostringstream() << x).str(); }
+
+TEST(Api, PrintingWaitsAndShowsValues) {
   const owl::HoldWindow hold;
   const NArray x = arange(6).reshape({2, 3}) * 2;
-  EXPECT_EQ(text(x), "NArray(shape=[2, 3], dtype=float32, device=0)");
-  x.wait_for_eval();
-  EXPECT_EQ(text(x), "NArray(shape=[2, 3], dtype=float32, device=0, values=[0, 2, 4, 6, 8, 10])");
-  EXPECT_EQ(text(x.trans()), "NArray(shape=[3, 2], dtype=float32, device=0, values=[0, 4, 8, 2, 6, 10])");
-  EXPECT_EQ(text(x[{1, Slice{1, 3}}]), "NArray(shape=[2], dtype=float32, device=0, values=[6, 10])");
+  EXPECT_EQ(text(x), "NArray([[ 0,  4,  8],\n        [ 2,  6, 10]], shape=[2, 3], dtype=float32, device=0)");
+  EXPECT_EQ(text(x.trans()), "NArray([[ 0,  2],\n        [ 4,  6],\n        [ 8, 10]], shape=[3, 2], dtype=float32, device=0)");
+  EXPECT_EQ(text(x[{1, Slice{1, 3}}]), "NArray([ 6, 10], shape=[2], dtype=float32, device=0)");
   const bool flags[] = {true, false};
   EXPECT_EQ(text(owl::from_host(std::span<const bool>(flags), {2})),
-            "NArray(shape=[2], dtype=bool, device=0, values=[true, false])");
-  const NArray many = owl::full({20}, 7, DType::kInt32);
-  many.wait_for_eval();
-  EXPECT_EQ(text(many), "NArray(shape=[20], dtype=int32, device=0, values=[7, 7, 7, 7, 7, 7, 7, 7, 7, 7, ...])");
-  EXPECT_EQ(text(owl::from_host(Floats{}, {0, 2})), "NArray(shape=[0, 2], dtype=float32, device=0, values=[])");
+            "NArray([ true, false], shape=[2], dtype=bool, device=0)");
+  EXPECT_EQ(text(owl::from_host(Floats{}, {0, 2})), "NArray([], shape=[0, 2], dtype=float32, device=0)");
+  EXPECT_EQ(text(owl::full({1}, 0.1)), "NArray([0.1], shape=[1], dtype=float32, device=0)");
+  EXPECT_EQ(text(owl::full({1, 1, 2}, 1.0 / 3, DType::kFloat64)),
+            "NArray([[[0.333333333, 0.333333333]]], shape=[1, 1, 2], dtype=float64, device=0)");
   EXPECT_EQ(text(NArray()), "NArray()");
+}
+
+TEST(Api, PrintingCutsAboveAThousandElements) {
+  const std::string whole = text(arange(1000, DType::kInt32));
+  EXPECT_EQ(whole.find("..."), std::string::npos);
+  EXPECT_NE(whole.find("998, 999], shape=[1000]"), std::string::npos);
+  for (std::size_t begin = 0, end; begin < whole.size(); begin = end + 1) {  // no line is too long
+    end = std::min(whole.find('\n', begin), whole.size());
+    EXPECT_TRUE(end - begin <= 76 || end == whole.size());
+  }
+  EXPECT_EQ(text(arange(1001, DType::kInt32)),
+            "NArray([   0,    1,    2, ...,  998,  999, 1000], shape=[1001], dtype=int32, device=0)");
+  EXPECT_EQ(text(arange(2000, DType::kInt32).reshape({1000, 2})),
+            "NArray([[   0, 1000],\n        [   1, 1001],\n        [   2, 1002],\n        ...,\n        [ 997, 1997],\n"
+            "        [ 998, 1998],\n        [ 999, 1999]], shape=[1000, 2], dtype=int32, device=0)");
+}
+
+TEST(Api, PrintingShowsWhatFailed) {
+  owl::trace_nan();
+  const NArray bad = ele::ln(zeros({3}) - 1.0);
+  owl::trace_nan(false);
+  const std::string shown = text(bad);
+  EXPECT_EQ(shown.rfind("NArray(<ln", 0), 0u) << shown;
+  EXPECT_NE(shown.find(">, shape=[3], dtype=float32, device=0)"), std::string::npos) << shown;
+  EXPECT_EQ(text(bad), shown);
+  EXPECT_THROW(bad.wait_for_eval(), owl::NaNError);
+}
+
+TEST(Api, ArraysLikeOthers) {
+  const NArray x = owl::full({2, 3}, 5, DType::kInt32);
+  for (const NArray& like : {owl::zeros_like(x), owl::ones_like(x), owl::full_like(x, 7)}) {
+    EXPECT_EQ(like.shape(), x.shape());
+    EXPECT_EQ(like.dtype(), DType::kInt32);
+  }
+  EXPECT_EQ(owl::full_like(x, 7, DType::kFloat32).to_host<float>(), Floats(6, 7));
+  EXPECT_EQ(owl::full_like(x, 7).to_host<std::int32_t>(), std::vector<std::int32_t>(6, 7));
+  EXPECT_THROW(owl::full_like(x, 3e9), owl::OverflowError);
+}
+
+TEST(Api, EyeAndLinspace) {
+  EXPECT_EQ(floats(owl::eye(2)), (Floats{1, 0, 0, 1}));
+  EXPECT_EQ(owl::eye(2, DType::kInt32).dtype(), DType::kInt32);
+  EXPECT_EQ(floats(owl::eye(2, 3, 1)), (Floats{0, 0, 1, 0, 0, 1}));
+  EXPECT_EQ(floats(owl::eye(2, 3, -1)), (Floats{0, 1, 0, 0, 0, 0}));
+  EXPECT_EQ(floats(owl::eye(2, 3, 5)), Floats(6, 0));
+  EXPECT_EQ(owl::eye(0).shape(), (Shape{0, 0}));
+  EXPECT_THROW(owl::eye(-1), owl::ShapeError);
+  EXPECT_EQ(floats(owl::linspace(0, 1, 5)), (Floats{0, 0.25, 0.5, 0.75, 1}));
+  EXPECT_EQ(floats(owl::linspace(0, 1, 4, false)), (Floats{0, 0.25, 0.5, 0.75}));
+  EXPECT_EQ(floats(owl::linspace(3, 9, 1)), Floats{3});
+  EXPECT_EQ(owl::linspace(0, 1, 0).shape(), Shape{0});
+  EXPECT_EQ(owl::linspace(0, 1).size(), 50);
+  EXPECT_EQ(owl::linspace(-2, 2, 4, true, DType::kInt32).to_host<std::int32_t>(), (std::vector<std::int32_t>{-2, -1, 0, 2}));
+  const auto exact = owl::linspace(0, 0.1, 7, true, DType::kFloat64).to_host<double>();
+  EXPECT_EQ(exact.back(), 0.1);
+  EXPECT_THROW(owl::linspace(0, 1, -1), owl::ShapeError);
+  EXPECT_THROW(owl::linspace(0, INFINITY), owl::ValueError);
 }
 
 TEST(Api, BasicIndexing) {
@@ -601,13 +657,24 @@ TEST(Api, ElementwiseFunctions) {
   near(ele::relu(-x), 0);
   near(ele::tanh(x), std::tanh(v));
   near(ele::gelu(x), v / 2 * (1 + std::erf(v / std::sqrt(2))));
+  near(ele::gelu(x, false), v / 2 * (1 + std::erf(v / std::sqrt(2))));
+  near(ele::gelu(x, true), v / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))));
   near(ele::leaky_relu(-x), -0.01 * v);
+  near(ele::leaky_relu(-x, 0.2), -0.2 * v);
   near(ele::elu(-x), std::expm1(-v));
+  near(ele::elu(-x, 0.5), 0.5 * std::expm1(-v));
   near(ele::softplus(x), std::log1p(std::exp(v)));
   near(ele::mult(x, x), v * v);
   near(ele::maximum(x, 1), 1);
   near(ele::minimum(x, 1), v);
   near(ele::clip(x, 0.5, 1), 0.5);
+  EXPECT_THROW(ele::clip(x, 1, 0), owl::ValueError);
+  near(ele::log(x), std::log(v));
+  near(ele::sigmoid(x), 1 / (1 + std::exp(-v)));
+  near(ele::multiply(x, 2), 2 * v);
+  near(owl::exp(x), std::exp(v));
+  near(owl::log(x), std::log(v));
+  near(owl::leaky_relu(-x, 0.2), -0.2 * v);
   near(ele::where(x > 0, x, 7), v);
   near(ele::relu_back(2 * x, -x), 0);
   near(ele::sigm_back(2 * x, x), 2 * v * v * (1 - v));

@@ -22,7 +22,7 @@ TEST(Inspect, ExplainsWhatWouldRun) {
   EXPECT_EQ(plan.tasks[1].after, std::vector<int>{0});
   EXPECT_EQ(plan.tasks[1].reuses, 0);
   EXPECT_FALSE(y[0].ready());
-  EXPECT_NE(dot(y).find("subgraph cluster_"), std::string::npos);
+  EXPECT_NE(draw(y).find("subgraph cluster_"), std::string::npos);
   EXPECT_NE(describe_engine().find("4 operations recorded"), std::string::npos);
 }
 
@@ -45,7 +45,7 @@ TEST(Inspect, LookingIsThreadSafe) {
     while (!done) {
       const NArray y[] = {x * 2.0 + 1.0};
       explain(y);
-      dot(y);
+      draw(y);
       describe_engine();
       start_profile(path);
       { HoldWindow hold; }

@@ -29,7 +29,7 @@ TEST(Registry, EveryOperationIsComplete) {
 }
 
 TEST(Registry, FunctionsOfThePublicHeaderAreRegisteredUnderTheirNames) {
-#define OWL_CHECK(NAME, STRUCT)                    \
+#define OWL_CHECK(NAME, ...)                       \
   ASSERT_NE(find_op(#NAME), nullptr) << #NAME;     \
   EXPECT_TRUE(find_op(#NAME)->in_elewise) << #NAME; \
   EXPECT_EQ(find_op(#NAME)->arity, arity) << #NAME;
@@ -37,6 +37,7 @@ TEST(Registry, FunctionsOfThePublicHeaderAreRegisteredUnderTheirNames) {
   OWL_ELEWISE_UNARY(OWL_CHECK)
   arity = 2;
   OWL_ELEWISE_BINARY(OWL_CHECK)
+  OWL_ELEWISE_PARAMETRIC(OWL_CHECK)
   arity = 3;
   OWL_ELEWISE_TERNARY(OWL_CHECK)
 #undef OWL_CHECK

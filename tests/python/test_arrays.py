@@ -368,20 +368,218 @@ def test_properties():
         x[0] = 1
 
 
-def test_properties_and_repr_do_not_wait():
+def test_properties_do_not_wait():
     x = owl.ones([300, 2])
     x.wait_for_eval()
     with unflushed():
         y = x + 41
+        assert (y.shape, y.ndim, y.size, len(y), dtype_of(y), y.device) == ([300, 2], 2, 600, 300, "float32", 0)
+        assert not y.ready()
+
+
+# --- as text
+
+def test_repr_waits_and_is_the_same_whatever_the_timing():
+    x = owl.ones([300, 2])
+    x.wait_for_eval()
+    for show in (repr, str, "{}".format, lambda y: f"{y!r}"):
+        with unflushed():
+            y = x + 41
+            early = show(y)
+            assert y.ready() and early.count("42.") == 600
+        assert show(y) == early and early.endswith("shape=[300, 2], dtype=float32, device=0)")
+
+
+def shown(x):
+    """As NumPy shows the values, whose axes are in owl's order."""
+    values = np.array2string(val(x), separator=", ", prefix="NArray(")
+    return f"NArray({values}, shape={x.shape}, dtype={dtype_of(x)}, device={x.device})"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [[1], [3], [1000], [1001], [5000], [2, 3], [10, 100], [10, 101], [3, 400], [400, 3],
+                                   [7, 6, 30], [2, 3, 4, 50], [1, 1, 1500], [6, 6, 7, 7], [0], [0, 3], [2000, 0], [1] * 8],
+                         ids=str)
+def test_repr_cuts_as_numpy_does(shape, dtype):
+    rng = np.random.default_rng(1)
+    x = arr((rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 3, shape)).astype(dtype))
+    assert repr(x) == shown(x)
+    for view in (x.transpose(), x[::-1], x[..., ::2], x[None] if x.ndim < 8 else x):
+        assert repr(view) == shown(view)
+
+
+def test_repr_obeys_numpys_options():
+    x = arr(np.arange(60, dtype=F32).reshape(3, 20) / 7)
+    for options in ({"threshold": 10}, {"threshold": 10, "edgeitems": 1}, {"threshold": 5, "edgeitems": 9},
+                    {"precision": 2, "suppress": True}, {"threshold": np.inf}, {"linewidth": 30},
+                    {"formatter": {"float": "<{:.1f}>".format}}):  # fmt: skip
+        with np.printoptions(**options):
+            assert repr(x) == shown(x)
+    with np.printoptions(threshold=np.inf):
+        assert repr(owl.zeros([2000])).count("0.") == 2000
+
+
+def test_repr_of_a_large_array_looks_at_its_edges_only():
+    x = owl.zeros([4000, 4000]) + 1
+    x.wait_for_eval()
+    before = owl.memory_stats()["peak"]
+    assert len(repr(x)) < 500 and owl.memory_stats()["peak"] == before
+
+
+def test_repr_of_a_failed_value_shows_the_error():
+    with owl.trace_nan():
+        bad = owl.log(owl.zeros([2, 3]) - 1)
+    for x in (bad, bad + 1, bad[0], [bad]):
         for _ in range(2):
-            text = repr(y)
-            assert not y.ready()
-            assert "300" in text and "float32" in text and "42" not in text
-            assert (y.shape, y.ndim, y.size, len(y), dtype_of(y), y.device) == ([300, 2], 2, 600, 300, "float32", 0)
-        y.wait_for_eval()
-        assert "42" in repr(y)
-    assert len(repr(owl.zeros([1000, 1000]))) < 5000
-    assert repr(owl.zeros([0, 3])) and str(y)
+            text = repr(x)
+            assert "NArray(<NaNError: " in text and "'ln'" in text and "test_arrays.py:" in text
+    assert repr(bad).endswith(">, shape=[2, 3], dtype=float32, device=0)")
+    with pytest.raises(owl.NaNError):
+        bad.to_numpy()
+    del bad, x
+    try:
+        owl.wait_for_all()
+    except owl.NaNError:
+        pass
+
+
+def test_repr_on_the_null_device():
+    with owl.device(owl._owl.create_null_device()):
+        text = repr(owl.ones([3]) + 1)
+    assert "<DeviceError: " in text and "null device" in text and "shape=[3]" in text
+
+
+# --- lengths one by one
+
+@pytest.mark.parametrize("make", [owl.zeros, owl.ones, owl.rand, owl.randn], ids=lambda f: f.__name__)
+def test_lengths_one_by_one(make):
+    assert make(3, 4).shape == [3, 4] and make(3, 4, 5).shape == [3, 4, 5] and make(7).shape == [7]
+    assert make(2, 3, dtype="float64").dtype == np.float64 and make(2, 3, dtype="float64").shape == [2, 3]
+    assert make(np.int64(3), np.int32(4)).shape == [3, 4] and make(np.array(3), 4).shape == [3, 4]
+    assert make(*[1] * 8).shape == [1] * 8 and make(0).shape == [0]
+    assert make([3, 4]).shape == make((3, 4)).shape == make(np.array([3, 4])).shape == [3, 4]
+    assert make([3, 4], dtype="float64").dtype == np.float64
+    with pytest.raises(owl.ShapeError, match="9"):
+        make(*[1] * 9)
+    for wrong in ((2, "3"), (2, [3]), (2, None, 3), ("2",), ([2], [3]), (2.0,), ([2.0],), (None,)):
+        with pytest.raises(TypeError):
+            make(*wrong)
+    with pytest.raises(TypeError, match="shape"):
+        make(2, 3, shape=[4])
+
+
+def test_zeros_and_ones_take_any_lengths():
+    for make in (owl.zeros, owl.ones):
+        assert make(3, 0).shape == [3, 0] and make(3, 4, "int32").dtype == np.int32 and make([3], "int32").dtype == np.int32
+        with pytest.raises(owl.ShapeError, match="-4"):
+            make(3, -4)
+        with pytest.raises(TypeError, match="shape must be integers, not float"):
+            make(3, 4.0)
+
+
+def test_ints_alone_are_a_shape_of_random_numbers():
+    owl.seed(5)
+    a = val(owl.randn(30, 40))
+    owl.seed(5)
+    assert same_bits(val(owl.randn([30, 40])), a)
+    x = val(owl.randn(200, 50, mu=3.0, sigma=0.5))
+    assert x.shape == (200, 50) and abs(x.mean() - 3) < 0.05 and abs(x.std() - 0.5) < 0.05
+    x = val(owl.rand(200, 50, low=2, high=3))
+    assert x.shape == (200, 50) and x.min() >= 2 and x.max() <= 3
+    assert owl.randn([3], 0, 1).shape == [3] and owl.rand([2], 0, 5).shape == [2]
+    assert owl.randn([3], 4, 0).to_numpy().tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("call, spellings", [
+    (lambda: owl.randn(3, 0), ["randn(3, 0)", "randn([3], 0.0)", "randn([3, 0])", "mu and sigma"]),
+    (lambda: owl.randn(3, 0, 1), ["randn([3], 0.0, 1.0)", "randn([3, 0, 1])"]),
+    (lambda: owl.randn(3, 0.0, 1.0), ["randn(3, 0.0, 1.0)", "randn([3], 0.0, 1.0)", "randn([3, 4])"]),
+    (lambda: owl.randn(3, 4, 0.0, 1.0), ["randn([3, 4], 0.0, 1.0)"]),
+    (lambda: owl.randn(3, -1), ["randn([3], -1.0)"]),
+    (lambda: owl.randn(3, np.float32(0.5)), ["randn([3], 0.5)"]),
+    (lambda: owl.randn(3, 4, 0, dtype="float64"), ["randn([3, 4], 0.0)"]),
+    (lambda: owl.rand(3, 0.0, 2.0), ["rand([3], 0.0, 2.0)", "low and high"]),
+    (lambda: owl.rand(3, -1, 1), ["rand([3], -1.0, 1.0)", "rand([3, 4])"]),
+    (lambda: owl.randb(3, 1), ["randb(3, 1)", "randb([3, 1], 0.5)", "randb([3], 1.0)"]),
+    (lambda: owl.randb(3, 4, 0.5), ["randb([3, 4], 0.5)"]),
+    (lambda: owl.full(3, 4, 1.0), ["full([3, 4], 1.0)"]),
+])  # fmt: skip
+def test_what_could_mean_two_things_is_an_error_that_shows_both(call, spellings):
+    with pytest.raises(owl.ShapeError) as e:
+        call()
+    for spelling in spellings:
+        assert spelling in str(e.value), str(e.value)
+
+
+def test_full_and_randb_take_one_shape():
+    assert owl.full(3, 4).to_numpy().tolist() == [4, 4, 4] and owl.full((2, 3), 7).shape == [2, 3]
+    assert owl.randb(3, 0.5).shape == [3] and owl.randb([3], 1).to_numpy().tolist() == [1, 1, 1]
+    assert owl.randb(3, prob=1).to_numpy().tolist() == [1, 1, 1]
+
+
+def test_axis_is_called_dim_too():
+    x = arr(counting((2, 3)))
+    want = val(owl.concat([x, x], 1))
+    assert same_bits(val(owl.concat([x, x], axis=1)), want) and same_bits(val(owl.concat(arrays=[x, x], dim=1)), want)
+    want = val(owl.slice(x, 1, 1, 2))
+    assert same_bits(val(owl.slice(x, axis=1, offset=1, count=2)), want)
+    assert same_bits(val(owl.slice(x, dim=1, offset=1, count=2)), want)
+    for call in (lambda: owl.concat([x, x], 1, dim=1), lambda: owl.concat([x, x], axis=1, dim=1)):
+        with pytest.raises(TypeError, match="'axis' twice"):
+            call()
+    with pytest.raises(TypeError, match=r"needs the argument 'axis'; it takes arrays, axis$"):
+        owl.concat([x, x])
+
+
+# --- eye, linspace, like others
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_eye(dtype):
+    for n, m, k in ((3, None, 0), (3, 5, 0), (5, 3, 0), (4, 4, 1), (4, 6, -2), (3, 3, 3), (3, 3, -9), (3, 3, 2**40),
+                    (0, None, 0), (0, 3, 0), (3, 0, 1), (1, 1, 0)):
+        got = owl.eye(n, m, k, dtype)
+        assert dtype_of(got) == dtype and same_bits(val(got), np.eye(n, m, k, dtype=dtype)), (n, m, k)
+    assert owl.eye(3).dtype == np.float32 and owl.eye(n=2, m=3, k=1).shape == [2, 3]
+    for wrong in ((-1,), (2, -3), (2**62, 2**62)):
+        with pytest.raises(owl.ShapeError):
+            owl.eye(*wrong)
+    for wrong in ((2.0,), ([2, 3],), ("2",)):
+        with pytest.raises(TypeError):
+            owl.eye(*wrong)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("endpoint", [True, False])
+def test_linspace(dtype, endpoint):
+    for start, stop, num in ((0, 1, 5), (0, 1, 50), (-3.5, 7.25, 1001), (5, -5, 7), (0.1, 0.7, 12345), (2, 2, 3), (0, 1, 1),
+                             (3, 9, 0), (1e-3, 1e3, 99), (-7, 7, 4)):
+        got = owl.linspace(start, stop, num, endpoint, dtype)
+        assert dtype_of(got) == dtype and got.shape == [num]
+        assert same_bits(val(got), np.linspace(start, stop, num, endpoint, dtype=dtype)), (start, stop, num)
+    assert owl.linspace(0, 1).shape == [50] and owl.linspace(start=0, stop=1, num=3).dtype == np.float32
+
+
+def test_linspace_refuses():
+    for wrong, error in (((0, 1, -1), owl.ShapeError), ((0, np.inf), ValueError), ((np.nan, 1), ValueError),
+                         ((0, 1, 2.0), TypeError), (("0", 1), TypeError), ((0, 1, 5, "yes"), TypeError)):
+        with pytest.raises(error, match="linspace"):
+            owl.linspace(*wrong)
+    with pytest.raises(OverflowError):
+        owl.linspace(0, 3e9, 5, dtype="int32")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_arrays_like_others(dtype):
+    x = arr(counting((2, 3, 4), dtype))
+    for got, value in ((owl.zeros_like(x), 0), (owl.ones_like(x), 1), (owl.full_like(x, 1), 1), (owl.full_like(x, v=0), 0)):
+        assert got.shape == [2, 3, 4] and dtype_of(got) == dtype and (val(got) == value).all()
+    assert dtype_of(owl.zeros_like(x, "float64")) == dtype_of(owl.full_like(x, 2, dtype="float64")) == "float64"
+    assert owl.zeros_like(x[:, 0]).shape == [2, 4]
+    for make in (owl.zeros_like, owl.ones_like, lambda a: owl.full_like(a, 1)):
+        with pytest.raises(TypeError, match="from_numpy"):
+            make(np.ones(3))
+    with pytest.raises(OverflowError):
+        owl.full_like(x.astype("int32"), 2**31)
 
 
 def test_numbers_out_of_arrays():

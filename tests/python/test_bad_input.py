@@ -21,6 +21,32 @@ def bools(*shape):
     return owl.ones(list(shape), dtype="bool")
 
 
+TYPES = ["bool", "int32", "float32 and float64"]
+MAKERS = {
+    "zeros": lambda t: owl.zeros([2], dtype=t), "zeros by place": lambda t: owl.zeros([2], t),
+    "ones": lambda t: owl.ones([2], dtype=t), "full": lambda t: owl.full([2], 1, dtype=t),
+    "arange": lambda t: owl.arange(3, dtype=t), "eye": lambda t: owl.eye(3, dtype=t), "rand": lambda t: owl.rand([2], dtype=t),
+    "randn": lambda t: owl.randn([2], dtype=t), "randb": lambda t: owl.randb([2], 0.5, dtype=t),
+    "linspace": lambda t: owl.linspace(0, 1, 3, dtype=t), "zeros_like": lambda t: owl.zeros_like(f32(2), dtype=t),
+    "ones_like": lambda t: owl.ones_like(f32(2), t), "full_like": lambda t: owl.full_like(f32(2), 1, t),
+    "astype": lambda t: f32(2).astype(t), "op": lambda t: owl.op(lambda a: a, dtype=t),
+    "op's rule": lambda t: owl.op(lambda a: a, dtype=lambda a: t)(f32(2)),
+}  # fmt: skip
+DEVICES = {"set_device": owl.set_device, "copy_to": lambda id: f32(2).copy_to(id), "memory_stats": owl.memory_stats,
+           "set_memory_limit": lambda id: owl.set_memory_limit(1 << 40, id), "device": lambda id: owl.device(id).__enter__()}
+AXES = {
+    **{name: lambda axis, name=name: getattr(f32(2, 3), name)(axis)
+       for name in ("sum", "max", "min", "mean", "argmax", "argmin", "max_index")},
+    "sum of a list": lambda axis: f32(2, 3).sum([axis]), "concat": lambda axis: owl.concat([f32(2, 3), f32(2, 3)], axis),
+    "slice": lambda axis: owl.slice(f32(2, 3), axis, 0, 1), "transpose": lambda axis: f32(2, 3).transpose([0, axis]),
+}
+CHOICES = {
+    "softmax": (lambda op: owl.conv.softmax(f32(2, 2), op), "soft_op"),
+    "log_softmax": (lambda op: owl.conv.log_softmax(f32(2, 2), op=op), "soft_op"),
+    "softmax_back": (lambda op: owl.conv.softmax_back(f32(2, 2), f32(2, 2), op), "soft_op"),
+    "Pooler": (lambda op: owl.conv.Pooler(2, 2, 2, 2, op=op), "pool_op"),
+}
+
 CASES = {
     # shapes
     "add": (lambda: f32(2, 3) + f32(3, 2), SHAPE, ["[2, 3]", "[3, 2]"]),
@@ -59,11 +85,26 @@ CASES = {
     # element types
     "minus of bool": (lambda: bools(2) - bools(2), DTYPE, ["bool"]),
     "unary minus of bool": (lambda: -bools(2), DTYPE, ["bool"]),
-    "dtype name": (lambda: owl.zeros([2], dtype="float99"), TypeError, []),
     "dtype unsupported": (lambda: owl.zeros([2], dtype="complex64"), DTYPE, ["complex64", "float32"]),
     "astype": (lambda: f32(2).astype("int8"), DTYPE, ["int8"]),
     "text": (lambda: owl.from_numpy(np.array(["a"])), DTYPE, []),
     "objects": (lambda: owl.from_numpy(np.array([{}])), DTYPE, []),
+    **{f"dtype {dtype!r:.30} of {name}": (lambda make=make, dtype=dtype: make(dtype), DTYPE, TYPES)
+       for name, make in MAKERS.items() for dtype in ("nonsense", "f4,f4(", "int64", 7, 1.5, [], {"a": 1}, object(), "é", b"\xff")},
+    "astype None": (lambda: f32(2).astype(None), DTYPE, TYPES),
+    # devices: one that there is not, or cannot be
+    **{f"device {id} of {name}": (lambda use=use, id=id: use(id), owl.DeviceError, [str(id)])
+       for name, use in DEVICES.items() for id in (-1, 99, 2**31, 2**40, 2**70, -2**70)},
+    **{f"device {id!r} of {name}": (lambda use=use, id=id: use(id), TypeError, ["integer"])
+       for name, use in DEVICES.items() for id in ("cpu", "cuda:0", 1.0, [0])},
+    # axes: one that there is not, or cannot be
+    **{f"axis {axis} of {name}": (lambda use=use, axis=axis: use(axis), SHAPE, [])
+       for name, use in AXES.items() for axis in (2, -3, 2**40, 2**70, -2**70)},
+    **{f"axis {axis!r} of {name}": (lambda use=use, axis=axis: use(axis), TypeError, ["integer"])
+       for name, use in AXES.items() for axis in ("0", 1.0, {}, "x")},
+    # op=
+    **{f"op {op!r} of {name}": (lambda use=use, op=op: use(op), TypeError, [f"owl.conv.{kind}"])
+       for name, (use, kind) in CHOICES.items() for op in ("max", "channel", 0, 1, None, True, [])},
     # arguments
     "shape as text": (lambda: owl.zeros("23"), TypeError, []),
     "shape of floats": (lambda: owl.zeros([2.0]), TypeError, []),

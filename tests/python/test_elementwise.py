@@ -37,6 +37,18 @@ def where_positive(err, y):
     return np.where(y > 0, err, 0)
 
 
+def gelu_tanh(x):
+    return x * (0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
+
+
+def leaky_relu(x, slope):
+    return np.where(x > 0, x, slope * x)
+
+
+def elu(x, alpha):
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
 ROWS = [
     Row("add", lambda x, y: x + y, np.add, (ANY, ANY), types="keep"),
     Row("sub", lambda x, y: x - y, np.subtract, (ANY, ANY), types="number"),
@@ -68,8 +80,9 @@ ROWS = [
     Row("isnan", E.isnan, np.isnan, (ANY,), types="bool"),
     Row("erf", E.erf, erf, (SMALL,), 4),
     Row("gelu", E.gelu, lambda x: 0.5 * x * (1 + erf(x / ROOT2)), (SMALL,), 4, 4),
-    Row("leaky_relu", E.leaky_relu, lambda x: np.where(x > 0, x, 0.01 * x), (ANY,), 1),
-    Row("elu", E.elu, lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), (SMALL,), 4),
+    Row("gelu_tanh", lambda x: E.gelu(x, approximate=True), gelu_tanh, (SMALL,), 4, 4),
+    Row("leaky_relu", E.leaky_relu, leaky_relu, (ANY, UNIT), 1),
+    Row("elu", E.elu, elu, (SMALL, POSITIVE), 4),
     Row("softplus", E.softplus, softplus, (ANY,), 4),
     Row("maximum", E.maximum, np.maximum, (ANY, ANY), types="keep"),
     Row("minimum", E.minimum, np.minimum, (ANY, ANY), types="keep"),
@@ -291,7 +304,7 @@ def test_int32_wraps():
 
 SPECIALS = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 3.4e38, -3.4e38, 1.2e-38, 88.9, -104.5],
                     np.float32)
-UNSAID = {"gelu": [-np.inf]}  # inf * 0, which no framework agrees about
+UNSAID = dict.fromkeys(["gelu", "gelu_tanh"], [-np.inf])  # inf * 0, which no framework agrees about
 
 
 @each_row
@@ -304,7 +317,7 @@ def test_special_values(row):
         keep &= ~(np.abs(grids[1]) > 1)
     operands = [g[keep] for g in grids]
     with np.errstate(all="ignore"):
-        want = row.ref(*operands) if row.op not in ("erf", "gelu") else reference(row, operands).astype(np.float32)
+        want = row.ref(*operands) if row.op not in ("erf", "gelu", "gelu_tanh") else reference(row, operands).astype(np.float32)
     got = val(row.call(*map(arr, operands)))
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
     np.testing.assert_array_equal(np.isinf(got), np.isinf(want))
@@ -354,6 +367,81 @@ def test_bits_of_a_broadcast_operand(row):
     assert same_bits(got, val(row.call(*map(arr, [*full, *rest]))))
 
 
+# --- parameters, limits, other names
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name, ref, default, parameter", [("leaky_relu", leaky_relu, 0.01, "slope"),
+                                                           ("elu", elu, 1.0, "alpha")])
+def test_a_parameter_is_a_number_an_array_or_left_out(name, ref, default, parameter, dtype):
+    function, x = getattr(E, name), np.linspace(-4, 4, 1001).astype(dtype)
+    for value in (0.2, 0, 1, -0.5, 3, np.float32(0.3), np.float64(0.7)):
+        want = ref(x, x.dtype.type(value))
+        for got in (function(arr(x), value), function(arr(x), **{parameter: value}), function(x=arr(x), **{parameter: value})):
+            assert dtype_of(got) == dtype
+            np.testing.assert_allclose(val(got), want, rtol=1e-6 if dtype == "float32" else 1e-14)
+    assert same_bits(val(function(arr(x))), val(function(arr(x), default)))
+    each = np.linspace(0.1, 2, 7).astype(dtype)  # a parameter for each channel, as PReLU has
+    got = function(arr(x[:, None]), arr(each[None]))
+    np.testing.assert_allclose(val(got), ref(x[:, None], each[None]), rtol=1e-6)
+    assert dtype_of(function(owl.arange(3, dtype="int32"), 2)) == "float32"
+    for wrong in ("0.2", None, [0.2]):
+        with pytest.raises(TypeError, match=name):
+            function(arr(x), wrong)
+    with pytest.raises(TypeError, match=parameter):
+        function(arr(x), beta=1)
+
+
+def test_gelu_approximate():
+    x = np.concatenate([np.linspace(-16, 16, 4001), [1e20, -1e20, 0.0]]).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # as x / (1 + e^-2u), which is the same without the cancellation that the formula has far out
+        x64 = x.astype(np.float64)
+        want = x64 / (1 + np.exp(-2 * np.sqrt(2 / np.pi) * (x64 + 0.044715 * x64**3)))
+    for call in (lambda x: E.gelu(x, True), lambda x: E.gelu(x, approximate=True), lambda x: E.gelu(x, np.bool_(True))):
+        assert ulps(val(call(arr(x))), want) <= 2
+    assert same_bits(val(E.gelu(arr(x), False)), val(E.gelu(arr(x))))
+    assert not same_bits(val(E.gelu(arr(x), True)), val(E.gelu(arr(x))))
+    for wrong in ("tanh", 1, None):
+        with pytest.raises(TypeError, match="gelu: approximate must be True or False"):
+            E.gelu(arr(x), wrong)
+
+
+@pytest.mark.parametrize("low, high", [(1, 0), (0.5, 0.4), (np.float32(2), 1), (2, np.inf * -1)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_limits_the_wrong_way_round(low, high, dtype):
+    x = owl.ones([3], dtype)
+    with pytest.raises(ValueError, match="clip: low must not be above high, got"):
+        E.clip(x, low, high)
+    with pytest.raises(ValueError, match="rand: low must not be above high"):
+        owl.rand([3], low, high)
+
+
+def test_limits_that_are_equal_or_arrays():
+    x = arr(np.float32([-1, 0.5, 2]))
+    assert val(E.clip(x, 1, 1)).tolist() == [1, 1, 1]
+    assert val(E.clip(x, arr(np.float32([1, 0, 0])), 0)).tolist() == [0, 0, 0]  # arrays: minimum(maximum(x, low), high)
+
+
+ALIASES = {"log": "ln", "sigmoid": "sigm", "multiply": "mult"}
+
+
+def test_other_names():
+    for alias, name in ALIASES.items():
+        assert getattr(E, alias) is getattr(owl, alias) is getattr(E, name)
+
+
+def test_every_function_is_in_owl_too():
+    import builtins
+
+    for name in E.__all__:
+        assert getattr(owl, name) is getattr(E, name)
+    assert set(owl.__all__) >= set(E.__all__) - set(dir(builtins))
+    assert not set(owl.__all__) & set(dir(builtins))
+    namespace = {}
+    exec("from owl import *", namespace)
+    assert namespace["exp"] is E.exp and "abs" not in namespace and namespace["__builtins__"]["abs"] is abs
+
+
 # --- the table is complete
 
 def test_every_elementwise_operation_has_a_row():
@@ -362,7 +450,7 @@ def test_every_elementwise_operation_has_a_row():
     functions = {op["name"] for op in ops if op["function"]}
     others = {op["name"] for op in ops if not op["function"]} - {"cast"}
     assert functions | others <= set(IDS)
-    assert functions == set(E.__all__)
+    assert functions | set(ALIASES) == set(E.__all__)
     assert all(op["doc"] for op in ops)
 
 

@@ -171,8 +171,8 @@ def images(x):
 
 
 def elewise(x):
-    counts = {"where": [3], "clip": [3], **dict.fromkeys(["mult", "maximum", "minimum", "relu_back"], [2]),
-              "sigm_back": [1, 2], "tanh_back": [1, 2]}
+    counts = {"where": [3], "clip": [3], **dict.fromkeys(["mult", "multiply", "maximum", "minimum", "relu_back"], [2]),
+              **dict.fromkeys(["sigm_back", "tanh_back", "leaky_relu", "elu"], [1, 2])}
     return [getattr(owl.elewise, name)(*[x] * n) for name in owl.elewise.__all__ for n in counts.get(name, [1])]
 
 
@@ -186,10 +186,10 @@ DOES_NOT_WAIT = {  # what is recorded from x, [4, 4]
     "elewise": elewise,
     "conv": lambda x: [owl.conv.softmax(x), owl.conv.log_softmax(x), owl.conv.softmax_back(x, x),
                        *images(x.reshape([4, 4, 1, 1]))],
-    "properties": lambda x: [x.shape, x.ndim, x.size, x.dtype, x.device, len(x), repr(x), str(x), hash(x)][:0],
+    "properties": lambda x: [x.shape, x.ndim, x.size, x.dtype, x.device, len(x), hash(x), x.__dlpack_device__()][:0],
     "waiting": lambda x: [x.start_eval(), x.ready(), x.wait_for_eval(0)][:0],
     "the engine": lambda x: [owl.seed(1), owl.devices(), owl.memory_stats(), owl.empty_cache(), owl.set_memory_limit(0),
-                             owl.stats(), owl.initialize(), owl.trace_nan(False), owl.explain(x + 1), owl.dot(x + 1)][:0],
+                             owl.stats(), owl.initialize(), owl.trace_nan(False), owl.explain(x + 1), owl.draw(x + 1)][:0],
     "makers": lambda x: [owl.from_numpy(np.ones((500, 500))), owl.from_dlpack(np.ones(5)), owl.randn([9])][:0],
 }
 

@@ -159,15 +159,15 @@ def test_explain_of_a_long_graph_crosses_batches():
     assert all(t.after == [i - 1] for i, t in enumerate(plan.tasks) if i)
 
 
-def test_dot_frames_what_runs_together():
+def test_draw_frames_what_runs_together():
     a = owl.randn([6, 5])
     owl.wait_for_all()
-    text = owl.dot(lambda: ele.relu(a.trans() * a + 1.0))
+    text = owl.draw(lambda: ele.relu(a.trans() * a + 1.0))
     assert text.startswith("digraph owl {") and text.rstrip().endswith("}")
     assert text.count("subgraph cluster_") == 1
     for word in ("matmul", "add", "relu", "view", "float32 [5, 6]", "style=dashed"):
         assert word in text
-    assert owl.dot(a).count("label") == 1  # a value in memory: one leaf
+    assert owl.draw(a).count("label") == 1  # a value in memory: one leaf
 
 
 # ---- profile ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,9 @@ owl\._owl\.(DeviceInfo|HoldWindow)
 owl\.conv\.(Convolver|Lrner|Pooler)
 owl\._owl\.DeviceInfo\.__init__
 owl\.conv\.(pool|soft)_op\.__pybind11_native_enum__
+# several integers in the place of a list, or an argument with a second name: overloads
+owl\._owl\.(zeros|ones|rand|randn|concat|slice)
+owl\.(zeros|ones|rand|randn|concat|slice)
 # with one argument, the factor alone: two overloads
 owl\.elewise\.(sigm|tanh)_back
 # builtins as class attributes; an alias in quotes
@@ -90,6 +93,15 @@ a: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]" = z.to_numpy()
 owl.set_matmul_precision("tf32")
 sums: list[owl.NArray] = owl.all_reduce([x, y])
 x = owl.from_cupy(x.to_cupy())
+x = owl.zeros(3, 4) + owl.ones(3, 4, dtype="int32") + owl.rand(3, 4) + owl.randn(3, 4, sigma=2.0)
+x = owl.concat([x, x], axis=0) + owl.concat([x, x], dim=0) + owl.slice(x, dim=0, offset=0, count=1)
+x = owl.log(owl.sigmoid(owl.multiply(x, 2.0))) + owl.leaky_relu(x, 0.2) + owl.gelu(x, approximate=True)
+x = owl.eye(3) + owl.linspace(0, 1, num=9) + owl.zeros_like(x) + owl.full_like(x, 7, "int32")
+graph: str = owl.draw(x)
+owl.stack([x, x])  # error
+x.numpy()  # error
+owl.zeros(3, 4.0)  # error
+owl.gelu(x, approximate="tanh")  # error
 x + [1, 2]  # error
 x @ 2  # error
 x.summ()  # error
@@ -125,6 +137,46 @@ def test_stubs_agree_with_the_package(mypy, tmp_path):
     assert done.returncode == 0, done.stdout
 
 
+# Calls that give an object's signature something to bind: (what, arguments, keywords).
+CALLS = {
+    "owl.zeros": [((3,), {}), (([3, 4],), {"dtype": "int32"}), ((3, 4), {}), (([3, 4], "int32"), {})],
+    "owl.concat": [(([], 0), {}), (([],), {"axis": 0})], "owl.slice": [((None, 0, 1, 2), {})],
+    "owl.conv.Convolver": [((), {}), ((1, 1, 2, 2), {"dilation": 2, "groups": 3})],
+    "owl.conv.Pooler": [((2, 2, 2, 2), {"op": owl.conv.pool_op.avg, "ceil_mode": False})],
+    "owl.conv.Lrner": [((5, 1e-4, 0.75), {})], "owl.conv.Convolver.ff": [((None, None, None, None), {})],
+    "owl.elewise.leaky_relu": [((None,), {"slope": 0.2}), ((None, 0.2), {})], "owl.elewise.gelu": [((None,), {"approximate": True})],
+    "owl.elewise.clip": [((None, 0, 1), {})], "owl.NArray.sum": [((None,), {"axis": 0})], "owl.initialize": [((), {})],
+}
+DEFAULTS = {
+    "owl.conv.softmax": {"op": owl.conv.soft_op.instance}, "owl.conv.Pooler": {"op": owl.conv.pool_op.max, "pad_h": 0},
+    "owl.elewise.leaky_relu": {"slope": 0.01}, "owl.elewise.elu": {"alpha": 1.0}, "owl.elewise.gelu": {"approximate": False},
+    "owl.linspace": {"num": 50, "endpoint": True}, "owl.randn": {"mu": 0.0, "sigma": 1.0, "dtype": "float32"},
+    "owl.conv.Convolver": {"stride_v": 1, "dilation": 1},
+}  # fmt: skip
+
+
+def test_everything_that_can_be_called_has_a_signature():
+    signatures = {}
+    for name, thing in EVERYTHING:
+        not_called = thing is owl.NArray or thing is owl.DeviceInfo or (isinstance(thing, type) and issubclass(thing, Exception))
+        if callable(thing) and not not_called:
+            signatures[name] = inspect.signature(thing)
+            assert "args" not in signatures[name].parameters, name
+    for name, calls in CALLS.items():
+        for arguments, keywords in calls:
+            signatures[name].bind(*arguments, **keywords)
+    for name, defaults in DEFAULTS.items():
+        for parameter, value in defaults.items():
+            default = signatures[name].parameters[parameter].default
+            assert default == value and type(default) is type(value), (name, parameter)
+
+
+def test_names_of_choices():
+    for choice in (owl.conv.soft_op.channel, owl.conv.pool_op.max):
+        assert str(choice) == f"{choice!s}" == f"{type(choice).__name__}.{choice.name}"
+    assert "op=pool_op.average" in repr(owl.conv.Pooler(2, 2, 2, 2, op=owl.conv.pool_op.avg))
+
+
 def public_things():
     """(name, object) of everything a user can reach."""
     found = []
@@ -156,6 +208,7 @@ def test_everything_public_has_words(name, thing):
 
 # Where users meet shapes and errors, the text says which.
 SAYS = {
+    "owl.linspace": ["float64", "ShapeError", "ValueError"], "owl.eye": ["[n, m]", "ShapeError"],
     "owl.zeros": ["ShapeError", "DTypeError"], "owl.full": ["ShapeError", "OverflowError"], "owl.arange": ["Shape ["],
     "owl.rand": ["DTypeError"], "owl.randn": ["DTypeError"], "owl.randb": ["ValueError"], "owl.concat": ["ShapeError"],
     "owl.slice": ["IndexError"], "owl.from_numpy": ["DTypeError", "[w, h, n]"], "owl.from_dlpack": ["DTypeError", "DeviceError"],

@@ -9,8 +9,9 @@
 #define OWL_ELEWISE_UNARY(X)                                                                                   \
   X(exp, Exp) X(expm1, Expm1) X(ln, Ln) X(log1p, Log1p) X(sqrt, Sqrt) X(square, Square) X(abs, Abs)            \
   X(sign, Sign) X(sin, Sin) X(cos, Cos) X(floor, Floor) X(ceil, Ceil) X(erf, Erf) X(isnan, IsNan)              \
-  X(sigm, Sigm) X(relu, Relu) X(tanh, Tanh) X(gelu, Gelu) X(leaky_relu, LeakyRelu) X(elu, Elu)                 \
-  X(softplus, Softplus)
+  X(sigm, Sigm) X(relu, Relu) X(tanh, Tanh) X(gelu, Gelu) X(softplus, Softplus)
+// X(name, struct, what the second operand is called, its value where none is given).
+#define OWL_ELEWISE_PARAMETRIC(X) X(leaky_relu, LeakyRelu, slope, 0.01) X(elu, Elu, alpha, 1.0)
 #define OWL_ELEWISE_BINARY(X)                                                                                  \
   X(mult, Mult) X(maximum, Maximum) X(minimum, Minimum)                                                        \
   X(relu_back, ReluBack) X(sigm_back, SigmBack) X(tanh_back, TanhBack) /* (err, y) */
@@ -28,6 +29,14 @@ OWL_ELEWISE_UNARY(OWL_DEFINE)
 OWL_ELEWISE_BINARY(OWL_DEFINE)
 #undef OWL_DEFINE
 
+#define OWL_DEFINE(NAME, STRUCT, PARAMETER, VALUE)                            \
+  inline NArray NAME(const Operand& x, const Operand& PARAMETER = VALUE) {    \
+    const Operand o[] = {x, PARAMETER};                                       \
+    return elementwise(#NAME, o);                                             \
+  }
+OWL_ELEWISE_PARAMETRIC(OWL_DEFINE)
+#undef OWL_DEFINE
+
 #define OWL_DEFINE(NAME, STRUCT)                                              \
   inline NArray NAME(const Operand& x, const Operand& y, const Operand& z) {  \
     const Operand o[] = {x, y, z};                                            \
@@ -40,4 +49,27 @@ OWL_ELEWISE_TERNARY(OWL_DEFINE)
 inline NArray sigm_back(const NArray& y) { const Operand o[] = {y}; return elementwise("sigm_back", o); }
 inline NArray tanh_back(const NArray& y) { const Operand o[] = {y}; return elementwise("tanh_back", o); }
 
+// The approximation by tanh: x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+inline NArray gelu(const NArray& x, bool approximate) {
+  const Operand o[] = {x};
+  return elementwise(approximate ? "gelu_tanh" : "gelu", o);
+}
+
+// What NumPy and PyTorch call them.
+inline NArray log(const NArray& x) { return ln(x); }
+inline NArray sigmoid(const NArray& x) { return sigm(x); }
+inline NArray multiply(const Operand& x, const Operand& y) { return mult(x, y); }
+
 }  // namespace owl::elewise
+
+namespace owl {  // owl::exp is elewise::exp, and so on
+
+#define OWL_DEFINE(NAME, ...) using elewise::NAME;
+OWL_ELEWISE_UNARY(OWL_DEFINE)
+OWL_ELEWISE_BINARY(OWL_DEFINE)
+OWL_ELEWISE_PARAMETRIC(OWL_DEFINE)
+OWL_ELEWISE_TERNARY(OWL_DEFINE)
+#undef OWL_DEFINE
+using elewise::log, elewise::sigmoid, elewise::multiply;
+
+}  // namespace owl

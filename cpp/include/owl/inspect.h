@@ -48,7 +48,8 @@ Plan explain();
 
 // The recorded, not yet planned graph behind these values in Graphviz's language: operations that would run as one
 // task share a frame, values in memory are the leaves.
-std::string dot(std::span<const NArray> values);
+std::string draw(std::span<const NArray> values);
+[[deprecated("use owl::draw")]] inline std::string dot(std::span<const NArray> values) { return draw(values); }
 
 // While it lives, nothing leaves the window but by a wait: what is recorded can be explained whole.
 class HoldWindow {

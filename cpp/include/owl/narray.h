@@ -165,6 +165,15 @@ NArray full(const Shape& shape, double value, DType dtype = DType::kFloat32);
 // start, start + step ... up to, not including, stop; with one number n, 0 to n - 1.
 NArray arange(double start, double stop, double step = 1, DType dtype = DType::kFloat32);
 inline NArray arange(double n, DType dtype = DType::kFloat32) { return arange(0, n, 1, dtype); }
+// The shape of x, and its type unless another is given.
+NArray zeros_like(const NArray& x, std::optional<DType> dtype = {});
+NArray ones_like(const NArray& x, std::optional<DType> dtype = {});
+NArray full_like(const NArray& x, double value, std::optional<DType> dtype = {});
+// Shape [n, m]: 1 where the second index is the first plus k, else 0.
+NArray eye(std::int64_t n, std::int64_t m, std::int64_t k = 0, DType dtype = DType::kFloat32);
+inline NArray eye(std::int64_t n, DType dtype = DType::kFloat32) { return eye(n, n, 0, dtype); }
+// `num` values, equally far apart, from start to stop; without `endpoint`, stop would be the next one.
+NArray linspace(double start, double stop, std::int64_t num = 50, bool endpoint = true, DType dtype = DType::kFloat32);
 // Elements in column-major order, copied: the caller may change them afterwards without any effect.
 NArray from_host(const void* data, const Shape& shape, DType dtype);
 template <class T> NArray from_host(std::span<const T> values, const Shape& shape);  // ShapeError: not as many
@@ -188,10 +197,11 @@ template <Length I, class... T> requires(!(Length<T> && ...)) NArray rand(I leng
 NArray randb(const Shape& shape, double prob, DType dtype = DType::kFloat32);
 template <Length I, Length J, class... T> NArray randb(I length, J not_a_probability, T... more) = delete;
 void seed(std::uint64_t n);
-NArray concat(const std::vector<NArray>& arrays, std::int64_t dim);
-NArray slice(const NArray& x, std::int64_t dim, std::int64_t offset, std::int64_t count);
+NArray concat(const std::vector<NArray>& arrays, std::int64_t axis);
+NArray slice(const NArray& x, std::int64_t axis, std::int64_t offset, std::int64_t count);
 
-// Shape, type and device, and the first elements where they are ready; never waits.
+// Waits: the elements as nested lists in owl's order of axes, of more than 1,000 those at the edges; then shape, type and
+// device. A value that failed is shown as its error, which is not thrown.
 std::ostream& operator<<(std::ostream& out, const NArray& x);
 
 // The elementwise operation of this name (see elewise.h for the typed names).

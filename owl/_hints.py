@@ -1,0 +1,292 @@
+"""What to write for names that NumPy, PyTorch, MLX and others have and owl lacks or spells otherwise.
+
+Only asked after a name was not found, by ``__getattr__`` of the modules and of NArray. In a hint, what stands between
+backquotes is code: with x and y arrays of shape [3, 4], w a matrix [2, 3], a NumPy array ``a`` and so on, it runs
+(tests/python/test_hints.py runs all of it).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_GRADIENTS = "owl records no gradients; backward forms are functions: `owl.relu_back(y, x)`, `owl.conv.softmax_back(y, x)`"
+_LAYERS = ("owl has no layers, losses or optimizers; networks are written with owl's functions: "
+           "`owl.relu(w * x + b)`, `owl.conv.softmax(x)`, and a step is `w -= 0.1 * dw`")
+_IMMUTABLE = "arrays never change; build a new one and give it the name: `x += y`, `owl.where(mask, value, x)`"
+_DTYPES = 'owl has bool, int32, float32 and float64: `x.astype("int32")`, `owl.zeros([3, 4], dtype=owl.float64)`'
+_LAYOUT = "owl decides how a value lies in memory; `x.to_numpy()` is in C order, axes reversed"
+_COMPLEX = "owl has no complex numbers; every array is real"
+_MADE = "`owl.from_numpy(a)` makes an array of a NumPy array, a list or a number; it reverses the axes"
+_DEVICE = "`x.copy_to(device)` brings a value to the device with this id; `owl.devices()` lists them"
+_GPU = "`owl.has_cuda()` tells whether there is a GPU, owl.create_gpu_device(0) opens it, `owl.set_device(device)` chooses it"
+_OWN = "`owl.op(function)` makes a function over NumPy arrays an operation"
+_JOIN = "`owl.concat([x, y], axis)`"
+_VIEW = "`x.reshape(shape)`"
+_PRODUCT = "the product of two matrices is `w * x`, or `w @ x`"
+_WAIT = "owl starts by itself; `x.wait_for_eval()` waits for one value, `owl.wait_for_all()` for all"
+_STACK = "`owl.concat([x[..., None], y[..., None]], -1)` joins along a new last axis"
+_BOOLS = "`owl.multiply(x > 0, y > 0)` is and, `owl.maximum(x > 0, y > 0)` is or, `mask == False` is not"
+_RANDOM = "`owl.rand(shape, low, high)`, `owl.randn(shape, mu, sigma)`, `owl.randb(shape, prob)`, `owl.seed(n)`"
+_GATHER = "`x[1]`, `x[:, 1:3]` take integers and slices; for arrays of indices go through NumPy: `owl.from_numpy(a[[0, 2]])`"
+_BROADCAST = "operations stretch axes of length 1 by themselves; `x + owl.zeros(shape)` has the whole shape"
+_EINSUM = "owl has products of two matrices, `w * x`; reshape and transpose to two axes first"
+_PRINT = "values are printed as NumPy prints them: `np.set_printoptions(precision=4)`"
+_THREADS = "the environment variable OWL_NUM_THREADS sets the number of threads before owl is imported"
+_LOSS = "losses are written out: `((x - y) ** 2).mean()`, `-owl.multiply(owl.conv.log_softmax(x), y).sum(0).mean()`"
+_VAR = "((x - x.mean(axis)) ** 2).mean(axis)"
+_MODULO = "`x - owl.multiply(owl.floor(x / y), y)`"
+
+# Names, in groups that share a hint.
+_GROUPS = {
+    # arrays, types, values
+    "array asarray asanyarray tensor as_tensor asarray_chkfinite constant Variable as_array fromlist": _MADE,
+    "ascontiguousarray asfortranarray frombuffer fromiter": _MADE,
+    "Tensor ndarray array_type": "the class of arrays is owl.NArray; " + _MADE,
+    "numpy asnumpy": "`x.to_numpy()`, or `np.asarray(x)`",
+    "get": "`x.to_numpy()`",
+    "cpu": "`x.to_numpy()` is the value in host memory, `x.copy_to(0)` the array on device 0, a CPU device",
+    "cuda gpu xpu mps": _DEVICE + "; " + _GPU,
+    "to": 'for a device `x.copy_to(device)`, for a type `x.astype("float64")`',
+    "device_put to_device": _DEVICE,
+    "float float_ single": 'float32 is `x.astype("float32")`, as a type owl.float32',
+    "double": 'float64 is `x.astype("float64")`, as a type owl.float64',
+    "int long int_ intc": 'int32 is `x.astype("int32")`, as a type owl.int32',
+    "bool": 'the type is owl.bool_, the conversion `x.astype("bool")`',
+    "half bfloat16 float16 short byte char int8 int16 int64 uint8 uint16 uint32 uint64 longlong ubyte": _DTYPES,
+    "longdouble float128 float8_e4m3fn float8_e5m2 uint ushort ulong intp uintp dtype Dtype astype": _DTYPES,
+    "complex complex64 complex128 cfloat cdouble real imag conj conjugate angle is_complex iscomplex": _COMPLEX,
+    "type": 'the type is `x.dtype`, a conversion `x.astype("int32")`',
+    "type_as": "`x.astype(y.dtype)`",
+    "dim ndimension": "`x.ndim`",
+    "numel nelement": "`x.size`",
+    "nbytes": "`x.size * x.dtype.itemsize`",
+    "itemsize element_size": "`x.dtype.itemsize`",
+    "strides stride data data_ptr storage storage_offset untyped_storage flags base ctypes is_contiguous": _LAYOUT,
+    "contiguous is_pinned pin_memory layout memory_format": _LAYOUT,
+    "clone copy deepcopy": "arrays never change, so `x` itself is as good as a copy; `x.to_numpy()` is one that may change",
+    "tobytes dump": "`x.to_numpy().tobytes()`",
+    "is_cuda is_cpu is_mps get_device": "`x.device` is the id of the device",
+    "is_tensor isTensor": "`isinstance(x, owl.NArray)`",
+    "is_floating_point": '`x.dtype.kind == "f"`',
+    "newaxis": "`x[..., None]`",
+    "pi e inf nan euler_gamma NINF PINF NAN Inf Infinity": "Python has it: `math.pi`, `math.e`, `math.inf`, `math.nan`",
+    "finfo iinfo": "NumPy has it: `np.finfo(x.dtype)`",
+    "set_printoptions get_printoptions printoptions": _PRINT,
+    "set_default_dtype get_default_dtype set_default_tensor_type": "types are given at each call: `owl.zeros(shape, dtype)`",
+    # making
+    "empty empty_like": "memory is never left uninitialised: `owl.zeros(shape)`, `owl.zeros_like(x)`",
+    "new_zeros new_ones new_full new_empty new_tensor": "`owl.zeros(shape)`, `owl.zeros_like(x)`",
+    "identity": "`owl.eye(n)`",
+    "range": "`owl.arange(n)`",
+    "logspace geomspace": "`owl.exp(owl.linspace(low, high, n))`",
+    "tri tril triu diag diagflat diagonal trace": "`owl.multiply(square, owl.eye(n))` keeps the diagonal; a mask works for triangles",
+    "random": _RANDOM,
+    "uniform random_sample rand_like": "`owl.rand(shape, low, high)`",
+    "normal standard_normal randn_like gaussian": "`owl.randn(shape, mu, sigma)`",
+    "bernoulli binomial": "`owl.randb(shape, prob)`",
+    "randint integers randint_like random_integers": '`owl.floor(owl.rand(shape, 0, 10)).astype("int32")`',
+    "manual_seed set_seed random_seed default_rng RandomState Generator get_rng_state set_rng_state key": "`owl.seed(n)`",
+    "randperm permutation shuffle choice": "draw indices with NumPy, and take the data: `owl.from_numpy(a[rng.permutation(len(a))])`",
+    "dropout": "`owl.multiply(x, owl.randb(x.shape, prob) / prob)`",
+    # joining, cutting, shapes
+    "stack": _STACK,
+    "cat concatenate hstack vstack dstack column_stack row_stack append block": _JOIN,
+    "split array_split chunk tensor_split vsplit hsplit dsplit unbind unstack narrow select": "`owl.slice(x, axis, offset, count)`, or `x[1:3]`",
+    "take gather index_select take_along_axis take_along_dim choose compress extract": _GATHER,
+    "masked_select nonzero argwhere flatnonzero unique": "its size depends on values: go through NumPy, `np.nonzero(x.to_numpy())`",
+    "masked_fill": "`owl.where(mask, value, x)`",
+    "squeeze": "`x.reshape(shape)`, or an index for the axis of length 1: `x[0]`",
+    "unsqueeze expand_dims": "`x[None]` puts an axis of length 1 in front, `x[..., None]` behind",
+    "flatten ravel": "`x.reshape([-1])`",
+    "view resize unflatten as_strided atleast_1d atleast_2d atleast_3d": _VIEW,
+    "view_as reshape_as": "`x.reshape(y.shape)`",
+    "permute permute_dims moveaxis swapaxes swapdims movedim rollaxis": "`x.transpose([1, 0])`: axis i of the result is axis axes[i]",
+    "t mT mH H adjoint matrix_transpose": "`x.T`",
+    "broadcast_to expand expand_as broadcast_arrays broadcast_tensors broadcast_shapes": _BROADCAST,
+    "tile repeat repeat_interleave": _JOIN + " of the same array; " + _BROADCAST,
+    "flip fliplr flipud": "`x[::-1]`, `x[:, ::-1]`",
+    "roll": "`owl.concat([x[-1:], x[:-1]], 0)`",
+    "pad": "`owl.concat([owl.zeros([1, 4]), x], 0)`",
+    # elementwise
+    "add": "`x + y`", "sub subtract": "`x - y`", "neg negative": "`-x`", "positive": "`x`",
+    "mul": "`owl.multiply(x, y)`; with a number, `2 * x`",
+    "div divide true_divide": "`x / y`", "pow power float_power": "`x ** y`", "reciprocal": "`1 / x`",
+    "absolute fabs": "`owl.abs(x)`", "rsqrt": "`1 / owl.sqrt(x)`",
+    "cbrt": "`owl.multiply(owl.sign(x), owl.abs(x) ** (1 / 3))`",
+    "exp2": "`2 ** x`", "log2": "`owl.log(x) / math.log(2)`", "log10": "`owl.log(x) / math.log(10)`",
+    "tan": "`owl.sin(x) / owl.cos(x)`",
+    "sinh": "`(owl.exp(x) - owl.exp(-x)) / 2`", "cosh": "`(owl.exp(x) + owl.exp(-x)) / 2`",
+    "hypot": "`owl.sqrt(x ** 2 + y ** 2)`",
+    "deg2rad radians": "`x * (math.pi / 180)`", "rad2deg degrees": "`x * (180 / math.pi)`",
+    "round rint around": "`owl.floor(x + 0.5)`, which rounds halves up",
+    "trunc fix": "`owl.multiply(owl.sign(x), owl.floor(owl.abs(x)))`",
+    "floor_divide": "`owl.floor(x / y)`", "mod remainder": _MODULO, "fmod divmod": _MODULO + ", with the sign of y",
+    "frac modf": "`x - owl.floor(x)` for x above 0",
+    "clamp hardtanh": "`owl.clip(x, low, high)`",
+    "clamp_min fmax": "`owl.maximum(x, low)`", "clamp_max fmin": "`owl.minimum(x, high)`",
+    "lerp": "`x + 0.5 * (y - x)`",
+    "addcmul": "`x + owl.multiply(x, y)`", "addcdiv": "`x + x / y`", "ldexp": "`owl.multiply(x, 2 ** y)`",
+    "equal eq": "`x == y`; for the whole array `bool((x == y).min())`",
+    "array_equal array_equiv": "`bool((x == y).min())`",
+    "not_equal ne": "`x != y`", "greater gt": "`x > y`", "greater_equal ge": "`x >= y`", "less lt": "`x < y`",
+    "less_equal le": "`x <= y`",
+    "allclose isclose": "`bool((abs(x - y) <= 1e-5).min())`",
+    "logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not bitwise_xor invert": _BOOLS,
+    "isinf": "`owl.abs(x) == math.inf`", "isfinite": "`owl.abs(x) < math.inf`",
+    "isposinf": "`x == math.inf`", "isneginf": "`x == -math.inf`", "signbit": "`x < 0`", "sgn": "`owl.sign(x)`",
+    "nan_to_num": "`owl.where(owl.isnan(x), 0.0, x)`",
+    "logaddexp": "`x + owl.softplus(y - x)`", "heaviside": "`owl.where(x > 0, 1.0, 0.0)`",
+    "logit": "`owl.log(x / (1 - x))`", "xlogy": "`owl.multiply(x, owl.log(y))`", "erfc": "`1 - owl.erf(x)`",
+    "copysign": "`owl.multiply(owl.sign(y), owl.abs(x))`", "sinc": "`owl.sin(math.pi * x) / (math.pi * x)`",
+    "acos asin atan atan2 acosh asinh atanh arccos arcsin arctan arctan2 arccosh arcsinh arctanh": _OWN,
+    "vectorize frompyfunc apply_along_axis apply_over_axes fromfunction map_ apply_ custom_function": _OWN,
+    # activations
+    "silu swish": "`owl.multiply(x, owl.sigmoid(x))`", "mish": "`owl.multiply(x, owl.tanh(owl.softplus(x)))`",
+    "hard_sigmoid hardsigmoid": "`owl.clip(x / 6 + 0.5, 0, 1)`",
+    "hard_swish hardswish": "`owl.multiply(x, owl.clip(x / 6 + 0.5, 0, 1))`",
+    "relu6": "`owl.clip(x, 0, 6)`", "prelu": "`owl.leaky_relu(x, slope)`", "celu": "`owl.elu(x, 1.0)`",
+    "selu": "`1.0507009873554805 * owl.elu(x, 1.6732632423543772)`", "softsign": "`x / (1 + owl.abs(x))`",
+    "logsigmoid log_sigmoid": "`-owl.softplus(-x)`", "softmin": "`owl.conv.softmax(-x)`",
+    "step": "`owl.where(x > 0, 1.0, 0.0)`",
+    # reductions
+    "amax nanmax reduce_max": "`x.max(axis)`", "amin nanmin reduce_min": "`x.min(axis)`",
+    "average nanmean reduce_mean": "`x.mean(axis)`", "nansum reduce_sum": "`x.sum(axis)`",
+    "nanargmax": "`x.argmax(axis)`", "nanargmin": "`x.argmin(axis)`", "aminmax": "`x.min(axis)` and `x.max(axis)`",
+    "std nanstd": f"`{_VAR} ** 0.5`", "var nanvar": f"`{_VAR}`", "std_mean var_mean": f"`{_VAR}` and `x.mean(axis)`",
+    "prod nanprod": "`owl.exp(owl.log(x).sum(axis))` for x above 0",
+    "any": "`(x != 0).max(axis)`", "all": "`(x != 0).min(axis)`",
+    "count_nonzero": "`(x != 0).sum(axis)`; `x.count_zero()` counts zeros",
+    "norm linalg dist": "the norm is `(x ** 2).sum(axis) ** 0.5`; for other linear algebra go through NumPy: `np.linalg.inv(square.to_numpy())`",
+    "ptp": "`x.max(axis) - x.min(axis)`",
+    "logsumexp": "`owl.log(owl.exp(x - x.max(axis)).sum(axis)) + x.max(axis)`",
+    # products
+    "matmul mm": _PRODUCT, "mv": _PRODUCT + "; a vector is a matrix of one column",
+    "dot": "`owl.draw(x)` draws the graph; " + _PRODUCT,
+    "bmm einsum tensordot kron multi_dot chain_matmul baddbmm": _EINSUM,
+    "addmm linear Linear": "`w * x + b`", "outer ger": "`x.reshape([-1, 1]) * y.reshape([1, -1])`",
+    "inner vdot vecdot": "`owl.multiply(x, y).sum()`",
+    # gradients, layers, data
+    "backward grad requires_grad requires_grad_ retain_grad is_leaf grad_fn register_hook": _GRADIENTS,
+    "autograd value_and_grad vjp jvp jacobian hessian GradientTape Tape checkpoint set_grad_enabled": _GRADIENTS,
+    "no_grad enable_grad inference_mode is_grad_enabled detach stop_gradient detach_": (
+        "owl records no gradients, so nothing has to be switched off: `x` is what you want"),
+    "nn optim functional F layers Module Parameter Sequential losses optimizers keras links": _LAYERS,
+    "Conv2d conv2d conv_general Conv2D": "`owl.conv.Convolver(pad_h=1, pad_w=1).ff(image, filters, bias)`",
+    "MaxPool2d max_pool2d MaxPool2D": "`owl.conv.Pooler(2, 2, 2, 2).ff(image)`",
+    "AvgPool2d avg_pool2d": "`owl.conv.Pooler(2, 2, 2, 2, op=owl.conv.pool_op.avg).ff(image)`",
+    "local_response_norm": "`owl.conv.Lrner(5, 1e-4, 0.75).ff(image, image)`",
+    "batch_norm layer_norm group_norm instance_norm normalize": f"`(x - x.mean(axis)) / ({_VAR} + 1e-5) ** 0.5`",
+    "mse_loss cross_entropy nll_loss l1_loss binary_cross_entropy smooth_l1_loss kl_div": _LOSS,
+    "softmax_cross_entropy": _LOSS,
+    "one_hot": "`(owl.arange(n).reshape([n, 1]) == labels.reshape([1, -1])).astype(\"float32\")`",
+    "utils DataLoader Dataset TensorDataset": "cut minibatches along the last axis: `owl.slice(x, -1, offset, count)`, `x[:, 0:2]`",
+    # saving, running, devices
+    "savez savez_compressed save_safetensors save_gguf savetxt": '`owl.save(path, {"w": w})`',
+    "loadtxt genfromtxt fromfile memmap": "read with NumPy, then `owl.from_numpy(a)`",
+    "eval async_eval synchronize block_until_ready compute realize wait": _WAIT,
+    "compile jit vmap pmap disable_compile enable_compile export": "owl fuses what is recorded by itself; `print(owl.explain(lambda: x + y))` shows how",
+    "is_available cuda_is_available": "`owl.has_cuda()`", "device_count": "`owl.get_gpu_device_count()`",
+    "default_device set_default_device get_default_device default_stream set_default_stream": "`owl.set_device(device)`, or a block with owl.device(id)",
+    "stream Stream new_stream backends metal Device DeviceType distributed": _GPU,
+    "get_num_threads set_num_threads": _THREADS,
+    "reset_peak_memory get_active_memory get_peak_memory memory_allocated max_memory_allocated": "`owl.memory_stats()`",
+    "set_cache_limit clear_cache": "`owl.empty_cache()`, `owl.set_memory_limit(None)`",
+    "use_deterministic_algorithms": "nothing to switch on: the same seed and the same calls give the same bits",
+    "fill put itemset setflags setfield partition index_put at index_add index_copy index_fill scatter scatter_add": _IMMUTABLE,
+    "copyto putmask place fill_diagonal put_along_axis": _IMMUTABLE,
+}  # fmt: skip
+
+HINTS = {name: hint for names, hint in _GROUPS.items() for name in names.split()}
+
+# Further names of PyTorch and MLX that nothing in owl stands for. NumPy's are known from NumPy itself.
+ELSEWHERE = set("""
+addbmm addmv addr argsort bartlett_window bincount blackman_window block_diag block_masked_mm bucketize cartesian_prod
+cdist cholesky cholesky_inverse cholesky_solve clear_streams combinations compiled_with_cxx11_abi conv1d conv3d
+conv_transpose1d conv_transpose2d conv_transpose3d convolve corrcoef cosine_similarity cov cross cummax cummin cumprod
+cumsum cumulative_trapezoid default_generator dequantize det diag_embed diff digamma dsmm eig einops embedding erfinv
+exponential fake_quantize_per_channel_affine fast fft finfo frexp from_file fromDLpack gather_mm gather_qmm gcd
+geometric geqrf glu gradient gumbel_softmax hadamard_transform hamming_window hann_window hardshrink histc histogram
+histogramdd hub i0 igamma igammac ifft imag index index_reduce initial_seed interpolate inverse irfft is_deterministic
+isin isnan_ isreal issubdtype istft jacfwd jacrev kaiser_window kthvalue lcm left_shift lgamma lobpcg logcumsumexp
+logdet lstsq lu lu_solve masked_scatter matrix_exp matrix_power matrix_rank median meshgrid mode msort multigammaln
+multinomial multiprocessing mvlgamma nanmedian nanquantile nextafter onnx orgqr ormqr overrides package pinverse
+pixel_shuffle poisson polar polygamma profiler promote_types qr quantile quantize quantized_matmul renorm
+result_type rfft right_shift rot90 scatter_reduce searchsorted set_flush_denormal slogdet sort sparse sparse_coo_tensor
+special stft svd svd_lowrank swapdims symeig tanhshrink tensorinv tensorsolve testing threshold topk trapezoid trapz
+triangular_solve tril_indices triu_indices truncated_normal unfold unique_consecutive vander vander version
+vision view_as_complex view_as_real zeta tree_map tree_flatten tree_unflatten export_function import_function
+""".split())
+
+_NO_METHOD = "an NArray has no {name}: {hint}"
+_NO_NAME = "{module} has no {name}: {hint}"
+
+
+def of_array(name: str) -> AttributeError | None:
+    """The error for ``x.name``, or None where the name is one of nobody's."""
+    hint = HINTS.get(name) or _function(name) or _in_place(name) or _elsewhere(name)
+    return _error(_NO_METHOD.format(name=name, hint=hint), name) if hint else None
+
+
+def of_module(module: str, name: str) -> AttributeError:
+    """The error for ``owl.name``, ``owl.elewise.name`` or ``owl.conv.name``."""
+    hint = None
+    if not name.startswith("_"):
+        hint = (_function(name) if module != "owl" else _conv(name)) or HINTS.get(name) or _method(name) or _elsewhere(name)
+    if hint:
+        return _error(_NO_NAME.format(module=module, name=name, hint=hint), name)
+    return AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def _error(text: str, name: str) -> AttributeError:
+    # Without the object: Python would add "Did you mean", a name that is merely spelled alike.
+    return AttributeError(text.replace("`", ""), name=name, obj=None)
+
+
+def _arguments(function: Any) -> str:
+    """As in ``__text_signature__``, without self: "x, low, high"."""
+    text = getattr(function, "__text_signature__", None) or "()"
+    return text[1:-1].removeprefix("$self").removeprefix(", ")
+
+
+def _function(name: str) -> str | None:
+    import owl
+
+    found = vars(owl).get(name)
+    if callable(found) and not isinstance(found, type) and not name.startswith("_"):
+        return f"`owl.{name}({_arguments(found)})`"
+    return _conv(name)
+
+
+def _conv(name: str) -> str | None:
+    import owl
+
+    if name in owl.conv.__all__:
+        found = getattr(owl.conv, name)
+        return f"owl.conv.{name}" if isinstance(found, type) else f"`owl.conv.{name}({_arguments(found)})`"
+    return None
+
+
+def _method(name: str) -> str | None:
+    import owl
+
+    if name.startswith("_") or not hasattr(owl.NArray, name):
+        return None
+    found = getattr(owl.NArray, name)
+    return f"it is a method of arrays, `x.{name}({_arguments(found)})`" if callable(found) else f"`x.{name}`"
+
+
+def _in_place(name: str) -> str | None:
+    return _IMMUTABLE if name.endswith("_") else None
+
+
+def _elsewhere(name: str) -> str | None:
+    import numpy as np
+
+    found = vars(np).get(name, getattr(np.ndarray, name, None))
+    if isinstance(found, type) and issubclass(found, np.generic):
+        return _DTYPES
+    if callable(found) and not isinstance(found, type) and name in vars(np):
+        return f"go through NumPy, owl.from_numpy(np.{name}(x.to_numpy())), where the axes are reversed; or {_OWN}"
+    if found is not None:
+        return f"NumPy has it: np.{name}" if name in vars(np) else f"NumPy's arrays have it: x.to_numpy().{name}"
+    return f"compose it from owl's functions; {_OWN}" if name in ELSEWHERE else None

@@ -1,0 +1,240 @@
+"""What is typed out of habit of NumPy, PyTorch and MLX: an AttributeError that says what to write, and that is true."""
+
+import builtins
+import copy
+import math
+import pickle
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+import owl
+from owl import _hints
+
+TORCH = """abs absolute acos add addmm all allclose amax amin any arange argmax argmin argsort as_tensor asin atan atan2
+baddbmm bernoulli bincount bmm broadcast_to bucketize cat cdist ceil chunk clamp clip clone complex concat conj cos cosh
+count_nonzero cross cumprod cumsum deg2rad det diag diagonal diff dist div dot einsum empty empty_like eq equal erf erfc
+erfinv exp exp2 expm1 eye fft flatten flip floor floor_divide fmax fmin fmod from_numpy full full_like gather ge
+get_num_threads gradient gt hstack index_select inner inverse is_tensor isclose isfinite isinf isnan kron kthvalue
+le lerp lgamma linalg linspace load log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor
+logspace logsumexp lt manual_seed masked_fill masked_select matmul max maximum mean median meshgrid min minimum mm mode
+movedim mul multinomial mv nan_to_num narrow ne neg nn no_grad nonzero norm normal numel ones ones_like optim outer
+permute pinverse polar pow prod qr quantile rad2deg rand rand_like randint randn randn_like randperm real reciprocal
+relu remainder repeat_interleave reshape roll round rsqrt save scatter searchsorted select set_default_dtype
+set_num_threads set_printoptions sigmoid sign sin sinh softmax sort split sqrt square squeeze stack std sub sum svd
+swapaxes t take tan tanh tensor tensordot tile topk trace transpose trapz tril triu trunc unbind unique unsqueeze var
+vdot vstack where zeros zeros_like Tensor float32 float64 float16 bfloat16 int32 int64 int8 uint8 long double half
+cuda mps device inference_mode enable_grad compile vmap utils""".split()
+TORCH_METHODS = """abs add add_ all amax any argmax backward bool byte chunk clamp clamp_ clone contiguous copy_ cos cpu
+cuda cumsum data data_ptr detach detach_ dim div dot double eq equal erf exp expand expand_as fill_ flatten flip float
+floor gather ge get_device grad grad_fn gt half index_add_ index_select int is_contiguous is_cuda is_leaf item le log
+long lt masked_fill matmul max mean min mm mul mul_ narrow ndimension ne neg nelement new_zeros norm numel numpy ones_like
+permute pin_memory pow prod relu relu_ repeat requires_grad requires_grad_ reshape reshape_as round scatter_ sigmoid sign
+softmax sort split sqrt square squeeze std storage stride sub sum t tanh to tolist topk transpose tril type type_as unbind
+unfold unsqueeze var view view_as where zero_""".split()
+MLX = """abs add addmm all allclose any arange arccos arcsin arctan argmax argpartition argsort array as_strided
+async_eval atleast_1d bfloat16 broadcast_to clip compile concatenate conv1d conv2d conv_general cos cumsum
+default_device dequantize diag divide enable_compile erf erfinv eval exp expand_dims eye fast fft flatten float32 floor
+full grad greater identity inner isclose jvp linalg linspace load log logaddexp logical_and logsumexp matmul max maximum
+mean metal min minimum moveaxis multiply negative ones outer pad partition power prod quantize random reciprocal
+remainder repeat reshape round rsqrt save save_safetensors savez set_default_device sigmoid sign sin softmax sort split
+sqrt square squeeze stack std stop_gradient stream subtract sum swapaxes synchronize take take_along_axis tan tanh
+tensordot tile topk transpose tri tril triu value_and_grad var vjp vmap where zeros nn optimizers""".split()
+NUMPY = [name for name in dir(np) if not name.startswith("_")]
+NUMPY_METHODS = [name for name in dir(np.ndarray) if not name.startswith("_")]
+# Modules that are NumPy's machinery, not something that arrays do.
+MACHINERY = {"core", "lib", "ctypeslib", "testing", "test", "exceptions", "f2py", "matlib", "version", "rec", "strings", "char",
+             "typing", "polynomial", "ma", "compat", "distutils", "show_config", "show_runtime", "get_include", "info", "dtypes"}
+
+
+def message(thing, name):
+    """The hint for thing.name, None where there is such an attribute."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a look at NumPy's old names must not warn
+        try:
+            getattr(thing, name)
+        except AttributeError as error:
+            assert not hasattr(thing, name)
+            return str(error)
+    return None
+
+
+def is_hint(text):
+    return text is None or re.match(r"(an NArray|owl(\.\w+)?) has no \w+: .+", text) is not None
+
+
+@pytest.mark.parametrize("module", [owl, owl.elewise], ids=lambda m: m.__name__)
+def test_every_name_of_other_libraries_is_there_or_has_a_hint(module):
+    names = {*TORCH, *MLX, *NUMPY, *_hints.HINTS, *_hints.ELSEWHERE} - MACHINERY
+    missing = sorted(name for name in names if not is_hint(message(module, name)))
+    assert missing == []
+    assert len(names) > 700
+
+
+def test_every_method_of_other_libraries_is_there_or_has_a_hint():
+    x = owl.ones([3, 4])
+    names = {*TORCH, *TORCH_METHODS, *MLX, *NUMPY_METHODS, *_hints.HINTS} - MACHINERY - set(dir(builtins)) | {"abs", "max", "pow"}
+    missing = sorted(name for name in names if not is_hint(message(x, name)))
+    assert missing == []
+
+
+@pytest.mark.parametrize("thing, name, parts", [
+    (owl, "pow", ["x ** y"]), (owl, "max", ["x.max(axis=None)"]), (owl, "std", ["** 0.5", "mean(axis)"]),
+    (owl, "stack", ["owl.concat", "axis"]), (owl, "softmax", ["owl.conv.softmax(x, "]), (owl, "tensor", ["owl.from_numpy(a)"]),
+    (owl, "Convolver", ["owl.conv.Convolver"]), (owl, "T", ["x.T"]), (owl, "matmul", ["w * x"]), (owl, "int64", ["int32"]),
+    (owl, "no_grad", ["no gradients"]), (owl, "argsort", ["np.argsort(x.to_numpy())"]), (owl, "Tensor", ["owl.NArray"]),
+    (owl.elewise, "sum", ["x.sum(axis=None)"]), (owl.elewise, "softmax", ["owl.conv.softmax"]),
+    (owl.conv, "relu", ["owl.relu(x)"]), (owl.conv, "Conv2d", ["owl.conv.Convolver("]),
+])  # fmt: skip
+def test_hints_of_modules(thing, name, parts):
+    text = message(thing, name)
+    assert text.startswith(f"{thing.__name__} has no {name}: ")
+    for part in parts:
+        assert part in text, text
+    assert "`" not in text
+
+
+@pytest.mark.parametrize("name, parts", [
+    ("numpy", ["x.to_numpy()"]), ("clip", ["owl.clip(x, low, high)"]), ("exp", ["owl.exp(x)"]), ("add_", ["never change"]),
+    ("leaky_relu", ["owl.leaky_relu(x, slope=0.01)"]), ("cuda", ["x.copy_to(device)"]), ("to", ["copy_to", "astype"]),
+    ("float", ['x.astype("float32")']), ("std", ["** 0.5"]), ("view", ["x.reshape(shape)"]), ("permute", ["x.transpose("]),
+    ("detach", ["no gradients"]), ("backward", ["no gradients"]), ("dot", ["w * x"]), ("softmax", ["owl.conv.softmax(x"]),
+    ("argsort", ["np.argsort"]), ("byteswap", ["x.to_numpy().byteswap"]), ("fill", ["never change"]),
+])  # fmt: skip
+def test_hints_of_arrays(name, parts):
+    text = message(owl.ones([3, 4]), name)
+    assert text.startswith(f"an NArray has no {name}: ")
+    for part in parts:
+        assert part in text, text
+
+
+def namespace(tmp_path):
+    rng = np.random.default_rng(1)
+    x = owl.from_numpy(rng.uniform(0.1, 0.9, (4, 3)).astype(np.float32))
+    y = owl.from_numpy(rng.uniform(0.1, 0.9, (4, 3)).astype(np.float32))
+    image = owl.rand(8, 8, 3, 2)
+    return {"owl": owl, "np": np, "math": math, "x": x, "y": y, "w": owl.ones([2, 3]), "dw": owl.ones([2, 3]),
+            "b": owl.zeros([2, 1]), "square": owl.eye(3), "a": rng.random((4, 3)), "rng": rng, "mask": x > 0.5, "value": 0.0,
+            "image": image, "filters": owl.ones([3, 3, 3, 5]), "bias": owl.zeros([5]), "labels": owl.arange(3, dtype="int32"),
+            "n": 3, "shape": [3, 4], "axis": 0, "offset": 0, "count": 1, "low": 0.25, "high": 0.75, "mu": 0.0, "sigma": 1.0,
+            "prob": 0.5, "slope": 0.2, "device": 0, "dtype": "float32", "path": str(tmp_path / "hint.npz"),
+            "function": lambda a: a}  # fmt: skip
+
+
+def test_every_piece_of_code_in_a_hint_runs(tmp_path):
+    codes = sorted({code for hint in _hints.HINTS.values() for code in re.findall("`(.*?)`", hint)})
+    assert len(codes) > 100
+    problems = []
+    for code in codes:
+        names = namespace(tmp_path)
+        try:
+            exec(f"result = {code}" if "-=" not in code and "+=" not in code else f"{code}; result = None", names)
+            result = names["result"]
+            for part in result if isinstance(result, tuple) else [result]:
+                if isinstance(part, owl.NArray):
+                    part.to_numpy()
+        except Exception as error:
+            problems.append(f"{code}: {error!r}")
+    assert problems == []
+
+
+# What a hint says in the place of a NumPy function: the same values, where both read axes in owl's order.
+SAME = {
+    "std": lambda a: a.std(0, keepdims=True), "var": lambda a: a.var(0, keepdims=True), "log2": np.log2, "log10": np.log10,
+    "exp2": np.exp2, "tan": np.tan, "sinh": np.sinh, "cosh": np.cosh, "cbrt": np.cbrt, "reciprocal": np.reciprocal,
+    "any": lambda a: a.any(0, keepdims=True), "all": lambda a: a.all(0, keepdims=True), "flipud": lambda a: a[::-1],
+    "prod": lambda a: a.prod(0, keepdims=True), "rsqrt": lambda a: 1 / np.sqrt(a), "round": np.round, "trunc": np.trunc,
+    "norm": lambda a: np.linalg.norm(a, axis=0, keepdims=True), "deg2rad": np.deg2rad, "isinf": np.isinf,
+    "logsumexp": lambda a: np.log(np.exp(a).sum(0, keepdims=True)), "ptp": lambda a: np.ptp(a, 0, keepdims=True),
+    "silu": lambda a: a / (1 + np.exp(-a)), "softsign": lambda a: a / (1 + np.abs(a)), "nan_to_num": np.nan_to_num,
+    "logit": lambda a: np.log(a / (1 - a)), "roll": lambda a: np.roll(a, 1, 0), "t": lambda a: a.T, "sinc": np.sinc,
+    "count_nonzero": lambda a: np.count_nonzero(a, 0, keepdims=True), "flatten": lambda a: a.ravel("F"), "relu6": lambda a: a,
+    "pad": lambda a: np.pad(a, ((1, 0), (0, 0))), "unsqueeze": lambda a: a[None], "erfc": lambda a: 1 - np.vectorize(math.erf)(a),
+}
+SAME_OF_TWO = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "divide": np.divide, "pow": np.power, "hypot": np.hypot,
+    "floor_divide": np.floor_divide, "mod": np.mod, "logaddexp": np.logaddexp, "greater": np.greater, "less_equal": np.less_equal,
+    "copysign": np.copysign, "addcdiv": lambda a, b: a + a / b, "xlogy": lambda a, b: a * np.log(b),
+    "outer": lambda a, b: np.outer(a.ravel("F"), b.ravel("F")), "inner": lambda a, b: (a * b).sum().reshape(1),
+}
+
+
+@pytest.mark.parametrize("name", [*SAME, *SAME_OF_TWO])
+def test_code_in_a_hint_has_the_values_of_what_it_replaces(name, tmp_path):
+    names = namespace(tmp_path)
+    x, y = (names[each].to_numpy().T.astype(np.float64) for each in "xy")
+    got = eval(re.search("`(.*?)`", _hints.HINTS[name])[1], names).to_numpy().T
+    want = SAME[name](x) if name in SAME else SAME_OF_TWO[name](x, y)
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_names_that_nobody_has():
+    x = owl.ones([3])
+    for thing, start in ((owl, "module 'owl' has no attribute"), (owl.elewise, "module 'owl.elewise' has no attribute"),
+                         (x, "'owl.NArray' object has no attribute")):
+        for name in ("summm", "_private", "__dunder__", "rleu", "é", "x y"):
+            assert message(thing, name) == f"{start} {name!r}"
+    assert getattr(x, "summm", 7) == 7
+    with pytest.raises(TypeError):
+        getattr(x, 3)
+
+
+def test_a_hint_is_not_followed_by_a_guess():
+    """Python adds "Did you mean" to an AttributeError that names its object."""
+    for thing in (owl, owl.ones([3])):
+        with pytest.raises(AttributeError) as e:
+            thing.std
+        assert e.value.name == "std" and e.value.obj is None
+    with pytest.raises(AttributeError) as e:
+        owl.ones([3]).summ
+    assert e.value.name == "summ" and isinstance(e.value.obj, owl.NArray)
+
+
+def test_protocols_are_left_alone(monkeypatch):
+    """Libraries ask for these; nothing is looked up for them."""
+    x = owl.ones([3])
+    monkeypatch.setattr(_hints, "of_array", lambda name: pytest.fail(f"asked for {name}"))
+    for name in ("__array_interface__", "__array_struct__", "__torch_function__", "__jax_array__", "_repr_html_", "__len__x",
+                 "_ipython_canary_method_should_not_exist_", "__array_function__", "__dataframe__", "__getstate_x__"):
+        assert not hasattr(x, name)
+    assert np.asarray(x).tolist() == [1, 1, 1] and copy.copy(x) is x and copy.deepcopy([x])[0] is x
+    assert pickle.loads(pickle.dumps(x)).to_numpy().tolist() == [1, 1, 1]
+
+
+def test_a_broken_table_does_not_hide_the_error(monkeypatch):
+    def fail(name):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(_hints, "of_array", fail)
+    assert message(owl.ones([3]), "numpy") == "'owl.NArray' object has no attribute 'numpy'"
+
+
+def test_completion_offers_only_what_there_is():
+    x = owl.ones([3, 3])
+    for thing in (owl, owl.elewise, owl.conv, x):
+        for name in dir(thing):
+            if name not in ("__cuda_array_interface__", "__abstractmethods__"):
+                getattr(thing, name)
+    assert not {"numpy", "stack", "std"} & {*dir(owl), *dir(x)}
+
+
+def test_operations_are_not_in_the_class_op():
+    with pytest.raises(AttributeError, match=r"owl.op makes .*; the function is owl.leaky_relu"):
+        owl.op.leaky_relu
+    with pytest.raises(AttributeError, match="no attribute 'nothing'$"):
+        owl.op.nothing
+    assert not hasattr(owl.op, "__array_interface__")
+
+
+def test_dot_is_called_draw():
+    x = owl.ones([2, 2])
+    x.wait_for_eval()
+    with pytest.warns(DeprecationWarning, match="owl.draw") as warned:
+        assert owl.dot(x) == owl.draw(x)
+    assert warned[0].filename == __file__
+    with pytest.raises(TypeError, match=r"W \* A or W @ A"):
+        owl.dot(x, x)
+    assert "dot" not in owl.__all__

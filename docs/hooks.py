@@ -116,7 +116,7 @@ def reference(name, level=3):
         return "\n".join(reference(f"{name}.{each}") for each in importlib.import_module(name).__all__)
     found, module, inner = lookup(name)
     stub = STUBS.get(module)
-    node = stub.nodes.get(inner) if stub and not is_python(found) else None
+    node = stub.nodes.get(inner) if stub and not (module == "owl" and is_python(found)) else None
     lines = [f"{'#' * level} {name if level == 3 else inner} {{#{name}}}", ""]
     if not is_attribute(found):
         shown = signature(found, init_of(node, stub, inner), inner)

@@ -7,6 +7,7 @@ backquotes is code: with x and y arrays of shape [3, 4], w a matrix [2, 3], a Nu
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 _GRADIENTS = "owl records no gradients; backward forms are functions: `owl.relu_back(y, x)`, `owl.conv.softmax_back(y, x)`"
@@ -222,9 +223,15 @@ _NO_NAME = "{module} has no {name}: {hint}"
 
 
 def of_array(name: str) -> AttributeError | None:
-    """The error for ``x.name``, or None where the name is one of nobody's."""
+    """The error for ``x.name``, or None where no library that we know has the name."""
+    text = _array_text(name)
+    return _error(text, name) if text else None
+
+
+@lru_cache(maxsize=1024)  # libraries ask each array for the same names
+def _array_text(name: str) -> str | None:
     hint = HINTS.get(name) or _function(name) or _in_place(name) or _elsewhere(name)
-    return _error(_NO_METHOD.format(name=name, hint=hint), name) if hint else None
+    return _NO_METHOD.format(name=name, hint=hint) if hint else None
 
 
 def of_module(module: str, name: str) -> AttributeError:

@@ -1,17 +1,46 @@
 """Convolution, pooling, local response normalisation and softmax. Images are ``[W, H, C, N]``."""
 
+from functools import wraps as _wraps
+from inspect import Parameter as _Parameter, Signature as _Signature
+
 from owl import _owl
 
 soft_op = _owl.conv.soft_op
 pool_op = _owl.conv.pool_op
-softmax = _owl.conv.softmax
-log_softmax = _owl.conv.log_softmax
-softmax_back = _owl.conv.softmax_back
 Convolver = _owl.conv.Convolver
 Pooler = _owl.conv.Pooler
 Lrner = _owl.conv.Lrner
 
 __all__ = ["Convolver", "Lrner", "Pooler", "log_softmax", "pool_op", "soft_op", "softmax", "softmax_back"]
+
+
+# Compiled functions and classes cannot tell a signature with soft_op.instance in it.
+def _signature(by_position, by_name=()):
+    def parameters(described, kind):
+        return [_Parameter(name, kind, default=default) for name, default in described]
+
+    return _Signature(parameters(by_position, _Parameter.POSITIONAL_OR_KEYWORD)
+                      + parameters(by_name, _Parameter.KEYWORD_ONLY))
+
+
+def _function(compiled, *parameters):
+    @_wraps(compiled)
+    def function(*args, **kwargs):
+        return compiled(*args, **kwargs)
+
+    function.__signature__ = _signature(parameters)
+    return function
+
+
+_needed = _Parameter.empty
+softmax = _function(_owl.conv.softmax, ("x", _needed), ("op", soft_op.instance))
+log_softmax = _function(_owl.conv.log_softmax, ("x", _needed), ("op", soft_op.instance))
+softmax_back = _function(_owl.conv.softmax_back, ("err", _needed), ("y", _needed), ("op", soft_op.instance))
+Convolver.__signature__ = _signature([("pad_h", 0), ("pad_w", 0), ("stride_v", 1), ("stride_h", 1)],
+                                     [("dilation", 1), ("groups", 1)])  # fmt: skip
+Pooler.__signature__ = _signature([("h", _needed), ("w", _needed), ("stride_v", _needed), ("stride_h", _needed),
+                                   ("pad_h", 0), ("pad_w", 0), ("op", pool_op.max)], [("ceil_mode", True)])  # fmt: skip
+Lrner.__signature__ = _signature([("local_size", _needed), ("alpha", _needed), ("beta", _needed)])
 
 
 def __getattr__(name):

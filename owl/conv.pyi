@@ -1,13 +1,14 @@
-from owl._choice import Choice
+import enum
+
 from owl._owl import NArray
 
 __all__ = ["Convolver", "Lrner", "Pooler", "log_softmax", "pool_op", "soft_op", "softmax", "softmax_back"]
 
-class soft_op(Choice):
+class soft_op(enum.Enum):
     instance = ...
     channel = ...
 
-class pool_op(Choice):
+class pool_op(enum.Enum):
     max = ...
     average = ...
     avg = average

@@ -39,7 +39,7 @@ template <class E> E one_of(PyObject* given, E fallback, const char* what, const
   }
 }
 
-SoftOp soft_op(PyObject* given, const char* what) { 
+SoftOp soft_op(PyObject* given, const char* what) {
   return one_of(given, SoftOp::kInstance, what, "soft_op", "soft_op.instance or soft_op.channel");
 }
 
@@ -143,12 +143,12 @@ PyMethodDef functions[] = {
 };
 
 void bind_enums(py::module_& m) {
-  py::native_enum<SoftOp>(m, "soft_op", "owl._choice.Choice", "What softmax runs over: instance, all axes but the last; "
+  py::native_enum<SoftOp>(m, "soft_op", "enum.Enum", "What softmax runs over: instance, all axes but the last; "
                                                      "channel, the channel axis (-2).")
       .value("instance", SoftOp::kInstance)
       .value("channel", SoftOp::kChannel)
       .finalize();
-  py::native_enum<PoolOp>(m, "pool_op", "owl._choice.Choice", "What a Pooler computes: max or average (avg for short).")
+  py::native_enum<PoolOp>(m, "pool_op", "enum.Enum", "What a Pooler computes: max or average (avg for short).")
       .value("max", PoolOp::kMax)
       .value("average", PoolOp::kAverage)
       .value("avg", PoolOp::kAverage)
@@ -162,8 +162,7 @@ void bind_convolver(py::module_& m) {
                         "h along W), dilation (one number, or (along H, along W)) and groups. Images x are\n"
                         "[W, H, C_in, N], weights w [kw, kh, C_in / groups, C_out], the bias b [C_out].\n\n"
                         "ShapeError: a negative padding, a stride, dilation or group count below 1.")
-      .def(py::init(&make_convolver),
-           "__init__(self, pad_h=0, pad_w=0, stride_v=1, stride_h=1, *, dilation=1, groups=1)\n--\n\n")
+      .def(py::init(&make_convolver))
       .def("ff", recording(&Convolver::ff, "Convolver.ff", {"x", "w", "b"}),
            "ff(self, x, w, b)\n--\n\n"
            "The convolution of x with w, plus b: [W', H', C_out, N].")
@@ -196,9 +195,7 @@ void bind_pooler(py::module_& m) {
                      "counts; ceil_mode=False drops it. The average divides by the part of the window inside the\n"
                      "padded image.\n\n"
                      "ShapeError: a window or stride below 1, a negative padding or one as large as the window.")
-      .def(py::init(&make_pooler),
-           "__init__(self, h, w, stride_v, stride_h, pad_h=0, pad_w=0, op=owl.conv.pool_op.max, *, ceil_mode=True)\n"
-           "--\n\n")
+      .def(py::init(&make_pooler))
       .def("ff", recording(&Pooler::ff, "Pooler.ff", {"x"}),
            "ff(self, x)\n--\n\n"
            "The pooled images: [W', H', C, N].")
@@ -215,7 +212,7 @@ void bind_pooler(py::module_& m) {
       .def_readonly("ceil_mode", &Pooler::ceil_mode, "Whether a last, partial window counts.")
       .def("__repr__", [](const Pooler& p) {
         return py::str("Pooler(h={}, w={}, stride_v={}, stride_h={}, pad_h={}, pad_w={}, op={}, ceil_mode={})")
-            .format(p.h, p.w, p.stride_v, p.stride_h, p.pad_h, p.pad_w, py::str(py::cast(p.op)), p.ceil_mode);
+            .format(p.h, p.w, p.stride_v, p.stride_h, p.pad_h, p.pad_w, p.op, p.ceil_mode);
       });
 }
 
@@ -224,7 +221,7 @@ void bind_lrner(py::module_& m) {
                     "Local response normalisation across channels of [W, H, C, N]:\n"
                     "y = x / (1 + alpha / local_size * sum of x^2 over local_size channels)^beta.\n\n"
                     "ShapeError: local_size is not a positive odd number.")
-      .def(py::init(&make_lrner), "__init__(self, local_size, alpha, beta)\n--\n\n")
+      .def(py::init(&make_lrner))
       .def("ff", recording(&Lrner::ff, "Lrner.ff", {"x", "scale"}),
            "ff(self, x, scale)\n--\n\n"
            "The normalised images. `scale` is any array of x's shape: neither read nor changed.")

@@ -385,7 +385,7 @@ TEST(Api, PrintingCutsAboveAThousandElements) {
 
 TEST(Api, PrintingShowsWhatFailed) {
   owl::trace_nan();
-  const NArray bad = ele::ln(zeros({3}) - 1.0);
+  const NArray bad = ele::ln(owl::zeros({3}) - 1.0);
   owl::trace_nan(false);
   const std::string shown = text(bad);
   EXPECT_EQ(shown.rfind("NArray(<ln", 0), 0u) << shown;

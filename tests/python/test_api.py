@@ -30,6 +30,12 @@ ARRAYS = [
     ("zeros, ones, full, arange: float32 unless dtype= says otherwise", "zeros ones full arange",
      "arrays.constants arrays.arange arrays.ways_to_name_a_shape_and_a_type every_type.constants_and_ranges "
      "promotion.making_arrays hard_sizes.ranges_that_no_array_can_have"),
+    ("a shape is a list, a tuple, one int or several; of rand and randn ints alone", "",
+     "arrays.lengths_one_by_one arrays.zeros_and_ones_take_any_lengths arrays.ints_alone_are_a_shape_of_random_numbers "
+     "arrays.what_could_mean_two_things_is_an_error_that_shows_both arrays.full_and_randb_take_one_shape"),
+    ("eye, linspace, zeros_like, ones_like, full_like", "eye linspace zeros_like ones_like full_like",
+     "arrays.eye arrays.linspace arrays.linspace_refuses arrays.arrays_like_others promotion.making_arrays "
+     "Api.EyeAndLinspace Api.ArraysLikeOthers"),
     ("randn: mean and standard deviation", "randn",
      "arrays.moments arrays.defaults_of_random_numbers arrays.the_third_argument_of_randn_is_the_standard_deviation "
      "every_type.random_numbers_of_float_types every_type.random_numbers_are_no_integers"),
@@ -42,11 +48,17 @@ ARRAYS = [
      "arrays.numbers_drawn_and_dropped_still_count arrays.the_generator_is_philox_4x32_10 "
      "arrays.numbers_depend_neither_on_the_device_nor_on_the_thread_that_asks laws.same_bits_in_every_environment"),
     ("concat, slice; a slice along the last axis shares memory", "concat slice",
-     "arrays.concat arrays.concat_of_many_and_of_one arrays.concat_errors arrays.slice "
+     "arrays.concat arrays.concat_of_many_and_of_one arrays.concat_errors arrays.slice arrays.axis_is_called_dim_too "
      "arrays.a_slice_along_the_last_axis_shares_memory every_type.shapes"),
-    ("shape, ndim, size, dtype, device, len, repr never wait",
+    ("shape, ndim, size, dtype, device, len never wait",
      "NArray NArray.shape NArray.ndim NArray.size NArray.dtype NArray.device",
-     "arrays.properties arrays.properties_and_repr_do_not_wait"),
+     "arrays.properties arrays.properties_do_not_wait"),
+    ("print and repr wait; cut as NumPy cuts; the same text whatever the timing; a failed value shows its error", "",
+     "arrays.repr_waits_and_is_the_same_whatever_the_timing arrays.repr_cuts_as_numpy_does "
+     "arrays.repr_obeys_numpys_options arrays.repr_of_a_failed_value_shows_the_error "
+     "arrays.repr_of_a_large_array_looks_at_its_edges_only hard_waiting.every_wait_is_interrupted_within_200_ms "
+     "cuda.repr_shows_what_the_cpu_shows Api.PrintingWaitsAndShowsValues Api.PrintingCutsAboveAThousandElements "
+     "Api.PrintingShowsWhatFailed"),
     ("x[...]: NumPy's basic indexing in owl's order of axes", "",
      "indexing.against_numpy indexing.fuzz indexing.a_step_of_0 indexing.iteration_ends every_type.indexing "
      "hard_sizes.slices_beyond_every_bound_are_cut_as_numpy_does"),
@@ -127,10 +139,19 @@ ELEWISE = [
      "elewise.sqrt elewise.square elewise.abs elewise.sign elewise.log1p elewise.expm1 elewise.sin elewise.cos "
      "elewise.floor elewise.ceil", "elementwise.values elementwise.values_on_a_fine_grid elementwise.special_values"),
     ("maximum, minimum, clip, where, isnan", "elewise.maximum elewise.minimum elewise.clip elewise.where elewise.isnan",
-     "elementwise.values elementwise.signs_of_zero elementwise.int32"),
+     "elementwise.values elementwise.signs_of_zero elementwise.int32 elementwise.limits_the_wrong_way_round "
+     "elementwise.limits_that_are_equal_or_arrays"),
     ("erf, gelu, leaky_relu, elu, softplus",
      "elewise.erf elewise.gelu elewise.leaky_relu elewise.elu elewise.softplus",
-     "elementwise.values elementwise.values_on_a_fine_grid"),
+     "elementwise.values elementwise.values_on_a_fine_grid elementwise.gelu_approximate "
+     "elementwise.a_parameter_is_a_number_an_array_or_left_out"),
+    ("everyday aliases: log, sigmoid, multiply; every function is in owl too",
+     "elewise.log elewise.sigmoid elewise.multiply",
+     "elementwise.other_names elementwise.every_function_is_in_owl_too"),
+    ("what NumPy, PyTorch or MLX has and owl spells otherwise is an AttributeError that says how", "",
+     "hints.every_name_of_other_libraries_is_there_or_has_a_hint hints.every_method_of_other_libraries_is_there_or_has_a_hint "
+     "hints.every_piece_of_code_in_a_hint_runs hints.code_in_a_hint_has_the_values_of_what_it_replaces "
+     "hints.protocols_are_left_alone"),
     ("every function, every type", "elewise",
      "elementwise.every_elementwise_operation_has_a_row promotion.functions promotion.the_tables_are_complete"),
     ("a value's bits never depend on its place in the array", "",
@@ -217,7 +238,7 @@ DEVICES = [
      "lifetimes.leaving_at_any_moment lifetimes.arrays_that_outlive_the_interpreter "
      "hard_processes.leaving_at_random_moments user_op.leaving_the_interpreter"),
     ("everything that does not read a value is non-blocking", "",
-     "arrays.properties_and_repr_do_not_wait devices.a_copy_of_a_pending_value_waits_for_nothing "
+     "arrays.properties_do_not_wait devices.a_copy_of_a_pending_value_waits_for_nothing "
      "hard_waiting.what_does_not_read_a_value_does_not_wait user_op.recording_calls_nothing_and_waits_for_nothing"),
 ]
 
@@ -251,7 +272,7 @@ ERRORS = [
     ("the classes and their bases",
      "Error ShapeError DTypeError DeviceError OutOfMemoryError DataError NaNError", "errors.error_classes"),
     ("a message says what was wrong and what would be right", "",
-     "bad_input.one_clear_error bad_input.wrong_arguments_are_told_in_words matmul.errors conv.conv_shape_errors hard_sizes.results_whose_size_overflows"),
+     "bad_input.one_clear_error hints.hints_of_modules bad_input.wrong_arguments_are_told_in_words matmul.errors conv.conv_shape_errors hard_sizes.results_whose_size_overflows"),
 ]
 
 BEYOND = [
@@ -269,12 +290,13 @@ BEYOND = [
     ("arrays in files", "save load",
      "files.what_is_saved_is_loaded files.other_programs_read_it files.damaged_files_are_data_errors "
      "files.a_write_that_fails_leaves_the_old_file"),
-    ("seeing inside: explain, dot, profile, dump", "explain dot profile dump dump_on_signal Plan PlannedTask",
+    ("seeing inside: explain, draw, profile, dump", "explain draw profile dump dump_on_signal Plan PlannedTask",
      "inspection.explain_shows_fusion_order_and_lines inspection.what_is_explained_is_what_runs "
-     "inspection.dot_frames_what_runs_together inspection.profile_has_tasks_lines_and_lanes "
+     "inspection.draw_frames_what_runs_together hints.dot_is_called_draw inspection.profile_has_tasks_lines_and_lanes "
      "inspection.dump_tells_what_is_there inspection.dump_on_signal"),
     ("type stubs and words for everything public", "",
-     "stubs.stubs_agree_with_the_package stubs.the_programs stubs.everything_public_has_words"),
+     "stubs.stubs_agree_with_the_package stubs.the_programs stubs.everything_public_has_words "
+     "stubs.everything_that_can_be_called_has_a_signature"),
 ]
 
 TABLE = [("Arrays", ARRAYS), ("Operators", OPERATORS), ("Methods", METHODS), ("owl.elewise", ELEWISE),
@@ -309,7 +331,7 @@ def test_a_row_has_tests(title, names, tests):
 
 
 def public_names():
-    names = {*owl.__all__, "IndexError", "slice"}
+    names = {name for name in [*owl.__all__, "IndexError", "slice"] if not hasattr(owl.elewise, name)}
     names |= {f"{module}.{name}" for module in ("conv", "elewise") for name in getattr(owl, module).__all__}
     for name in ("NArray", "DeviceInfo", "op", "conv.Convolver", "conv.Pooler", "conv.Lrner"):
         thing = owl

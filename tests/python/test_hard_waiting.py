@@ -219,7 +219,8 @@ def test_every_wait_is_interrupted_within_200_ms():
                  "timeout": lambda y: y.wait_for_eval(60.0), "wait_for_all": lambda y: owl.wait_for_all(),
                  "float": lambda y: float(y[0, 0]), "int": lambda y: int(y[0, 0]), "bool": lambda y: bool(y[0, 0]),
                  "item": lambda y: y[0, 0].item(), "count_zero": lambda y: y.count_zero(), "dlpack": np.from_dlpack,
-                 "save": lambda y: owl.save("y.npz", {"y": y}), "pickle": pickle.dumps}
+                 "save": lambda y: owl.save("y.npz", {"y": y}), "pickle": pickle.dumps, "repr": repr, "format": format,
+                 "print": lambda y: print(y, file=open(os.devnull, "w"))}
         for name, wait in waits.items():
             for trial in range(3):  # a busy machine is not owl's delay
                 y, pressed, delay = x, [], 9.0

@@ -20,7 +20,7 @@ disable_error_code = import-untyped
 ALLOWED = r"""
 # classes made by pybind11 have a metaclass of its own
 owl\._owl\.(DeviceInfo|HoldWindow)
-owl\.conv\.(Convolver|Lrner|Pooler)
+owl\.conv\.(Convolver|Lrner|Pooler)(\.__signature__)?
 owl\._owl\.DeviceInfo\.__init__
 owl\.conv\.(pool|soft)_op\.__pybind11_native_enum__
 # several integers in the place of a list, or an argument with a second name: overloads
@@ -169,12 +169,6 @@ def test_everything_that_can_be_called_has_a_signature():
         for parameter, value in defaults.items():
             default = signatures[name].parameters[parameter].default
             assert default == value and type(default) is type(value), (name, parameter)
-
-
-def test_names_of_choices():
-    for choice in (owl.conv.soft_op.channel, owl.conv.pool_op.max):
-        assert str(choice) == f"{choice!s}" == f"{type(choice).__name__}.{choice.name}"
-    assert "op=pool_op.average" in repr(owl.conv.Pooler(2, 2, 2, 2, op=owl.conv.pool_op.avg))
 
 
 def public_things():

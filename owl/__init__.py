@@ -92,6 +92,10 @@ from owl.inspection import (  # noqa: E402
     trace_nan,
 )
 
+from owl import _hints  # noqa: E402
+
+_hints.prepare()
+
 if _typing.TYPE_CHECKING:
     from owl import data as data
 else:
@@ -101,8 +105,6 @@ else:
             import importlib
 
             return importlib.import_module("owl.data")
-        from owl import _hints
-
         raise _hints.of_module("owl", name)
 
 

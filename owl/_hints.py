@@ -1,13 +1,14 @@
 """What to write for names that NumPy, PyTorch, MLX and others have and owl lacks or spells otherwise.
 
-Only asked after a name was not found, by ``__getattr__`` of the modules and of NArray. In a hint, what stands between
-backquotes is code: with x and y arrays of shape [3, 4], w a matrix [2, 3], a NumPy array ``a`` and so on, it runs
-(tests/python/test_hints.py runs all of it).
+Asked after a name was not found: by ``__getattr__`` of the modules, and for arrays by _Hint. In a hint, what stands
+between backquotes is code: with x and y arrays of shape [3, 4], w a matrix [2, 3], a NumPy array ``a`` and so on, it
+runs (tests/python/test_hints.py runs all of it).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import enum
+import inspect
 from typing import Any
 
 _GRADIENTS = "owl records no gradients; backward forms are functions: `owl.relu_back(y, x)`, `owl.conv.softmax_back(y, x)`"
@@ -224,14 +225,8 @@ _NO_NAME = "{module} has no {name}: {hint}"
 
 def of_array(name: str) -> AttributeError | None:
     """The error for ``x.name``, or None where no library that we know has the name."""
-    text = _array_text(name)
-    return _error(text, name) if text else None
-
-
-@lru_cache(maxsize=1024)  # libraries ask each array for the same names
-def _array_text(name: str) -> str | None:
     hint = HINTS.get(name) or _function(name) or _in_place(name) or _elsewhere(name)
-    return _NO_METHOD.format(name=name, hint=hint) if hint else None
+    return _error(_NO_METHOD.format(name=name, hint=hint), name) if hint else None
 
 
 def of_module(module: str, name: str) -> AttributeError:
@@ -250,9 +245,14 @@ def _error(text: str, name: str) -> AttributeError:
 
 
 def _arguments(function: Any) -> str:
-    """As in ``__text_signature__``, without self: "x, low, high"."""
-    text = getattr(function, "__text_signature__", None) or "()"
-    return text[1:-1].removeprefix("$self").removeprefix(", ")
+    """As they are declared, without self: "x, low, high", "x, slope=0.01"."""
+    parameters = [each for each in inspect.signature(function).parameters.values() if each.name != "self"]
+    parts = []
+    for each in parameters:
+        star = "*" if each.kind is each.VAR_POSITIONAL else ""
+        default = f"owl.conv.{each.default}" if isinstance(each.default, enum.Enum) else repr(each.default)
+        parts.append(star + each.name + ("" if each.default is each.empty else f"={default}"))
+    return ", ".join(parts)
 
 
 def _function(name: str) -> str | None:
@@ -297,3 +297,41 @@ def _elsewhere(name: str) -> str | None:
     if found is not None:
         return f"NumPy has it: np.{name}" if name in vars(np) else f"NumPy's arrays have it: x.to_numpy().{name}"
     return f"compose it from owl's functions; {_OWN}" if name in ELSEWHERE else None
+
+
+class _Hint:
+    """Stands in the base class of NArray for a name that is not there.
+
+    A ``__getattr__`` of the class would do the same, and make each method call slower by half and ``numpy.asarray(x)``
+    by several times: Python looks methods and protocols up by a short cut, which it takes only where there is none.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        raise of_array(self.name) or AttributeError(f"'owl.NArray' object has no attribute {self.name!r}")
+
+
+class ClassOfArrays(type):
+    """The class of the class NArray: ``dir``, completion and help leave the hints out."""
+
+    def __dir__(cls) -> list[str]:
+        hints = vars(cls.__base__)
+        return [name for name in super().__dir__() if not isinstance(hints.get(name), _Hint)]
+
+
+def prepare() -> None:
+    """Puts the names into the base class of NArray, once the package is complete."""
+    import numpy as np
+    import owl
+
+    base: Any = owl.NArray.__base__
+    ours = {name for name in (*vars(owl), *owl.conv.__all__) if _function(name)}
+    names = ours | HINTS.keys() | ELSEWHERE | {*vars(np)} | {*dir(np.ndarray)}
+    in_place = {f"{name}_" for name in (*ours, *HINTS, "zero", "set", "map", "log_normal")}
+    for name in names | in_place:
+        if not name.startswith("_") and name not in vars(owl.NArray):
+            setattr(base, name, _Hint(name))

@@ -193,6 +193,12 @@ PyObject* copy_to(PyObject* self, const Call& call) {
   return wrap(narray(self).copy_to(id));
 }
 
+// Without the names that only stand in the class for their hints.
+PyObject* list_names(PyObject* self, const Call& call) {
+  call.expect_none("__dir__");
+  return PyObject_Dir(reinterpret_cast<PyObject*>(Py_TYPE(self)));
+}
+
 // An array never changes, so every copy is the array itself.
 PyObject* copy(PyObject* self, const Call&) { return Py_NewRef(self); }
 
@@ -279,6 +285,7 @@ PyMethodDef narray_methods[] = {
         "BufferError: a device that x cannot be exported to, or copy=False where a copy is needed."),
     method<dlpack_device>("__dlpack_device__",
         "__dlpack_device__($self)\n--\n\nThe DLPack pair (device type, device id) of the memory of x."),
+    method<list_names>("__dir__", "__dir__($self)\n--\n\nWhat dir(x) and completion list."),
     method<copy>("__copy__", "__copy__($self)\n--\n\nx itself: arrays never change."),
     method<copy>("__deepcopy__", "__deepcopy__($self, memo)\n--\n\nx itself: arrays never change."),
     {nullptr, nullptr, 0, nullptr},

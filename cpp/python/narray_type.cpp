@@ -63,34 +63,6 @@ PyObject* get_transposed(PyObject* self, void*) noexcept {
   });
 }
 
-// Puts a hint in place of the AttributeError that is set, where the name is one that other libraries' arrays have.
-void add_hint(PyObject* name) noexcept {
-  PyObject *type, *value, *trace;
-  PyErr_Fetch(&type, &value, &trace);
-  PyObject* error = nullptr;
-  if (PyObject* hints = PyImport_ImportModule("owl._hints")) {  // fails once the interpreter is going
-    error = PyObject_CallMethod(hints, "of_array", "O", name);
-    Py_DECREF(hints);
-  }
-  PyErr_Clear();
-  if (error && error != Py_None) {
-    PyErr_SetObject(PyExc_AttributeError, error);
-    Py_XDECREF(type), Py_XDECREF(value), Py_XDECREF(trace);
-  } else {
-    PyErr_Restore(type, value, trace);
-  }
-  Py_XDECREF(error);
-}
-
-PyObject* get_attribute(PyObject* self, PyObject* name) noexcept {
-  PyObject* found = PyObject_GenericGetAttr(self, name);
-  if (found || !PyErr_ExceptionMatches(PyExc_AttributeError)) return found;
-  // Libraries ask for protocols, __array_interface__ or _repr_html_, that owl does not have: they need no hint.
-  const bool for_users = PyUnicode_Check(name) && PyUnicode_GET_LENGTH(name) > 0 && PyUnicode_READ_CHAR(name, 0) != '_';
-  if (for_users) add_hint(name);
-  return nullptr;
-}
-
 PyGetSetDef properties[] = {
     {"shape", get_shape, nullptr, "The lengths of the axes, a list; the first axis varies fastest in memory.", nullptr},
     {"ndim", get_ndim, nullptr, "The number of axes, at least 1.", nullptr},
@@ -121,6 +93,16 @@ template <class T> void append(std::vector<PyType_Slot>& slots, int slot, T* wha
   slots.push_back({slot, reinterpret_cast<void*>(what)});
 }
 
+// The base class of NArray, which owl._hints fills. Made here: a class made in Python would bring garbage collection.
+py::object make_hinting() {
+  PyType_Slot slots[] = {{0, nullptr}};
+  PyType_Spec spec = {"owl._owl._Hinting", sizeof(PyObject), 0,
+                      Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+  auto type = py::reinterpret_steal<py::object>(PyType_FromSpec(&spec));
+  if (!type) throw py::error_already_set();
+  return type;
+}
+
 }  // namespace
 
 PyObject* wrap(NArray value) noexcept {
@@ -144,7 +126,6 @@ void bind_narray(py::module_& m) {
   append(slots, Py_tp_dealloc, &dealloc);
   append(slots, Py_tp_hash, &hash);
   append(slots, Py_tp_repr, &narray_repr);
-  append(slots, Py_tp_getattro, &get_attribute);
   append(slots, Py_tp_getset, properties);
   append(slots, Py_tp_members, members);
   append(slots, Py_tp_methods, narray_methods);
@@ -154,8 +135,12 @@ void bind_narray(py::module_& m) {
 
   PyType_Spec spec = {"owl.NArray", sizeof(PyNArray), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
                       slots.data()};
-  PyObject* type = PyType_FromSpec(&spec);
+  const py::object base = make_hinting();
+  m.attr("_Hinting") = base;
+  PyObject* type = PyType_FromSpecWithBases(&spec, py::make_tuple(base).ptr());
   if (!type) throw py::error_already_set();
+  py::object class_of_arrays = py::module_::import("owl._hints").attr("ClassOfArrays");
+  Py_SET_TYPE(type, reinterpret_cast<PyTypeObject*>(class_of_arrays.release().ptr()));  // as specs can from 3.12 on
   narray_type = reinterpret_cast<PyTypeObject*>(type);
   // NumPy's operators leave arrays of owl alone, so that `numpy_array + x` ends in owl's own clear TypeError.
   py::handle(type).attr("__array_ufunc__") = py::none();

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from typing import IO
@@ -72,7 +71,7 @@ def _changed_owner(handle: int, user: int, group: int) -> bool:
 def _open_beside(target: str, path: str) -> tuple[str, int]:
     """A file that did not exist, in the same folder, with the mode that the process gives new files; open to write."""
     while True:
-        part = os.path.join(os.path.dirname(target), f".owl-{secrets.token_hex(8)}.part")
+        part = os.path.join(os.path.dirname(target), f".owl-{os.urandom(8).hex()}.part")
         try:
             return part, os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:

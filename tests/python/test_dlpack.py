@@ -71,6 +71,15 @@ def test_what_runs_backwards_is_copied(view, dtype):
         backwards.__dlpack__(copy=False)
 
 
+def test_what_is_broadcast_is_not_copied():
+    a = np.broadcast_to(np.arange(3, dtype=np.float32), (4, 3))
+    x = owl.from_dlpack(a)
+    taken = capsules.Taken(x.__dlpack__(max_version=(1, 0), copy=False))
+    assert taken.strides == (0, 1) and taken.flags == capsules.READ_ONLY
+    assert taken.address == a.__array_interface__["data"][0]
+    taken.close()
+
+
 @pytest.mark.parametrize("x", [
     lambda: owl.arange(12).reshape([4, 3])[::-1][:1], lambda: owl.arange(12).reshape([4, 3])[2:2][::-1],
     lambda: owl.zeros([0, 3])[:, ::-1], lambda: owl.arange(1)[::-1]], ids=["one", "none", "empty", "single"],
@@ -329,6 +338,7 @@ def test_odd_capsules_that_are_right():
     for said, expected in (({"strides": (0, 0)}, np.zeros((3, 4))), ({"shape": ()}, np.zeros(1)),
                            ({"shape": (0, 4), "address": None}, np.zeros((0, 4))),
                            ({"shape": (0, 4), "strides": (-(2**63), 2**63 - 1)}, np.zeros((0, 4))),
+                           ({"shape": (1,) * 6 + (3, 4)}, np.arange(12).reshape((1,) * 6 + (3, 4))),
                            ({"flags": 2**63}, np.arange(12).reshape(3, 4)),
                            ({"shape": (2, 2), "strides": (-4, -1), "offset": 44}, np.array([[11, 10], [7, 6]]))):  # fmt: skip
         x = owl.from_dlpack(Hostile(**said))

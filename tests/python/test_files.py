@@ -550,7 +550,9 @@ def run_there(folder, command, **environment):
 
 @pytest.mark.parametrize("own_package", [False, True])
 def test_names_that_are_no_text(no_text, own_package):
-    script = os.path.join(no_text, b"scr\xffipt.py")
+    # Bytes that are no UTF-8, beside some that are: overlong, a surrogate, too large, cut off; 2, 3 and 4 bytes.
+    script = os.path.join(no_text, b"\xff \xc0\xaf \xe0\x80\x80 \xed\xa0\x80 \xf4\x90\x80\x80 \xf0\x80\x80\x80 \xe2\x82 "
+                          b"\xc3\xa9 \xe2\x82\xac \xed\x9f\xbf \xf0\x9f\xa6\x89 \xf4\x8f\xbf\xbf \xc3.py")  # fmt: skip
     Path(os.fsdecode(script)).write_text(textwrap.dedent(NO_TEXT), encoding="utf-8")
     package = os.path.dirname(os.fsencode(owl.__file__))
     environment = {"OWL_DUMP": os.path.join(no_text, b"d\xff"), "OWL_LOG": "plan,run,memory"}

@@ -69,7 +69,6 @@ def say(text):
     try:
         print(text, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left when the interpreter ends
         raise RunError(f"standard output: {error.strerror}") from None
 
 

@@ -179,7 +179,7 @@ def mode_of(path):
     return stat.S_IMODE(os.stat(path).st_mode)
 
 
-@pytest.mark.parametrize("mask", [0o022, 0o077])
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
 def test_a_new_file_has_the_mode_of_any_new_file(written, mask):
     path, write = written
     before = os.umask(mask)

@@ -41,7 +41,8 @@ void copy_block(const NArray& x, std::span<const Piece> pieces, Excerpt& excerpt
       to += (pieces[axis].to + rest % pieces[axis].count) * strides[axis];
       rest /= pieces[axis].count;
     }
-    std::memcpy(&excerpt.values[static_cast<std::size_t>(to) * item], &values[static_cast<std::size_t>(i) * item], item);
+    std::memcpy(excerpt.values.data() + static_cast<std::size_t>(to) * item,
+                values.data() + static_cast<std::size_t>(i) * item, item);
   }
 }
 
@@ -49,10 +50,13 @@ template <class T> std::string number_text(const std::byte* data) {
   T value;
   std::memcpy(&value, data, sizeof value);
   char text[32];
-  std::to_chars_result end{};
-  if constexpr (std::same_as<T, double>) end = std::to_chars(text, text + sizeof text, value, std::chars_format::general, 9);
-  else end = std::to_chars(text, text + sizeof text, value);
-  return {text, end.ptr};
+  char* const end = text + sizeof text;
+  if constexpr (std::same_as<T, double>) {
+    constexpr int kDigits = 9;
+    return {text, std::to_chars(text, end, value, std::chars_format::general, kDigits).ptr};
+  } else {
+    return {text, std::to_chars(text, end, value).ptr};  // the shortest that is read back as the same
+  }
 }
 
 std::string element_text(const std::byte* data, DType dtype) {

@@ -73,8 +73,10 @@ void Call::parse(const char* function, std::span<const char* const> names, int r
     if (i == count)
       refuse(std::string(function) + "() has no argument '" + to_utf8(key) + "'; it takes " +
              list_of(names));
-    if (slots[i])
-      refuse(std::string(function) + "() got '" + std::string(main_name(names[static_cast<std::size_t>(i)])) + "' twice");
+    if (slots[i]) {
+      const std::string name(main_name(names[static_cast<std::size_t>(i)]));
+      refuse(std::string(function) + "() got '" + name + "' twice");
+    }
     slots[i] = values[positional + k];
   }
   for (int i = 0; i < required; ++i)

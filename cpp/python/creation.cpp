@@ -73,7 +73,7 @@ std::string joined(PyObject* const* values, Py_ssize_t count, bool as_floats) {
   return text;
 }
 
-// rand(3, 4), randn(3, 4): integers alone, as in NumPy and PyTorch. Whoever writes randn(3, 0, 1) may mean mu and sigma.
+// rand(3, 4), randn(3, 4): integers alone are a shape, as in NumPy and PyTorch. randn(3, 0, 1) could mean mu and sigma.
 Gathered lengths_alone(const Call& call, const char* function, const char* parameters) {
   const Py_ssize_t count = call.positional, integers = leading_integers(call);
   if (integers == 0 || count < 2) return {call, 1};
@@ -86,10 +86,10 @@ Gathered lengths_alone(const Call& call, const char* function, const char* param
   for (Py_ssize_t i = 0; i < integers; ++i) all_lengths = all_lengths && to_int(call.values[i], "shape") >= 0;
   const std::string name = function, front = name + "([" + joined(call.values, lengths, false) + "], " +
                                              joined(call.values + lengths, count - lengths, true) + ")";
-  throw ShapeError(name + "(" + joined(call.values, count, false) + "): a shape without brackets is integers above 0 and "
-                   "nothing else; write " + front + " for " + parameters + ", or " + name + "([" +
-                   (all_lengths ? joined(call.values, count, false) : "3, 4") +
-                   "]) for a shape of several lengths");
+  throw ShapeError(name + "(" + joined(call.values, count, false) +
+                   "): a shape without brackets is integers above 0 and nothing else; write " + front + " for " +
+                   parameters + ", or " + name + "([" +
+                   (all_lengths ? joined(call.values, count, false) : "3, 4") + "]) for a shape of several lengths");
 }
 
 PyObject* zeros(PyObject*, const Call& call) {
@@ -315,7 +315,8 @@ PyMethodDef functions[] = {
         "randn(shape, mu=0.0, sigma=1.0, dtype='float32')\n--\n\n"
         "Normal random numbers with mean mu and standard deviation sigma. Integers alone are a shape: randn(3, 4) is\n"
         "randn([3, 4]).\n\n"
-        "ShapeError: a 0, a negative or a float behind an integer, which could be meant as mu: write randn([3], 0.0, 1.0).\n"
+        "ShapeError: a 0, a negative or a float behind an integer, which could be meant as mu: write\n"
+        "randn([3], 0.0, 1.0).\n"
         "ValueError: a negative sigma. DTypeError: not float32 or float64."),
     method<rand>("rand",
         "rand(shape, low=0.0, high=1.0, dtype='float32')\n--\n\n"
@@ -335,8 +336,8 @@ PyMethodDef functions[] = {
         "ShapeError: they don't, or there is no array."),
     method<slice>("slice",
         "slice(x, axis, offset, count)\n--\n\n"
-        "count elements of an axis, from offset on; the axis stays. Along the last axis the result shares the memory of\n"
-        "x. Minerva's name for the argument, dim, works too.\n\nIndexError or ShapeError: outside the axis."),
+        "count elements of an axis, from offset on; the axis stays. Along the last axis the result shares the memory\n"
+        "of x. Minerva's name for the argument, dim, works too.\n\nIndexError or ShapeError: outside the axis."),
     method<all_reduce>("all_reduce",
         "all_reduce(arrays)\n--\n\n"
         "The sum of arrays that have one shape and type and live on a device each: a list of it on every one of these\n"

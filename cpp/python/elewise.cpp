@@ -86,7 +86,8 @@ std::string doc_of(const OpRecord& op, const Names& names, bool has_factor, bool
   text += ")\n--\n\n" + std::string(op.doc);
   if (has_factor) text += "\n\nWith one argument, " + std::string(op.name) + "(y): the factor that multiplies err.";
   if (has_approximation) text += ", or with approximate=True its approximation by tanh";
-  text += op.arity == 1 ? "\n\nThe result has the shape of x" : "\n\nArrays or numbers, at least one array; axes of length 1 broadcast";
+  text += op.arity == 1 ? "\n\nThe result has the shape of x"
+                        : "\n\nArrays or numbers, at least one array; axes of length 1 broadcast";
   switch (op.rule) {
     case TypeRule::kFloat: text += "; bool and int32 give float32."; break;
     case TypeRule::kIntFromBool: text += " and its type; bool gives int32."; break;

@@ -193,7 +193,8 @@ std::string values_text(const NArray& x) {
   const Shape& shape = excerpt.shape;
   std::vector<py::ssize_t> lengths(shape.begin(), shape.end());
   std::reverse(lengths.begin(), lengths.end());
-  const py::array shown(py::reinterpret_borrow<py::dtype>(numpy_dtype(x.dtype())), lengths, excerpt.values.data(), owner);
+  const auto dtype = py::reinterpret_borrow<py::dtype>(numpy_dtype(x.dtype()));
+  const py::array shown(dtype, lengths, excerpt.values.data(), owner);
   py::dict how(py::arg("separator") = ", ", py::arg("prefix") = "NArray(");
   if (excerpt.cut) how["threshold"] = 0;
   return numpy->array2string(shown.attr("T"), **how).cast<std::string>();

@@ -539,6 +539,8 @@ def test_eye(dtype):
                     (0, None, 0), (0, 3, 0), (3, 0, 1), (1, 1, 0)):
         got = owl.eye(n, m, k, dtype)
         assert dtype_of(got) == dtype and same_bits(val(got), np.eye(n, m, k, dtype=dtype)), (n, m, k)
+    for k in (2**63 - 1, -2**63):
+        assert not val(owl.eye(3, 4, k)).any()
     assert owl.eye(3).dtype == np.float32 and owl.eye(n=2, m=3, k=1).shape == [2, 3]
     for wrong in ((-1,), (2, -3), (2**62, 2**62)):
         with pytest.raises(owl.ShapeError):

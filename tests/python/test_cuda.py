@@ -183,6 +183,22 @@ def test_pooling(gpu, window, op):
     agree(gpu, lambda x, e: [p.ff(x), p.bp(e, p.ff(x), x), p.ff(x) * 2], x, err)
 
 
+def test_sums_of_many_elements(gpu):
+    """In double, as on the CPU."""
+    average = conv.Pooler(1000, 1000, 1000, 1000, op=conv.pool_op.avg)
+    x = np.full((1, 1, 1000, 1000), 0.1, np.float32)
+    assert on(gpu, average.ff, x)[0].ravel() == np.float32(0.1)
+    overlapping, channels = conv.Pooler(60, 60, 1, 1, op=conv.pool_op.avg), conv.Lrner(8001, 8001.0, 1.0)
+    err, many = np.full((1, 1, 60, 60), 0.1, np.float32), np.full((1, 4000, 1, 1), 0.1, np.float32)
+    agree(gpu, lambda e, x, m: [overlapping.bp(e, e, x[:119, :119]), channels.ff(m, m),
+                                channels.bp(m, channels.ff(m, m), m, m)], err, x, many, rtol=1e-6, atol=0)
+    rows = np.full((1, 300_000), -2.3, np.float32)
+    rows[0, 0] = 0
+    for op, shape in ((conv.soft_op.instance, (1, 300_000)), (conv.soft_op.channel, (1, 100_000, 3))):
+        agree(gpu, lambda x: [conv.softmax(x, op).max(), conv.log_softmax(x, op).max(), conv.softmax_back(x, x, op).max()],
+              rows.reshape(shape), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("beta", [0.75, 0.5, 1.0, 0.6])
 def test_lrn(gpu, beta):
     n = conv.Lrner(5, 0.3, beta)

@@ -45,6 +45,7 @@ NOT_RUN = [  # and why
     (r"make docs", "it installs MkDocs; test_site_builds does the rest"),
     (r"\.ci/run", "it runs this test"),
     (r"pip install \.", "it takes minutes; .ci/run installs a wheel into an empty environment"),
+    (r"(g\+\+ -std|lib=|export PKG_CONFIG_PATH=).*", "it needs an installed owl; test_packaging.py does the same with one"),
     (r"(cmake|build/owl_tests)\b.*", "it takes minutes; C++ tests and examples are built by tests of their own"),
 ]
 

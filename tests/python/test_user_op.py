@@ -199,6 +199,12 @@ def test_operands_are_checked_at_the_line():
         owl.op(np.add, 3)
 
 
+def test_bools_of_any_byte_in_many_chunks():
+    n = 2_500_003
+    y = owl.op(lambda: np.full(n, 3, np.uint8).view(bool), shape=[n], dtype=bool)()
+    assert int(y.sum()) == n and (y.to_numpy().view(np.uint8) == 1).all()
+
+
 @pytest.mark.parametrize("options, error, words", [
     (dict(shape=[2, -1]), owl.ShapeError, "length -1 is negative"),
     (dict(shape=[]), owl.ShapeError, "no 0-d arrays"),

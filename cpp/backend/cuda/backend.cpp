@@ -250,7 +250,7 @@ void Backend::append(std::vector<Command> commands, Task& task) {
 
 void Backend::collect(std::vector<Command> commands) {
   list_.insert(list_.end(), std::make_move_iterator(commands.begin()), std::make_move_iterator(commands.end()));
-  collected_ = !list_.empty();
+  if (!list_.empty()) place_ = ticket_.load();
 }
 
 void Backend::clear(void* data, std::size_t bytes) {
@@ -399,7 +399,7 @@ void Backend::submit_locked(Lock& lock) {
   poll();
   if (failed_) list_.clear();
   const auto list = std::exchange(list_, {});
-  if (list.empty()) return void(collected_ = false);
+  if (list.empty()) return;
   std::size_t at = 0;
   try {
     if (const auto expected = expected_.load(); expected > awaited_) {
@@ -417,7 +417,6 @@ void Backend::submit_locked(Lock& lock) {
     return fail(e.what(), &list[std::min(at, list.size() - 1)]);
   }
   ++ticket_;
-  collected_ = false;
   while (submitted_.size() > kMostInFlight && !failed_) {
     const CUevent oldest = submitted_.front().event;
     lock.unlock();

@@ -43,7 +43,7 @@ class Backend final : public owl::Backend {
   bool there(const Storage& storage) override;
   bool wait(const Storage* storage, const std::function<bool()>& go_on) override;
   std::shared_ptr<const Failure> failure() override;
-  std::uint64_t place() override { return ticket_ - (collected_ ? 0 : 1); }
+  std::uint64_t place() override { return place_; }
   bool passed(std::uint64_t place) override { return place <= done_.load(std::memory_order_acquire); }
   void expect(std::uint64_t arrival) override;
 
@@ -121,8 +121,10 @@ class Backend final : public owl::Backend {
 
   std::mutex mutex_;
   std::vector<Command> list_;                       // of the ticket to come
-  std::atomic<bool> collected_{false};              // whether there is one
   std::atomic<std::uint64_t> ticket_{1}, done_{0};  // being filled; run
+  // The newest list that has a command. One number, because memory is given back on any thread: two that a launch
+  // changes one after the other could be read as the list before.
+  std::atomic<std::uint64_t> place_{0};
   std::deque<Pending> submitted_;
   std::atomic<std::uint64_t> arrival_{0}, arrived_{0};  // enqueued; run
   std::deque<Pending> arriving_;

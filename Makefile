@@ -19,6 +19,8 @@ OWL_WHEELS ?=
 TO     ?= wheels
 FOR    ?=
 ONLY   ?=
+ARCH   ?= sm_90
+INTO   ?= kernels
 # What runs on the stand-in for CUDA's libraries.
 STANDIN_TESTS ?= tests/python/test_cuda.py tests/python/test_cuda_exchange.py
 
@@ -37,7 +39,7 @@ endif
 CUDA_IS := $(BUILD)/.cuda-$(OWL_CUDA)
 
 .DEFAULT_GOAL := help
-.PHONY: help build mnist test test-cpp test-python test-standin test-gpu soak bench bench-gpu sdist wheel wheels docs \
+.PHONY: help build mnist test test-cpp test-python test-standin test-gpu kernels soak bench bench-gpu sdist wheel wheels docs \
   clean distclean
 
 help:  ## this list
@@ -74,8 +76,15 @@ test-standin:  ## build with the CUDA backend, then its tests on a stand-in for 
 	$(say) "Python tests on the stand-in"
 	@OWL_TEST_DEVICE=standin BUILD="$(abspath $(BUILD))" $(PY) -m pytest $(STANDIN_TESTS) $(ARGS)
 
+# With STANDIN_TESTS=tests/python those of all tests. NVRTC must be of the version over there.
+kernels:  ## before tests on a GPU elsewhere: their kernels, compiled here for ARCH=sm_90 into INTO=kernels, to be $$XDG_CACHE_HOME there
+	@$(MAKE) --no-print-directory build OWL_CUDA=on
+	@$(LOCK) $(CMAKE) --build $(BUILD) --target owl_standin owl_cuda_check --parallel $(JOBS)
+	$(say) "kernels for $(ARCH)"
+	@OWL_TEST_DEVICE=standin BUILD="$(abspath $(BUILD))" $(BUILD)/owl_cuda_check --fill "$(INTO)" $(ARCH) \
+	  `$(PY) -c 'import owl._cuda; print(*owl._cuda.library_folders())'` -- $(PY) -m pytest -q $(STANDIN_TESTS) $(ARGS)
+
 test-gpu:  ## build with the CUDA backend, then all tests on the GPU, and its kernels under compute-sanitizer
-	@OWL_TEST_DEVICE=gpu $(MAKE) --no-print-directory test-cpp OWL_CUDA=on GTEST='--gtest_filter=*Cuda*:*Gpu*'
 	@OWL_TEST_DEVICE=gpu $(MAKE) --no-print-directory test-python OWL_CUDA=on
 	@if sanitizer=`PATH="$$PATH:/usr/local/cuda/bin" command -v compute-sanitizer`; then \
 	  echo "==> $$sanitizer: tests/python/test_cuda.py"; \

@@ -75,6 +75,7 @@ class Storage {
   // Numbers of its device, where that runs behind its worker: what must have run before anybody else touches the memory,
   // and the copy from elsewhere that the device itself must wait for (backend/cuda/backend.h).
   std::uint64_t ticket = 0, arrival = 0;
+  std::atomic<std::uint64_t> order{0};  // the number of the task that made it there; 0: none of the device's own
   // Who made it, for messages about memory.
   const char* op = "data";
   Source source;

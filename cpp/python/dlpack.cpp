@@ -79,10 +79,19 @@ std::optional<std::uintptr_t> consumer_stream(PyObject* stream) {
   return static_cast<std::uintptr_t>(handle);
 }
 
+// A consumer's stream, which may use the GPU's memory until it lets go; 0: none.
+struct Loan {
+  std::uintptr_t stream = 0;
+  std::uint64_t number = 0;
+};
+
 // The value is computed before what the stream does from now on. Waits until that is arranged, not for the value.
-void lend(const NArray& x, std::uintptr_t stream) {
+Loan lend(const NArray& x, std::uintptr_t stream) {
+  if (backend_of(x).is_capturing(stream))
+    throw py::buffer_error("__dlpack__: the stream is recording a CUDA graph, in which it cannot wait for owl; take the "
+                           "array before that begins");
   Engine::get().order(x.node());
-  backend_of(x).lend(*x.node()->storage(), stream);
+  return {stream, backend_of(x).lend(*x.node()->storage(), stream)};
 }
 
 // --- handing out
@@ -90,12 +99,13 @@ void lend(const NArray& x, std::uintptr_t stream) {
 template <class Managed> struct Export {
   Managed managed{};
   NArray array;
-  std::uintptr_t stream = 0;  // of the consumer, which may use the GPU's memory until it lets go; 0: of none
+  Loan loan;
   std::int64_t shape[kMaxAxes], strides[kMaxAxes];
 
   ~Export() {
     try {
-      if (stream) backend_of(array).take_back(stream);
+      if (loan.stream)
+        backend_of(array).take_back(Ref<Storage>::borrow(array.node()->storage()), loan.stream, loan.number);
     } catch (const Error&) {  // of a GPU that failed; whoever computes on it hears of it
     }
   }
@@ -123,10 +133,10 @@ bool runs_backwards(const NArray& x) {
   return std::any_of(strides.begin(), strides.begin() + x.ndim(), [](std::int64_t s) { return s < 0; });
 }
 
-template <class Managed> Managed* export_array(const NArray& x, std::uintptr_t stream) {
+template <class Managed> Managed* export_array(const NArray& x, Loan loan) {
   auto* e = new Export<Managed>;
   e->array = x;
-  e->stream = stream;
+  e->loan = loan;
   const Strides strides = exported_strides(x);
   const int ndim = x.ndim();
   for (int i = 0; i < ndim; ++i) {
@@ -163,22 +173,22 @@ struct Foreign {
   Backend* gpu = nullptr;  // whose memory it is
 };
 
-// What a GPU was to do with its memory has been ordered, not done.
-void wait_for_gpu(Backend& gpu) {
-  WithoutGil other_threads_run;
-  try {
-    gpu.wait(nullptr, [] { return true; });
-  } catch (const Error&) {  // it failed: nothing of owl's runs there any more
-  }
-}
-
+// What a GPU was to do with the memory has been ordered, not done.
 void release_foreign(void* context) {
-  release_later([](void* p) {
-    auto* f = static_cast<Foreign*>(p);
-    if (f->gpu) wait_for_gpu(*f->gpu);
-    f->destroy(f->managed);
-    delete f;
-  }, context);
+  constexpr auto later = [](void* due) {
+    release_later([](void* p) {
+      auto* f = static_cast<Foreign*>(p);
+      f->destroy(f->managed);
+      delete f;
+    }, due);
+  };
+  Backend* const gpu = static_cast<Foreign*>(context)->gpu;
+  if (!gpu) return later(context);
+  try {
+    gpu->when_through(later, context);
+  } catch (const Error&) {  // the GPU failed: nothing of owl's runs there any more
+    later(context);
+  }
 }
 
 // The device for host memory: the current one, unless that is a GPU.
@@ -429,14 +439,14 @@ PyObject* dlpack(PyObject* self, const Call& call) {
       throw py::buffer_error("owl: an array on GPU " + std::to_string(gpu) + " can be exported there or to the CPU");
   }
   const auto version = given(max_version) ? to_ints(max_version, "__dlpack__: max_version") : std::vector<std::int64_t>{};
-  std::uintptr_t lent = 0;
+  Loan lent;
   const bool backwards = runs_backwards(x), copied = copy == Py_True || backwards || (to_host && gpu >= 0);
   if (backwards && copy == Py_False)
     throw py::buffer_error("owl: an export of an array whose elements run backwards in memory is a copy");
   if (!to_host) {
     const auto consumer = consumer_stream(stream);
     if (copied) x = copy_of(x);
-    if (consumer) lend(x, lent = *consumer);
+    if (consumer) lent = lend(x, *consumer);
     else lend(x, backend_of(x).stream());
   } else {
     if (gpu >= 0 && copy == Py_False) throw py::buffer_error("owl: an export from a GPU to the CPU is a copy");

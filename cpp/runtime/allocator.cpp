@@ -11,6 +11,7 @@
 namespace owl {
 
 constexpr std::size_t kLeastCache = 64 << 20;  // that is kept whatever was in use
+constexpr std::size_t kMostBusy = 4;  // blocks of a size that a device still uses, before a script's data waits for one
 
 std::size_t Allocator::rounded(std::size_t bytes) {
   if (bytes <= 64) return 64;
@@ -125,7 +126,8 @@ Allocator::Block Allocator::allocate_locked(std::size_t size, bool idle) {
     if (idle && !backend.passed(at->place)) {
       const auto found = std::ranges::find_if(all, [&](const Block& b) { return backend.passed(b.place); });
       if (found != all.end()) at = found;
-      else if (!limit_) block.data = backend.allocate(size);
+      else if (!limit_ && all.size() < kMostBusy) block.data = backend.allocate(size);
+      else at = all.begin();  // what is copied in waits for it
     }
     if (!block.data) {
       block = *at;
@@ -185,6 +187,13 @@ bool Allocator::drop_packed() {
   return packings_ < before;
 }
 
+bool Allocator::holds(const std::function<bool(const Storage&)>& which) {
+  std::lock_guard lock(mutex_);
+  for (const Storage* s = newest_; s; s = s->older_)
+    if (which(*s)) return true;
+  return false;
+}
+
 void Allocator::empty_cache() {
   std::lock_guard lock(mutex_);
   drop_packed_locked();
@@ -212,7 +221,7 @@ void Allocator::trim_locked(std::size_t wanted) {
   std::size_t gone = 0;
   for (auto it = cache_.rbegin(); it != cache_.rend() && gone < wanted; ++it) {
     while (!it->second.empty() && gone < wanted) {
-      device_.backend->free(it->second.back().data, it->first);
+      device_.backend->free(it->second.back().data, it->first, it->second.back().place);
       it->second.pop_back();
       gone += it->first;
       cached_ -= it->first;

@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -40,7 +41,8 @@ class Allocator {
   void unpack(Storage& storage, std::int64_t layout, bool filled);  // this user is done
   // The largest values in memory: "8000000 bytes: float32 [1000, 2000] of matmul at file.py:12; ..."
   std::string largest_holders(std::size_t count);
-  void empty_cache();
+  OWL_MODULE_API bool holds(const std::function<bool(const Storage&)>& which);  // whether such a value is in memory
+  OWL_MODULE_API void empty_cache();
   bool drop_packed();  // layouts that no kernel uses now; false where there was none
   std::size_t allocated();
   void set_limit(std::size_t bytes);

@@ -360,7 +360,7 @@ bool Engine::wait(Node* node, std::optional<double> timeout_s) {
   if (!storage->ready()) raise_failure(storage->failure);
   Backend& backend = *storage->device->backend;
   if (!backend.there(*storage) && !Scheduler::get().wait_there(backend, storage, deadline)) return false;
-  if (auto failure = backend.failure()) raise_failure(std::move(failure));
+  if (auto failure = backend.failure(storage)) raise_failure(std::move(failure));
   return true;
 }
 
@@ -383,7 +383,7 @@ void Engine::wait_for_all() {
     Backend& backend = *device->backend;
     if (backend.gpu() < 0 || device->lost_in_fork) continue;
     Scheduler::get().wait_there(backend, nullptr, {});
-    if (device->allocator.stats().allocated > 0) consider(backend.failure());
+    if (device->allocator.stats().allocated > 0) consider(backend.failure(nullptr));
   }
   {
     std::lock_guard lock(failures_mutex_);

@@ -8,12 +8,14 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <random>
 #include <thread>
 
 #include "backend/cuda/backend.h"
 #include "backend/gpu.h"
 #include "owl/inspect.h"
+#include "runtime/engine.h"
 #include "support.h"
 
 extern "C" const owl::gpu::Library owl_cuda_library;
@@ -36,6 +38,7 @@ struct Standin {
 struct Gpus {
   Standin standin;
   int id[2];
+  void* library = nullptr;
 
   Gpus() {
     void* driver = nullptr;
@@ -44,6 +47,7 @@ struct Gpus {
       if (!library) throw std::runtime_error(dlerror());
       if (!driver) driver = library;
     }
+    library = driver;
     standin.count = reinterpret_cast<long long (*)(const char*)>(dlsym(driver, "standin_count"));
     standin.fail = reinterpret_cast<void (*)(const char*)>(dlsym(driver, "standin_fail"));
     standin.delay = reinterpret_cast<void (*)(int)>(dlsym(driver, "standin_delay"));
@@ -57,9 +61,15 @@ const Gpus& gpus() {
   return *all;
 }
 
+// A function of the driver, as another library of the process would call it.
+#define DRIVER_TEXT(NAME) #NAME
+#define DRIVER_NAME(NAME) DRIVER_TEXT(NAME)  // as cuda.h's macros leave it
+#define DRIVER(NAME) reinterpret_cast<decltype(&::NAME)>(dlsym(gpus().library, DRIVER_NAME(NAME)))
+
 struct OnDevice {
   explicit OnDevice(int id) { set_device(id); }
-  ~OnDevice() { set_device(0); }
+  ~OnDevice() { set_device(before); }
+  const int before = current_device();
 };
 
 // What the stand-in is asked for from construction on, a line each; allocations are left out.
@@ -95,6 +105,26 @@ class Log {
 
  private:
   std::filesystem::path path_;
+};
+
+// Another library on a thread of its own, with GPU 0 as its current one, until `done`.
+class Neighbour {
+ public:
+  explicit Neighbour(std::function<void(const std::atomic<bool>& done)> f)
+      : thread_([this, f = std::move(f)] {
+          CUcontext context = nullptr;
+          ASSERT_EQ(DRIVER(cuDevicePrimaryCtxRetain)(&context, 0), CUDA_SUCCESS);
+          ASSERT_EQ(DRIVER(cuCtxSetCurrent)(context), CUDA_SUCCESS);
+          f(done_);
+        }) {}
+  ~Neighbour() {
+    done_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> done_{false};
+  std::thread thread_;
 };
 
 // Number behind "event" in a line.
@@ -257,6 +287,274 @@ TEST(Cuda, LoopsBecomeGraphs) {
   EXPECT_LT(after.graph_captures - before.graph_captures, 12);
 }
 
+// What begins at 4 bytes is copied otherwise than what begins at 16.
+TEST(Cuda, GraphsCopyOperandsThatBeginAnywhere) {
+  OnDevice on(gpus().id[0]);
+  const NArray data = randn({7, 400}), target = randn({5, 400}), start = randn({5, 7});
+  for (const int width : {3, 4, 16}) {
+    const auto run = [&](int steps) {
+      NArray w = start;
+      for (int i = 0; i < steps; ++i) {
+        w = step(w, slice(data, 1, i % 20 * width + 1, width), slice(target, 1, i % 20 * width + 1, width));
+        w.wait_for_eval();
+      }
+      return values(w);
+    };
+    eager(true);
+    const auto want = run(30);
+    eager(false);
+    const Stats before = stats();
+    EXPECT_EQ(run(30), want) << width;
+    EXPECT_GT(stats().graph_replays - before.graph_replays, 10) << width;
+  }
+}
+
+// A library may wait for the stream that owl shows it, at any time; where no library's call is in a list, for the whole
+// GPU too.
+TEST(Cuda, OthersWaitWhileGraphsAreMade) {
+  const int id = gpus().id[0];
+  OnDevice on(id);
+  auto& backend = *Engine::get().device(id).backend;
+  const auto stream = reinterpret_cast<CUstream>(backend.stream());
+  const NArray data = randn({20, 400}), target = rand({5, 400}), start = randn({5, 20});
+  const auto run = [&](bool with_products) {
+    NArray w = start;
+    for (int i = 0; i < 40; ++i) {
+      const NArray x = slice(data, 1, i % 40 * 10, 10), t = slice(target, 1, i % 40 * 10, 10);
+      if (with_products) {
+        w = step(w, x, t);
+      } else {
+        const NArray a = conv::softmax(w), b = conv::softmax(a + 1.0), c = conv::softmax(b * 2.0);
+        w = w + conv::softmax(c - a);
+      }
+      w.wait_for_eval();
+    }
+    return values(w);
+  };
+  for (const bool with_products : {true, false}) {
+    eager(true);
+    const auto want = run(with_products);
+    eager(false);
+    const Stats before = stats();
+    {
+      const Neighbour neighbour([&](const std::atomic<bool>& done) {
+        while (!done) {
+          ASSERT_EQ(DRIVER(cuStreamSynchronize)(stream), CUDA_SUCCESS);
+          if (with_products) continue;
+          ASSERT_EQ(DRIVER(cuCtxSynchronize)(), CUDA_SUCCESS);
+        }
+      });
+      for (int i = 0; i < 3; ++i) EXPECT_EQ(run(with_products), want);
+    }
+    EXPECT_GT(stats().graph_replays - before.graph_replays, 60) << with_products;
+  }
+}
+
+TEST(Cuda, ACaptureThatIsSpoiltIsMadeAgain) {
+  OnDevice on(gpus().id[0]);
+  const NArray data = randn({24, 400}), target = rand({5, 400}), start = randn({5, 24});
+  const auto run = [&] {
+    NArray w = start;
+    for (int i = 0; i < 20; ++i) {
+      w = step(w, slice(data, 1, i * 10, 10), slice(target, 1, i * 10, 10));
+      w.wait_for_eval();
+    }
+    return values(w);
+  };
+  eager(true);
+  const auto want = run();
+  eager(false);
+  const Stats before = stats();
+  gpus().standin.fail("cuGraphInstantiate:1:2,cuGraphLaunch:1:2");
+  EXPECT_EQ(run(), want);
+  gpus().standin.fail("");
+  EXPECT_EQ(run(), want);
+  EXPECT_GT(stats().graph_replays - before.graph_replays, 10);
+}
+
+// torch.cuda.graph's way: while it captures, no other thread may do what might wait or allocate, unless it says that it
+// knows what it does.
+TEST(Cuda, AnotherLibraryCapturesAGraph) {
+  OnDevice on(gpus().id[0]);
+  gpus().standin.delay(200);
+  std::atomic<bool> begun{false};
+  {
+    const Neighbour neighbour([&](const std::atomic<bool>& done) {
+      CUstream stream = nullptr;
+      CUgraph graph = nullptr;
+      ASSERT_EQ(DRIVER(cuStreamCreate)(&stream, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
+      ASSERT_EQ(DRIVER(cuStreamBeginCapture)(stream, CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+      begun = true;
+      while (!done) std::this_thread::yield();
+      EXPECT_EQ(DRIVER(cuStreamEndCapture)(stream, &graph), CUDA_SUCCESS);  // it was not spoilt
+    });
+    while (!begun) std::this_thread::yield();
+    for (int i = 1; i <= 20; ++i) {
+      const std::vector<float> data(static_cast<std::size_t>(1000 + 700 * i), 2);
+      const NArray x = from_host(data.data(), {1000 + 700 * i}, DType::kFloat32);
+      NArray y = x * 3.0 + static_cast<double>(i);
+      EXPECT_EQ(values(y), std::vector<float>(data.size(), 6.0f + static_cast<float>(i)));
+      EXPECT_EQ(y.copy_to(gpus().id[1]).sum().size(), 1);
+    }
+    const NArray m = randn({33, 21});
+    EXPECT_EQ(values(m * m.trans()).size(), 33u * 33u);
+    empty_cache();
+    wait_for_all();
+  }
+  gpus().standin.delay(0);
+}
+
+TEST(Cuda, AnErrorThatPassesIsTriedAgain) {
+  OnDevice on(gpus().id[0]);
+  const NArray x = arange(0, 777, 1, DType::kFloat32), a = randn({12, 15}), b = randn({15, 13});
+  const auto want = values(a * b);
+  for (const char* code : {"2", "701", "901"}) {
+    gpus().standin.fail((std::string("cuLaunchKernel:1:") + code).c_str());
+    EXPECT_EQ(values(x * 2.0)[776], 2 * 776.0f) << code;
+    gpus().standin.fail((std::string("cuEventRecord:1:") + code).c_str());
+    EXPECT_EQ(values(x * 2.0 + 1.0)[776], 2 * 776.0f + 1) << code;
+  }
+  gpus().standin.fail("cublasLtMatmul:1:3");  // CUBLAS_STATUS_ALLOC_FAILED
+  EXPECT_EQ(values(a * b), want);
+  gpus().standin.fail("");
+  wait_for_all();
+}
+
+TEST(Cuda, AnErrorThatStaysIsThatOfItsValuesAlone) {
+  OnDevice on(gpus().id[0]);
+  wait_for_all();
+  for (const bool for_memory : {false, true}) {
+    const NArray x1 = randn({10}), x2 = randn({20}), x3 = randn({30});
+    wait_for_all();
+    NArray a, b, c, d;
+    {
+      Window held(1 << 20, -1);
+      a = conv::softmax(x1), b = conv::softmax(x2), c = conv::softmax(b), d = conv::softmax(x3);
+      // b's launch, and its second try; a's is the first. The second time the list would be a graph.
+      gpus().standin.fail(for_memory ? "cuGraphLaunch:1:2,cuLaunchKernel:2:2,cuLaunchKernel:3:2"
+                                     : "cuLaunchKernel:2:701,cuLaunchKernel:3:701");
+      try {
+        b.wait_for_eval();
+        ADD_FAILURE() << "no error";
+      } catch (const OutOfMemoryError& e) {
+        EXPECT_TRUE(for_memory) << e.what();
+      } catch (const DeviceError& e) {
+        EXPECT_FALSE(for_memory) << e.what();
+        EXPECT_NE(std::string(e.what()).find("softmax failed on Stand-in GPU"), std::string::npos) << e.what();
+      }
+    }
+    gpus().standin.fail("");
+    EXPECT_EQ(values(a).size(), 10u);
+    EXPECT_EQ(values(d).size(), 30u);
+    EXPECT_THROW(values(c), Error);                       // computed from it in the same list
+    EXPECT_THROW((c + 1.0).wait_for_eval(), Error);       // and later
+    EXPECT_THROW(b.copy_to(0).wait_for_eval(), Error);    // on other devices
+    EXPECT_THROW(b.copy_to(gpus().id[1]).wait_for_eval(), Error);
+    EXPECT_THROW(b.wait_for_eval(), Error);               // as often as it is asked
+    EXPECT_THROW(wait_for_all(), Error);
+    EXPECT_EQ(values(a + 1.0).size(), 10u);
+  }
+  wait_for_all();  // nothing of it is held any more
+}
+
+TEST(Cuda, ALibrarysNextAlgorithmIsTaken) {
+  OnDevice on(gpus().id[0]);
+  const NArray a = randn({12, 25}), b = randn({25, 14}), x = randn({9, 8, 2, 3}), w = randn({3, 3, 2, 4}),
+               bias = randn({4});
+  conv::Convolver convolver(1, 1, 1, 1);
+  NArray want[4];
+  {
+    OnDevice host(0);
+    want[0] = a * b;
+    const NArray y = convolver.ff(x, w, bias);
+    want[1] = y, want[2] = convolver.bp(y, x, w), want[3] = convolver.weight_grad(y, x, w);
+  }
+  const char* const failures[] = {"cublasLtMatmul:1:15", "cudnnConvolutionForward:1:3000",
+                                  "cudnnConvolutionBackwardData:1:3000", "cudnnConvolutionBackwardFilter:1:3000"};
+  const char* const calls[] = {"cublasLtMatmul", "cudnnConvolutionForward", "cudnnConvolutionBackwardData",
+                               "cudnnConvolutionBackwardFilter"};
+  const NArray y = convolver.ff(x, w, bias);
+  for (int i = 0; i < 4; ++i) {
+    gpus().standin.fail(failures[i]);
+    const auto before = gpus().standin.count(calls[i]);
+    const NArray got = i == 0   ? a * b
+                       : i == 1 ? convolver.ff(x, w, bias)
+                       : i == 2 ? convolver.bp(y, x, w)
+                                : convolver.weight_grad(y, x, w);
+    const auto v = values(got), v0 = values(want[i]);
+    for (std::size_t k = 0; k < v.size(); ++k) ASSERT_NEAR(v[k], v0[k], 1e-3) << calls[i];
+    EXPECT_EQ(gpus().standin.count(calls[i]) - before, 2) << calls[i];
+    gpus().standin.fail("");
+  }
+}
+
+TEST(Cuda, TheBiasIsPartOfWhatFollowsAConvolution) {
+  OnDevice on(gpus().id[0]);
+  const NArray x = randn({9, 8, 2, 3}), w = randn({3, 3, 2, 4}), bias = randn({4});
+  conv::Convolver convolver(1, 1, 1, 1);
+  NArray y, z, want_y, want_z;
+  const auto make = [&] {
+    y = convolver.ff(x, w, bias);
+    z = elewise::relu(y) * 2.0 + x.sum() * 0.0;
+  };
+  {
+    OnDevice host(0);
+    make();
+    want_y = y, want_z = z;
+    wait_for_all();
+  }
+  for (const bool both : {false, true}) {
+    Window held(1 << 20, -1);
+    const NArray sum = x.sum() * 0.0;
+    wait_for_all();
+    Log log;
+    y = convolver.ff(x, w, bias);
+    z = elewise::relu(y) * 2.0 + sum;
+    if (!both) y = NArray();
+    z.wait_for_eval();
+    EXPECT_EQ(log.lines("conv ").size(), 1u);
+    EXPECT_EQ(log.lines("launch owl_program").size(), 1u);
+    const auto got = values(z), want = values(want_z);
+    for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-4);
+    if (!both) continue;
+    const auto first = values(y), first_want = values(want_y);
+    for (std::size_t i = 0; i < first.size(); ++i) ASSERT_NEAR(first[i], first_want[i], 1e-4);
+  }
+}
+
+// More than one batch of pinned memory each way, and an end within one.
+TEST(Cuda, LargeArraysComeAndGo) {
+  OnDevice on(gpus().id[0]);
+  gpus().standin.delay(500);
+  std::vector<float> data(5'000'003);
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<float>(i % 9973);
+  NArray x = from_host(data.data(), {static_cast<std::int64_t>(data.size())}, DType::kFloat32) + 1.0;
+  for (auto& v : data) v += 1;
+  EXPECT_TRUE(values(x) == data);
+  gpus().standin.delay(0);
+}
+
+// A script that brings data faster than the GPU works does not take new memory for each.
+TEST(Cuda, DataWaitsForMemoryOfItsSize) {
+  OnDevice on(gpus().id[0]);
+  empty_cache();
+  NArray sum = zeros({1});
+  sum.wait_for_eval();
+  gpus().standin.delay(3000);
+  const auto before = gpus().standin.count("cuMemAlloc");
+  double want = 0;
+  for (int i = 0; i < 40; ++i) {
+    const std::vector<float> data(4321, static_cast<float>(i));
+    sum = sum + from_host(data.data(), {4321}, DType::kFloat32).sum();
+    sum.start_eval();
+    want += 4321.0 * i;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(values(sum)[0], static_cast<float>(want));
+  EXPECT_LT(gpus().standin.count("cuMemAlloc") - before, 15);
+  gpus().standin.delay(0);
+}
+
 TEST(Cuda, MemoryThatRunsOutIsAnErrorOfTheValue) {
   OnDevice on(gpus().id[0]);
   const NArray x = randn({1000});
@@ -272,7 +570,7 @@ TEST(Cuda, MemoryThatRunsOutIsAnErrorOfTheValue) {
 TEST(Cuda, AMissingFeatureIsAnErrorOfTheValue) {
   OnDevice on(gpus().id[0]);
   const NArray a = randn({31, 17}), b = randn({17, 13});
-  gpus().standin.fail("cublasLtMatmulAlgoGetHeuristic:1:15");
+  gpus().standin.fail("cublasLtMatmulAlgoGetHeuristic:1:15,cublasLtMatmulAlgoGetHeuristic:2:15");
   const NArray y = a * b;
   try {
     y.wait_for_eval();
@@ -416,6 +714,22 @@ TEST(Cuda, GpusTrainTogether) {
   for (std::size_t i = 0; i < start.size(); ++i) EXPECT_NEAR(together[0][i], alone[0][i], 1e-5);
   EXPECT_EQ(gpus().standin.count("ncclAllReduce") - calls, 20);
   gpus().standin.delay(0);
+}
+
+// An error between the calls of a group: the next sum is a sum again.
+TEST(Cuda, ASumThatFailsLeavesNoGroupOpen) {
+  std::vector<NArray> parts;
+  for (const int id : gpus().id) {
+    OnDevice on(id);
+    parts.push_back(full({100}, id));
+  }
+  const auto sum = static_cast<float>(gpus().id[0] + gpus().id[1]);
+  // Each GPU's task tries for itself.
+  gpus().standin.fail("ncclAllReduce:2:3,ncclAllReduce:4:3");
+  for (auto& each : all_reduce(parts)) EXPECT_THROW(each.wait_for_eval(), DeviceError);
+  gpus().standin.fail("");
+  EXPECT_EQ(gpus().standin.count("ncclGroupStart"), gpus().standin.count("ncclGroupEnd"));
+  for (auto& each : all_reduce(parts)) EXPECT_EQ(values(each), std::vector<float>(100, sum));
 }
 
 }  // namespace

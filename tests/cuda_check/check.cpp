@@ -1,14 +1,22 @@
-// Compiles every kernel of the CUDA backend with the real NVRTC, which needs no GPU, for sm_80 and sm_90:
+// Compiles kernels of the CUDA backend with the real NVRTC, which needs no GPU. All of them, for sm_80 and sm_90:
 //
 //   owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...
 //
-// The texts are those that the backend asks for while operations of every family and type run on the stand-in for CUDA
+// Or those that a command loads on the stand-in, such as a run of tests, for one architecture, into a folder which is then
+// the $XDG_CACHE_HOME of that command on a GPU: compiled there, one after the other, they would take most of its time.
+//
+//   owl_cuda_check --fill FOLDER ARCHITECTURE LIBRARY_FOLDER... -- COMMAND...
+//
+// Of the first form the texts are those that the backend asks for while operations of every family and type run on the stand-in for CUDA
 // (tests/standin). LIBRARY_FOLDERs hold CUDA's libraries; that of each library every function is looked up which owl
 // calls.
 #include <dlfcn.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -142,24 +150,29 @@ struct Compiler {
   }
   bool there() const { return n.nvrtcCompileProgram; }
 
-  // The compiler's words where it fails, else nothing.
-  std::string compile(const std::string& text, const char* arch) const {
+  struct Result {
+    std::string log, code;  // the compiler's words where it fails, and then no code
+  };
+  Result compile(const std::string& text, const char* arch) const {
     nvrtcProgram program = nullptr;
     n.nvrtcCreateProgram(&program, text.c_str(), "owl.cu", 0, nullptr, nullptr);
     const auto architecture = std::string("--gpu-architecture=") + arch;
     std::vector<const char*> options{architecture.c_str()};
     options.insert(options.end(), std::begin(cuda::kCompilerOptions), std::end(cuda::kCompilerOptions));
     const auto result = n.nvrtcCompileProgram(program, static_cast<int>(options.size()), options.data());
-    std::string log;
+    Result all;
+    std::size_t size = 0;
     if (result != NVRTC_SUCCESS) {
-      std::size_t size = 0;
       n.nvrtcGetProgramLogSize(program, &size);
-      log.resize(size);
-      n.nvrtcGetProgramLog(program, log.data());
-      log = std::string(n.nvrtcGetErrorString(result)) + "\n" + log;
+      all.log.resize(size);
+      n.nvrtcGetProgramLog(program, all.log.data());
+      all.log = std::string(n.nvrtcGetErrorString(result)) + "\n" + all.log;
+    } else if (n.nvrtcGetCUBINSize(program, &size) == NVRTC_SUCCESS) {
+      all.code.resize(size);
+      n.nvrtcGetCUBIN(program, all.code.data());
     }
     n.nvrtcDestroyProgram(&program);
-    return log;
+    return all;
   }
 };
 
@@ -217,50 +230,109 @@ int collect(const std::string& standin, const std::filesystem::path& folder) {
   return 0;
 }
 
-int compile_all(const std::filesystem::path& folder, const std::vector<std::string>& libraries) {
+// The texts of a folder, which is removed.
+std::vector<std::string> take_texts(const std::filesystem::path& folder) {
   std::vector<std::string> all;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     std::ifstream file(entry.path());
     all.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
   }
   std::filesystem::remove_all(folder);
-  const int lacking = look_up_functions(libraries);
-  std::unique_ptr<Compiler> compiler;
+  return all;
+}
+
+std::unique_ptr<Compiler> find_compiler(const std::vector<std::string>& libraries) {
   for (const auto& library : libraries)
-    if (!compiler || !compiler->there()) compiler = std::make_unique<Compiler>(library);
-  if (!compiler || !compiler->there()) {
-    std::printf("FAILED: no libnvrtc.so.13 among the folders\n");
-    return 1;
-  }
-  constexpr const char* kArchitectures[] = {"sm_80", "sm_90"};
+    if (auto compiler = std::make_unique<Compiler>(library); compiler->there()) return compiler;
+  std::printf("FAILED: no libnvrtc.so.13 among the folders\n");
+  return nullptr;
+}
+
+// Compiles each text for each architecture, on all processors; `take` gets the code. How many failed.
+template <class Take>
+int compile_each(const Compiler& compiler, const std::vector<std::string>& all, const std::vector<const char*>& archs,
+                 Take take) {
   std::atomic<std::size_t> next{0};
   std::atomic<int> failed{0};
   std::vector<std::thread> threads;
   for (unsigned t = 0; t < std::max(1u, std::thread::hardware_concurrency()); ++t)
     threads.emplace_back([&] {
-      for (std::size_t i; (i = next++) < 2 * all.size();) {
-        const auto log = compiler->compile(all[i / 2], kArchitectures[i % 2]);
-        if (log.empty()) continue;
+      for (std::size_t i; (i = next++) < archs.size() * all.size();) {
+        const auto& text = all[i / archs.size()];
+        const char* const arch = archs[i % archs.size()];
+        const auto [log, code] = compiler.compile(text, arch);
         std::lock_guard lock(mutex);
-        std::printf("FAILED for %s: %s\n--- the text:\n%s\n", kArchitectures[i % 2], log.c_str(),
-                    failed++ == 0 ? all[i / 2].c_str() : "(not shown again)");
+        if (log.empty())
+          take(text, arch, code);
+        else
+          std::printf("FAILED for %s: %s\n--- the text:\n%s\n", arch, log.c_str(),
+                      failed++ == 0 ? text.c_str() : "(not shown again)");
       }
     });
   for (auto& thread : threads) thread.join();
+  return failed;
+}
+
+int compile_all(const std::filesystem::path& folder, const std::vector<std::string>& libraries) {
+  const auto all = take_texts(folder);
+  const int lacking = look_up_functions(libraries);
+  const auto compiler = find_compiler(libraries);
+  if (!compiler) return 1;
+  const int failed = compile_each(*compiler, all, {"sm_80", "sm_90"}, [](auto&&...) {});
   std::printf(
       "CUDA kernels: %zu texts compiled by NVRTC for sm_80 and sm_90, %d failed; functions looked up in the real "
       "libraries, %d missing\n",
-      all.size(), failed.load(), lacking);
+      all.size(), failed, lacking);
   return failed > 0 || lacking > 0;
+}
+
+// Runs the command; its exit status.
+int run(char** command) {
+  std::fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    execvp(command[0], command);
+    std::perror(command[0]);
+    _exit(127);
+  }
+  int status = 1;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int fill(const std::filesystem::path& folder, const char* arch, const std::vector<std::string>& libraries,
+         char** command) {
+  const auto compiler = find_compiler(libraries);
+  if (!compiler) return 1;
+  std::string texts_folder = (std::filesystem::temp_directory_path() / "owl_cuda_check_XXXXXX").string();
+  if (!mkdtemp(texts_folder.data())) return 1;
+  setenv("STANDIN_CUDA_TEXTS", texts_folder.c_str(), 1);
+  const int status = run(command);
+  const auto all = take_texts(texts_folder);
+  cuda::NvrtcVersion version;
+  compiler->n.nvrtcVersion(&version.major, &version.minor);
+  std::filesystem::create_directories(folder / "owl/kernels");
+  const int failed = compile_each(*compiler, all, {arch}, [&](auto& text, auto* target, auto& code) {
+    std::ofstream(folder / "owl/kernels" / cuda::cubin_name(text, target, version), std::ios::binary) << code;
+  });
+  std::printf("CUDA kernels: %zu texts of `%s` (exit status %d) compiled by NVRTC %d.%d for %s into %s, %d failed\n",
+              all.size(), command[0], status, version.major, version.minor, arch, folder.c_str(), failed);
+  return failed > 0 || all.empty();
 }
 
 }  // namespace
 
-// Two processes, one after the other: NVRTC asks the driver, which must not be the stand-in.
+// Of the first form two processes, one after the other: NVRTC asks the driver, which must not be the stand-in.
 int main(int argc, char** argv) {
   if (argc > 2 && std::string(argv[1]) == "--compile") return compile_all(argv[2], {argv + 3, argv + argc});
-  if (argc < 3) {
-    std::fprintf(stderr, "use: owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...\n");
+  char** const end = argv + argc;
+  char** const dashes = std::find_if(argv, end, [](const char* word) { return std::string(word) == "--"; });
+  const bool fills = argc > 1 && std::string(argv[1]) == "--fill";
+  if (fills && dashes - argv >= 5 && dashes + 1 < end) return fill(argv[2], argv[3], {argv + 4, dashes}, dashes + 1);
+  if (argc < 3 || fills) {
+    std::fprintf(stderr, "use: owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...\n"
+                         "     owl_cuda_check --fill FOLDER ARCHITECTURE LIBRARY_FOLDER... -- COMMAND...\n");
     return 2;
   }
   std::string name = (std::filesystem::temp_directory_path() / "owl_cuda_check_XXXXXX").string();

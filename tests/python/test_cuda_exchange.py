@@ -6,6 +6,7 @@ memory again the moment that it has it back. CuPy, PyTorch and JAX are tried whe
 import ctypes
 import gc
 import sys
+import threading
 import time
 import types
 
@@ -31,8 +32,8 @@ class Driver:
 
     def __init__(self):
         self._library = CUDA or ctypes.CDLL("libcuda.so.1")
-        context = self.out("cuDevicePrimaryCtxRetain", 0)
-        self.call("cuCtxSetCurrent", context)
+        self.context = self.out("cuDevicePrimaryCtxRetain", 0)
+        self.call("cuCtxSetCurrent", self.context)
 
     def call(self, name, *arguments):
         wide = [ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments]
@@ -216,6 +217,78 @@ def test_memory_comes_back_in_order(gpu, driver):
             driver.call("cuMemFree_v2", target)
 
 
+def test_a_stream_that_records_a_graph(gpu, driver):
+    """owl's work must not become part of another library's CUDA graph, nor spoil it."""
+    size = 1 << 16
+    stream, target = driver.stream(), driver.memory(4 * size)
+    x, y = owl.full([size], 1.0) + 1, owl.full([size], 2.0) + 1
+    taken = Taken(x.__dlpack__(stream=stream))
+    before = settle()["live_storages"]
+    driver.call("cuStreamBeginCapture_v2", stream, 0)
+    driver.copy(target, taken.address, 4 * size, stream)
+    with pytest.raises(BufferError, match="recording a CUDA graph"):
+        y.__dlpack__(stream=stream)
+    del x
+    taken.close()
+    for turn in range(5):
+        assert ((owl.full([size], turn) * 2).to_numpy() == 2 * turn).all()  # not in the memory of x
+    assert settle()["live_storages"] == before
+    graph = ctypes.c_void_p()
+    driver.call("cuStreamEndCapture", stream, ctypes.byref(graph))
+    run = driver.out("cuGraphInstantiateWithFlags", graph, 0)
+    driver.call("cuGraphLaunch", run, stream)
+    assert (driver.download(target, (size,), F32, stream=stream) == 2).all()
+    (y + 1).wait_for_eval()
+    assert settle()["live_storages"] == before - 1
+
+
+def test_a_stream_that_is_gone(gpu, driver):
+    """What stood on it is waited for; its handle is not used again."""
+    size = 1 << 16
+    scratch = driver.memory(4 * size)
+    for turn in range(5):
+        stream, target = driver.stream(), driver.memory(4 * size)
+        x = owl.full([size], turn) + 1
+        taken = Taken(x.__dlpack__(stream=stream))
+        driver.delay(stream, scratch, 4 * size)
+        driver.copy(target, taken.address, 4 * size, stream)
+        driver.call("cuStreamDestroy_v2", stream)
+        del x
+        taken.close()
+        others = [owl.full([size], -1.0) * 2 for _ in range(3)]
+        owl.wait_for_all()
+        del others
+        assert (driver.download(target, (size,), F32) == turn + 1).all()
+        driver.call("cuMemFree_v2", target)
+
+
+def test_the_default_stream_of_another_thread(gpu, driver):
+    """Stream 2 is another one on each thread; the last to let go may be on any."""
+    size = 1 << 16
+    scratch = driver.memory(4 * size)
+
+    def use(x, target, taken):
+        driver.call("cuCtxSetCurrent", driver.context)
+        taken.append(Taken(x.__dlpack__(stream=2)))
+        driver.delay(2, scratch, 4 * size)
+        driver.copy(target, taken[0].address, 4 * size, 2)
+
+    for turn in range(5):
+        target, taken = driver.memory(4 * size), []
+        x = owl.full([size], turn) + 1
+        user = threading.Thread(target=use, args=(x, target, taken))
+        user.start()
+        user.join()
+        del x
+        taken[0].close()
+        others = [owl.full([size], -1.0) * 2 for _ in range(3)]
+        owl.wait_for_all()
+        del others
+        driver.call("cuCtxSynchronize")
+        assert (driver.download(target, (size,), F32) == turn + 1).all()
+        driver.call("cuMemFree_v2", target)
+
+
 def test_arguments(gpu, driver):
     a = numbers("float32")
     x = owl.from_numpy(a)
@@ -350,6 +423,7 @@ def test_whoever_reads_first_sees_what_was_brought(gpu, driver, first):
 def test_memory_is_given_back_when_owl_is_through(gpu, driver):
     """What reads it is ordered, and far from done, when the last array goes."""
     a = numbers("float32", (300, 300))
+    waited = []
     for _ in range(10):
         lent = Lender(driver, a)
         x, late = owl.from_dlpack(lent), owl.ones([1, 300])
@@ -358,11 +432,14 @@ def test_memory_is_given_back_when_owl_is_through(gpu, driver):
         y = x * 2 + late
         y.start_eval()
         del x
+        owl.from_dlpack(np.zeros(1, F32))
+        waited.append(y.ready())
         deadline = time.monotonic() + 30
         while not lent.deleted and time.monotonic() < deadline:
             owl.from_dlpack(np.zeros(1, F32))  # what is due is given back here
         assert lent.deleted == 1  # and the memory was written to at once
         assert same_bits(y.to_numpy(), a * 2 + 1)
+    assert not all(waited) or not CUDA  # the script itself waits for nothing
 
 
 def test_views_keep_memory_that_was_taken_in(gpu, driver):

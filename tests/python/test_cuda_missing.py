@@ -31,6 +31,10 @@ assert [d.kind for d in owl.devices()] == ["cpu"] and (owl.ones([2]) + 1).to_num
 """
 
 
+LIBRARIES = [STANDIN / name for name in
+             ("libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9", "libnccl.so.2")]
+
+
 def message(*libraries, env=None):
     return children.run(ASK, *[STANDIN / name for name in libraries], env=env).stdout
 
@@ -68,8 +72,76 @@ def test_a_driver_that_finds_no_gpu():
 
 @needs_cuda
 @needs_standin
-def test_no_nvrtc():
-    text = message("libcuda.so.1")
+def test_a_gpu_that_is_too_old():
+    text = message("libcuda.so.1", "libnvrtc.so.13", env={"STANDIN_CUDA_CAPABILITY": "70"})
+    assert "compute capability 7.0; owl needs 7.5 or newer" in text
+
+
+@needs_cuda
+@needs_standin
+def test_a_cudnn_for_another_cuda():
+    done = children.run("""
+        import ctypes, sys
+        for library in sys.argv[1:]:
+            ctypes.CDLL(library)
+        import owl
+        owl.set_device(owl.create_gpu_device(0))
+        for _ in range(2):
+            y = owl.conv.Convolver(0, 0, 1, 1).ff(owl.ones([5, 5, 1, 1]), owl.ones([3, 3, 1, 2]), owl.zeros([2]))
+            try:
+                y.wait_for_eval()
+            except owl.DeviceError as e:
+                print(e)
+        assert (owl.ones([3]) + 1).to_numpy().tolist() == [2, 2, 2]
+    """, *LIBRARIES, env={"STANDIN_CUDNN_CUDART": "12090"})
+    assert done.stdout.count("libcudnn.so.9 cannot be used: the one found is for CUDA 12, owl needs one for CUDA 13") == 2
+
+
+# Kernels on disk, and no library of CUDA but the driver in the process: NVRTC is opened when a new one is needed.
+START = """
+import ctypes, sys
+driver = ctypes.CDLL(sys.argv[1])
+driver.standin_count.restype = ctypes.c_longlong
+import owl, owl._cuda
+owl._cuda.library_folders = lambda: sys.argv[2:3]
+owl.set_device(owl.create_gpu_device(0))
+x = owl.ones([3, 5])
+for f in (owl.elewise.tanh, owl.elewise.exp)[:int(sys.argv[3])]:
+    x = f(x) * 2
+    print(float(x.sum()))
+print("opened" if "libnvrtc" in open("/proc/self/maps").read() else "not opened")
+print(driver.standin_count(b"nvrtcCompileProgram"), "compiled")
+"""
+
+
+@needs_cuda
+@needs_standin
+def test_kernels_on_disk_need_no_compiler(tmp_path):
+    cache, folder = tmp_path / "cache", tmp_path / "libraries"
+    folder.mkdir()
+    for name in ("libnvrtc.so.13", "libcuda.so.1"):  # libnvrtc finds the driver beside it
+        shutil.copy(STANDIN / name, folder)
+
+    def start(count):
+        return children.run(START, folder / "libcuda.so.1", folder, count, env={"XDG_CACHE_HOME": str(cache)}).stdout
+
+    first = start(1)
+    assert "\nopened" in first
+    note = cache / "owl" / "kernels" / "nvrtc"
+    assert str(folder) in note.read_text()
+    again = start(1)
+    assert "not opened" in again and "\n0 compiled" in again and again.splitlines()[0] == first.splitlines()[0]
+    assert "\nopened" in start(2)  # a kernel that is not there yet
+    (folder / "libcuda.so.1").touch()  # where the functions are: another file, as far as one can see
+    assert "\nopened" in start(1)
+    note.write_text("nonsense")
+    assert "\nopened" in start(1)
+
+
+@needs_cuda
+@needs_standin
+def test_no_nvrtc(tmp_path):
+    text = message("libcuda.so.1", env={"XDG_CACHE_HOME": str(tmp_path)})
     assert "libnvrtc.so.13 cannot be used" in text and "pip install 'owl-engine[cuda]'" in text
 
 

@@ -3,6 +3,7 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <cstring>
 
 using namespace standin;
@@ -30,6 +31,7 @@ struct Layout {
 
 struct Preference {
   std::uint64_t workspace = 0;
+  std::uint32_t alignment = 256;  // of both operands, in bytes
 };
 
 Description& of(cublasLtMatmulDesc_t d) { return *reinterpret_cast<Description*>(d); }
@@ -141,12 +143,16 @@ cublasStatus_t CUBLASWINAPI cublasLtCreate(cublasLtHandle_t* handle) {
   STANDIN_LIBRARY(cublasStatus_t, cublasLtCreate);
   if (!handle) return CUBLAS_STATUS_INVALID_VALUE;
   if (!current) return CUBLAS_STATUS_NOT_INITIALIZED;
+  Lock lock(world().mutex);
+  if (!world().take(current, kCublasBytes)) return CUBLAS_STATUS_ALLOC_FAILED;
   *handle = new cublasLtContext{current};
   return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t CUBLASWINAPI cublasLtDestroy(cublasLtHandle_t handle) {
   STANDIN_LIBRARY(cublasStatus_t, cublasLtDestroy);
+  Lock lock(world().mutex);
+  world().give_back(handle->context, kCublasBytes);
   delete handle;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -245,14 +251,17 @@ cublasStatus_t CUBLASWINAPI cublasLtMatmulPreferenceDestroy(cublasLtMatmulPrefer
   return CUBLAS_STATUS_SUCCESS;
 }
 
-// Of what is preferred nothing has an effect here.
+// The algorithms found count on the alignment.
 cublasStatus_t CUBLASWINAPI cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                                  cublasLtMatmulPreferenceAttributes_t attribute,
                                                                  const void* value, std::size_t bytes) {
   STANDIN_LIBRARY(cublasStatus_t, cublasLtMatmulPreferenceSetAttribute);
   if (!preference || !value) return CUBLAS_STATUS_INVALID_VALUE;
   if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) return take(of(preference).workspace, value, bytes);
-  return bytes == sizeof(std::uint32_t) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+  std::uint32_t number = 0;
+  if (const auto status = take(number, value, bytes)) return status;
+  if (attribute == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES) of(preference).alignment = number;
+  return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t CUBLASWINAPI cublasLtMatmulAlgoGetHeuristic(
@@ -264,14 +273,17 @@ cublasStatus_t CUBLASWINAPI cublasLtMatmulAlgoGetHeuristic(
   *count = 0;
   Product product;
   if (const auto result = product.set(description, a, b, c, d)) return result;
-  results[0] = {};
-  results[0].algo.data[0] = kMagic;  // and for which product it is
-  results[0].algo.data[1] = static_cast<std::uint64_t>(product.m);
-  results[0].algo.data[2] = static_cast<std::uint64_t>(product.n);
-  results[0].algo.data[3] = static_cast<std::uint64_t>(product.k);
-  results[0].state = CUBLAS_STATUS_SUCCESS;
-  results[0].wavesCount = 1;
-  *count = 1;
+  for (; *count < std::min(asked, 2); ++*count) {
+    auto& found = results[*count];
+    found = {};
+    found.algo.data[0] = kMagic + static_cast<std::uint64_t>(*count);  // and for which product it is
+    found.algo.data[1] = static_cast<std::uint64_t>(product.m);
+    found.algo.data[2] = static_cast<std::uint64_t>(product.n);
+    found.algo.data[3] = static_cast<std::uint64_t>(product.k);
+    found.algo.data[4] = of(preference).alignment;
+    found.state = CUBLAS_STATUS_SUCCESS;
+    found.wavesCount = 1;
+  }
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -286,9 +298,11 @@ cublasStatus_t CUBLASWINAPI cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatm
   if (!current || handle->context != current || !alpha || !beta) return CUBLAS_STATUS_INVALID_VALUE;
   Product p;
   if (const auto result = p.set(description, la, lb, lc, ld)) return result;
-  if (algorithm && (algorithm->data[0] != kMagic || algorithm->data[1] != static_cast<std::uint64_t>(p.m) ||
+  if (algorithm && (algorithm->data[0] - kMagic > 1 || algorithm->data[1] != static_cast<std::uint64_t>(p.m) ||
                     algorithm->data[2] != static_cast<std::uint64_t>(p.n) ||
                     algorithm->data[3] != static_cast<std::uint64_t>(p.k)))
+    return CUBLAS_STATUS_INVALID_VALUE;
+  if (algorithm && (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % algorithm->data[4])
     return CUBLAS_STATUS_INVALID_VALUE;
   const bool single = p.d.type == CUDA_R_32F;
   const double x = single ? double{*static_cast<const float*>(alpha)} : *static_cast<const double*>(alpha);

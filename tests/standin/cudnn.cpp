@@ -4,6 +4,7 @@
 
 #include <cudnn.h>
 
+#include <cstdlib>
 #include <cstring>
 
 using namespace standin;
@@ -126,6 +127,13 @@ cudnnStatus_t enqueue(cudnnHandle_t handle, Pass pass, const void* alpha, const 
   };
   if (!holds(x, conv.x) || !holds(w, conv.w) || !holds(y, conv.y) || !world().holds(workspace, bytes, current->device))
     return CUDNN_STATUS_BAD_PARAM;
+  // Tensor cores' kernels read 16 bytes at a time.
+  const auto addresses = reinterpret_cast<std::uintptr_t>(x) | reinterpret_cast<std::uintptr_t>(w) |
+                         reinterpret_cast<std::uintptr_t>(y);
+  if (addresses % 16 != 0) {
+    current->broken.store(CUDA_ERROR_MISALIGNED_ADDRESS, std::memory_order_relaxed);
+    return CUDNN_STATUS_EXECUTION_FAILED;
+  }
   Step step;
   step.work = [=] {
     std::memset(workspace, 0xEE, kWorkspace);  // it is no one else's meanwhile
@@ -139,11 +147,11 @@ cudnnStatus_t enqueue(cudnnHandle_t handle, Pass pass, const void* alpha, const 
                                                                                 : CUDNN_STATUS_EXECUTION_FAILED;
 }
 
-// One algorithm that is not deterministic, the fastest, and one that is.
+// An algorithm that is not deterministic, the fastest, and two that are.
 template <class Performance, class Algorithm>
 cudnnStatus_t find(const cudnnTensorStruct* x, const cudnnTensorStruct* w, const cudnnConvolutionStruct* how,
                    const cudnnTensorStruct* y, int asked, int* count, Performance* results, Algorithm good,
-                   const Algorithm* loose) {
+                   Algorithm slow, const Algorithm* loose) {
   if (!x || !w || !how || !y || !count || !results || asked < 1) return CUDNN_STATUS_BAD_PARAM;
   if (const auto status = Convolution{*x, *w, *y, *how}.check()) return status;
   *count = 0;
@@ -160,12 +168,16 @@ cudnnStatus_t find(const cudnnTensorStruct* x, const cudnnTensorStruct* w, const
   };
   if (loose) add(*loose, CUDNN_NON_DETERMINISTIC);
   add(good, CUDNN_DETERMINISTIC);
+  add(slow, CUDNN_DETERMINISTIC);
   return CUDNN_STATUS_SUCCESS;
 }
 
 constexpr auto kForwardAlgorithm = CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
 constexpr auto kDataAlgorithm = CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
 constexpr auto kFilterAlgorithm = CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
+constexpr auto kSlowForwardAlgorithm = CUDNN_CONVOLUTION_FWD_ALGO_GEMM;
+constexpr auto kSlowDataAlgorithm = CUDNN_CONVOLUTION_BWD_DATA_ALGO_WINOGRAD;
+constexpr auto kSlowFilterAlgorithm = CUDNN_CONVOLUTION_BWD_FILTER_ALGO_WINOGRAD_NONFUSED;
 constexpr auto kLooseAlgorithm = CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0;
 
 cudnnStatus_t set(cudnnTensorStruct* to, cudnnTensorFormat_t format, cudnnDataType_t type, int n, int c, int h, int w) {
@@ -196,12 +208,16 @@ cudnnStatus_t CUDNNWINAPI cudnnCreate(cudnnHandle_t* handle) {
   STANDIN_LIBRARY(cudnnStatus_t, cudnnCreate);
   if (!handle) return CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
   if (!current) return CUDNN_STATUS_NOT_INITIALIZED;
+  Lock lock(world().mutex);
+  if (!world().take(current, kCudnnBytes)) return CUDNN_STATUS_ALLOC_FAILED;
   *handle = new cudnnContext{current, nullptr};
   return CUDNN_STATUS_SUCCESS;
 }
 
 cudnnStatus_t CUDNNWINAPI cudnnDestroy(cudnnHandle_t handle) {
   STANDIN_LIBRARY(cudnnStatus_t, cudnnDestroy);
+  Lock lock(world().mutex);
+  world().give_back(handle->context, kCudnnBytes);
   return destroy(handle);
 }
 
@@ -218,6 +234,7 @@ cudnnStatus_t CUDNNWINAPI cudnnSetStream(cudnnHandle_t handle, cudaStream_t stre
 const char* CUDNNWINAPI cudnnGetErrorString(cudnnStatus_t status) {
   switch (status) {
     case CUDNN_STATUS_SUCCESS: return "CUDNN_STATUS_SUCCESS";
+    case CUDNN_STATUS_ALLOC_FAILED: return "CUDNN_STATUS_ALLOC_FAILED";
     case CUDNN_STATUS_NOT_INITIALIZED: return "CUDNN_STATUS_NOT_INITIALIZED";
     case CUDNN_STATUS_BAD_PARAM: return "CUDNN_STATUS_BAD_PARAM";
     case CUDNN_STATUS_BAD_PARAM_NULL_POINTER: return "CUDNN_STATUS_BAD_PARAM_NULL_POINTER";
@@ -231,6 +248,11 @@ const char* CUDNNWINAPI cudnnGetErrorString(cudnnStatus_t status) {
 }
 
 std::size_t CUDNNWINAPI cudnnGetVersion() { return CUDNN_VERSION; }
+
+std::size_t CUDNNWINAPI cudnnGetCudartVersion() {
+  const char* const told = std::getenv("STANDIN_CUDNN_CUDART");
+  return told ? static_cast<std::size_t>(std::atoll(told)) : 13000;
+}
 
 cudnnStatus_t CUDNNWINAPI cudnnCreateTensorDescriptor(cudnnTensorDescriptor_t* tensor) {
   STANDIN_LIBRARY(cudnnStatus_t, cudnnCreateTensorDescriptor);
@@ -312,7 +334,7 @@ cudnnStatus_t CUDNNWINAPI cudnnGetConvolutionForwardAlgorithm_v7(
   STANDIN_LIBRARY(cudnnStatus_t, cudnnGetConvolutionForwardAlgorithm_v7);
   if (!handle) return CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
   return find<cudnnConvolutionFwdAlgoPerf_t, cudnnConvolutionFwdAlgo_t>(x, w, convolution, y, asked, count, results,
-                                                                        kForwardAlgorithm, nullptr);
+                                                                        kForwardAlgorithm, kSlowForwardAlgorithm, nullptr);
 }
 
 cudnnStatus_t CUDNNWINAPI cudnnGetConvolutionBackwardDataAlgorithm_v7(
@@ -322,7 +344,7 @@ cudnnStatus_t CUDNNWINAPI cudnnGetConvolutionBackwardDataAlgorithm_v7(
   STANDIN_LIBRARY(cudnnStatus_t, cudnnGetConvolutionBackwardDataAlgorithm_v7);
   if (!handle) return CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
   return find<cudnnConvolutionBwdDataAlgoPerf_t, cudnnConvolutionBwdDataAlgo_t>(dx, w, convolution, dy, asked, count,
-                                                                                results, kDataAlgorithm, nullptr);
+                                                                                results, kDataAlgorithm, kSlowDataAlgorithm, nullptr);
 }
 
 cudnnStatus_t CUDNNWINAPI cudnnGetConvolutionBackwardFilterAlgorithm_v7(
@@ -332,7 +354,7 @@ cudnnStatus_t CUDNNWINAPI cudnnGetConvolutionBackwardFilterAlgorithm_v7(
   STANDIN_LIBRARY(cudnnStatus_t, cudnnGetConvolutionBackwardFilterAlgorithm_v7);
   if (!handle) return CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
   return find<cudnnConvolutionBwdFilterAlgoPerf_t, cudnnConvolutionBwdFilterAlgo_t>(
-      x, dw, convolution, dy, asked, count, results, kFilterAlgorithm, &kLooseAlgorithm);
+      x, dw, convolution, dy, asked, count, results, kFilterAlgorithm, kSlowFilterAlgorithm, &kLooseAlgorithm);
 }
 
 cudnnStatus_t CUDNNWINAPI cudnnGetConvolutionForwardWorkspaceSize(
@@ -374,7 +396,7 @@ cudnnStatus_t CUDNNWINAPI cudnnConvolutionForward(cudnnHandle_t handle, const vo
                                                   std::size_t bytes, const void* beta, const cudnnTensorDescriptor_t yd,
                                                   void* y) {
   STANDIN_LIBRARY(cudnnStatus_t, cudnnConvolutionForward);
-  if (algorithm != kForwardAlgorithm) return CUDNN_STATUS_NOT_SUPPORTED;
+  if (algorithm != kForwardAlgorithm && algorithm != kSlowForwardAlgorithm) return CUDNN_STATUS_NOT_SUPPORTED;
   return enqueue(handle, Pass::kForward, alpha, beta, xd, x, wd, w, convolution, yd, y, y, workspace, bytes);
 }
 
@@ -386,7 +408,7 @@ cudnnStatus_t CUDNNWINAPI cudnnConvolutionBackwardData(cudnnHandle_t handle, con
                                                        std::size_t bytes, const void* beta,
                                                        const cudnnTensorDescriptor_t dxd, void* dx) {
   STANDIN_LIBRARY(cudnnStatus_t, cudnnConvolutionBackwardData);
-  if (algorithm != kDataAlgorithm) return CUDNN_STATUS_NOT_SUPPORTED;
+  if (algorithm != kDataAlgorithm && algorithm != kSlowDataAlgorithm) return CUDNN_STATUS_NOT_SUPPORTED;
   return enqueue(handle, Pass::kData, alpha, beta, dxd, dx, wd, w, convolution, dyd, dy, dx, workspace, bytes);
 }
 
@@ -398,6 +420,7 @@ cudnnStatus_t CUDNNWINAPI cudnnConvolutionBackwardFilter(cudnnHandle_t handle, c
                                                          std::size_t bytes, const void* beta,
                                                          const cudnnFilterDescriptor_t dwd, void* dw) {
   STANDIN_LIBRARY(cudnnStatus_t, cudnnConvolutionBackwardFilter);
-  if (algorithm != kFilterAlgorithm && algorithm != kLooseAlgorithm) return CUDNN_STATUS_NOT_SUPPORTED;
+  if (algorithm != kFilterAlgorithm && algorithm != kSlowFilterAlgorithm && algorithm != kLooseAlgorithm)
+    return CUDNN_STATUS_NOT_SUPPORTED;
   return enqueue(handle, Pass::kFilter, alpha, beta, xd, x, dwd, dw, convolution, dyd, dy, dw, workspace, bytes);
 }

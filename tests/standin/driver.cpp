@@ -11,6 +11,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <string_view>
 
 using namespace standin;
 
@@ -73,6 +75,9 @@ constexpr Code kCodes[] = {
     STANDIN_CODE(CUDA_ERROR_NOT_READY, "device not ready"),
     STANDIN_CODE(CUDA_ERROR_ILLEGAL_ADDRESS, "an illegal memory access was encountered"),
     STANDIN_CODE(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, "too many resources requested for launch"),
+    STANDIN_CODE(CUDA_ERROR_MISALIGNED_ADDRESS, "misaligned address"),
+    STANDIN_CODE(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, "operation would make the legacy stream depend on a capturing "
+                                                     "blocking stream"),
     STANDIN_CODE(CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED, "peer access is already enabled"),
     STANDIN_CODE(CUDA_ERROR_CONTEXT_IS_DESTROYED, "context is destroyed"),
     STANDIN_CODE(CUDA_ERROR_LAUNCH_FAILED, "unspecified launch failure"),
@@ -87,6 +92,25 @@ constexpr Code kCodes[] = {
                                                        "that an instantiated graph does not allow"),
     STANDIN_CODE(CUDA_ERROR_UNKNOWN, "unknown error"),
 };
+
+// A stream that was destroyed: CUDA may do anything, and so tests must not come here. Only cuStreamGetId tells.
+void refuse_the_gone(CUstream handle) {
+  if (!world().gone.contains(handle)) return;
+  std::fprintf(stderr, "standin: a stream is used that was destroyed\n");
+  std::abort();
+}
+
+// Adds a kernel's text to the folder of STANDIN_CUDA_TEXTS, if there is one. Equal texts have equal names.
+void note_text(void* library) {
+  const char* const folder = std::getenv("STANDIN_CUDA_TEXTS");
+  const auto* const text = static_cast<const char*>(dlsym(library, "standin_text"));
+  if (!folder || !text) return;
+  const auto path = std::filesystem::path(folder) / std::to_string(std::hash<std::string_view>{}(text));
+  const auto draft = path.string() + "." + std::to_string(getpid());
+  std::ofstream(draft, std::ios::binary) << text;
+  std::error_code error;
+  std::filesystem::rename(draft, path, error);
+}
 
 const Code* find_code(CUresult code) {
   const auto* const at = std::ranges::find(kCodes, code, &Code::code);
@@ -136,9 +160,12 @@ CUresult CUDAAPI cuDeviceGetName(char* name, int length, CUdevice device) {
 CUresult CUDAAPI cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice device) {
   STANDIN_DRIVER(cuDeviceGetAttribute, kInit);
   if (!has_device(device)) return CUDA_ERROR_INVALID_DEVICE;
-  *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? 9
-           : attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT   ? 4
-                                                                     : 0;
+  const char* const told = std::getenv("STANDIN_CUDA_CAPABILITY");
+  const int capability = told ? std::atoi(told) : 90;
+  *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR   ? capability / 10
+           : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? capability % 10
+           : attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT     ? 4
+                                                                       : 0;
   return CUDA_SUCCESS;
 }
 
@@ -212,6 +239,17 @@ CUresult CUDAAPI cuCtxGetCurrent(CUcontext* context) {
   return CUDA_SUCCESS;
 }
 
+// Waits for all of the device, which a capture on any of its streams forbids.
+CUresult CUDAAPI cuCtxSynchronize() {
+  STANDIN_DRIVER(cuCtxSynchronize, kContext);
+  Lock lock(world().mutex);
+  if (world().breaks_captures(current)) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  const auto ends = world().ends_of(current);
+  lock.unlock();
+  wait_for(ends);
+  return static_cast<CUresult>(current->broken.load(std::memory_order_relaxed));
+}
+
 CUresult CUDAAPI cuCtxEnablePeerAccess(CUcontext peer, unsigned flags) {
   STANDIN_DRIVER(cuCtxEnablePeerAccess, kContext);
   if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
@@ -227,6 +265,7 @@ CUresult CUDAAPI cuMemAlloc(CUdeviceptr* data, std::size_t bytes) {
   if (!data || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   Lock lock(world().mutex);
   if (world().is_unsafe()) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (bytes >> 47 != 0) return CUDA_ERROR_INVALID_VALUE;  // more than addresses
   if (bytes > current->total - current->used) return CUDA_ERROR_OUT_OF_MEMORY;
   void* made = nullptr;
   if (posix_memalign(&made, 256, bytes) != 0) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -380,6 +419,7 @@ CUresult CUDAAPI cuStreamCreateWithPriority(CUstream* stream, unsigned flags, in
   if (!stream || flags > CU_STREAM_NON_BLOCKING) return CUDA_ERROR_INVALID_VALUE;
   Lock lock(world().mutex);
   *stream = world().make_stream(current, ++current->streams);
+  (*stream)->blocking = flags != CU_STREAM_NON_BLOCKING;
   return CUDA_SUCCESS;
 }
 
@@ -388,6 +428,7 @@ CUresult CUDAAPI cuStreamCreate(CUstream* stream, unsigned flags) {
   if (!stream || flags > CU_STREAM_NON_BLOCKING) return CUDA_ERROR_INVALID_VALUE;
   Lock lock(world().mutex);
   *stream = world().make_stream(current, ++current->streams);
+  (*stream)->blocking = flags != CU_STREAM_NON_BLOCKING;
   return CUDA_SUCCESS;
 }
 
@@ -396,6 +437,7 @@ CUresult CUDAAPI cuStreamDestroy(CUstream stream) {
   STANDIN_DRIVER(cuStreamDestroy, kContext);
   Lock lock(world().mutex);
   if (world().streams.erase(stream) == 0) return CUDA_ERROR_INVALID_HANDLE;
+  world().gone.insert(stream);
   if (stream->started) {
     Marker* const ending = world().mark();
     world().push(stream, {}, ending->join(), false);
@@ -420,6 +462,7 @@ CUresult CUDAAPI cuStreamSynchronize(CUstream handle) {
     stream->capture->invalid = true;
     return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   }
+  if (world().is_unsafe()) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   const auto ends = world().ends_of(stream->context, stream);
   lock.unlock();
   wait_for(ends);
@@ -435,12 +478,41 @@ CUresult CUDAAPI cuStreamQuery(CUstream handle) {
     stream->capture->invalid = true;
     return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   }
+  if (world().is_unsafe()) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   return stream->idle() ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+}
+
+CUresult CUDAAPI cuStreamGetId(CUstream handle, unsigned long long* id) {
+  STANDIN_DRIVER(cuStreamGetId, kContext);
+  Lock lock(world().mutex);
+  const CUstream stream = world().find(handle);
+  if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  if (!id) return CUDA_ERROR_INVALID_VALUE;
+  *id = stream->id;
+  return CUDA_SUCCESS;
+}
+
+// The function is called by the stream's thread; it must not call CUDA.
+CUresult CUDAAPI cuLaunchHostFunc(CUstream handle, CUhostFn function, void* data) {
+  STANDIN_DRIVER(cuLaunchHostFunc, kContext);
+  if (!function) return CUDA_ERROR_INVALID_VALUE;
+  Lock lock(world().mutex);
+  Step step;
+  step.work = [=] { function(data); };
+  return world().enqueue(handle, std::move(step), "host function");
+}
+
+CUresult CUDAAPI cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
+  STANDIN_DRIVER(cuThreadExchangeStreamCaptureMode, kInit);
+  if (!mode || *mode > CU_STREAM_CAPTURE_MODE_RELAXED) return CUDA_ERROR_INVALID_VALUE;
+  std::swap(*mode, mode_of_thread);
+  return CUDA_SUCCESS;
 }
 
 CUresult CUDAAPI cuStreamWaitEvent(CUstream handle, CUevent event, unsigned) {
   STANDIN_DRIVER(cuStreamWaitEvent, kContext);
   Lock lock(world().mutex);
+  refuse_the_gone(handle);
   const CUstream stream = world().find(handle);
   if (!stream || !world().events.contains(event)) return CUDA_ERROR_INVALID_HANDLE;
   if (Capture* const capture = stream->capture.get()) {
@@ -479,6 +551,7 @@ CUresult CUDAAPI cuEventCreate(CUevent* event, unsigned) {
 CUresult CUDAAPI cuEventRecord(CUevent event, CUstream handle) {
   STANDIN_DRIVER(cuEventRecord, kContext);
   Lock lock(world().mutex);
+  refuse_the_gone(handle);
   if (!world().events.contains(event)) return CUDA_ERROR_INVALID_HANDLE;
   const CUstream stream = world().find(handle);
   if (!stream || stream->context != event->context) return CUDA_ERROR_INVALID_HANDLE;
@@ -500,6 +573,7 @@ CUresult CUDAAPI cuEventQuery(CUevent event) {
   Lock lock(world().mutex);
   if (!world().events.contains(event)) return CUDA_ERROR_INVALID_HANDLE;
   if (event->capture != 0) return CUDA_ERROR_CAPTURED_EVENT;
+  if (world().is_unsafe()) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   return !event->last || event->last->done.is_set() ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
@@ -508,6 +582,7 @@ CUresult CUDAAPI cuEventSynchronize(CUevent event) {
   Lock lock(world().mutex);
   if (!world().events.contains(event)) return CUDA_ERROR_INVALID_HANDLE;
   if (event->capture != 0) return CUDA_ERROR_CAPTURED_EVENT;
+  if (world().is_unsafe()) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   const CUcontext context = event->context;
   if (Marker* const marker = event->last ? event->last->join() : nullptr) {
     lock.unlock();
@@ -543,6 +618,14 @@ CUresult CUDAAPI cuModuleLoadData(CUmodule* module, const void* image) {
   const int file = mkstemp(path.data());
   if (file < 0) return CUDA_ERROR_OPERATING_SYSTEM;
   std::FILE* const out = fdopen(file, "wb");
+  {
+    Lock lock(world().mutex);
+    if (world().is_unsafe() || !world().take(current, kModuleBytes)) {
+      std::fclose(out);
+      unlink(path.c_str());
+      return world().is_unsafe() ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_ERROR_OUT_OF_MEMORY;
+    }
+  }
   const bool written = std::fwrite(image, 1, bytes, out) == bytes;
   const bool closed = std::fclose(out) == 0;
   void* const library = written && closed ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
@@ -552,6 +635,7 @@ CUresult CUDAAPI cuModuleLoadData(CUmodule* module, const void* image) {
   }
   unlink(path.c_str());
   if (!library) return CUDA_ERROR_INVALID_IMAGE;
+  note_text(library);
   Lock lock(world().mutex);
   *module = new CUmod_st;
   (*module)->context = current;

@@ -3,22 +3,66 @@
 
 using namespace standin;
 
-CUresult CUDAAPI cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
-  STANDIN_DRIVER(cuStreamBeginCapture, kContext);
-  Lock lock(world().mutex);
+namespace {
+
+// Into a new graph, or behind the last node of one.
+CUresult begin_capture(CUstream stream, CUgraph graph, CUstreamCaptureMode mode) {
   if (world().find(stream) != stream) {  // the default stream has no capture
     return world().find(stream) ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_ERROR_INVALID_HANDLE;
   }
   if (stream->capture) return CUDA_ERROR_ILLEGAL_STATE;
-  auto* const graph = new CUgraph_st;
-  graph->context = stream->context;
-  world().graphs.insert(graph);
   stream->capture = std::make_unique<Capture>();
   stream->capture->id = ++world().captures;
   stream->capture->mode = mode;
   stream->capture->thread = std::this_thread::get_id();
+  stream->capture->owns = !graph;
+  if (!graph) {
+    graph = new CUgraph_st;
+    graph->context = stream->context;
+    world().graphs.insert(graph);
+  }
   stream->capture->graph = graph;
+  stream->capture->last = graph->nodes.empty() ? nullptr : graph->nodes.back();
   log(name_of(stream) + "begin capture");
+  return CUDA_SUCCESS;
+}
+
+bool is_captured_into(CUgraph graph) {
+  for (const CUstream stream : world().streams)
+    if (stream->capture && stream->capture->graph == graph) return true;
+  return false;
+}
+
+// A graph's node must be told to come behind the one before: nothing else orders them.
+bool follows(CUgraph graph, const CUgraphNode* before, std::size_t count) {
+  if (graph->nodes.empty()) return count == 0;
+  return count == 1 && before && before[0] == graph->nodes.back();
+}
+
+}  // namespace
+
+CUresult CUDAAPI cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode) {
+  STANDIN_DRIVER(cuStreamBeginCapture, kContext);
+  Lock lock(world().mutex);
+  return begin_capture(stream, nullptr, mode);
+}
+
+CUresult CUDAAPI cuStreamBeginCaptureToGraph(CUstream stream, CUgraph graph, const CUgraphNode* before,
+                                             const CUgraphEdgeData*, std::size_t count, CUstreamCaptureMode mode) {
+  STANDIN_DRIVER(cuStreamBeginCaptureToGraph, kContext);
+  Lock lock(world().mutex);
+  if (!world().graphs.contains(graph) || is_captured_into(graph) || !follows(graph, before, count))
+    return CUDA_ERROR_INVALID_VALUE;
+  return begin_capture(stream, graph, mode);
+}
+
+CUresult CUDAAPI cuGraphCreate(CUgraph* graph, unsigned flags) {
+  STANDIN_DRIVER(cuGraphCreate, kContext);
+  if (!graph || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  Lock lock(world().mutex);
+  *graph = new CUgraph_st;
+  (*graph)->context = current;
+  world().graphs.insert(*graph);
   return CUDA_SUCCESS;
 }
 
@@ -45,6 +89,27 @@ CUresult check(const CUDA_KERNEL_NODE_PARAMS& p, CUfunction function) {
 
 }  // namespace
 
+CUresult CUDAAPI cuGraphAddKernelNode(CUgraphNode* node, CUgraph graph, const CUgraphNode* before, std::size_t count,
+                                      const CUDA_KERNEL_NODE_PARAMS* params) {
+  STANDIN_DRIVER(cuGraphAddKernelNode, kContext);
+  Lock lock(world().mutex);
+  if (!node || !params || !world().graphs.contains(graph) || is_captured_into(graph) || !follows(graph, before, count))
+    return CUDA_ERROR_INVALID_VALUE;
+  const CUfunction function = params->func;
+  if (!world().functions.contains(function) || function->module->context != current) return CUDA_ERROR_INVALID_HANDLE;
+  if (const auto result = check(*params, function)) return result;
+  Step step;
+  step.function = function;
+  step.blocks = params->gridDimX;
+  step.threads = params->blockDimX;
+  const auto* const arguments = static_cast<const std::byte*>(params->kernelParams[0]);
+  step.arguments.assign(arguments, arguments + function->argument_bytes);
+  *node = world().add_node(graph, std::move(step));
+  log("gpu " + std::to_string(graph->context->device) + " graph: add " + function->name + " blocks " +
+      std::to_string(params->gridDimX));
+  return CUDA_SUCCESS;
+}
+
 CUresult CUDAAPI cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   STANDIN_DRIVER(cuStreamEndCapture, kContext);
   Lock lock(world().mutex);
@@ -57,7 +122,7 @@ CUresult CUDAAPI cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   log(name_of(stream) + "end capture (" + std::to_string(capture.graph->nodes.size()) + " nodes)");
   const bool invalid = capture.invalid;
   *graph = invalid ? nullptr : capture.graph;
-  if (invalid) destroy(capture.graph);
+  if (invalid && capture.owns) destroy(capture.graph);
   stream->capture.reset();
   return invalid ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS;
 }
@@ -67,6 +132,9 @@ CUresult CUDAAPI cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* sta
   Lock lock(world().mutex);
   const CUstream stream = world().find(handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  if (stream == current->plain)  // which a capture of any blocking stream involves
+    for (const CUstream other : world().streams)
+      if (other->context == current && other->blocking && other->capture) return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
   *status = !stream->capture            ? CU_STREAM_CAPTURE_STATUS_NONE
             : stream->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
                                        : CU_STREAM_CAPTURE_STATUS_ACTIVE;
@@ -112,8 +180,8 @@ CUresult CUDAAPI cuGraphInstantiate(CUgraphExec* exec, CUgraph graph, unsigned l
   STANDIN_DRIVER(cuGraphInstantiate, kContext);
   Lock lock(world().mutex);
   if (!exec || !world().graphs.contains(graph) || flags != 0) return CUDA_ERROR_INVALID_VALUE;
-  for (const CUstream stream : world().streams)
-    if (stream->capture && stream->capture->graph == graph) return CUDA_ERROR_ILLEGAL_STATE;
+  if (is_captured_into(graph)) return CUDA_ERROR_ILLEGAL_STATE;
+  if (!world().take(graph->context, kExecBytes)) return CUDA_ERROR_OUT_OF_MEMORY;
   *exec = new CUgraphExec_st;
   (*exec)->context = graph->context;
   (*exec)->number = ++graph->context->execs;
@@ -182,6 +250,7 @@ CUresult CUDAAPI cuGraphExecDestroy(CUgraphExec exec) {
   Lock lock(world().mutex);
   if (world().execs.erase(exec) == 0) return CUDA_ERROR_INVALID_VALUE;
   if (exec->last) exec->last->leave();
+  world().give_back(exec->context, kExecBytes);
   exec->steps.clear();
   bury(exec);
   return CUDA_SUCCESS;

@@ -1,4 +1,5 @@
-// NVRTC: programs are compiled by the host's compiler, $CXX or c++, into shared libraries, which pass for cubins.
+// NVRTC: programs are compiled by the host's compiler, $CXX or c++, into shared libraries, which pass for cubins. Each
+// holds its own text, as `standin_text`: loaded, it can be handed on to the real compiler (STANDIN_CUDA_TEXTS).
 #include "standin.h"
 
 #include <fcntl.h>
@@ -88,7 +89,8 @@ const char* nvrtcGetErrorString(nvrtcResult result) {
 nvrtcResult nvrtcVersion(int* major, int* minor) {
   STANDIN_LIBRARY(nvrtcResult, nvrtcVersion);
   if (!major || !minor) return NVRTC_ERROR_INVALID_INPUT;
-  const std::string flags = setting("CXX", "c++") + std::string(" ") + setting("STANDIN_CUDA_CXXFLAGS", "");
+  // Kernels that an earlier form of this file made are not taken either: its number is 2.
+  const std::string flags = setting("CXX", "c++") + std::string(" 2 ") + setting("STANDIN_CUDA_CXXFLAGS", "");
   *major = 13;
   *minor = 1000 + static_cast<int>(std::hash<std::string>{}(flags) % 1000000);
   return NVRTC_SUCCESS;
@@ -118,7 +120,10 @@ nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int count, const char* con
   auto folder = fs::temp_directory_path(error).string() + "/standin_nvrtc_XXXXXX";
   if (!mkdtemp(folder.data())) return NVRTC_ERROR_INTERNAL_ERROR;
   const auto source = folder + "/kernel.cu", result = folder + "/kernel.so", output = folder + "/output";
-  std::ofstream(source, std::ios::binary) << program->text;
+  std::ofstream(source, std::ios::binary) << program->text
+                                          << "\nextern \"C\" { extern const char standin_text[]; }\n"
+                                             "const char standin_text[] = R\"standin("
+                                          << program->text << ")standin\";\n";
   auto words = words_of(setting("CXX", "c++"));
   for (const char* word : {"-std=c++20", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-w", "-DOWL_HOST",
                            "-include", "cstdint"})

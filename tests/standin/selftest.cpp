@@ -295,6 +295,110 @@ void graphs() {
   OK(cuGraphDestroy(graph));
 }
 
+// A capture on one thread, and what another may do meanwhile.
+void captures_elsewhere() {
+  CUstream stream, other;
+  CUevent event;
+  CUgraph graph = nullptr;
+  OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  OK(cuStreamCreate(&other, CU_STREAM_NON_BLOCKING));
+  OK(cuEventCreate(&event, 0));
+  OK(cuEventRecord(event, other));
+  const auto elsewhere = [&](CUstreamCaptureMode capture, CUstreamCaptureMode mode, CUresult expected) {
+    OK(cuStreamBeginCapture(stream, capture));
+    std::thread([&] {
+      OK(cuCtxSetCurrent(contexts[0]));
+      CUstreamCaptureMode before = mode;
+      OK(cuThreadExchangeStreamCaptureMode(&before));
+      EXPECT(before == CU_STREAM_CAPTURE_MODE_GLOBAL);
+      EXPECT(cuEventSynchronize(event) == expected);
+      EXPECT(cuEventQuery(event) == expected);
+      CUdeviceptr data = 0;
+      EXPECT(cuMemAlloc(&data, 10) == expected);
+      if (data) OK(cuMemFree(data));
+    }).join();
+    EXPECT(cuStreamEndCapture(stream, &graph) ==
+           (expected == CUDA_SUCCESS ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_INVALIDATED));
+    if (graph) OK(cuGraphDestroy(graph));
+  };
+  constexpr auto global = CU_STREAM_CAPTURE_MODE_GLOBAL, local = CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
+                 relaxed = CU_STREAM_CAPTURE_MODE_RELAXED;
+  elsewhere(global, global, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  elsewhere(global, local, CUDA_SUCCESS);
+  elsewhere(global, relaxed, CUDA_SUCCESS);
+  elsewhere(local, global, CUDA_SUCCESS);
+  elsewhere(relaxed, global, CUDA_SUCCESS);
+  // All of the device is not waited for under any capture.
+  OK(cuStreamBeginCapture(stream, relaxed));
+  EXPECT(cuCtxSynchronize() == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  EXPECT(cuStreamEndCapture(stream, &graph) == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+  OK(cuCtxSynchronize());
+}
+
+// A graph of own nodes with a captured part.
+void graphs_in_parts() {
+  constexpr std::size_t n = 300;
+  CUstream stream;
+  CUgraph graph = nullptr, same = nullptr;
+  CUgraphNode first = nullptr, last = nullptr;
+  OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  const auto a = upload(std::vector<float>(n, 1)), b = upload(std::vector<float>(n, 0));
+  Slots slots{{a, b, b, n}};
+  void* argument = slots.pointer();
+  CUDA_KERNEL_NODE_PARAMS params{};
+  params.func = add[0];
+  params.gridDimX = 3, params.blockDimX = 256;
+  params.gridDimY = params.gridDimZ = params.blockDimY = params.blockDimZ = 1;
+  params.kernelParams = &argument;
+  OK(cuGraphCreate(&graph, 0));
+  OK(cuGraphAddKernelNode(&first, graph, nullptr, 0, &params));
+  EXPECT(cuGraphAddKernelNode(&last, graph, nullptr, 0, &params) == CUDA_ERROR_INVALID_VALUE);  // behind nothing
+  EXPECT(cuStreamBeginCaptureToGraph(stream, graph, nullptr, nullptr, 0, CU_STREAM_CAPTURE_MODE_RELAXED) ==
+         CUDA_ERROR_INVALID_VALUE);
+  OK(cuStreamBeginCaptureToGraph(stream, graph, &first, nullptr, 1, CU_STREAM_CAPTURE_MODE_RELAXED));
+  OK(launch(add[0], stream, b, b, b, n));
+  EXPECT(cuGraphAddKernelNode(&last, graph, &first, 1, &params) == CUDA_ERROR_INVALID_VALUE);  // while it is captured
+  CUstreamCaptureStatus status;
+  const CUgraphNode* nodes = nullptr;
+  std::size_t count = 0;
+  OK(cuStreamGetCaptureInfo(stream, &status, nullptr, &same, &nodes, nullptr, &count));
+  EXPECT(same == graph && count == 1 && nodes[0] != first);
+  const CUgraphNode middle = nodes[0];
+  OK(cuStreamEndCapture(stream, &same));
+  OK(cuGraphAddKernelNode(&last, graph, &middle, 1, &params));
+  CUgraphExec exec = nullptr;
+  OK(cuGraphInstantiate(&exec, graph, 0));
+  OK(cuGraphLaunch(exec, stream));
+  OK(cuStreamSynchronize(stream));
+  EXPECT(download<float>(b, n)[n - 1] == 3);  // (0 + 1) * 2 + 1
+  // A capture that is spoilt leaves the graph to its owner.
+  OK(cuStreamBeginCaptureToGraph(stream, graph, &last, nullptr, 1, CU_STREAM_CAPTURE_MODE_RELAXED));
+  EXPECT(cuStreamQuery(stream) == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  EXPECT(cuStreamEndCapture(stream, &same) == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED && !same);
+  OK(cuGraphExecDestroy(exec));
+  OK(cuGraphDestroy(graph));
+}
+
+void numbers_and_host_functions() {
+  CUstream stream;
+  unsigned long long id = 0, plain = 0, own = 0, others = 0;
+  OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  OK(cuStreamGetId(stream, &id));
+  OK(cuStreamGetId(CU_STREAM_LEGACY, &plain));
+  OK(cuStreamGetId(CU_STREAM_PER_THREAD, &own));
+  std::thread([&] {
+    OK(cuCtxSetCurrent(contexts[0]));
+    OK(cuStreamGetId(CU_STREAM_PER_THREAD, &others));
+  }).join();
+  EXPECT(id != plain && own != plain && own != others);
+  std::atomic<int> called{0};
+  OK(cuLaunchHostFunc(stream, [](void* p) { ++*static_cast<std::atomic<int>*>(p); }, &called));
+  OK(cuStreamSynchronize(stream));
+  EXPECT(called == 1);
+  OK(cuStreamDestroy(stream));
+  EXPECT(cuStreamGetId(stream, &id) == CUDA_ERROR_INVALID_HANDLE);
+}
+
 std::vector<float> product(cublasComputeType_t compute, bool transposed, bool bias) {
   // a is 3 x 2, b 2 x 4
   const std::vector<float> a = transposed ? std::vector<float>{1, 4, 2, 5, 3, 6} : std::vector<float>{1, 2, 3, 4, 5, 6};
@@ -375,12 +479,12 @@ void convolutions() {
   int count = 0;
   cudnnConvolutionFwdAlgoPerf_t forward[4];
   OK(cudnnGetConvolutionForwardAlgorithm_v7(handle, xd, wd, convolution, yd, 4, &count, forward));
-  EXPECT(count == 1);
+  EXPECT(count == 2 && forward[1].determinism == CUDNN_DETERMINISTIC);
   cudnnConvolutionBwdDataAlgoPerf_t data[4];
   OK(cudnnGetConvolutionBackwardDataAlgorithm_v7(handle, wd, yd, convolution, xd, 4, &count, data));
   cudnnConvolutionBwdFilterAlgoPerf_t filter[4];
   OK(cudnnGetConvolutionBackwardFilterAlgorithm_v7(handle, xd, yd, convolution, wd, 4, &count, filter));
-  EXPECT(count == 2 && filter[0].determinism == CUDNN_NON_DETERMINISTIC);
+  EXPECT(count == 3 && filter[0].determinism == CUDNN_NON_DETERMINISTIC);
   EXPECT(filter[1].determinism == CUDNN_DETERMINISTIC);
   OK(cudnnConvolutionForward(handle, &one, xd, at(dx), wd, at(dw), convolution, forward[0].algo, at(workspace), 1024,
                              &zero, yd, at(dy)));
@@ -489,6 +593,9 @@ int main(int count, char** arguments) {
   memory();
   streams();
   graphs();
+  captures_elsewhere();
+  graphs_in_parts();
+  numbers_and_host_functions();
   products();
   convolutions();
   sums();

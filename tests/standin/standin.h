@@ -8,11 +8,14 @@
 //
 // Settings, from the environment:
 //   STANDIN_CUDA_GPUS, STANDIN_CUDA_MEMORY   how many devices (2), and the bytes of each (4 GiB)
+//   STANDIN_CUDA_CAPABILITY                    of each, 90 if not told
 //   STANDIN_CUDA_DRIVER                        the version that the driver says it has, 13000 if not told
 //   STANDIN_CUDA_DELAY_US, STANDIN_CUDA_SEED streams sleep up to so long before each operation
-//   STANDIN_CUDA_FAIL=name:n:code,...        the n-th call of a function fails; 700 and 719 break the context
+//   STANDIN_CUDA_FAIL=name:n:code,...        the n-th call of a function fails; 700, 716 and 719 break the context
 //   STANDIN_CUDA_LOG=path                    a line for each call that enqueues or allocates
 //   STANDIN_CUDA_CXXFLAGS                    for kernels (nvrtc.cpp)
+//   STANDIN_CUDA_TEXTS=folder                gets the text of each kernel that is loaded (nvrtc.cpp)
+//   STANDIN_CUDNN_CUDART                     the CUDA that cuDNN says it was built for, 13000 if not told
 // Tests call the standin_ functions below, which exist in the library under these names.
 #pragma once
 
@@ -90,6 +93,7 @@ struct Capture {
   CUgraph graph = nullptr;
   CUgraphNode last = nullptr;  // cuStreamGetCaptureInfo gives its address away
   bool invalid = false;
+  bool owns = true;            // the graph began with it
 };
 
 struct Work {  // of a queue
@@ -117,6 +121,8 @@ struct CUctx_st {
 struct CUstream_st {
   CUcontext context = nullptr;
   int number = 0;
+  std::uint64_t id = 0;
+  bool blocking = false;  // does not run beside the default stream: a capture of it forbids that one's use
   std::unique_ptr<standin::Capture> capture;
   bool started = false;
   std::uint64_t pushed = 0;
@@ -206,7 +212,7 @@ struct World {
   std::mutex mutex;  // of all that follows, up to the atomics; and of what the handles point to
   std::vector<std::unique_ptr<CUctx_st>> contexts;  // the devices' primary ones
   std::map<std::uintptr_t, Block> memory, pinned;
-  std::unordered_set<CUstream> streams;
+  std::unordered_set<CUstream> streams, gone;  // that live; that were destroyed
   std::unordered_set<CUevent> events;
   std::unordered_set<CUmodule> modules;
   std::unordered_set<CUfunction> functions;
@@ -216,29 +222,40 @@ struct World {
   std::vector<std::shared_ptr<void>> dead;  // handles are not used again, so that one of the past is always noticed
   std::deque<Marker*> markers;
   std::vector<std::pair<CUcontext, Marker*>> endings;  // of streams that were destroyed and may still work
-  std::uint64_t captures = 0;
+  std::uint64_t captures = 0, stream_ids = 0;
 
   std::atomic<int> process{0};  // that called cuInit
   std::atomic<int> delay_us{0};
   std::atomic<unsigned> seed{0};
 
   // With the mutex held:
-  CUstream find(CUstream handle) const;  // null where there is none
+  CUstream find(CUstream handle);  // null where there is none
   CUstream make_stream(CUcontext context, int number);
   Marker* mark();                        // with one user
   void push(CUstream stream, Step step, Marker* marker, bool slow = true);
+  CUgraphNode add_node(CUgraph graph, Step step);
   // Gives the stream of a handle work, or the graph that it captures a node. `text` is for the log.
   CUresult enqueue(CUstream handle, Step step, const std::string& text);
   // What has to be waited for until the stream, or all of a device, have done what they were given.
   std::vector<Marker*> ends_of(CUcontext context, CUstream only = nullptr);
-  // Whether a capture forbids this thread what may synchronise; that capture ends.
+  // Whether a capture forbids this thread what may synchronise; that capture is then invalid. By the thread's mode
+  // (cuThreadExchangeStreamCaptureMode) and that of the capture.
   bool is_unsafe();
+  // Whether any stream of the device is captured, in whichever mode; those captures are then invalid.
+  bool breaks_captures(CUcontext context);
+  // Memory that the driver or a library takes beside what it is asked for. Whether there was room.
+  bool take(CUcontext context, std::size_t bytes);
+  void give_back(CUcontext context, std::size_t bytes) { context->used -= bytes; }
   // Whether the bytes lie in one allocation, of that device.
   bool holds(const void* data, std::size_t bytes, int device) const;
 };
 
 World& world();
 extern thread_local CUcontext current;
+extern thread_local CUstreamCaptureMode mode_of_thread;
+
+// What the driver and the libraries take of a device's memory for themselves.
+constexpr std::size_t kModuleBytes = 64 << 10, kExecBytes = 64 << 10, kCublasBytes = 8 << 20, kCudnnBytes = 32 << 20;
 
 void wait_for(const std::vector<Marker*>& markers);
 void nap();  // a stream's, before an operation

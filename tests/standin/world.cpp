@@ -123,6 +123,7 @@ void serve(CUstream stream, Work* at, unsigned seed) {
 }  // namespace
 
 thread_local CUcontext current = nullptr;
+thread_local CUstreamCaptureMode mode_of_thread = CU_STREAM_CAPTURE_MODE_GLOBAL;
 
 // ---- flags
 
@@ -196,7 +197,8 @@ int enter(Counter& counter, Needs needs) {
     if (const int code = current->broken.load(std::memory_order_relaxed)) return code;
   }
   const int code = failures().of(counter.name);
-  if ((code == CUDA_ERROR_ILLEGAL_ADDRESS || code == CUDA_ERROR_LAUNCH_FAILED) && current)
+  if ((code == CUDA_ERROR_ILLEGAL_ADDRESS || code == CUDA_ERROR_MISALIGNED_ADDRESS ||
+       code == CUDA_ERROR_LAUNCH_FAILED) && current)
     current->broken.store(code, std::memory_order_relaxed);
   return code;
 }
@@ -220,10 +222,23 @@ World& world() {
   return only;
 }
 
-CUstream World::find(CUstream handle) const {
-  // The three names of the default stream.
-  if (!handle || handle == CU_STREAM_LEGACY || handle == CU_STREAM_PER_THREAD)
-    return current ? current->plain : nullptr;
+namespace {
+
+// A thread's default stream of each device, made when it is first named.
+thread_local std::map<CUcontext, CUstream> own_streams;
+
+}  // namespace
+
+CUstream World::find(CUstream handle) {
+  if (!handle || handle == CU_STREAM_LEGACY) return current ? current->plain : nullptr;
+  if (handle == CU_STREAM_PER_THREAD) {
+    if (!current) return nullptr;
+    CUstream& own = own_streams[current];
+    if (own) return own;
+    own = make_stream(current, ++current->streams);
+    own->blocking = true;
+    return own;
+  }
   return streams.contains(handle) ? handle : nullptr;
 }
 
@@ -231,6 +246,7 @@ CUstream World::make_stream(CUcontext context, int number) {
   auto* const stream = new CUstream_st;
   stream->context = context;
   stream->number = number;
+  stream->id = ++stream_ids;
   stream->newest = new Work;  // as if it had been done
   streams.insert(stream);
   return stream;
@@ -276,14 +292,18 @@ CUresult World::enqueue(CUstream handle, Step step, const std::string& text) {
   }
   if (capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   log(name_of(stream) + "capture " + text);
-  auto* const node = new CUgraphNode_st;
-  node->graph = capture->graph;
-  node->place = capture->graph->nodes.size();
-  node->step = std::move(step);
-  capture->graph->nodes.push_back(node);
-  capture->last = node;
-  nodes.insert(node);
+  capture->last = add_node(capture->graph, std::move(step));
   return CUDA_SUCCESS;
+}
+
+CUgraphNode World::add_node(CUgraph graph, Step step) {
+  auto* const node = new CUgraphNode_st;
+  node->graph = graph;
+  node->place = graph->nodes.size();
+  node->step = std::move(step);
+  graph->nodes.push_back(node);
+  nodes.insert(node);
+  return node;
 }
 
 std::vector<Marker*> World::ends_of(CUcontext context, CUstream only) {
@@ -304,14 +324,29 @@ std::vector<Marker*> World::ends_of(CUcontext context, CUstream only) {
 }
 
 bool World::is_unsafe() {
+  if (mode_of_thread == CU_STREAM_CAPTURE_MODE_RELAXED) return false;
   bool unsafe = false;
   for (const CUstream stream : streams) {
     Capture* const capture = stream->capture.get();
     if (!capture || capture->mode == CU_STREAM_CAPTURE_MODE_RELAXED) continue;
-    if (capture->mode == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL && capture->thread != std::this_thread::get_id()) continue;
+    const bool others = capture->mode == CU_STREAM_CAPTURE_MODE_GLOBAL && mode_of_thread == CU_STREAM_CAPTURE_MODE_GLOBAL;
+    if (!others && capture->thread != std::this_thread::get_id()) continue;
     unsafe = capture->invalid = true;
   }
   return unsafe;
+}
+
+bool World::breaks_captures(CUcontext context) {
+  bool breaks = false;
+  for (const CUstream stream : streams)
+    if (stream->context == context && stream->capture) breaks = stream->capture->invalid = true;
+  return breaks;
+}
+
+bool World::take(CUcontext context, std::size_t bytes) {
+  if (bytes > context->total - context->used) return false;
+  context->used += bytes;
+  return true;
 }
 
 bool World::holds(const void* data, std::size_t bytes, int device) const {

@@ -56,7 +56,7 @@ class CpuBackend : public Backend {
     if (bytes < kMapped) return std::aligned_alloc(64, bytes);
     return bytes < 2 * kHugePage ? map(whole_pages(bytes)) : map_huge(whole_pages(bytes));
   }
-  void free(void* data, std::size_t bytes) override {
+  void free(void* data, std::size_t bytes, std::uint64_t) override {
     if (bytes < kMapped) std::free(data);
     else munmap(data, whole_pages(bytes));
   }
@@ -122,7 +122,7 @@ class CpuBackend : public Backend {
 class NullBackend : public Backend {
  public:
   void* allocate(std::size_t) override { return nullptr; }
-  void free(void*, std::size_t) override {}
+  void free(void*, std::size_t, std::uint64_t) override {}
   void upload(Storage&, const void*) override {}
   void download(void*, const Storage&, std::size_t, std::size_t) override {}
   void clear(void*, std::size_t) override {}

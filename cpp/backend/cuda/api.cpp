@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <mutex>
 #include <string_view>
@@ -27,18 +28,21 @@ void open_beside(const std::filesystem::path& folder, std::string_view file) {
   }
 }
 
-// The library's handle; null, and in `why` what the loader said, where there is none.
+// The library's handle; null, and in `why` what the loader said, where there is none. What the process has open already
+// comes first: two of a kind get into each other's way. Then the packages' folders: the system's may be of another CUDA
+// with the same file names.
 void* open(const char* file, std::string& why) {
-  void* library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+  void* library = dlopen(file, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
   if (library) return library;
-  why = dlerror();
   for (const auto& folder : folders()) {
     const auto path = std::filesystem::path(folder) / file;
     if (!(library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL))) continue;
     open_beside(path.parent_path(), file);
     return library;
   }
-  return nullptr;
+  library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+  if (!library) why = dlerror();
+  return library;
 }
 
 #define OWL_TEXT(NAME) #NAME
@@ -103,20 +107,34 @@ const Driver& driver() {
   return loaded;
 }
 
-OWL_TABLE(Nvrtc, nvrtc, "libnvrtc.so.13", OWL_NVRTC_FUNCTIONS, kInstall)
+OWL_TABLE(Nvrtc, nvrtc, kNvrtc, OWL_NVRTC_FUNCTIONS, kInstall)
 OWL_TABLE(CublasLt, cublas, "libcublasLt.so.13", OWL_CUBLAS_FUNCTIONS, kInstall)
 namespace {
 OWL_TABLE(Cudnn, open_cudnn, "libcudnn.so.9", OWL_CUDNN_FUNCTIONS, kInstall)
 }  // namespace
 
 const Cudnn& cudnn() {
-  cublas(), nvrtc();  // which cuDNN opens by name
-  return open_cudnn();
+  static const Cudnn& checked = []() -> const Cudnn& {
+    cublas(), nvrtc();  // which cuDNN opens by name
+    const Cudnn& c = open_cudnn();
+    if (const auto version = c.cudnnGetCudartVersion(); version / 1000 != 13)
+      throw DeviceError("libcudnn.so.9 cannot be used: the one found is for CUDA " + std::to_string(version / 1000) +
+                        ", owl needs one for CUDA 13; another library of the process may have opened it (PyTorch for "
+                        "CUDA 12, say), or it is the system's: " + kInstall);
+    return c;
+  }();
+  return checked;
 }
 
 const Nccl* nccl() {
   const Nccl& n = open_nccl();
   return n.ncclAllReduce ? &n : nullptr;
+}
+
+bool is_open(const char* file) {
+  void* const library = dlopen(file, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+  if (library) dlclose(library);
+  return library;
 }
 
 void set_library_folders(std::vector<std::string> list) { folders() = std::move(list); }
@@ -128,24 +146,49 @@ std::string text_of(CUresult result) {
   return std::string(text ? text : "unknown error") + " (" + (name ? name : std::to_string(result).c_str()) + ")";
 }
 
+bool is_sticky(CUresult result) {
+  constexpr CUresult kSticky[] = {CUDA_ERROR_DEINITIALIZED,
+                                  CUDA_ERROR_ECC_UNCORRECTABLE,
+                                  CUDA_ERROR_ILLEGAL_ADDRESS,
+                                  CUDA_ERROR_LAUNCH_TIMEOUT,
+                                  CUDA_ERROR_CONTEXT_IS_DESTROYED,
+                                  CUDA_ERROR_ASSERT,
+                                  CUDA_ERROR_HARDWARE_STACK_ERROR,
+                                  CUDA_ERROR_ILLEGAL_INSTRUCTION,
+                                  CUDA_ERROR_MISALIGNED_ADDRESS,
+                                  CUDA_ERROR_INVALID_ADDRESS_SPACE,
+                                  CUDA_ERROR_INVALID_PC,
+                                  CUDA_ERROR_LAUNCH_FAILED,
+                                  CUDA_ERROR_UNKNOWN};
+  return std::ranges::find(kSticky, result) != std::end(kSticky);
+}
+
+namespace {
+
+[[noreturn]] void refuse(const char* what, const char* by, const std::string& text, bool for_memory) {
+  const auto message = std::string(what) + ": " + by + " reported: " + text;
+  if (for_memory) throw OutOfMemoryError(message);
+  throw DeviceError(message);
+}
+
+}  // namespace
+
 void check(CUresult result, const char* what) {
-  if (result != CUDA_SUCCESS) throw DeviceError(std::string(what) + ": the GPU reported: " + text_of(result));
+  if (result != CUDA_SUCCESS) refuse(what, "the GPU", text_of(result), result == CUDA_ERROR_OUT_OF_MEMORY);
 }
 void check(nvrtcResult result, const char* what) {
-  if (result != NVRTC_SUCCESS)
-    throw DeviceError(std::string(what) + ": NVRTC reported: " + nvrtc().nvrtcGetErrorString(result));
+  if (result != NVRTC_SUCCESS) refuse(what, "NVRTC", nvrtc().nvrtcGetErrorString(result), false);
 }
 void check(cublasStatus_t result, const char* what) {
   if (result != CUBLAS_STATUS_SUCCESS)
-    throw DeviceError(std::string(what) + ": cuBLASLt reported: " + cublas().cublasLtGetStatusString(result));
+    refuse(what, "cuBLASLt", cublas().cublasLtGetStatusString(result), result == CUBLAS_STATUS_ALLOC_FAILED);
 }
 void check(cudnnStatus_t result, const char* what) {
   if (result != CUDNN_STATUS_SUCCESS)
-    throw DeviceError(std::string(what) + ": cuDNN reported: " + cudnn().cudnnGetErrorString(result));
+    refuse(what, "cuDNN", cudnn().cudnnGetErrorString(result), result == CUDNN_STATUS_ALLOC_FAILED);
 }
 void check(ncclResult_t result, const char* what) {
-  if (result != ncclSuccess)
-    throw DeviceError(std::string(what) + ": NCCL reported: " + nccl()->ncclGetErrorString(result));
+  if (result != ncclSuccess) refuse(what, "NCCL", nccl()->ncclGetErrorString(result), false);
 }
 
 }  // namespace owl::cuda

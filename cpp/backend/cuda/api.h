@@ -20,12 +20,13 @@ namespace owl::cuda {
 #define OWL_DRIVER_FUNCTIONS(X) \
   X(cuInit) X(cuDriverGetVersion) X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetAttribute) \
   X(cuDevicePrimaryCtxRetain) X(cuCtxSetCurrent) X(cuCtxGetCurrent) X(cuDeviceCanAccessPeer) \
-  X(cuCtxEnablePeerAccess) X(cuGetErrorString) X(cuGetErrorName) X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) \
-  X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyPeerAsync) X(cuMemsetD8Async) \
-  X(cuStreamCreate) X(cuStreamSynchronize) X(cuStreamWaitEvent) X(cuEventCreate) X(cuEventRecord) \
+  X(cuDeviceTotalMem) X(cuCtxEnablePeerAccess) X(cuCtxSynchronize) X(cuGetErrorString) X(cuGetErrorName) \
+  X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyPeerAsync) \
+  X(cuStreamCreate) X(cuStreamGetId) X(cuStreamQuery) X(cuStreamWaitEvent) X(cuEventCreate) X(cuEventRecord) \
   X(cuEventQuery) X(cuEventSynchronize) X(cuModuleLoadData) X(cuModuleGetFunction) X(cuLaunchKernel) \
-  X(cuStreamBeginCapture) X(cuStreamEndCapture) X(cuStreamGetCaptureInfo) X(cuGraphInstantiate) X(cuGraphLaunch) \
-  X(cuGraphExecKernelNodeSetParams) X(cuGraphDestroy) X(cuGraphExecDestroy)
+  X(cuLaunchHostFunc) X(cuThreadExchangeStreamCaptureMode) X(cuStreamIsCapturing) X(cuStreamBeginCaptureToGraph) \
+  X(cuStreamEndCapture) X(cuStreamGetCaptureInfo) X(cuGraphCreate) X(cuGraphAddKernelNode) X(cuGraphInstantiate) \
+  X(cuGraphLaunch) X(cuGraphExecKernelNodeSetParams) X(cuGraphDestroy) X(cuGraphExecDestroy)
 #define OWL_NVRTC_FUNCTIONS(X) \
   X(nvrtcVersion) X(nvrtcCreateProgram) X(nvrtcCompileProgram) X(nvrtcGetCUBINSize) X(nvrtcGetCUBIN) \
   X(nvrtcGetProgramLogSize) X(nvrtcGetProgramLog) X(nvrtcDestroyProgram) X(nvrtcGetErrorString)
@@ -35,7 +36,7 @@ namespace owl::cuda {
   X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtGetStatusString) X(cublasLtMatmulDescDestroy) \
   X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceDestroy)
 #define OWL_CUDNN_FUNCTIONS(X) \
-  X(cudnnCreate) X(cudnnSetStream) X(cudnnGetErrorString) X(cudnnCreateTensorDescriptor) \
+  X(cudnnCreate) X(cudnnGetCudartVersion) X(cudnnSetStream) X(cudnnGetErrorString) X(cudnnCreateTensorDescriptor) \
   X(cudnnSetTensor4dDescriptor) X(cudnnCreateFilterDescriptor) X(cudnnSetFilter4dDescriptor) \
   X(cudnnCreateConvolutionDescriptor) X(cudnnSetConvolution2dDescriptor) X(cudnnSetConvolutionGroupCount) \
   X(cudnnSetConvolutionMathType) X(cudnnGetConvolutionForwardAlgorithm_v7) \
@@ -60,6 +61,8 @@ const Nvrtc& nvrtc();
 const CublasLt& cublas();
 const Cudnn& cudnn();
 const Nccl* nccl();  // null where it isn't there: copies do its work
+bool is_open(const char* file);  // whether the process has opened that library already
+inline constexpr const char* kNvrtc = "libnvrtc.so.13";
 
 // A descriptor of cuBLASLt or cuDNN, destroyed by the function of their table.
 template <class Handle, auto table, auto destroy> class Descriptor {
@@ -87,12 +90,14 @@ using ConvolutionDescriptor =
 // Further folders to look in, those of this process's Python packages. Before the first of the functions above.
 void set_library_folders(std::vector<std::string> folders);
 
-// Throw DeviceError with `what`, the error's own text and, where one is known, a remedy.
+// Throw DeviceError, or OutOfMemoryError, with `what` and the error's own text.
 void check(CUresult result, const char* what);
 void check(nvrtcResult result, const char* what);
 void check(cublasStatus_t result, const char* what);
 void check(cudnnStatus_t result, const char* what);
 void check(ncclResult_t result, const char* what);
 std::string text_of(CUresult result);  // "out of memory (CUDA_ERROR_OUT_OF_MEMORY)"
+// Of an error that a kernel leaves: every later call of the process on this GPU returns it.
+bool is_sticky(CUresult result);
 
 }  // namespace owl::cuda

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <optional>
 #include <thread>
 
 #include "backend/cpu/nan_watch.h"
@@ -17,11 +19,14 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::size_t kMostInFlight = 64;      // lists that the worker may run ahead of the GPU
+// How far the worker may run ahead of the GPU: in lists, and in launches, of which the driver's queue holds about 1000.
+// Beyond that its calls would block, with the mutex held.
+constexpr std::size_t kMostInFlight = 64, kMostLaunches = 768;
 constexpr std::size_t kMostInList = 512;       // commands
 constexpr std::size_t kMostInBatch = 8 << 20;  // bytes of pinned memory that are copied in one go
 constexpr std::size_t kMostArriving = 32;      // copies into the device that a script may run ahead
-constexpr int kSpins = 200;                    // of about a microsecond
+// A nap takes three times as long as it says, so what comes within kSpun is waited for by looking.
+constexpr auto kSpun = std::chrono::milliseconds(2);
 constexpr auto kNap = std::chrono::microseconds(20), kPatience = std::chrono::microseconds(300);
 
 // Pinned memory comes in sizes of a power of two.
@@ -29,7 +34,17 @@ std::size_t pinned_size(std::size_t bytes) { return std::bit_ceil(std::max<std::
 
 CUdeviceptr address(const void* data) { return reinterpret_cast<CUdeviceptr>(data); }
 
+// Another library is capturing: the call was refused, and nothing is wrong.
+bool is_about_capture(CUresult result) {
+  return result >= CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED && result <= CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
+}
+
 }  // namespace
+
+void raise(const Failure& failure) {
+  if (failure.kind == Failure::Kind::kOutOfMemory) throw OutOfMemoryError(failure.message);
+  throw DeviceError(failure.message);
+}
 
 Backend::Backend(int index) : index_(index), process_(getpid()) {
   const Driver& d = driver();
@@ -46,23 +61,28 @@ Backend::Backend(int index) : index_(index), process_(getpid()) {
   check(d.cuDeviceGetAttribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, gpu_), "opening the GPU");
   name_ = std::string(name) + " (GPU " + std::to_string(index) + ")";
   arch_ = "sm_" + std::to_string(major * 10 + minor);
-  if (major < 7)
+  if (major * 10 + minor < 75)
     throw DeviceError(name_ + " has compute capability " + std::to_string(major) + "." + std::to_string(minor) +
-                      "; owl needs 7.0 or newer");
-  nvrtc();  // an error now rather than at the first operation
+                      "; owl needs 7.5 or newer, as CUDA 13 does");
+  check(d.cuDeviceTotalMem(&memory_, gpu_), "opening the GPU");
   check(d.cuDevicePrimaryCtxRetain(&context_, gpu_), "opening the GPU");
   const Use ours(*this);
-  for (CUstream* stream : {&compute_, &in_, &out_}) check(d.cuStreamCreate(stream, CU_STREAM_NON_BLOCKING), "a stream");
-  runner_ = std::make_unique<Runner>(compute_);
+  for (CUstream* stream : {&compute_, &in_, &out_, &aside_})
+    check(d.cuStreamCreate(stream, CU_STREAM_NON_BLOCKING), "a stream");
+  runner_ = std::make_unique<Runner>(compute_, aside_);
+  copy_ = copy_function();  // and an error now, where there is no compiler, rather than at the first operation
 }
 
 Backend::Use::Use(const Backend& backend) {
-  check(driver().cuCtxGetCurrent(&before_), "choosing the GPU");
-  if (before_ != backend.context_) check(driver().cuCtxSetCurrent(backend.context_), "choosing the GPU");
+  const Driver& d = driver();
+  check(d.cuCtxGetCurrent(&before_), "choosing the GPU");
+  if (before_ != backend.context_) check(d.cuCtxSetCurrent(backend.context_), "choosing the GPU");
   changed_ = before_ != backend.context_;
+  check(d.cuThreadExchangeStreamCaptureMode(&mode_), "choosing the GPU");
 }
 
 Backend::Use::~Use() {
+  driver().cuThreadExchangeStreamCaptureMode(&mode_);
   if (changed_) driver().cuCtxSetCurrent(before_);
 }
 
@@ -72,7 +92,7 @@ bool Backend::foreign_process() const { return getpid() != process_; }
 // ---- memory
 
 void* Backend::allocate(std::size_t bytes) {
-  if (foreign_process()) return nullptr;
+  if (foreign_process() || bytes > memory_) return nullptr;
   const Use ours(*this);
   CUdeviceptr data = 0;
   const auto result = driver().cuMemAlloc(&data, bytes);
@@ -80,17 +100,22 @@ void* Backend::allocate(std::size_t bytes) {
   return result == CUDA_SUCCESS ? reinterpret_cast<void*>(data) : nullptr;
 }
 
-// What was collected may still use it; cuMemFree itself waits for what runs.
-void Backend::free(void* data, std::size_t) {
+// What is not launched yet may still use it; for what is, cuMemFree itself waits.
+void Backend::free(void* data, std::size_t, std::uint64_t place) {
   if (foreign_process()) return;
   try {
     const Use ours(*this);
     Lock lock(mutex_);
-    submit_locked(lock);
-    driver().cuMemFree(address(data));
-  } catch (const DeviceError&) {  // the driver goes: the process ends
+    if (place >= ticket_) submit_locked(lock, true);
+    if (place >= ticket_ && !failed_)
+      to_free_.push_back(data);
+    else
+      free_now(data);
+  } catch (const Error&) {  // the driver goes: the process ends
   }
 }
+
+void Backend::free_now(void* data) { driver().cuMemFree(address(data)); }
 
 void* Backend::workspace(std::size_t bytes) {
   std::lock_guard lock(functions_mutex_);
@@ -107,13 +132,14 @@ void* Backend::take_pinned(Lock& lock, std::size_t bytes) {
   const auto size = pinned_size(bytes);
   auto& unused = pinned_[size];
   if (unused.empty()) poll();
-  while (unused.empty() && arriving_.size() >= kMostArriving) {  // so that pinned memory stays bounded
+  while (!failed_ && unused.empty() && arriving_.size() >= kMostArriving) {  // so that pinned memory stays bounded
     const CUevent oldest = arriving_.front().event;
     lock.unlock();
     driver().cuEventSynchronize(oldest);
     lock.lock();
     poll();
   }
+  if (failed_) raise(*failure_);
   if (!unused.empty()) {
     void* const data = unused.back();
     unused.pop_back();
@@ -124,7 +150,14 @@ void* Backend::take_pinned(Lock& lock, std::size_t bytes) {
   return data;
 }
 
+void Backend::refuse_if_failed() {
+  if (!failed_) return;
+  std::lock_guard lock(mutex_);
+  raise(*failure_);
+}
+
 void Backend::upload(Storage& to, const void* host) {
+  refuse_if_failed();
   const Use ours(*this);
   Lock lock(mutex_);
   wait_for_ticket(lock, in_, to.ticket);
@@ -134,7 +167,9 @@ void Backend::upload(Storage& to, const void* host) {
     lock.unlock();
     std::memcpy(pinned, static_cast<const std::byte*>(host) + at, bytes);
     lock.lock();
-    check(driver().cuMemcpyHtoDAsync(address(to.data) + at, pinned, bytes, in_), "a copy to the GPU");
+    const auto result = driver().cuMemcpyHtoDAsync(address(to.data) + at, pinned, bytes, in_);
+    if (result != CUDA_SUCCESS) pinned_[pinned_size(bytes)].push_back(pinned);
+    check(result, "a copy to the GPU");
     const CUevent event = record(in_);
     to.arrival = ++arrival_;
     arriving_.push_back({to.arrival, event, pinned, pinned_size(bytes), {}});
@@ -143,32 +178,46 @@ void Backend::upload(Storage& to, const void* host) {
   forget_finished(lock);
 }
 
+// While a part is brought, the one before is copied on.
 void Backend::download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) {
   if (bytes == 0) return;
-  if (auto failed = failure()) throw DeviceError(failed->message);
+  refuse_if_failed();
   const Use ours(*this);
   Lock lock(mutex_);
   wait_for_ticket(lock, out_, from.ticket);
+  if (const auto failed = failure_of(from)) raise(*failed);
   wait_for_arrival(out_, from.arrival);
-  for (std::size_t at = 0; at < bytes; at += kMostInBatch) {
-    const auto n = std::min(kMostInBatch, bytes - at);
-    void* const pinned = take_pinned(lock, n);
-    check(driver().cuMemcpyDtoHAsync(pinned, address(from.data) + offset + at, n, out_), "a copy from the GPU");
-    const CUevent event = record(out_);
+  struct Part {
+    std::size_t at, bytes;
+    void* pinned = nullptr;
+    CUevent event = nullptr;
+  };
+  const auto take = [&](const Part& part) {
     lock.unlock();
-    const auto result = driver().cuEventSynchronize(event);
-    if (result == CUDA_SUCCESS) std::memcpy(static_cast<std::byte*>(host) + at, pinned, n);
+    const auto result = driver().cuEventSynchronize(part.event);
+    if (result == CUDA_SUCCESS) std::memcpy(static_cast<std::byte*>(host) + part.at, part.pinned, part.bytes);
     lock.lock();
-    events_.push_back(event);
-    pinned_[pinned_size(n)].push_back(pinned);
+    events_.push_back(part.event);
+    pinned_[pinned_size(part.bytes)].push_back(part.pinned);
     check(result, "a copy from the GPU");
+  };
+  std::optional<Part> before;
+  for (std::size_t at = 0; at < bytes; at += kMostInBatch) {
+    Part part{at, std::min(kMostInBatch, bytes - at)};
+    part.pinned = take_pinned(lock, part.bytes);
+    check(driver().cuMemcpyDtoHAsync(part.pinned, address(from.data) + offset + at, part.bytes, out_),
+          "a copy from the GPU");
+    part.event = record(out_);
+    if (before) take(*before);
+    before = part;
   }
+  take(*before);
 }
 
 // ---- what a task becomes
 
 void Backend::launch(Task& task, Launch& launch) {
-  if (auto failed = failure()) throw DeviceError(failed->message);
+  refuse_if_failed();
   const Use ours(*this);
   if (task.op && task.op->copies_in) return copy_in(task);
   if (task.op && task.op->joins_devices) return all_reduce(task);
@@ -225,11 +274,13 @@ void Backend::launch(Task& task, Launch& launch) {
       args.out.data = task.kernel_output >= 0 ? task.outputs[static_cast<std::size_t>(task.kernel_output)].array.data
                                               : launch.scratch(args.out.nbytes());
       after.in.insert(after.in.begin(), args.out.data);
+      if (kernel->finishes) emit.after_ = std::move(after);
     }
   }
   emit.args_ = &args;
   if (args.out.shape.size() > 0) kernel->emit(args, emit);
-  if (task.after && !kernel->stores) emit.program(*after.program, std::move(after.in), std::move(after.out));
+  if (task.after && !kernel->stores && !kernel->finishes)
+    emit.program(*after.program, std::move(after.in), std::move(after.out));
   append(std::move(emit.commands_), task);
   if (task.traced) trace(task, launch);
 }
@@ -243,17 +294,31 @@ void Backend::append(std::vector<Command> commands, Task& task) {
   if (settings().log_run)
     for (const auto& c : commands) log_line("gpu " + std::to_string(index_) + ": " + c.op + ": " + c.text());
   Lock lock(mutex_);
-  collect(std::move(commands));
-  for (auto& out : task.outputs) out.storage->ticket = place();
+  Ordered ordered{0, task.name, task.source, task.sequence, {}};
+  for (auto& in : task.inputs) {
+    if (in.storage->device != device_) continue;
+    if ((task.failure = failure_of(*in.storage))) return;  // it failed after this task had begun
+    if (in.storage->order != 0) ordered.reads.push_back(in.storage->order);
+  }
+  ordered.order = collect(std::move(commands));
+  for (auto& out : task.outputs) {
+    out.storage->ticket = place();
+    out.storage->order = ordered.order;
+  }
+  ordered_.push_back(std::move(ordered));
   if (list_.size() >= kMostInList) submit_locked(lock);
 }
 
-void Backend::collect(std::vector<Command> commands) {
+std::uint64_t Backend::collect(std::vector<Command> commands) {
+  ++orders_;
+  for (auto& c : commands) c.order = orders_;
   list_.insert(list_.end(), std::make_move_iterator(commands.begin()), std::make_move_iterator(commands.end()));
   if (!list_.empty()) place_ = ticket_.load();
+  return orders_;
 }
 
 void Backend::clear(void* data, std::size_t bytes) {
+  const Use ours(*this);
   Emit emit(*this, "clear", {}, nullptr);
   emit.clear(data, bytes);
   Lock lock(mutex_);
@@ -289,6 +354,7 @@ void Backend::copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t by
     const Use its(other);
     Lock lock(other.mutex_);
     other.submit_locked(lock);
+    if (const auto failed = other.failure_of(*from.storage)) raise(*failed);
     if (from.storage->ticket > other.done_ || from.storage->arrival > other.arrived_) {
       other.wait_for_arrival(other.compute_, from.storage->arrival);
       there = other.record(other.compute_);
@@ -355,12 +421,13 @@ void Backend::poll(std::deque<Pending>& pending, std::atomic<std::uint64_t>& don
   while (!pending.empty()) {
     Pending& first = pending.front();
     const auto result = driver().cuEventQuery(first.event);
-    if (result == CUDA_ERROR_NOT_READY) return;
+    if (result == CUDA_ERROR_NOT_READY || is_about_capture(result)) return;
     if (result != CUDA_SUCCESS) return fail(text_of(result), nullptr);
     done = first.number;
+    launches_ -= first.launches;
     events_.push_back(first.event);
     if (first.pinned) pinned_[first.pinned_bytes].push_back(first.pinned);
-    if (first.source) finished_.push_back(std::move(first));
+    if (first.source) finished_.push_back(std::move(first.source));
     pending.pop_front();
   }
 }
@@ -371,7 +438,7 @@ void Backend::poll() {
   poll(submitted_, done_);
 }
 
-// Sources of copies may be the last holders of their memory, whose device has locks of its own.
+// These may be the last holders of their memory, whose device has locks of its own.
 void Backend::forget_finished(Lock& lock) {
   if (finished_.empty()) return;
   auto finished = std::move(finished_);
@@ -393,31 +460,93 @@ void Backend::fail(const std::string& what, const Command* command) {
                "happened: `compute-sanitizer` run on the program finds the place";
   failure_ = std::move(f);
   failed_ = true;
+  list_.clear();
+  ordered_.clear();
+  for (auto& r : returned_) finished_.push_back(std::move(r.storage));
+  returned_.clear();
+  for (auto& due : std::exchange(dues_, {})) due->call();
 }
 
-void Backend::submit_locked(Lock& lock) {
-  poll();
-  if (failed_) list_.clear();
-  const auto list = std::exchange(list_, {});
-  if (list.empty()) return;
+bool Backend::is_lost() const { return is_sticky(driver().cuStreamQuery(compute_)); }
+
+bool Backend::launch_list() {
+  if (list_.empty() && !joined_) return true;
+  auto list = std::exchange(list_, {});
   std::size_t at = 0;
   try {
     if (const auto expected = expected_.load(); expected > awaited_) {
       wait_for_arrival(compute_, expected);
       awaited_ = expected;
     }
-    const Runner::Functions functions{
-        [](void* self) { return static_cast<Backend*>(self)->copy_function(); },
-        [](void* self, std::size_t bytes) { return static_cast<Backend*>(self)->allocate(bytes); },
-        [](void*, void* data) { driver().cuMemFree(address(data)); }, this};
     // With a limit, graphs may not have memory beyond it.
-    runner_->run(list, functions, device_->allocator.limit() == 0, at);
-    submitted_.push_back({ticket_, record(compute_), nullptr, 0, {}});
-  } catch (const DeviceError& e) {
-    return fail(e.what(), &list[std::min(at, list.size() - 1)]);
+    const Runner::Functions functions{
+        copy_, [](void* self, std::size_t bytes) { return static_cast<Backend*>(self)->allocate(bytes); },
+        [](void* self, void* data) { static_cast<Backend*>(self)->free_now(data); }, this};
+    if (partly_)
+      runner_->run_plain(list, at);
+    else
+      runner_->run(list, functions, device_->allocator.limit() == 0, at);
+    submitted_.push_back({ticket_, record(compute_), nullptr, 0, {}, runner_->launched()});
+  } catch (const Error& e) {
+    if (is_lost()) return fail(e.what(), list.empty() ? nullptr : &list[std::min(at, list.size() - 1)]), true;
+    list_.assign(std::make_move_iterator(list.begin() + static_cast<std::ptrdiff_t>(at)),
+                 std::make_move_iterator(list.end()));
+    if (at > 0) partly_ = true, emptied_ = false;
+    joined_ = true;
+    error_ = e.what();
+    lacks_memory_ = dynamic_cast<const OutOfMemoryError*>(&e) != nullptr;
+    return false;
   }
+  launches_ += runner_->launched();
   ++ticket_;
-  while (submitted_.size() > kMostInFlight && !failed_) {
+  ordered_.clear();
+  partly_ = joined_ = emptied_ = false;
+  for (void* data : std::exchange(to_free_, {})) free_now(data);
+  return true;
+}
+
+// The values of the first command's task fail, and those of the tasks behind it that read them.
+void Backend::drop_failed() {
+  if (list_.empty()) return fail(error_, nullptr);  // no command is to blame
+  const auto first = std::ranges::find(ordered_, list_.front().order, &Ordered::order);
+  auto failure = std::make_shared<Failure>();
+  failure->kind = lacks_memory_ ? Failure::Kind::kOutOfMemory : Failure::Kind::kDevice;
+  failure->op = list_.front().op;
+  failure->source = list_.front().source;
+  failure->sequence = first == ordered_.end() ? 0 : first->sequence;
+  failure->message = std::string(failure->op) + " failed on " + name_ + ": " + error_;
+  std::set<std::uint64_t> lost{list_.front().order};
+  for (auto task = first; task != ordered_.end(); ++task) {
+    const bool reads_lost = std::ranges::any_of(task->reads, [&](auto order) { return lost.contains(order); });
+    if (task != first && !reads_lost) continue;
+    lost.insert(task->order);
+    failed_values_[task->order] = failure;
+    unreported_.push_back(task->order);
+  }
+  any_failed_ = true;
+  std::erase_if(list_, [&](const Command& c) { return lost.contains(c.order); });
+  emptied_ = false;
+}
+
+void Backend::submit_locked(Lock& lock, bool for_allocator) {
+  const auto empty_cache = [&] {
+    lock.unlock();
+    device_->allocator.empty_cache();
+    lock.lock();
+  };
+  poll();
+  while (!failed_ && !launch_list()) {
+    if (for_allocator) return;
+    if (emptied_) {
+      drop_failed();
+    } else {
+      empty_cache();
+      emptied_ = true;
+    }
+  }
+  if (for_allocator) return;
+  if (runner_->lacked_memory()) empty_cache();
+  while ((submitted_.size() > kMostInFlight || launches_ > kMostLaunches) && !submitted_.empty() && !failed_) {
     const CUevent oldest = submitted_.front().event;
     lock.unlock();
     driver().cuEventSynchronize(oldest);
@@ -431,8 +560,9 @@ void Backend::submit() {
   Lock lock(mutex_);
   try {
     const Use ours(*this);
+    if (!returned_.empty()) settle_returned(lock);
     submit_locked(lock);
-  } catch (const DeviceError& e) {
+  } catch (const Error& e) {  // the driver is gone
     fail(e.what(), nullptr);
   }
   forget_finished(lock);
@@ -463,22 +593,47 @@ bool Backend::wait(const Storage* storage, const std::function<bool()>& go_on) {
     ticket = storage ? storage->ticket : ticket_ - 1;
     arrival = storage ? storage->arrival : arrival_.load();
   }
-  for (int i = 0;; ++i) {
+  const auto looked = std::chrono::steady_clock::now();
+  while (true) {
     {
       Lock lock(mutex_);
       poll();
+      if (!returned_.empty()) settle_returned(lock);
       forget_finished(lock);
     }
     if (failed_ || (ticket <= done_ && arrival <= arrived_)) return true;
-    if (i >= kSpins) std::this_thread::sleep_for(kNap);
+    if (std::chrono::steady_clock::now() - looked < kSpun)
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(kNap);
     if (!go_on()) return false;
   }
 }
 
-std::shared_ptr<const Failure> Backend::failure() {
-  if (!failed_) return nullptr;
-  std::lock_guard lock(mutex_);
-  return failure_;
+std::shared_ptr<const Failure> Backend::failure_of(const Storage& value) const {
+  if (failed_values_.empty()) return nullptr;
+  const auto found = failed_values_.find(value.order);
+  return found == failed_values_.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<const Failure> Backend::failure(const Storage* value) {
+  if (!failed_ && !any_failed_) return nullptr;
+  std::vector<std::uint64_t> orders;
+  {
+    std::lock_guard lock(mutex_);
+    if (failed_) return failure_;
+    if (value) return failure_of(*value);
+    orders = std::exchange(unreported_, {});
+  }
+  std::shared_ptr<const Failure> first;
+  for (const auto order : orders) {  // the earliest first
+    if (!device_->allocator.holds([&](const Storage& s) { return s.order == order; })) continue;
+    std::lock_guard lock(mutex_);
+    auto& failure = failed_values_[order];
+    if (!first) first = failure;
+    else if (failure != first) unreported_.push_back(order);
+  }
+  return first;
 }
 
 // ---- exchange
@@ -497,34 +652,119 @@ void Backend::receive(Storage& storage) {
   arriving_.push_back({storage.arrival, event, nullptr, 0, {}});
 }
 
-void Backend::lend(const Storage& storage, std::uintptr_t stream) {
+bool Backend::is_capturing(std::uintptr_t stream) {
+  const Use ours(*this);
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  const auto result = driver().cuStreamIsCapturing(reinterpret_cast<CUstream>(stream), &status);
+  return result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT || status != CU_STREAM_CAPTURE_STATUS_NONE;
+}
+
+std::uint64_t Backend::lend(const Storage& storage, std::uintptr_t stream) {
   const Use ours(*this);
   Lock lock(mutex_);
   const auto other = reinterpret_cast<CUstream>(stream);
   wait_for_ticket(lock, other, storage.ticket);
+  if (const auto failed = failure_of(storage)) raise(*failed);
   wait_for_arrival(other, storage.arrival);
+  unsigned long long number = 0;
+  check(driver().cuStreamGetId(other, &number), "another library's stream");
+  return number;
 }
 
-void Backend::take_back(std::uintptr_t stream) {
+void Backend::take_back(const Ref<Storage>& storage, std::uintptr_t stream, std::uint64_t number) {
   if (foreign_process()) return;
   const Use ours(*this);
   Lock lock(mutex_);
+  returned_.push_back({storage, reinterpret_cast<CUstream>(stream), number});
+  settle_returned(lock);
+  forget_finished(lock);
+}
+
+// What is ordered from now on comes after what stands on their streams. Where a stream is gone, or its handle names
+// another (a thread's default stream, on another thread), all of the GPU's work is waited for. A stream that captures is
+// asked again later: an event on it would draw owl's work into that graph.
+void Backend::settle_returned(Lock& lock) {
   submit_locked(lock);
-  const CUevent event = record(reinterpret_cast<CUstream>(stream));
-  check(driver().cuStreamWaitEvent(compute_, event, 0), "waiting for another library");
-  check(driver().cuStreamWaitEvent(in_, event, 0), "waiting for another library");
-  events_.push_back(event);
+  std::vector<Returned> kept, gone;
+  for (Returned& r : std::exchange(returned_, {})) {
+    unsigned long long number = 0;
+    if (driver().cuStreamGetId(r.stream, &number) != CUDA_SUCCESS || number != r.number)
+      gone.push_back(std::move(r));
+    else if (is_capturing(reinterpret_cast<std::uintptr_t>(r.stream)))
+      kept.push_back(std::move(r));
+    else if (join(r.stream))
+      finished_.push_back(std::move(r.storage));
+    else
+      gone.push_back(std::move(r));
+  }
+  if (!gone.empty()) {
+    lock.unlock();
+    const bool refused = is_about_capture(driver().cuCtxSynchronize());
+    lock.lock();
+    for (Returned& r : gone)
+      refused ? kept.push_back(std::move(r)) : finished_.push_back(std::move(r.storage));
+  }
+  std::ranges::move(kept, std::back_inserter(returned_));
+}
+
+bool Backend::join(CUstream stream) {
+  try {
+    const CUevent event = record(stream);
+    events_.push_back(event);
+    for (const CUstream own : {compute_, in_})
+      check(driver().cuStreamWaitEvent(own, event, 0), "waiting for another library");
+  } catch (const Error&) {
+    return false;
+  }
+  joined_ = true;
+  place_ = ticket_.load();
+  return true;
+}
+
+// The driver calls back, so that no thread waits; on a stream of its own, because that stands still meanwhile.
+void Backend::when_through(void (*function)(void*), void* data) {
+  if (foreign_process() || failed_) return function(data);
+  const Use ours(*this);
+  Lock lock(mutex_);
+  submit_locked(lock);
+  const CUevent event = event_of(submitted_, ticket_ - 1);
+  if (!event || failed_) return function(data);
+  std::erase_if(dues_, [](const auto& due) { return due->called.load(); });
+  const auto due = std::make_shared<Due>(function, data);
+  const auto call = [](void* p) {
+    const std::unique_ptr<std::shared_ptr<Due>> own(static_cast<std::shared_ptr<Due>*>(p));
+    (*own)->call();
+  };
+  auto held = std::make_unique<std::shared_ptr<Due>>(due);
+  check(driver().cuStreamWaitEvent(aside_, event, 0), "waiting for the GPU");
+  check(driver().cuLaunchHostFunc(aside_, call, held.get()), "waiting for the GPU");
+  (void)held.release();
+  dues_.push_back(due);
 }
 
 // ---- functions and calls
+
+// The driver and the libraries take memory of their own, which owl may have, unused.
+template <class Make> auto Backend::with_room(const Make& make) {
+  try {
+    return make();
+  } catch (const Error&) {
+    if (!device_ || is_lost()) throw;
+  }
+  device_->allocator.empty_cache();
+  return make();
+}
 
 CUfunction Backend::function(const std::string& key, const char* name, const std::function<std::string()>& text) {
   std::lock_guard lock(functions_mutex_);
   auto& function = functions_[key];
   if (function) return function;
   const auto code = compile(text(), arch_);
-  CUmodule module = nullptr;
-  check(driver().cuModuleLoadData(&module, code.data()), "loading a kernel");
+  const CUmodule module = with_room([&] {
+    CUmodule loaded = nullptr;
+    check(driver().cuModuleLoadData(&loaded, code.data()), "loading a kernel");
+    return loaded;
+  });
   check(driver().cuModuleGetFunction(&function, module, name), "loading a kernel");
   return function;
 }
@@ -535,7 +775,7 @@ const LibraryCall& Backend::library_call(const std::string& key,
     std::lock_guard lock(functions_mutex_);
     if (const auto found = calls_.find(key); found != calls_.end()) return *found->second;
   }
-  auto call = make();  // may ask for a workspace
+  auto call = with_room(make);  // for handles, descriptors and a workspace
   std::lock_guard lock(functions_mutex_);
   return *calls_.emplace(key, std::move(call)).first->second;
 }
@@ -549,10 +789,7 @@ cublasLtHandle_t Backend::cublas_handle() {
 cudnnHandle_t Backend::cudnn_handle(bool planning) {
   std::lock_guard lock(functions_mutex_);
   auto& handle = planning ? cudnn_planning_ : cudnn_;
-  if (!handle) {
-    check(cudnn().cudnnCreate(&handle), "opening cuDNN");
-    check(cudnn().cudnnSetStream(handle, compute_), "opening cuDNN");
-  }
+  if (!handle) check(cudnn().cudnnCreate(&handle), "opening cuDNN");
   return handle;
 }
 

@@ -7,6 +7,10 @@
 //            it is memory to be copied into, of the last that may use the memory for something else.
 //   arrival  the copies on the stream into the device. The compute stream waits for one before it reads what came.
 //   done     the ticket, or arrival, up to which everything has run.
+//
+// Errors. One that a kernel leaves ends the device for this process (is_sticky in api.h). Any other is a command's own:
+// what is not launched yet stays collected, owl's unused memory is given back to the driver and the command tried once
+// more; failing again it ends the values of its task, and those that this list computes from them.
 #pragma once
 
 #include <atomic>
@@ -32,7 +36,7 @@ class Backend final : public owl::Backend {
   const std::string& name() const { return name_; }
 
   void* allocate(std::size_t bytes) override;
-  void free(void* data, std::size_t bytes) override;
+  void free(void* data, std::size_t bytes, std::uint64_t place) override;
   void launch(Task& task, Launch& launch) override;
   bool knows_channels_last() const override { return false; }
   void upload(Storage& to, const void* host) override;
@@ -42,7 +46,7 @@ class Backend final : public owl::Backend {
   void submit() override;
   bool there(const Storage& storage) override;
   bool wait(const Storage* storage, const std::function<bool()>& go_on) override;
-  std::shared_ptr<const Failure> failure() override;
+  std::shared_ptr<const Failure> failure(const Storage* value) override;
   std::uint64_t place() override { return place_; }
   bool passed(std::uint64_t place) override { return place <= done_.load(std::memory_order_acquire); }
   void expect(std::uint64_t arrival) override;
@@ -51,17 +55,19 @@ class Backend final : public owl::Backend {
   std::uintptr_t stream() override;
   std::uintptr_t entrance() override { return reinterpret_cast<std::uintptr_t>(in_); }
   void receive(Storage& storage) override;
-  void lend(const Storage& storage, std::uintptr_t stream) override;
-  void take_back(std::uintptr_t stream) override;
+  bool is_capturing(std::uintptr_t stream) override;
+  std::uint64_t lend(const Storage& storage, std::uintptr_t stream) override;
+  void take_back(const Ref<Storage>& storage, std::uintptr_t stream, std::uint64_t number) override;
+  void when_through(void (*function)(void*), void* data) override;
 
   // For Emit and the libraries' kernels.
   CUfunction function(const std::string& key, const char* name, const std::function<std::string()>& text);
   const LibraryCall& library_call(const std::string& key, const std::function<std::unique_ptr<LibraryCall>()>& make);
   void* workspace(std::size_t bytes);  // for one call at a time in the compute stream; lives as long as the device
   cublasLtHandle_t cublas_handle();
-  // On the compute stream; another for planning, since a handle is for one thread at a time.
-  cudnnHandle_t cudnn_handle(bool planning);
-  // While it lives this is the thread's current GPU. Other libraries in the process have a current one of their own.
+  cudnnHandle_t cudnn_handle(bool planning);  // for calls, or for planning: a handle is for one thread at a time
+  // While it lives this is the thread's current GPU. Other libraries in the process have a current one of their own; they
+  // may also be capturing a CUDA graph on another thread, which must neither hinder owl nor be spoilt by it.
   class Use {
    public:
     explicit Use(const Backend& backend);
@@ -72,6 +78,7 @@ class Backend final : public owl::Backend {
    private:
     CUcontext before_ = nullptr;
     bool changed_ = false;
+    CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;  // then the one that the thread had
   };
 
  private:
@@ -84,7 +91,32 @@ class Backend final : public owl::Backend {
     CUevent event;
     void* pinned = nullptr;
     std::size_t pinned_bytes = 0;
-    Ref<Storage> source;  // of a copy from another GPU
+    Ref<Storage> source;       // of a copy from another GPU
+    std::size_t launches = 0;  // of a list
+  };
+  // A task in the list that is collected: who reads whom, should one fail.
+  struct Ordered {
+    std::uint64_t order;
+    const char* op;
+    Source source;
+    std::uint64_t sequence;
+    std::vector<std::uint64_t> reads;
+  };
+  // Memory that another library has let go of, and the stream on which it may still be used.
+  struct Returned {
+    Ref<Storage> storage;
+    CUstream stream;
+    std::uint64_t number;
+  };
+  struct Due {  // when_through
+    void (*function)(void*);
+    void* data;
+    std::atomic<bool> called{false};
+
+    Due(void (*function)(void*), void* data) : function(function), data(data) {}
+    void call() {
+      if (!called.exchange(true)) function(data);
+    }
   };
 
   bool foreign_process() const;
@@ -94,16 +126,28 @@ class Backend final : public owl::Backend {
   std::shared_ptr<Reduced> reduce(const Task& task);
   void copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t bytes);
   void append(std::vector<Command> commands, Task& task);
+  template <class Make> auto with_room(const Make& make);
   CUfunction copy_function();
+  CUfunction clear_function();
+  void refuse_if_failed();
   void trace(Task& task, Launch& launch);
 
   // With the mutex held.
   void reach(Backend& other);
-  void collect(std::vector<Command> commands);
-  void submit_locked(Lock& lock);
+  std::uint64_t collect(std::vector<Command> commands);  // the order that they get
+  // Launches what was collected. May let go of the lock meanwhile, but not where the allocator waits: there a command
+  // that fails stays collected, with those behind it.
+  void submit_locked(Lock& lock, bool for_allocator = false);
+  bool launch_list();  // false: the first command of list_ has failed
+  bool is_lost() const;
+  void drop_failed();
+  std::shared_ptr<const Failure> failure_of(const Storage& value) const;
+  void settle_returned(Lock& lock);
+  bool join(CUstream stream);  // another library's
   void poll();
   void poll(std::deque<Pending>& pending, std::atomic<std::uint64_t>& done);
   void fail(const std::string& what, const Command* command);
+  void free_now(void* data);
   CUevent record(CUstream stream);
   CUevent event_of(const std::deque<Pending>& pending, std::uint64_t number) const;  // null: it has run
   void wait_for_ticket(Lock& lock, CUstream stream, std::uint64_t ticket);
@@ -116,25 +160,41 @@ class Backend final : public owl::Backend {
   std::string name_, arch_;
   CUdevice gpu_ = 0;
   CUcontext context_ = nullptr;
-  CUstream compute_ = nullptr, in_ = nullptr, out_ = nullptr;
+  std::size_t memory_ = 0;  // the GPU's
+  CUstream compute_ = nullptr, in_ = nullptr, out_ = nullptr, aside_ = nullptr;
   Device* device_ = nullptr;
 
   std::mutex mutex_;
-  std::vector<Command> list_;                       // of the ticket to come
+  std::vector<Command> list_;      // of the ticket to come
+  std::vector<Ordered> ordered_;   // the tasks of that ticket, of those that were launched already too
+  std::uint64_t orders_ = 0;       // given so far
+  bool partly_ = false;            // some of it is launched
+  bool joined_ = false;            // other libraries' work is part of it
+  bool emptied_ = false;           // memory was given back for its first command
+  std::string error_;              // of that one
+  bool lacks_memory_ = false;      // which is what it says
+  std::vector<void*> to_free_;     // once the list is launched
+  std::unordered_map<std::uint64_t, std::shared_ptr<const Failure>> failed_values_;  // by order
+  std::vector<std::uint64_t> unreported_;                                            // of these
+  std::atomic<bool> any_failed_{false};
   std::atomic<std::uint64_t> ticket_{1}, done_{0};  // being filled; run
   // The newest list that has a command. One number, because memory is given back on any thread: two that a launch
   // changes one after the other could be read as the list before.
   std::atomic<std::uint64_t> place_{0};
   std::deque<Pending> submitted_;
+  std::size_t launches_ = 0;  // of submitted_
   std::atomic<std::uint64_t> arrival_{0}, arrived_{0};  // enqueued; run
   std::deque<Pending> arriving_;
   std::atomic<std::uint64_t> expected_{0};                      // the arrival for which the next list waits
   std::uint64_t awaited_ = 0;                                   // for which the compute stream has waited
   std::vector<CUevent> events_;                                 // unused
-  std::vector<Pending> finished_;                               // to be let go of without the lock
+  std::vector<Ref<Storage>> finished_;                          // to be let go of without the lock
+  std::vector<Returned> returned_;
+  std::vector<std::shared_ptr<Due>> dues_;
   std::unordered_map<std::size_t, std::vector<void*>> pinned_;  // unused, by size
   std::set<Backend*> reached_;
   std::unique_ptr<Runner> runner_;
+  CUfunction copy_ = nullptr;
   std::shared_ptr<const Failure> failure_;
   std::atomic<bool> failed_{false};
 
@@ -146,12 +206,15 @@ class Backend final : public owl::Backend {
   cudnnHandle_t cudnn_ = nullptr, cudnn_planning_ = nullptr;
 };
 
+[[noreturn]] void raise(const Failure& failure);
+
 // The kernel of an operation: with `loads`, programs may compute its operand 0, with `stores` they may work on its
 // result, element by element in its own launches.
 struct Kernel {
   const char* op;
   KernelFn emit;
   bool loads = false, loads_once = false, stores = false;
+  bool finishes = false;  // ends with Emit::finish, which runs the program on the result too
 };
 const Kernel* find_kernel(const char* op);  // null where there is none
 

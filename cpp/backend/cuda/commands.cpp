@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t kLeastCommands = 4;  // of a list, for a graph to pay
 constexpr std::size_t kCopied = 16;        // bytes of a thread of owl_copy
 constexpr std::size_t kMostEntries = 256;
-constexpr int kMostRebuilds = 8;
+constexpr int kMostRebuilds = 8, kMostFailures = 3;
 constexpr std::size_t kMostBound = 16 << 20;  // bytes of an operand: copying a larger one costs more than it saves
 
 std::uint64_t mixed(std::uint64_t hash, std::uint64_t x) {
@@ -38,6 +38,42 @@ bool same_form(const Command& a, const Command& b) {
          a.memory.size() == b.memory.size();
 }
 
+void run_one(const Command& c, CUstream stream) {
+  if (c.call) return c.call->run(stream, c.memory);
+  void* arguments = const_cast<std::uint64_t*>(c.slots.data());
+  check(driver().cuLaunchKernel(c.kernel, c.blocks, 1, 1, kBlock, 1, 1, 0, stream, &arguments, nullptr), c.op);
+}
+
+// A kernel as a graph's node, with a copy of its slots: `arguments` must live until the node has them.
+struct KernelNode {
+  void* arguments;
+  CUDA_KERNEL_NODE_PARAMS params{};
+
+  KernelNode(CUfunction kernel, unsigned blocks, const std::uint64_t* slots)
+      : arguments(const_cast<std::uint64_t*>(slots)) {
+    params.func = kernel;
+    params.gridDimX = blocks;
+    params.gridDimY = params.gridDimZ = params.blockDimY = params.blockDimZ = 1;
+    params.blockDimX = kBlock;
+    params.kernelParams = &arguments;
+  }
+  KernelNode(const KernelNode&) = delete;
+};
+
+// Behind the last nodes, which it then is.
+CUgraphNode add_kernel(CUgraph graph, std::vector<CUgraphNode>& last, CUfunction kernel, unsigned blocks,
+                       const std::vector<std::uint64_t>& slots) {
+  const KernelNode node(kernel, blocks, slots.data());
+  CUgraphNode added = nullptr;
+  check(driver().cuGraphAddKernelNode(&added, graph, last.data(), last.size(), &node.params), "a CUDA graph");
+  last = {added};
+  return added;
+}
+
+std::vector<std::uint64_t> slots_of_copy(const void* from, const void* to, std::size_t bytes) {
+  return {reinterpret_cast<std::uintptr_t>(from), reinterpret_cast<std::uintptr_t>(to), bytes};
+}
+
 }  // namespace
 
 unsigned blocks_to_copy(std::size_t bytes) {
@@ -49,14 +85,9 @@ std::string Command::text() const {
   return "kernel " + std::string(name) + ", " + std::to_string(blocks) + (blocks == 1 ? " block" : " blocks");
 }
 
-void Runner::run_one(const Command& c, const std::vector<Memory>& memory) {
-  if (c.call) return c.call->run(stream_, memory);
-  void* arguments = const_cast<std::uint64_t*>(c.slots.data());
-  check(driver().cuLaunchKernel(c.kernel, c.blocks, 1, 1, kBlock, 1, 1, 0, stream_, &arguments, nullptr), c.op);
-}
-
 void Runner::run_plain(const std::vector<Command>& list, std::size_t& at) {
-  for (at = 0; at < list.size(); ++at) run_one(list[at], list[at].memory);
+  launched_ = list.size();
+  for (at = 0; at < list.size(); ++at) run_one(list[at], stream_);
 }
 
 void Runner::run(const std::vector<Command>& list, const Functions& device, bool may_bind, std::size_t& at) {
@@ -76,7 +107,6 @@ void Runner::run(const std::vector<Command>& list, const Functions& device, bool
     }
     if (entries_.size() > kMostEntries) {
       const auto oldest = entries_.find(ages_.back());
-      if (oldest->second.exec) check(driver().cuStreamSynchronize(stream_), "a CUDA graph's end");
       drop(oldest->second, device);
       ages_.pop_back();
       entries_.erase(oldest);
@@ -85,23 +115,31 @@ void Runner::run(const std::vector<Command>& list, const Functions& device, bool
     ages_.splice(ages_.begin(), ages_, entry.age);
     entry.hopeless |= !std::ranges::equal(list, entry.form, same_form);  // two lists of one hash
   }
-  if (++entry.seen == 1 || entry.hopeless) return run_plain(list, at);
-  const bool moved = note_moves(entry, list, device, may_bind);
-  if (entry.hopeless) return run_plain(list, at);
-  if (entry.exec && !moved) {
-    bind(entry, list, device);
-  } else {
-    try {
-      capture(entry, list, device);
-    } catch (const DeviceError& e) {  // something in the list cannot be captured
-      if (settings().log_run) log_line(std::string("no CUDA graph: ") + e.what());
-      entry.hopeless = true;
-      drop(entry, device);
-      return run_plain(list, at);
-    }
+  if (++entry.seen == 1 || entry.hopeless || !run_graph(entry, list, device, may_bind)) run_plain(list, at);
+}
+
+// Whether the list runs as a graph now. Where that fails once, because something cannot be captured, memory is short or
+// another library has disturbed the capture, the next list may fare better.
+bool Runner::run_graph(Entry& entry, const std::vector<Command>& list, const Functions& device, bool may_bind) {
+  try {
+    const bool moved = note_moves(entry, list, device, may_bind);
+    if (entry.hopeless) return false;
+    if (entry.exec && !moved)
+      bind(entry, list, device);
+    else
+      build(entry, list, device);
+    check(driver().cuGraphLaunch(entry.exec, stream_), "a CUDA graph");
+    count(counters.graph_replays);
+    launched_ = 1;
+    return true;
+  } catch (const Error& e) {
+    lacked_memory_ |= dynamic_cast<const OutOfMemoryError*>(&e) != nullptr;
+    if (settings().log_run) log_line(std::string("no CUDA graph: ") + e.what());
+    destroy_graph(entry);
+    entry.hopeless = ++entry.failures == kMostFailures;
+    if (entry.hopeless) drop(entry, device);
+    return false;
   }
-  check(driver().cuGraphLaunch(entry.exec, stream_), "a CUDA graph");
-  count(counters.graph_replays);
 }
 
 // Gives memory to operands of libraries that have moved since the list was first seen. Whether one has that had not.
@@ -112,13 +150,13 @@ bool Runner::note_moves(Entry& entry, const std::vector<Command>& list, const Fu
     for (std::size_t k = 0; k < list[i].memory.size(); ++k) {
       const Memory& m = list[i].memory[k];
       if (m.data == step.memory[k] || step.bound[k].data) continue;
-      if (!may_bind || m.bytes > kMostBound || entry.rebuilt >= kMostRebuilds ||
-          !(step.bound[k].data = device.allocate(device.device, m.bytes))) {
+      if (!may_bind || m.bytes > kMostBound || entry.rebuilt >= kMostRebuilds) {
         entry.hopeless = true;
-        if (entry.exec) check(driver().cuStreamSynchronize(stream_), "a CUDA graph's end");
         drop(entry, device);
         return false;
       }
+      step.bound[k].data = device.allocate(device.device, m.bytes);
+      if (!step.bound[k].data) throw OutOfMemoryError("no memory for an operand that moves");
       moved = true;
     }
   }
@@ -126,98 +164,86 @@ bool Runner::note_moves(Entry& entry, const std::vector<Command>& list, const Fu
   return moved;
 }
 
-CUgraphNode Runner::last_node() {
-  CUstreamCaptureStatus status;
-  cuuint64_t id = 0;
-  CUgraph graph = nullptr;
-  const CUgraphNode* last = nullptr;
-  const CUgraphEdgeData* edges = nullptr;
-  std::size_t count = 0;
-  check(driver().cuStreamGetCaptureInfo(stream_, &status, &id, &graph, &last, &edges, &count),
-        "a CUDA graph's capture");
-  return count == 1 ? last[0] : nullptr;
-}
-
-void Runner::launch_copy(const Functions& device, const void* from, void* to, std::size_t bytes) {
-  Command copy;
-  copy.op = "copy";
-  copy.kernel = device.copy(device.device);
-  copy.blocks = blocks_to_copy(bytes);
-  copy.slots = {reinterpret_cast<std::uintptr_t>(from), reinterpret_cast<std::uintptr_t>(to), bytes};
-  run_one(copy, {});
-}
-
-void Runner::capture(Entry& entry, const std::vector<Command>& list, const Functions& device) {
+// Own kernels become nodes directly. Only libraries' calls are captured, each by itself, so that a capture lasts for
+// moments: while there is one, no thread of the process may wait for the whole GPU.
+void Runner::build(Entry& entry, const std::vector<Command>& list, const Functions& device) {
   count(counters.graph_captures);
-  if (entry.exec) {
-    check(driver().cuStreamSynchronize(stream_), "a CUDA graph's end");
-    destroy_graph(entry);
-  }
-  check(driver().cuStreamBeginCapture(stream_, CU_STREAM_CAPTURE_MODE_RELAXED), "a CUDA graph's capture");
-  try {
-    for (std::size_t i = 0; i < list.size(); ++i) {
-      const Command& c = list[i];
-      Step& step = entry.steps[i];
-      auto memory = c.memory;
-      for (std::size_t k = 0; k < memory.size(); ++k) {
-        step.memory[k] = memory[k].data;
-        if (!step.bound[k].data) continue;
-        memory[k].data = step.bound[k].data;
-        if (memory[k].written) continue;
-        launch_copy(device, c.memory[k].data, memory[k].data, memory[k].bytes);
-        step.bound[k].copy = last_node();
-      }
-      run_one(c, memory);
-      if (c.kernel) {
-        step.node = last_node();
-        step.slots = c.slots;
-      }
-      for (std::size_t k = 0; k < memory.size(); ++k) {
-        if (!step.bound[k].data || !memory[k].written) continue;
-        launch_copy(device, memory[k].data, c.memory[k].data, memory[k].bytes);
-        step.bound[k].copy = last_node();
-      }
+  destroy_graph(entry);
+  check(driver().cuGraphCreate(&entry.graph, 0), "a CUDA graph");
+  Nodes last;
+  const auto add_copy = [&](const void* from, const void* to, std::size_t bytes) {
+    return add_kernel(entry.graph, last, device.copy, blocks_to_copy(bytes), slots_of_copy(from, to, bytes));
+  };
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const Command& c = list[i];
+    Step& step = entry.steps[i];
+    if (c.kernel) {
+      step.node = add_kernel(entry.graph, last, c.kernel, c.blocks, c.slots);
+      step.slots = c.slots;
+      continue;
     }
-  } catch (...) {
-    driver().cuStreamEndCapture(stream_, &entry.graph);
-    throw;  // the entry is dropped
+    auto memory = c.memory;
+    for (std::size_t k = 0; k < memory.size(); ++k) {
+      step.memory[k] = memory[k].data;
+      if (!step.bound[k].data) continue;
+      memory[k].data = step.bound[k].data;
+      if (!memory[k].written) step.bound[k].copy = add_copy(c.memory[k].data, memory[k].data, memory[k].bytes);
+    }
+    capture(c, memory, entry.graph, last);
+    for (std::size_t k = 0; k < memory.size(); ++k)
+      if (step.bound[k].data && memory[k].written)
+        step.bound[k].copy = add_copy(memory[k].data, c.memory[k].data, memory[k].bytes);
   }
-  check(driver().cuStreamEndCapture(stream_, &entry.graph), "a CUDA graph's capture");
   check(driver().cuGraphInstantiate(&entry.exec, entry.graph, 0), "a CUDA graph");
+}
+
+void Runner::capture(const Command& command, const std::vector<Memory>& memory, CUgraph graph, Nodes& last) {
+  const Driver& d = driver();
+  constexpr const char* what = "a CUDA graph's capture";
+  check(d.cuStreamBeginCaptureToGraph(aside_, graph, last.data(), nullptr, last.size(), CU_STREAM_CAPTURE_MODE_RELAXED),
+        what);
+  CUgraph same = nullptr;
+  try {
+    command.call->run(aside_, memory);
+    CUstreamCaptureStatus status;
+    cuuint64_t id = 0;
+    const CUgraphNode* nodes = nullptr;
+    const CUgraphEdgeData* edges = nullptr;
+    std::size_t count = 0;
+    check(d.cuStreamGetCaptureInfo(aside_, &status, &id, &same, &nodes, &edges, &count), what);
+    if (status == CU_STREAM_CAPTURE_STATUS_ACTIVE) last.assign(nodes, nodes + count);
+  } catch (...) {
+    d.cuStreamEndCapture(aside_, &same);
+    throw;
+  }
+  check(d.cuStreamEndCapture(aside_, &same), what);
 }
 
 // The graph's kernels get this list's arguments.
 void Runner::bind(Entry& entry, const std::vector<Command>& list, const Functions& device) {
-  const auto set = [&](CUgraphNode node, CUfunction kernel, unsigned blocks, const std::uint64_t* slots) {
-    void* arguments = const_cast<std::uint64_t*>(slots);
-    CUDA_KERNEL_NODE_PARAMS params{};
-    params.func = kernel;
-    params.gridDimX = blocks;
-    params.gridDimY = params.gridDimZ = params.blockDimY = params.blockDimZ = 1;
-    params.blockDimX = kBlock;
-    params.kernelParams = &arguments;
-    check(driver().cuGraphExecKernelNodeSetParams(entry.exec, node, &params), "a CUDA graph's arguments");
+  const auto set = [&](CUgraphNode node, CUfunction kernel, unsigned blocks, const std::vector<std::uint64_t>& slots) {
+    const KernelNode again(kernel, blocks, slots.data());
+    check(driver().cuGraphExecKernelNodeSetParams(entry.exec, node, &again.params), "a CUDA graph's arguments");
   };
   for (std::size_t i = 0; i < list.size(); ++i) {
     const Command& c = list[i];
     Step& step = entry.steps[i];
     if (c.kernel && step.slots != c.slots) {
-      set(step.node, c.kernel, c.blocks, c.slots.data());
+      set(step.node, c.kernel, c.blocks, c.slots);
       step.slots = c.slots;
     }
     for (std::size_t k = 0; k < c.memory.size(); ++k) {
       const auto& [data, copy] = step.bound[k];
       const Memory& m = c.memory[k];
       if (!data || m.data == step.memory[k]) continue;
-      const auto from = reinterpret_cast<std::uintptr_t>(m.written ? data : m.data);
-      const auto to = reinterpret_cast<std::uintptr_t>(m.written ? m.data : data);
-      const std::uint64_t slots[] = {from, to, m.bytes};
-      set(copy, device.copy(device.device), blocks_to_copy(m.bytes), slots);
+      set(copy, device.copy, blocks_to_copy(m.bytes),
+          slots_of_copy(m.written ? data : m.data, m.written ? m.data : data, m.bytes));
       step.memory[k] = m.data;
     }
   }
 }
 
+// What was launched still runs: the driver frees it when it is through.
 void Runner::destroy_graph(Entry& entry) {
   if (entry.exec) driver().cuGraphExecDestroy(std::exchange(entry.exec, nullptr));
   if (entry.graph) driver().cuGraphDestroy(std::exchange(entry.graph, nullptr));

@@ -1,11 +1,15 @@
 #include "backend/cuda/compiler.h"
 
+#include <dlfcn.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <sstream>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "backend/cuda/api.h"
@@ -54,6 +58,39 @@ void write(const fs::path& path, const std::string& bytes) {
   }
 }
 
+// NVRTC is a large library, and a script whose kernels are all on disk needs nothing of it but its version. So the file
+// `nvrtc` of the folder notes that of the library which was opened last, and which file it was: path, size and time.
+std::string identity_of(const std::string& path) {
+  std::error_code error;
+  const auto size = fs::file_size(path, error);
+  if (error) return {};
+  const auto time = fs::last_write_time(path, error).time_since_epoch().count();
+  return error ? "" : path + "\n" + std::to_string(size) + " " + std::to_string(time);
+}
+
+std::optional<NvrtcVersion> noted_version(const fs::path& folder) {
+  std::istringstream note(read(folder / "nvrtc"));
+  std::string path, file;
+  NvrtcVersion version;
+  if (!std::getline(note, path) || !std::getline(note, file) || !(note >> version.major >> version.minor)) return {};
+  if (path + "\n" + file != identity_of(path)) return {};
+  return version;
+}
+
+// Opens NVRTC. What another library of the process has opened is not noted: the next process may find another.
+NvrtcVersion open_nvrtc(const fs::path& folder) {
+  static std::optional<NvrtcVersion> known;
+  if (known) return *known;
+  const bool was_open = is_open(kNvrtc);
+  NvrtcVersion version;
+  check(nvrtc().nvrtcVersion(&version.major, &version.minor), "opening NVRTC");
+  Dl_info info{};
+  if (!was_open && !folder.empty() && dladdr(reinterpret_cast<const void*>(nvrtc().nvrtcVersion), &info))
+    if (const auto identity = identity_of(info.dli_fname); !identity.empty())
+      write(folder / "nvrtc", identity + "\n" + std::to_string(version.major) + " " + std::to_string(version.minor) + "\n");
+  return *(known = version);
+}
+
 std::string compile_now(const std::string& text, const std::string& arch) {
   const Nvrtc& n = nvrtc();
   nvrtcProgram program = nullptr;
@@ -84,25 +121,34 @@ std::string compile_now(const std::string& text, const std::string& arch) {
 
 void (*on_compile)(const std::string& text) = nullptr;
 
+std::string cubin_name(const std::string& text, const std::string& arch, NvrtcVersion version) {
+  std::string all = arch + " " + std::to_string(version.major) + "." + std::to_string(version.minor) + " ";
+  for (const char* option : kCompilerOptions) all += option;
+  return digest(all + text) + ".cubin";
+}
+
 std::string compile(const std::string& text, const std::string& arch) {
   if (on_compile) on_compile(text);
   static std::mutex mutex;
   static auto& known = *new std::unordered_map<std::string, std::string>;
-  int major = 0, minor = 0;
-  nvrtc().nvrtcVersion(&major, &minor);
-  std::string all = arch + " " + std::to_string(major) + "." + std::to_string(minor) + " ";
-  for (const char* option : kCompilerOptions) all += option;
-  const auto name = digest(all + text);
+  static std::optional<NvrtcVersion> version;
   std::lock_guard lock(mutex);
-  if (const auto found = known.find(name); found != known.end()) return found->second;
   const auto folder = cache_folder();
-  std::string code = folder.empty() ? "" : read(folder / (name + ".cubin"));
-  if (code.empty()) {
-    if (settings().log_run) log_line("compile a kernel for " + arch);
-    code = compile_now(text, arch);
-    if (!folder.empty()) write(folder / (name + ".cubin"), code);
+  if (!version && !is_open(kNvrtc) && !folder.empty()) version = noted_version(folder);
+  if (!version) version = open_nvrtc(folder);
+  while (true) {
+    const auto name = cubin_name(text, arch, *version);
+    if (const auto found = known.find(name); found != known.end()) return found->second;
+    std::string code = folder.empty() ? "" : read(folder / name);
+    if (code.empty()) {
+      const auto here = open_nvrtc(folder);
+      if (std::exchange(version, here) != here) continue;  // another library than the one that was noted
+      if (settings().log_run) log_line("compile a kernel for " + arch);
+      code = compile_now(text, arch);
+      if (!folder.empty()) write(folder / name, code);
+    }
+    return known.emplace(name, std::move(code)).first->second;
   }
-  return known.emplace(name, std::move(code)).first->second;
 }
 
 }  // namespace owl::cuda

@@ -10,6 +10,13 @@ namespace owl::cuda {
 // compiled anew is written there. DeviceError with the compiler's words where it fails.
 std::string compile(const std::string& text, const std::string& arch);
 
+struct NvrtcVersion {
+  int major = 0, minor = 0;
+  bool operator==(const NvrtcVersion&) const = default;
+};
+// The file's name in that folder.
+std::string cubin_name(const std::string& text, const std::string& arch, NvrtcVersion version);
+
 // Called with every text that is asked for, where set: for the check that compiles them all.
 extern void (*on_compile)(const std::string& text);
 

@@ -10,24 +10,41 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::size_t kMostWorkspace = std::size_t{1} << 28;  // bytes
+constexpr std::size_t kMostWorkspace = std::size_t{1} << 28, kSpareWorkspace = std::size_t{1} << 25;  // bytes
 
 enum class Pass { kForward, kData, kWeight };
 
+// How a convolution is computed: the library's proposals, the fastest first.
+struct Algorithm {
+  int number;
+  std::size_t workspace;
+  cudnnMathType_t math;
+};
+
+// Those that give the same bits every time. The first may take kMostWorkspace, those that stand in for it, should cuDNN
+// refuse it after all, no more than it or kSpareWorkspace.
 template <class Performance>
-const Performance& best_of(const Performance* found, int count, const std::string& what) {
-  for (int i = 0; i < count; ++i)
-    if (found[i].status == CUDNN_STATUS_SUCCESS && found[i].memory <= kMostWorkspace &&
+std::vector<Algorithm> proposals_of(const Performance* found, int count, const std::string& what) {
+  std::vector<Algorithm> all;
+  for (int i = 0; i < count; ++i) {
+    const auto most = all.empty() ? kMostWorkspace : std::max(kSpareWorkspace, all[0].workspace);
+    if (found[i].status == CUDNN_STATUS_SUCCESS && found[i].memory <= most &&
         found[i].determinism == CUDNN_DETERMINISTIC)
-      return found[i];
-  throw DeviceError(what + ": cuDNN has no deterministic algorithm for it in " + std::to_string(kMostWorkspace) +
-                    " bytes of memory");
+      all.push_back({static_cast<int>(found[i].algo), found[i].memory, found[i].mathType});
+  }
+  if (all.empty())
+    throw DeviceError(what + ": cuDNN has no deterministic algorithm for it in " + std::to_string(kMostWorkspace) +
+                      " bytes of memory");
+  return all;
 }
 
 class Convolution final : public LibraryCall {
  public:
   Convolution(Backend& backend, Pass pass, const ConvGeometry& g, DType dtype, MatmulPrecision precision)
-      : handle_(backend.cudnn_handle(false)), pass_(pass), double_(dtype == DType::kFloat64) {
+      : handle_(backend.cudnn_handle(false)),
+        pass_(pass),
+        double_(dtype == DType::kFloat64),
+        in_full_(precision == MatmulPrecision::kFloat32) {
     const Cudnn& c = cudnn();
     const auto planning = backend.cudnn_handle(true);
     const auto type = double_ ? CUDNN_DATA_DOUBLE : CUDNN_DATA_FLOAT;
@@ -60,75 +77,92 @@ class Convolution final : public LibraryCall {
     check(c.cudnnSetConvolutionGroupCount(convolution_, number(g.groups)), what);
     // cuDNN's default would use TF32. Of the two settings below full float32 both allow it: bfloat16 has no way in
     // here.
-    check(c.cudnnSetConvolutionMathType(convolution_,
-                                        precision == MatmulPrecision::kFloat32 ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH),
-          what);
-    constexpr int kAsked = 8;
+    check(c.cudnnSetConvolutionMathType(convolution_, in_full_ ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH), what);
+    constexpr int kAsked = 24;  // each algorithm may come with several kinds of math
     int count = 0;
     if (pass == Pass::kForward) {
       cudnnConvolutionFwdAlgoPerf_t found[kAsked];
       check(c.cudnnGetConvolutionForwardAlgorithm_v7(planning, x_, w_, convolution_, y_, kAsked, &count, found), what);
-      take(best_of(found, count, text_), precision);
+      proposals_ = proposals_of(found, count, text_);
     } else if (pass == Pass::kData) {
       cudnnConvolutionBwdDataAlgoPerf_t found[kAsked];
       check(c.cudnnGetConvolutionBackwardDataAlgorithm_v7(planning, w_, y_, convolution_, x_, kAsked, &count, found),
             what);
-      take(best_of(found, count, text_), precision);
+      proposals_ = proposals_of(found, count, text_);
     } else {
       cudnnConvolutionBwdFilterAlgoPerf_t found[kAsked];
       check(c.cudnnGetConvolutionBackwardFilterAlgorithm_v7(planning, x_, y_, convolution_, w_, kAsked, &count, found),
             what);
-      take(best_of(found, count, text_), precision);
+      proposals_ = proposals_of(found, count, text_);
     }
+    for (const auto& each : proposals_) workspace_bytes_ = std::max(workspace_bytes_, each.workspace);
     if (workspace_bytes_ > 0) workspace_ = backend.workspace(workspace_bytes_);
+    set_math();
   }
 
   // Operands and result in the order of owl's operation: x, w -> y; err, w -> dx; err, x -> dw.
-  void run(CUstream, const std::vector<Memory>& memory) const override {
+  void run(CUstream stream, const std::vector<Memory>& memory) const override {
+    check(cudnn().cudnnSetStream(handle_, stream), text_.c_str());
+    auto status = try_now(memory);
+    for (; is_refusal(status) && chosen_ + 1 < proposals_.size(); status = try_now(memory)) {
+      ++chosen_;
+      set_math();
+    }
+    check(status, text_.c_str());
+  }
+  std::string text() const override { return text_; }
+
+ private:
+  static bool is_refusal(cudnnStatus_t status) { return status / 1000 == CUDNN_STATUS_NOT_SUPPORTED / 1000; }
+
+  cudnnStatus_t try_now(const std::vector<Memory>& memory) const {
     const float one = 1, zero = 0;
     const double one64 = 1, zero64 = 0;
     const void* const alpha = double_ ? static_cast<const void*>(&one64) : &one;
     const void* const beta = double_ ? static_cast<const void*>(&zero64) : &zero;
     void *const a = memory[0].data, *const b = memory[1].data, *const result = memory[2].data;
+    const auto& [algorithm, bytes, math] = proposals_[chosen_];
     const Cudnn& c = cudnn();
     if (pass_ == Pass::kForward)
-      check(c.cudnnConvolutionForward(handle_, alpha, x_, a, w_, b, convolution_,
-                                      static_cast<cudnnConvolutionFwdAlgo_t>(algorithm_), workspace_, workspace_bytes_,
-                                      beta, y_, result),
-            "conv");
-    else if (pass_ == Pass::kData)
-      check(c.cudnnConvolutionBackwardData(handle_, alpha, w_, b, y_, a, convolution_,
-                                           static_cast<cudnnConvolutionBwdDataAlgo_t>(algorithm_), workspace_,
-                                           workspace_bytes_, beta, x_, result),
-            "conv_back_data");
-    else
-      check(c.cudnnConvolutionBackwardFilter(handle_, alpha, x_, b, y_, a, convolution_,
-                                             static_cast<cudnnConvolutionBwdFilterAlgo_t>(algorithm_), workspace_,
-                                             workspace_bytes_, beta, w_, result),
-            "conv_back_weight");
+      return c.cudnnConvolutionForward(handle_, alpha, x_, a, w_, b, convolution_,
+                                       static_cast<cudnnConvolutionFwdAlgo_t>(algorithm), workspace_, bytes, beta, y_,
+                                       result);
+    if (pass_ == Pass::kData)
+      return c.cudnnConvolutionBackwardData(handle_, alpha, w_, b, y_, a, convolution_,
+                                            static_cast<cudnnConvolutionBwdDataAlgo_t>(algorithm), workspace_, bytes,
+                                            beta, x_, result);
+    return c.cudnnConvolutionBackwardFilter(handle_, alpha, x_, b, y_, a, convolution_,
+                                            static_cast<cudnnConvolutionBwdFilterAlgo_t>(algorithm), workspace_, bytes,
+                                            beta, w_, result);
   }
-  std::string text() const override { return text_; }
 
- private:
-  template <class Performance>
-  void take(const Performance& best, MatmulPrecision precision) {
-    algorithm_ = static_cast<int>(best.algo);
-    workspace_bytes_ = best.memory;
-    if (precision != MatmulPrecision::kFloat32)
-      check(cudnn().cudnnSetConvolutionMathType(convolution_, best.mathType), text_.c_str());
+  void set_math() const {
+    if (!in_full_)
+      check(cudnn().cudnnSetConvolutionMathType(convolution_, proposals_[chosen_].math), text_.c_str());
   }
 
   const cudnnHandle_t handle_;
   const Pass pass_;
-  const bool double_;
+  const bool double_, in_full_;
   std::string text_;
   TensorDescriptor x_, y_;
   FilterDescriptor w_;
   ConvolutionDescriptor convolution_;
-  int algorithm_ = 0;
+  std::vector<Algorithm> proposals_;
+  mutable std::size_t chosen_ = 0;  // calls run one at a time
   void* workspace_ = nullptr;
   std::size_t workspace_bytes_ = 0;
 };
+
+// cuDNN's kernels may read 16 bytes at a time, and do not ask where an operand begins. A part of an array may begin
+// anywhere: it is copied.
+void* aligned(const ArrayRef& x, Emit& emit) {
+  if (reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0) return x.data;
+  Args args{{&x, 1}, x};
+  args.out.data = emit.scratch(x.nbytes());
+  copy(args, emit);
+  return args.out.data;
+}
 
 void convolve(Pass pass, const ConvGeometry& g, MatmulPrecision precision, const Args& args, Emit& emit, void* result) {
   std::string key = "conv";
@@ -139,8 +173,8 @@ void convolve(Pass pass, const ConvGeometry& g, MatmulPrecision precision, const
     key += " " + std::to_string(part);
   const LibraryCall& call = emit.backend().library_call(
       key, [&] { return std::make_unique<Convolution>(emit.backend(), pass, g, args.out.dtype, precision); });
-  emit.call(call, {{args.in[0].data, args.in[0].nbytes(), false},
-                   {args.in[1].data, args.in[1].nbytes(), false},
+  emit.call(call, {{aligned(args.in[0], emit), args.in[0].nbytes(), false},
+                   {aligned(args.in[1], emit), args.in[1].nbytes(), false},
                    {result, args.out.nbytes(), true}});
 }
 
@@ -151,7 +185,7 @@ bool is_empty(const Args& args) { return args.in[0].shape.size() == 0 || args.in
 
 }  // namespace
 
-// The bias is a program of its own behind the library's call.
+// The bias is a program behind the library's call, together with what else is to be done with the result.
 void conv(const Args& args, Emit& emit) {
   const auto g = conv_geometry("conv", of(args).convolver, args.in[0].shape, args.in[1].shape);
   if (is_empty(args))
@@ -165,7 +199,7 @@ void conv(const Args& args, Emit& emit) {
   program.inputs.push_back({dtype, {0, 0, 1, 0}, false});
   program.instructions.push_back({find_op("add")->code, dtype, dtype, 2, {0, 1, 0}});
   program.outputs.push_back({2, dtype});
-  emit.program(program, {args.out.data, args.in[2].data}, {args.out.data});
+  emit.finish(program, {args.out.data, args.in[2].data}, {args.out.data});
 }
 
 void conv_back_data(const Args& args, Emit& emit) {

@@ -11,22 +11,49 @@ namespace {
 
 constexpr std::int64_t kNarrow = (std::int64_t{1} << 31) - (1 << 20);  // elements that an int32_t can number, with room
 
-// What stands in front of a kernel.
-std::string head(std::size_t slots, bool wide) {
+// A kernel's text with what it needs in front: every line is parsed again for every kernel.
+std::string whole(std::size_t slots, bool wide, const std::string& kernel) {
+  const auto has = [&](const char* word) { return kernel.find(word) != std::string::npos; };
+  const bool philox = has("philox::"), elementwise = has("elementwise_ops");
   std::string s = "#define OWL_SLOTS " + std::to_string(std::max<std::size_t>(1, slots)) +
                   "\nusing Index = " + (wide ? "long long" : "int") + ";\n";
-  for (const auto part : {text::prelude, text::math, text::elementwise, text::philox}) s += part;
-  return s;
+  s += text::prelude;
+  if (philox || elementwise || has("math::")) s += text::math;
+  if (elementwise) s += text::elementwise;
+  if (philox) s += text::philox;
+  return s + kernel;
 }
 
-// cuMemsetD8Async as one of a library's calls.
-class Clear final : public LibraryCall {
- public:
-  void run(CUstream stream, const std::vector<Memory>& memory) const override {
-    check(driver().cuMemsetD8Async(reinterpret_cast<CUdeviceptr>(memory[0].data), 0, memory[0].bytes, stream), "clear");
+// `program`, and behind it `after`, whose input 0 is what that one makes.
+Program joined(const Program& program, const Program& after) {
+  const auto inputs = program.inputs.size() + after.inputs.size() - 1;
+  const auto constants = program.constants.size() + after.constants.size();
+  const auto moved = [](std::size_t value, const Program& of, std::size_t input, std::size_t constant,
+                        std::size_t result) {
+    const auto in = of.inputs.size(), fixed = of.constants.size();
+    return static_cast<std::uint16_t>(value < in           ? input + value
+                                      : value < in + fixed ? constant + value - in
+                                                           : result + value - in - fixed);
+  };
+  const auto of_first = [&](std::size_t v) { return moved(v, program, 0, inputs, inputs + constants); };
+  const auto of_second = [&](std::size_t v) {
+    if (v == 0) return of_first(program.outputs.back().value);
+    return moved(v, after, program.inputs.size() - 1, inputs + program.constants.size(),
+                 inputs + constants + program.instructions.size());
+  };
+  Program all = program;
+  all.inputs.insert(all.inputs.end(), after.inputs.begin() + 1, after.inputs.end());
+  all.constants.insert(all.constants.end(), after.constants.begin(), after.constants.end());
+  for (auto& i : all.instructions)
+    for (int k = 0; k < i.arity; ++k) i.in[k] = of_first(i.in[k]);
+  for (auto i : after.instructions) {
+    for (int k = 0; k < i.arity; ++k) i.in[k] = of_second(i.in[k]);
+    all.instructions.push_back(i);
   }
-  std::string text() const override { return "clear"; }
-};
+  all.outputs = after.outputs;
+  for (auto& out : all.outputs) out.value = of_second(out.value);
+  return all;
+}
 
 }  // namespace
 
@@ -43,7 +70,11 @@ Command& Emit::add() {
 void* Emit::scratch(std::size_t bytes) { return launch_->scratch(bytes); }
 
 void Emit::clear(void* data, std::size_t bytes) {
-  call(backend_.library_call("clear", [] { return std::make_unique<Clear>(); }), {{data, bytes, true}});
+  Command& c = add();
+  c.name = "owl_clear";
+  c.kernel = backend_.clear_function();
+  c.blocks = blocks_to_copy(bytes);
+  c.slots = {reinterpret_cast<std::uintptr_t>(data), bytes};
 }
 
 void Emit::call(const LibraryCall& call, std::vector<Memory> memory) {
@@ -62,9 +93,15 @@ void Emit::program(const Program& program, std::vector<const void*> in, std::vec
   printer.add_key(key);
   Command& c = add();
   c.name = "owl_program";
-  c.kernel = backend_.function(key, c.name, [&] { return head(slots.values.size(), wide) + printer.text(); });
+  c.kernel = backend_.function(key, c.name, [&] { return whole(slots.values.size(), wide, printer.text()); });
   c.blocks = static_cast<unsigned>(printer.blocks());
   c.slots = std::move(slots.values);
+}
+
+void Emit::finish(const Program& program, std::vector<const void*> in, std::vector<void*> out) {
+  if (!after_.program) return this->program(program, std::move(in), std::move(out));
+  in.insert(in.end(), after_.in.begin() + 1, after_.in.end());
+  this->program(joined(program, *after_.program), std::move(in), std::move(after_.out));
 }
 
 void Emit::launch(const KernelText& text, std::int64_t blocks, const Slots& more, bool loads, bool stores) {
@@ -93,7 +130,7 @@ void Emit::launch(const KernelText& text, std::int64_t blocks, const Slots& more
     after->add_key(key);
   }
   const auto make = [&] {
-    std::string s = head(slots.values.size(), wide) + text.types;
+    std::string s = text.types;
     if (before)
       s += before->text();
     else if (loads)
@@ -102,7 +139,7 @@ void Emit::launch(const KernelText& text, std::int64_t blocks, const Slots& more
       s += after->text();
     else if (stores)
       s += "OWL_DEVICE void store(const Arguments& args, Index i, R v) { pointer<R>(args, 1)[i] = v; }\n";
-    return s += text.file;
+    return whole(slots.values.size(), wide, s += text.file);
   };
   Command& c = add();
   c.name = text.name;
@@ -111,19 +148,46 @@ void Emit::launch(const KernelText& text, std::int64_t blocks, const Slots& more
   c.slots = std::move(slots.values);
 }
 
+// 16 bytes a thread, where both ends may be read so; the rest, fewer than that, by the first block's threads.
 CUfunction Backend::copy_function() {
   return function("copy", "owl_copy", [] {
-    return head(3, true) + R"(
+    return whole(3, true, R"(
 OWL_KERNEL(owl_copy) {
-  const uint32_t* const from = pointer<const uint32_t>(args, 0);
-  uint32_t* const to = pointer<uint32_t>(args, 1);
-  const Index words = integer(args, 2) / 4;
-  OWL_THREADS(t) for (int u = 0; u < 4; ++u) {
-    const Index i = (block * 4 + u) * kBlock + t;
-    if (i < words) to[i] = from[i];
+  using Words = Pack<uint32_t>;
+  const uint8_t* const from = pointer<const uint8_t>(args, 0);
+  uint8_t* const to = pointer<uint8_t>(args, 1);
+  const Index bytes = integer(args, 2);
+  const bool aligned = ((args.slot[0] | args.slot[1]) & 15) == 0;
+  OWL_THREADS(t) {
+    const Index i = block * kBlock + t;
+    if (aligned) {
+      if (i < bytes / 16) reinterpret_cast<Words*>(to)[i] = reinterpret_cast<const Words*>(from)[i];
+    } else {
+      for (int u = 0; u < 4; ++u) {
+        const Index word = (block * 4 + u) * kBlock + t;
+        if (word < bytes / 4) reinterpret_cast<uint32_t*>(to)[word] = reinterpret_cast<const uint32_t*>(from)[word];
+      }
+    }
+    if (block == 0 && t < bytes % (aligned ? 16 : 4)) to[bytes - 1 - t] = from[bytes - 1 - t];
   }
 }
-)";
+)");
+  });
+}
+
+CUfunction Backend::clear_function() {
+  return function("clear", "owl_clear", [] {
+    return whole(2, true, R"(
+OWL_KERNEL(owl_clear) {
+  uint8_t* const to = pointer<uint8_t>(args, 0);
+  const Index bytes = integer(args, 1);
+  OWL_THREADS(t) {
+    const Index i = block * kBlock + t;
+    if (i < bytes / 16) reinterpret_cast<Pack<uint32_t>*>(to)[i] = Pack<uint32_t>{};
+    if (block == 0 && t < bytes % 16) to[bytes - 1 - t] = 0;
+  }
+}
+)");
   });
 }
 

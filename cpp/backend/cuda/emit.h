@@ -57,6 +57,9 @@ class Emit {
   void* scratch(std::size_t bytes);
   // A program as a launch of its own.
   void program(const Program& program, std::vector<const void*> in, std::vector<void*> out);
+  // The last program of a kernel that is not launches of text, joined with the one behind it, if there is one: `program`
+  // reads the kernel's result and makes another in its place, of which that one works.
+  void finish(const Program& program, std::vector<const void*> in, std::vector<void*> out);
   void clear(void* data, std::size_t bytes);
   // A call of a library (commands.h).
   void call(const LibraryCall& call, std::vector<Memory> memory);

@@ -18,7 +18,7 @@ void copy(const Args& args, Emit& emit) {
 
 const Kernel* find_kernel(const char* op) {
   static const auto& by_name = *new std::unordered_map<std::string_view, Kernel>{[] {
-    constexpr bool loads = true, loads_once = true, stores = true;
+    constexpr bool loads = true, loads_once = true, stores = true, finishes = true;
     const Kernel all[] = {
         {"full", full, false, false, stores},
         {"arange", arange, false, false, stores},
@@ -38,7 +38,7 @@ const Kernel* find_kernel(const char* op) {
         {"softmax", softmax, loads, false, stores},
         {"log_softmax", log_softmax, loads, false, stores},
         {"softmax_back", softmax_back, false, false, stores},
-        {"conv", conv},
+        {"conv", conv, false, false, false, finishes},
         {"conv_back_data", conv_back_data},
         {"conv_back_weight", conv_back_weight},
         {"conv_back_bias", conv_back_bias, false, false, stores},

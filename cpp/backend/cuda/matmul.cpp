@@ -10,6 +10,7 @@ namespace owl::cuda {
 namespace {
 
 constexpr std::size_t kWorkspace = 32 << 20;  // bytes; what NVIDIA recommends for Hopper
+constexpr int kAsked = 4;                     // algorithms: should cuBLASLt refuse its best one after all
 
 // An operand as cuBLASLt has it: `rows` x `columns` in memory, `stride` apart, perhaps to be transposed.
 struct Operand {
@@ -59,26 +60,34 @@ class Product final : public LibraryCall {
     for (const auto attribute :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES})
       check(c.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &alignment, sizeof alignment), "matmul");
-    cublasLtMatmulHeuristicResult_t found{};
+    cublasLtMatmulHeuristicResult_t found[kAsked] = {};
     int count = 0;
-    check(c.cublasLtMatmulAlgoGetHeuristic(handle_, product_, a_, b_, c_, c_, preference, 1, &found, &count), "matmul");
-    if (count == 0) throw DeviceError(text_ + ": cuBLASLt has no algorithm for it");
-    algorithm_ = found.algo;
-    workspace_bytes_ = found.workspaceSize;
+    check(c.cublasLtMatmulAlgoGetHeuristic(handle_, product_, a_, b_, c_, c_, preference, kAsked, found, &count),
+          "matmul");
+    for (int i = 0; i < count; ++i)
+      if (found[i].state == CUBLAS_STATUS_SUCCESS) proposals_.push_back(found[i]);
+    if (proposals_.empty()) throw DeviceError(text_ + ": cuBLASLt has no algorithm for it");
   }
 
   void run(CUstream stream, const std::vector<Memory>& memory) const override {
-    const float one = 1, zero = 0;
-    const double one64 = 1, zero64 = 0;
-    check(cublas().cublasLtMatmul(handle_, product_, double_ ? static_cast<const void*>(&one64) : &one, memory[0].data,
-                                  a_, memory[1].data, b_, double_ ? static_cast<const void*>(&zero64) : &zero,
-                                  memory[2].data, c_, memory[2].data, c_, &algorithm_, workspace_, workspace_bytes_,
-                                  stream),
-          "matmul");
+    auto status = try_now(stream, memory);
+    for (; status == CUBLAS_STATUS_NOT_SUPPORTED && chosen_ + 1 < proposals_.size(); status = try_now(stream, memory))
+      ++chosen_;
+    check(status, "matmul");
   }
   std::string text() const override { return text_; }
 
  private:
+  cublasStatus_t try_now(CUstream stream, const std::vector<Memory>& memory) const {
+    const float one = 1, zero = 0;
+    const double one64 = 1, zero64 = 0;
+    const auto& how = proposals_[chosen_];
+    return cublas().cublasLtMatmul(handle_, product_, double_ ? static_cast<const void*>(&one64) : &one,
+                                   memory[0].data, a_, memory[1].data, b_,
+                                   double_ ? static_cast<const void*>(&zero64) : &zero, memory[2].data, c_,
+                                   memory[2].data, c_, &how.algo, workspace_, how.workspaceSize, stream);
+  }
+
   void set(cublasLtMatmulDescAttributes_t attribute, bool transposed) {
     const cublasOperation_t operation = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     check(cublas().cublasLtMatmulDescSetAttribute(product_, attribute, &operation, sizeof operation), "matmul");
@@ -90,8 +99,8 @@ class Product final : public LibraryCall {
   const std::string text_;
   MatmulDescriptor product_;
   MatrixLayout a_, b_, c_;
-  cublasLtMatmulAlgo_t algorithm_{};
-  std::size_t workspace_bytes_ = 0;
+  std::vector<cublasLtMatmulHeuristicResult_t> proposals_;  // the fastest first
+  mutable std::size_t chosen_ = 0;                          // calls run one at a time
 };
 
 // Views may begin anywhere, whole arrays begin at multiples of 256 bytes: so the algorithm, and with it the bits,

@@ -32,6 +32,23 @@ ncclDataType_t type_of(DType dtype) {
   return dtype == DType::kInt32 ? ncclInt32 : dtype == DType::kFloat32 ? ncclFloat32 : ncclFloat64;
 }
 
+// Calls of one group. Left open, it would hold back every later call of this thread.
+class Group {
+ public:
+  Group() { check(nccl()->ncclGroupStart(), "all_reduce"); }
+  ~Group() {
+    if (open_) nccl()->ncclGroupEnd();
+  }
+  Group(const Group&) = delete;
+  void end() {
+    open_ = false;
+    check(nccl()->ncclGroupEnd(), "all_reduce");
+  }
+
+ private:
+  bool open_ = true;
+};
+
 }  // namespace
 
 // What one call of NCCL leaves: on each GPU the sum, to be taken once its arrival is there.
@@ -113,14 +130,15 @@ std::shared_ptr<Backend::Reduced> Backend::reduce(const Task& task) {
     const Use its(b);
     Lock lock(b.mutex_);
     b.wait_for_ticket(lock, b.in_, std::max(task.inputs[i].storage->ticket, b.place()));
+    if (const auto failed = b.failure_of(*task.inputs[i].storage)) raise(*failed);
   }
-  check(nccl()->ncclGroupStart(), "all_reduce");
+  Group group;
   for (std::size_t i = 0; i < all.size(); ++i)
     check(nccl()->ncclAllReduce(task.inputs[i].array.data, (*reduced)[i].data,
                                 bytes / itemsize(task.outputs[0].array.dtype), type_of(task.outputs[0].array.dtype),
                                 ncclSum, all[i], reinterpret_cast<cudaStream_t>(backends[i]->in_)),
           "all_reduce");
-  check(nccl()->ncclGroupEnd(), "all_reduce");
+  group.end();
   for (std::size_t i = 0; i < all.size(); ++i) {
     Backend& b = *backends[i];
     const Use its(b);

@@ -52,6 +52,7 @@ class Backend {
   virtual int gpu() const { return -1; }           // the GPU's number; -1: memory that the host can read
   virtual std::uintptr_t stream() { return 0; }    // where this device computes, all that was ordered included
   virtual std::uintptr_t entrance() { return 0; }  // where those who bring memory say when its value is there
+  virtual void renew_entrance() {}                 // the present one has become part of another library's CUDA graph
   virtual void receive(Storage&) {}                // brought so: read after what entrance() now waits for
   // Whether the stream records a CUDA graph: what is computed outside of that cannot be waited for on it.
   virtual bool is_capturing(std::uintptr_t /*stream*/) { return false; }

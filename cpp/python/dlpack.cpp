@@ -347,6 +347,11 @@ PyObject* import_from(py::handle y, const std::string& function) {
   release_what_is_due();
   const Device* gpu = gpu_of(y);
   const py::object capsule = export_of(y, gpu);
+  if (gpu && gpu->backend->is_capturing(gpu->backend->entrance())) {
+    gpu->backend->renew_entrance();
+    throw py::buffer_error(function + ": the array belongs to a CUDA graph that is being recorded, so that it has no value "
+                           "yet; take it when that has ended");
+  }
   note_source();
   if (PyCapsule_IsValid(capsule.ptr(), kVersioned)) {
     auto* managed =

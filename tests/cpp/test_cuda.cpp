@@ -452,6 +452,7 @@ TEST(Cuda, AnErrorThatStaysIsThatOfItsValuesAlone) {
     EXPECT_THROW(b.copy_to(gpus().id[1]).wait_for_eval(), Error);
     EXPECT_THROW(b.wait_for_eval(), Error);               // as often as it is asked
     EXPECT_THROW(wait_for_all(), Error);
+    EXPECT_NO_THROW(wait_for_all());                      // raised once
     EXPECT_EQ(values(a + 1.0).size(), 10u);
   }
   wait_for_all();  // nothing of it is held any more

@@ -2,13 +2,14 @@
 //
 //   owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...
 //
-// Or those that a command loads on the stand-in, such as a run of tests, for one architecture, into a folder which is then
-// the $XDG_CACHE_HOME of that command on a GPU: compiled there, one after the other, they would take most of its time.
+// Or those that a command loads on the stand-in, such as a run of tests, for one architecture, into a folder which is
+// then the $XDG_CACHE_HOME of that command on a GPU: compiled there, one after the other, they would take most of its
+// time.
 //
 //   owl_cuda_check --fill FOLDER ARCHITECTURE LIBRARY_FOLDER... -- COMMAND...
 //
-// Of the first form the texts are those that the backend asks for while operations of every family and type run on the stand-in for CUDA
-// (tests/standin). LIBRARY_FOLDERs hold CUDA's libraries; that of each library every function is looked up which owl
+// Of the first form the texts are those that the backend asks for while operations of every family and type run on the
+// stand-in for CUDA (tests/standin). LIBRARY_FOLDERs hold CUDA's libraries; of each every function is looked up that owl
 // calls.
 #include <dlfcn.h>
 #include <sys/wait.h>

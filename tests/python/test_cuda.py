@@ -236,7 +236,7 @@ def test_fusion_around_kernels(gpu):
 
 def test_same_bits_lazy_or_eager(gpu):
     rng = random.Random(5)
-    for i in range(12 if TEST_DEVICE == "standin" else 30):  # each makes new kernels, compiled in up to half a second each
+    for i in range(12 if TEST_DEVICE == "standin" else 30):  # new kernels each, of up to half a second of compiling
         program = programs.random_program(rng, 12)
         options = dict(seed=i, shapes=programs.SHAPES, devices=(gpu,), rough=True)
         with window(1, -1):

@@ -35,10 +35,10 @@ class Driver:
         self.context = self.out("cuDevicePrimaryCtxRetain", 0)
         self.call("cuCtxSetCurrent", self.context)
 
-    def call(self, name, *arguments):
+    def call(self, name, *arguments, expect=0):
         wide = [ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments]
         code = getattr(self._library, name)(*wide)
-        assert code == 0, f"{name}: {code}"
+        assert code == expect, f"{name}: {code}"
 
     def out(self, name, *arguments):
         """What the function gives by its first argument."""
@@ -379,6 +379,20 @@ def test_bools_of_any_byte(gpu, driver):
         taken = Taken(x.__dlpack__())
         assert same_bits(look(driver, taken).view(np.uint8), want.astype(np.uint8))
         taken.close()
+
+
+def test_taken_in_while_its_library_records_a_graph(gpu, driver):
+    """The array is of that graph; no stream of owl's may become part of it, or owl's work would be recorded too."""
+    a = numbers("float32")
+    lent, other = Lender(driver, a), Lender(driver, a)
+    driver.call("cuStreamBeginCapture_v2", lent.stream, 2)
+    with pytest.raises(BufferError, match="CUDA graph that is being recorded"):
+        owl.from_dlpack(lent)
+    x = owl.from_dlpack(other)
+    assert same_bits((x + owl.from_numpy(a)).to_numpy(), a + a)
+    graph = ctypes.c_void_p()
+    driver.call("cuStreamEndCapture", lent.stream, ctypes.byref(graph), expect=904)  # our stream never comes back
+    assert same_bits((x * 2).to_numpy(), a * 2)
 
 
 def test_taken_in_of_odd_layouts(gpu, driver):

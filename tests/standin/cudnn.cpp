@@ -334,7 +334,8 @@ cudnnStatus_t CUDNNWINAPI cudnnGetConvolutionForwardAlgorithm_v7(
   STANDIN_LIBRARY(cudnnStatus_t, cudnnGetConvolutionForwardAlgorithm_v7);
   if (!handle) return CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
   return find<cudnnConvolutionFwdAlgoPerf_t, cudnnConvolutionFwdAlgo_t>(x, w, convolution, y, asked, count, results,
-                                                                        kForwardAlgorithm, kSlowForwardAlgorithm, nullptr);
+                                                                        kForwardAlgorithm, kSlowForwardAlgorithm,
+                                                                        nullptr);
 }
 
 cudnnStatus_t CUDNNWINAPI cudnnGetConvolutionBackwardDataAlgorithm_v7(
@@ -344,7 +345,8 @@ cudnnStatus_t CUDNNWINAPI cudnnGetConvolutionBackwardDataAlgorithm_v7(
   STANDIN_LIBRARY(cudnnStatus_t, cudnnGetConvolutionBackwardDataAlgorithm_v7);
   if (!handle) return CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
   return find<cudnnConvolutionBwdDataAlgoPerf_t, cudnnConvolutionBwdDataAlgo_t>(dx, w, convolution, dy, asked, count,
-                                                                                results, kDataAlgorithm, kSlowDataAlgorithm, nullptr);
+                                                                                results, kDataAlgorithm, kSlowDataAlgorithm,
+                                                                                nullptr);
 }
 
 cudnnStatus_t CUDNNWINAPI cudnnGetConvolutionBackwardFilterAlgorithm_v7(

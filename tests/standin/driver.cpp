@@ -84,6 +84,7 @@ constexpr Code kCodes[] = {
     STANDIN_CODE(CUDA_ERROR_NOT_SUPPORTED, "operation not supported"),
     STANDIN_CODE(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "operation not permitted when stream is capturing"),
     STANDIN_CODE(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "operation failed due to a previous error during capture"),
+    STANDIN_CODE(CUDA_ERROR_STREAM_CAPTURE_UNJOINED, "capturing stream has unjoined work"),
     STANDIN_CODE(CUDA_ERROR_STREAM_CAPTURE_ISOLATION, "dependency created on uncaptured work in another stream"),
     STANDIN_CODE(CUDA_ERROR_CAPTURED_EVENT, "operation not permitted on an event last recorded in a capturing stream"),
     STANDIN_CODE(CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD, "attempt to terminate a thread-local capture sequence from "
@@ -521,9 +522,13 @@ CUresult CUDAAPI cuStreamWaitEvent(CUstream handle, CUevent event, unsigned) {
     capture->invalid = true;
     return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
   }
-  if (event->capture != 0) {  // CUDA would let the stream join a capture that has not ended
-    for (const CUstream other : world().streams)
-      if (other->capture && other->capture->id == event->capture) return CUDA_ERROR_NOT_SUPPORTED;
+  if (event->capture != 0) {  // the stream joins a capture that has not ended
+    for (const CUstream other : world().streams) {
+      if (!other->capture || other->capture->id != event->capture) continue;
+      log(name_of(stream) + "joins a capture");
+      stream->joined = other;
+      return CUDA_SUCCESS;
+    }
     return CUDA_ERROR_CAPTURED_EVENT;
   }
   log(name_of(stream) + "wait event " + std::to_string(event->number) +
@@ -555,7 +560,7 @@ CUresult CUDAAPI cuEventRecord(CUevent event, CUstream handle) {
   if (!world().events.contains(event)) return CUDA_ERROR_INVALID_HANDLE;
   const CUstream stream = world().find(handle);
   if (!stream || stream->context != event->context) return CUDA_ERROR_INVALID_HANDLE;
-  if (Capture* const capture = stream->capture.get()) {
+  if (Capture* const capture = stream->captured()) {
     if (capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     event->capture = capture->id;
     return CUDA_SUCCESS;

@@ -120,10 +120,14 @@ CUresult CUDAAPI cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   if (capture.mode != CU_STREAM_CAPTURE_MODE_RELAXED && capture.thread != std::this_thread::get_id())
     return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
   log(name_of(stream) + "end capture (" + std::to_string(capture.graph->nodes.size()) + " nodes)");
-  const bool invalid = capture.invalid;
+  bool unjoined = false;  // a stream that joined never comes back here
+  for (const CUstream other : world().streams)
+    if (other->joined == stream) other->joined = nullptr, unjoined = true;
+  const bool invalid = capture.invalid || unjoined;
   *graph = invalid ? nullptr : capture.graph;
   if (invalid && capture.owns) destroy(capture.graph);
   stream->capture.reset();
+  if (unjoined) return CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
   return invalid ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS;
 }
 
@@ -135,9 +139,10 @@ CUresult CUDAAPI cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* sta
   if (stream == current->plain)  // which a capture of any blocking stream involves
     for (const CUstream other : world().streams)
       if (other->context == current && other->blocking && other->capture) return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
-  *status = !stream->capture            ? CU_STREAM_CAPTURE_STATUS_NONE
-            : stream->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
-                                       : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+  const Capture* const capture = stream->captured();
+  *status = !capture            ? CU_STREAM_CAPTURE_STATUS_NONE
+            : capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
+                               : CU_STREAM_CAPTURE_STATUS_ACTIVE;
   return CUDA_SUCCESS;
 }
 

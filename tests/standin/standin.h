@@ -124,6 +124,8 @@ struct CUstream_st {
   std::uint64_t id = 0;
   bool blocking = false;  // does not run beside the default stream: a capture of it forbids that one's use
   std::unique_ptr<standin::Capture> capture;
+  CUstream joined = nullptr;  // whose capture it has become part of, by an event
+  standin::Capture* captured() const { return capture ? capture.get() : joined ? joined->capture.get() : nullptr; }
   bool started = false;
   std::uint64_t pushed = 0;
   standin::Work* newest = nullptr;

@@ -284,7 +284,7 @@ CUresult World::enqueue(CUstream handle, Step step, const std::string& text) {
   const CUstream stream = find(handle);
   if (!stream || stream->context != current) return CUDA_ERROR_INVALID_HANDLE;
   if (const int code = current->broken.load(std::memory_order_relaxed)) return static_cast<CUresult>(code);
-  Capture* const capture = stream->capture.get();
+  Capture* const capture = stream->captured();
   if (!capture) {
     log(name_of(stream) + text);
     push(stream, std::move(step), nullptr);
@@ -329,7 +329,8 @@ bool World::is_unsafe() {
   for (const CUstream stream : streams) {
     Capture* const capture = stream->capture.get();
     if (!capture || capture->mode == CU_STREAM_CAPTURE_MODE_RELAXED) continue;
-    const bool others = capture->mode == CU_STREAM_CAPTURE_MODE_GLOBAL && mode_of_thread == CU_STREAM_CAPTURE_MODE_GLOBAL;
+    constexpr auto global = CU_STREAM_CAPTURE_MODE_GLOBAL;
+    const bool others = capture->mode == global && mode_of_thread == global;
     if (!others && capture->thread != std::this_thread::get_id()) continue;
     unsafe = capture->invalid = true;
   }

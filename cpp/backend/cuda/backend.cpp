@@ -69,6 +69,7 @@ Backend::Backend(int index) : index_(index), process_(getpid()) {
   const Use ours(*this);
   for (CUstream* stream : {&compute_, &in_, &out_, &aside_})
     check(d.cuStreamCreate(stream, CU_STREAM_NON_BLOCKING), "a stream");
+  renew_entrance();
   runner_ = std::make_unique<Runner>(compute_, aside_);
   copy_ = copy_function();  // and an error now, where there is no compiler, rather than at the first operation
 }
@@ -643,10 +644,21 @@ std::uintptr_t Backend::stream() {
   return reinterpret_cast<std::uintptr_t>(compute_);
 }
 
+// Not in_ itself: a stream that is made to wait for work that is being captured becomes part of that capture.
+void Backend::renew_entrance() {
+  const Use ours(*this);
+  CUstream made = nullptr;
+  check(driver().cuStreamCreate(&made, CU_STREAM_NON_BLOCKING), "a stream");
+  entrance_ = made;
+}
+
 // An arrival without a copy.
 void Backend::receive(Storage& storage) {
   const Use ours(*this);
   Lock lock(mutex_);
+  const CUevent brought = record(entrance_);
+  events_.push_back(brought);
+  check(driver().cuStreamWaitEvent(in_, brought, 0), "waiting for another library");
   const CUevent event = record(in_);
   storage.arrival = ++arrival_;
   arriving_.push_back({storage.arrival, event, nullptr, 0, {}});
@@ -681,8 +693,8 @@ void Backend::take_back(const Ref<Storage>& storage, std::uintptr_t stream, std:
 }
 
 // What is ordered from now on comes after what stands on their streams. Where a stream is gone, or its handle names
-// another (a thread's default stream, on another thread), all of the GPU's work is waited for. A stream that captures is
-// asked again later: an event on it would draw owl's work into that graph.
+// another (a thread's default stream, on another thread), all of the GPU's work is waited for. A stream that captures
+// is asked again later: an event on it would draw owl's work into that graph.
 void Backend::settle_returned(Lock& lock) {
   submit_locked(lock);
   std::vector<Returned> kept, gone;

@@ -53,7 +53,8 @@ class Backend final : public owl::Backend {
 
   int gpu() const override { return index_; }
   std::uintptr_t stream() override;
-  std::uintptr_t entrance() override { return reinterpret_cast<std::uintptr_t>(in_); }
+  std::uintptr_t entrance() override { return reinterpret_cast<std::uintptr_t>(entrance_.load()); }
+  void renew_entrance() override;
   void receive(Storage& storage) override;
   bool is_capturing(std::uintptr_t stream) override;
   std::uint64_t lend(const Storage& storage, std::uintptr_t stream) override;
@@ -66,8 +67,8 @@ class Backend final : public owl::Backend {
   void* workspace(std::size_t bytes);  // for one call at a time in the compute stream; lives as long as the device
   cublasLtHandle_t cublas_handle();
   cudnnHandle_t cudnn_handle(bool planning);  // for calls, or for planning: a handle is for one thread at a time
-  // While it lives this is the thread's current GPU. Other libraries in the process have a current one of their own; they
-  // may also be capturing a CUDA graph on another thread, which must neither hinder owl nor be spoilt by it.
+  // While it lives this is the thread's current GPU. Other libraries in the process have a current one of their own;
+  // they may also be capturing a CUDA graph on another thread, which must neither hinder owl nor be spoilt by it.
   class Use {
    public:
     explicit Use(const Backend& backend);
@@ -162,6 +163,7 @@ class Backend final : public owl::Backend {
   CUcontext context_ = nullptr;
   std::size_t memory_ = 0;  // the GPU's
   CUstream compute_ = nullptr, in_ = nullptr, out_ = nullptr, aside_ = nullptr;
+  std::atomic<CUstream> entrance_{nullptr};
   Device* device_ = nullptr;
 
   std::mutex mutex_;

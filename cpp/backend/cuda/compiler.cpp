@@ -87,7 +87,8 @@ NvrtcVersion open_nvrtc(const fs::path& folder) {
   Dl_info info{};
   if (!was_open && !folder.empty() && dladdr(reinterpret_cast<const void*>(nvrtc().nvrtcVersion), &info))
     if (const auto identity = identity_of(info.dli_fname); !identity.empty())
-      write(folder / "nvrtc", identity + "\n" + std::to_string(version.major) + " " + std::to_string(version.minor) + "\n");
+      write(folder / "nvrtc",
+            identity + "\n" + std::to_string(version.major) + " " + std::to_string(version.minor) + "\n");
   return *(known = version);
 }
 

@@ -57,8 +57,8 @@ class Emit {
   void* scratch(std::size_t bytes);
   // A program as a launch of its own.
   void program(const Program& program, std::vector<const void*> in, std::vector<void*> out);
-  // The last program of a kernel that is not launches of text, joined with the one behind it, if there is one: `program`
-  // reads the kernel's result and makes another in its place, of which that one works.
+  // The last program of a kernel that calls a library, in one launch with task.after where there is one. `program`
+  // reads what the library wrote and makes the kernel's result, which is task.after's input 0.
   void finish(const Program& program, std::vector<const void*> in, std::vector<void*> out);
   void clear(void* data, std::size_t bytes);
   // A call of a library (commands.h).

@@ -242,7 +242,7 @@ def of_module(module: str, name: str) -> AttributeError:
 def _error(text: str, name: str) -> AttributeError:
     # Without the object: Python would add "Did you mean", a name that is merely spelled alike.
     text = text.replace(": `", ": write `")  # where the hint is code
-    return AttributeError(text.replace("`", ""), name=name, obj=None)
+    return AttributeError(text.replace("`", ""), name=name)
 
 
 def _arguments(function: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import re
 from typing import Any
 
 _GRADIENTS = "owl records no gradients; backward forms are functions: `owl.relu_back(y, x)`, `owl.conv.softmax_back(y, x)`"
@@ -241,7 +242,7 @@ def of_module(module: str, name: str) -> AttributeError:
 
 def _error(text: str, name: str) -> AttributeError:
     # Without the object: Python would add "Did you mean", a name that is merely spelled alike.
-    text = text.replace(": `", ": write `")  # where the hint is code
+    text = re.sub(r": (?=`[^`]*`($|[,;:]| for | or | and ))", ": write ", text)  # where code is all that is said
     return AttributeError(text.replace("`", ""), name=name)
 
 

@@ -298,7 +298,7 @@ void expect_all_refused(const NArray& e) {
   REFUSED(l.bp(image, image, image, e));
   REFUSED(owl::Op("op", owl::same_as_first, [](auto, auto&, auto&) {})(a, e));
   REFUSED(owl::explain(std::vector{a, e}));
-  REFUSED(owl::dot(std::vector{e}));
+  REFUSED(owl::draw(std::vector{e}));
   REFUSED((changed = e, changed += 1));
   REFUSED((changed = e, changed += a));
   REFUSED((changed = e, changed -= a));

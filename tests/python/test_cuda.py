@@ -489,10 +489,11 @@ def test_data_after_a_fault_of_the_gpu():
         import numpy as np
         import owl
         owl.set_device(conftest.DEFAULT_DEVICE)
-        x = owl.ones([3]) * 2
-        x.wait_for_eval()
-        conftest.CUDA.standin_delay(1_000_000)
+        x, spare = owl.ones([3]) * 2, owl.zeros([1000])
+        owl.wait_for_all()
+        conftest.CUDA.standin_delay(20_000_000)
         on_their_way = [owl.from_numpy(np.zeros(1000, "f4")) for _ in range(32)]
+        del spare  # memory for the next: the driver gives none after a fault
         conftest.CUDA.standin_fail(b"cuLaunchKernel:1:700")
         y = owl.elewise.exp(x)
         for ask in (y.wait_for_eval, lambda: owl.from_numpy(np.zeros(1000, "f4")), x.to_numpy, owl.wait_for_all):

@@ -729,7 +729,6 @@ bool Backend::join(CUstream stream) {
     return false;
   }
   joined_ = true;
-  place_ = ticket_.load();
   return true;
 }
 

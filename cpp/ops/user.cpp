@@ -37,10 +37,6 @@ std::string list_of(std::span<const ArrayType> operands) {
   return text;
 }
 
-}  // namespace
-
-namespace {
-
 template <class E> void throw_if(const Error& e, const std::string& message) {
   if (dynamic_cast<const E*>(&e)) throw E(message);
 }

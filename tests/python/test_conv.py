@@ -296,6 +296,17 @@ def test_average_bits_do_not_depend_on_the_layout(channels):
     assert same_bits(conv.bp(pooler.bp(err, y, alone), x, w), conv.bp(back, x, w))
 
 
+@pytest.mark.parametrize("size", [4, 20, 61])  # planes of fewer elements than a vector, of one part and of several
+def test_bias_grad_bits_do_not_depend_on_the_layout(size):
+    conv, pooler = C.Convolver(1, 1), C.Pooler(2, 2, 2, 2)
+    x, w = owl.from_numpy(data((3, 20, size, size))), owl.from_numpy(data((20, 20, 3, 3), 1))
+    together = conv.bias_grad(pooler.ff(conv.ff(x, w, owl.zeros([20])))).to_numpy()
+    err = pooler.ff(conv.ff(x, w, owl.zeros([20])))
+    alone = owl.from_numpy(err.to_numpy())
+    assert same_bits(together, conv.bias_grad(alone).to_numpy())
+    near(conv.bias_grad(alone), alone.to_numpy().astype(np.float64).sum(axis=(0, 2, 3)), size, 4)
+
+
 # Sums of float32 over many elements: as exact as sum() and mean(), whose totals are double.
 
 def test_sums_of_many_elements():

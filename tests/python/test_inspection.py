@@ -423,7 +423,7 @@ NETWORKS = {  # operation -> what to record
     "conv_back_data": lambda c, f: c.Convolver().bp(f([3, 3, 1, 1], 3e38), f([4, 4, 1, 1], 1), f([2, 2, 1, 1], 2)),
     "conv_back_weight": lambda c, f: c.Convolver().weight_grad(f([3, 3, 1, 1], 3e38), f([4, 4, 1, 1], 1), f([2, 2, 1, 1], 1)),
     "conv_back_bias": lambda c, f: c.Convolver().bias_grad(f([3, 3, 1, 1], 3e38)),
-    "pool": lambda c, f: c.Pooler(2, 2, 2, 2, op=c.pool_op.avg).ff(f([4, 4, 1, 1], 3e38)),
+    "pool": lambda c, f: c.Pooler(2, 2, 2, 2, op=c.pool_op.avg).ff(f([4, 4, 1, 1], 1.7e308, "float64")),
     "pool_back": lambda c, f: c.Pooler(3, 3, 1, 1, 1, 1).bp(*[f([3, 3, 1, 1], 3e38)] * 3),
     "lrn": lambda c, f: c.Lrner(3, 1.0, -2.0).ff(f([2, 2, 3, 1], 1e30), f([2, 2, 3, 1], 1)),
     "lrn_back": lambda c, f: c.Lrner(3, 1.0, 0.75).bp(*[f([2, 2, 3, 1], 1e30)] * 4),

@@ -42,7 +42,7 @@ template <class T> struct NnKernels {
 
   // The sum of n elements, in a fixed order.
   double (*sum)(const T* x, std::int64_t n);
-  // dst[i] = sum over k < rows, in order and in double, of src[i + k * stride].
+  // dst[i] = sum over k < rows, in order, of src[i + k * stride].
   void (*sum_rows)(T* dst, const T* src, std::int64_t n, std::int64_t rows, std::int64_t stride);
 };
 

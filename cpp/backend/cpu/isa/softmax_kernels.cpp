@@ -13,7 +13,14 @@ constexpr std::int64_t kSegment = 1024;  // elements of shorter rows whose expon
 
 // Independent partial sums, so that the additions of a vector do not wait for each other. They run in T over kPart
 // elements, few enough for a float, and are added up in double: the error does not grow with the number of elements.
-constexpr std::int64_t kPart = 16 * kLanes;
+constexpr std::int64_t kPart = 64 * kLanes;
+constexpr std::int64_t kFewRows = 16;  // may be added up in T as well
+
+template <class T> T join_lanes(T* lane) {
+  for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
+    for (std::int64_t j = 0; j < width; ++j) lane[j] += lane[j + width];
+  return lane[0];
+}
 
 template <class T> struct LaneSums {
   T lane[kLanes] = {};
@@ -27,9 +34,7 @@ template <class T> struct LaneSums {
   }
   double join() {
     next_part();
-    for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
-      for (std::int64_t j = 0; j < width; ++j) total[j] += total[j + width];
-    return total[0];
+    return join_lanes(total);
   }
 };
 
@@ -47,6 +52,7 @@ template <class T, class Element> [[gnu::always_inline]] inline double sum_of(st
     for (; i + kLanes <= end; i += kLanes)
       for (std::int64_t j = 0; j < kLanes; ++j) s.lane[j] += element(i + j);
     for (std::int64_t j = 0; i + j < end; ++j) s.lane[j] += element(i + j);
+    if (n <= kPart) return static_cast<double>(join_lanes(s.lane));
     s.next_part();
   }
   return s.join();
@@ -216,29 +222,45 @@ void softmax_back_columns(T* dx, const T* err, const T* y, std::int64_t columns,
   }
 }
 
+constexpr std::int64_t kBlockOfChannels = 32;
+
+// What join_lanes does, channel by channel; `lanes`: how many there are.
+template <class T> void join_channels(double* sums, T (*lane)[kBlockOfChannels], std::int64_t lanes, std::int64_t width) {
+  for (std::int64_t half = lanes / 2; half > 0; half /= 2)
+    for (std::int64_t j = 0; j < half; ++j)
+      for (std::int64_t c = 0; c < width; ++c) lane[j][c] += lane[j + half][c];
+  for (std::int64_t c = 0; c < width; ++c) sums[c] = static_cast<double>(lane[0][c]);
+}
+
 // The same order as sum's, channel by channel.
 void sum_channels(double* sums, const float* x, std::int64_t n, std::int64_t channels) {
-  constexpr std::int64_t kBlockOfChannels = 32;
   for (std::int64_t first = 0; first < channels; first += kBlockOfChannels) {
     const std::int64_t width = channels - first < kBlockOfChannels ? channels - first : kBlockOfChannels;
     double total[kLanes][kBlockOfChannels] = {};
     const std::int64_t lanes = n < kLanes ? 1 : kLanes;
-    for (std::int64_t begin = 0; begin < n; begin += kPart) {
+    std::int64_t begin = 0;
+    do {
       float lane[kLanes][kBlockOfChannels] = {};
       const std::int64_t end = n - begin < kPart ? n : begin + kPart;
       for (std::int64_t i = begin; i < end; ++i)
         for (std::int64_t c = 0; c < width; ++c) lane[i % lanes][c] += x[i * channels + first + c];
+      if (n <= kPart) join_channels(sums + first, lane, lanes, width);
       for (std::int64_t j = 0; j < lanes; ++j)
         for (std::int64_t c = 0; c < width; ++c) total[j][c] += static_cast<double>(lane[j][c]);
-    }
-    for (std::int64_t half = lanes / 2; half > 0; half /= 2)
-      for (std::int64_t j = 0; j < half; ++j)
-        for (std::int64_t c = 0; c < width; ++c) total[j][c] += total[j + half][c];
-    for (std::int64_t c = 0; c < width; ++c) sums[first + c] = total[0][c];
+      begin += kPart;
+    } while (begin < n);
+    if (n > kPart) join_channels(sums + first, total, lanes, width);
   }
 }
 
 template <class T> void sum_rows(T* dst, const T* src, std::int64_t n, std::int64_t rows, std::int64_t stride) {
+  if (rows <= kFewRows) {
+    for (std::int64_t i = 0; i < n; ++i) dst[i] = src[i];
+    for (std::int64_t k = 1; k < rows; ++k)
+#pragma GCC ivdep
+      for (std::int64_t i = 0; i < n; ++i) dst[i] += src[k * stride + i];
+    return;
+  }
   for (std::int64_t begin = 0; begin < n; begin += kPart, dst += kPart, src += kPart) {
     const std::int64_t width = n - begin < kPart ? n - begin : kPart;
     double total[kPart];

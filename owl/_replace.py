@@ -56,14 +56,14 @@ def keep_mode_and_owner(handle: int, old: os.stat_result) -> None:
     if now.st_uid != old.st_uid and not _changed_owner(handle, old.st_uid, -1):
         mode &= 0o777
     if stat.S_IMODE(now.st_mode) != mode:
-        with contextlib.suppress(PermissionError):  # a file system without modes
+        with contextlib.suppress(OSError):  # a file system without modes
             os.fchmod(handle, mode)
 
 
 def _changed_owner(handle: int, user: int, group: int) -> bool:
     try:
         os.fchown(handle, user, group)
-    except PermissionError:
+    except OSError:  # not permitted, or a user that this container does not know
         return False
     return True
 

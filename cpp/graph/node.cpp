@@ -88,7 +88,7 @@ void Node::destroy(Node* node) {
     dead_list = next->next_dead_;
     next->clear_inputs();
     if (next->base) next->base->release_handle();
-    if (!next->peer_copies.empty()) Engine::get().forget_peer_copies(*next);
+    if (next->has_been_copied) Engine::get().forget_peer_copies(*next);
     if (const auto& value = next->storage_; value && !value->ready() && value->refs() == 2)  // ours and its task's
       Scheduler::get().give_up(std::move(next->storage_));
     delete next;

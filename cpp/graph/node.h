@@ -176,6 +176,7 @@ class Node {
     std::uint64_t used;  // when it was last asked for: numbers that grow
   };
   std::vector<PeerCopy> peer_copies;  // the value on other devices; guarded by the engine (Engine::peer_copy_of)
+  std::atomic<bool> has_been_copied{false};  // peer_copies has held one: from then on it is looked at under the lock
 
   struct {                       // the planner's notes while this node's batch is planned
     std::int32_t index = -1;     // in the batch; -1: not in it

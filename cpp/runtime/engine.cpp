@@ -186,6 +186,7 @@ Ref<Node> Engine::peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Nod
   if (other != node->peer_copies.end()) return other->node;  // another thread was quicker
   node->peer_copies.push_back({device, copy, ++peer_uses_});
   copied_nodes_.insert(node);
+  node->has_been_copied = true;
   device->copied_bytes += bytes_of(*copy);
   // What runs soon may read any of them and so keep it: most of the room is left for other work.
   const auto most = device->allocator.limit() / 4;
@@ -388,8 +389,9 @@ void Engine::wait_for_all() {
   {
     std::lock_guard lock(failures_mutex_);
     for (const Storage* storage : failures_) consider(storage->failure);
+    if (first) first->reported = true;  // under the lock: of two threads each raises one
   }
-  if (first && !first->reported.exchange(true)) raise_failure(first);
+  if (first) raise_failure(first);
 }
 
 void Engine::note_failure(Storage& storage) {
@@ -417,9 +419,9 @@ void Engine::before_fork() {
   hold_mutex.lock();
   plan_mutex_.lock();
   window_mutex_.lock();
-  peers_mutex_.lock();
   devices_mutex_.lock();
   Scheduler::get().before_fork();
+  peers_mutex_.lock();  // after the running tasks have ended: one that lacks memory takes it
   failures_mutex_.lock();
   for (auto& d : devices_) d->allocator.lock_for_fork();
   profile::lock_for_fork();
@@ -431,8 +433,8 @@ void Engine::unlock_after_fork(bool child) {
   profile::unlock_after_fork(child);
   for (auto& d : devices_) d->allocator.unlock_after_fork();
   failures_mutex_.unlock();
-  devices_mutex_.unlock();
   peers_mutex_.unlock();
+  devices_mutex_.unlock();
   window_mutex_.unlock();
   plan_mutex_.unlock();
   hold_mutex.unlock();

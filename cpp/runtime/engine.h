@@ -89,7 +89,6 @@ class Engine {
 
   void note_failure(Storage& storage);    // wait_for_all looks at it for as long as the storage lives
   void forget_failure(Storage& storage);  // the storage is about to go
-  std::size_t window_bytes() const { return window_bytes_.load(std::memory_order_relaxed); }  // recorded, not planned
 
   // fork(): no lock may be held by a thread that the child lacks.
   void before_fork();
@@ -108,7 +107,7 @@ class Engine {
 
   std::mutex window_mutex_;
   std::vector<Node*> window_;  // recorded, not yet planned, in order
-  std::atomic<std::size_t> window_bytes_{0};
+  std::size_t window_bytes_ = 0;
   std::atomic<std::size_t> window_count_{0};
   std::atomic<std::uint64_t> recorded_{0};
   std::atomic<std::size_t> window_limit_;

@@ -52,6 +52,8 @@ std::size_t bytes_freed_by(const Task& task, const Device& device, std::unordere
 
 // ---- results
 
+namespace {
+
 // A kernel is launched on trial to learn what scratch memory it asks for: a launch only adds stages. Null where it might
 // do more than that.
 std::optional<std::size_t> scratch_of(Task& task) {
@@ -68,13 +70,31 @@ std::optional<std::size_t> scratch_of(Task& task) {
   return trial.measured;
 }
 
+}  // namespace
+
+std::vector<Ref<Storage>> Scheduler::measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks) {
+  std::vector<Ref<Storage>> held;
+  const auto is_limited = [](const auto& task) { return task->device->allocator.limit() > 0; };
+  if (std::ranges::none_of(tasks, is_limited)) return held;
+  {
+    std::lock_guard lock(mutex_);  // give_up, which clears operands, sees all of these or none
+    for (auto& task : tasks)
+      for (auto& out : task->outputs) held.push_back(out.storage);
+  }
+  for (auto& task : tasks)
+    if (is_limited(task)) task->scratch = scratch_of(*task);
+  return held;
+}
+
 bool Scheduler::can_spare(Device& device, std::size_t bytes, const Task* end) const {
   const auto is_to_start = [&](const Task& task) { return task.device == &device && !task.placed && !task.reserved; };
+  const auto is_unmeasured = [&](const Task& task) { return task.device == &device && !task.placed && !task.scratch; };
   const std::size_t limit = device.allocator.limit(), taken = device.allocator.allocated() + device.queue.reserved + bytes;
+  if (device.queue.reserved > 0 && taken > limit) return false;  // those that start just now come first
   std::size_t most = taken;  // if nothing were freed on the way
   for (const Task* task = oldest_; task != end; task = task->newer) {
+    if (is_unmeasured(*task)) return false;
     if (!is_to_start(*task)) continue;
-    if (!task->scratch) return false;
     most += bytes_of_results(*task) + *task->scratch;
   }
   if (most == taken || most <= limit) return true;
@@ -120,7 +140,7 @@ bool take_for_result(Storage& storage, bool idle) {
 
 // The task has no memory for its results, or may not take it yet: it waits for others to end. Where none runs, the
 // earliest of those that wait must do with what there is, and fails if that is not enough.
-void Scheduler::park(Lock& lock, Task* task) {
+void Scheduler::park(Task* task) {
   auto& parked = task->device->queue.parked;
   const auto submitted_earlier = [](const Task* a, const Task* b) { return a->order < b->order; };
   parked.insert(std::upper_bound(parked.begin(), parked.end(), task, submitted_earlier), task);
@@ -130,14 +150,8 @@ void Scheduler::park(Lock& lock, Task* task) {
     if (!d->queue.parked.empty() && d->queue.parked.front()->order < first->queue.parked.front()->order) first = d;
   Task* const earliest = first->queue.parked.front();
   first->queue.parked.pop_front();
-  enter(*earliest);
-  {
-    Unlocked unlocked(lock);
-    start_task(*earliest, true);
-    run_alone(*earliest);
-  }
-  leave(*earliest);
-  advance(lock, earliest);
+  earliest->last_resort = true;
+  make_ready(earliest, true, first == task->device);
 }
 
 void Scheduler::unpark() {
@@ -207,15 +221,7 @@ void* Launch::packed(const void* operand, std::int64_t layout, std::size_t bytes
 
 // ---- data that a script brings
 
-// Whether all that was recorded before could take its memory as well, and a quarter of the limit is left for scratch.
-bool Scheduler::has_plenty(const Storage& storage) const {
-  auto& allocator = storage.device->allocator;
-  const auto limit = allocator.limit();
-  if (limit == 0) return true;
-  const auto pending = static_cast<std::size_t>(in_flight_bytes_.load()) + Engine::get().window_bytes();
-  return allocator.allocated() + pending + Allocator::rounded(storage.bytes) <= limit - limit / 4;
-}
-
+// Earlier operations come first, those included that are being planned: a flush waits for these too.
 bool Scheduler::wait_for_data_memory(Storage& storage) {
   Engine::get().flush(0, true);
   std::unique_lock lock(mutex_);
@@ -236,9 +242,8 @@ bool Scheduler::wait_for_data_memory(Storage& storage) {
 void allocate_for_data(Storage& storage) {
   const bool injected = Faults::due(faults().alloc);
   auto& allocator = storage.device->allocator;
-  auto& scheduler = Scheduler::get();
-  if (!injected && ((scheduler.has_plenty(storage) && allocator.allocate(storage, true)) ||
-                    scheduler.wait_for_data_memory(storage) || take_for_result(storage, true)))
+  if (!injected && ((allocator.limit() == 0 && allocator.allocate(storage, true)) ||
+                    Scheduler::get().wait_for_data_memory(storage) || take_for_result(storage, true)))
     return;
   refuse_memory(storage, injected);
 }

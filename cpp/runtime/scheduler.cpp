@@ -120,9 +120,8 @@ void Scheduler::register_device(Device* device) {
 
 void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks) {
   std::vector<std::pair<Device*, std::shared_ptr<int>>> batches;
-  for (auto& task : tasks)
-    if (task->device->allocator.limit() > 0) task->scratch = scratch_of(*task);
-  std::lock_guard lock(mutex_);
+  auto held = measure_scratch(tasks);
+  std::unique_lock lock(mutex_);
   for (auto& owned : tasks) {
     Task* task = owned.release();
     task->order = ++submitted_;
@@ -146,6 +145,9 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
     if (task->unfinished_inputs == 0) push_ready(task, inline_tasks);
   }
   if (inline_tasks && !inline_tasks->empty()) ++inline_callers_;
+  lock.unlock();
+  for (auto& value : held)
+    if (!value->ready() && value->refs() == 2) give_up(std::move(value));  // dropped meanwhile: ours and its task's are left
 }
 
 void Scheduler::give_up(Ref<Storage> value) {
@@ -243,7 +245,7 @@ void Scheduler::run_inline(std::vector<Task*>& tasks) {
 
 bool Scheduler::start_task(Task& task, bool last_resort) {
   const bool has_memory = bind_and_launch(task, last_resort);
-  if (task.reserved > 0) place(task, has_memory);
+  if (task.reserved > 0 || last_resort) place(task, has_memory);
   return has_memory;
 }
 
@@ -394,16 +396,17 @@ void Scheduler::step(std::unique_lock<std::mutex>& lock, Device& device) {
   Task* task = ready.front();
   if (!task->started) {
     ready.pop_front();
-    if (!reserve(*task)) return park(lock, task);
+    task->last_resort = task->last_resort && !can_free_memory();
+    if (!task->last_resort && !reserve(*task)) return park(task);
     enter(*task);
     bool has_memory;
     {
       Unlocked unlocked(lock);
-      has_memory = start_task(*task, false);
+      has_memory = start_task(*task, task->last_resort);
       if (has_memory) run_alone(*task);
     }
     leave(*task);
-    if (!has_memory) return park(lock, task);
+    if (!has_memory) return park(task);
     unpark();
     return advance(lock, task);
   }

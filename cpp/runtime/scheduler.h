@@ -49,9 +49,8 @@ class Scheduler {
 
   std::string describe();  // one line per device and per task in flight
 
-  // Memory for data that a script brings (memory_wait.cpp). Where there is none to spare, plans and waits until running
-  // work made room; false when nothing is left that could.
-  bool has_plenty(const Storage& storage) const;
+  // Memory for data that a script brings (memory_wait.cpp): plans what was recorded before and waits until that can spare
+  // it; false when nothing is left that could make room.
   bool wait_for_data_memory(Storage& storage);
 
   std::int64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
@@ -117,11 +116,14 @@ class Scheduler {
   void run_chunks(Task& task, const Launch::Stage& stage);  // without the lock: until none is left to take
   // Memory under a limit (memory_wait.cpp). `reserve`: whether the task may take now what it needs; until `place`, which
   // takes the lock itself, that counts as taken.
+  // Notes what scratch memory each task's launch will ask for, where a limit makes that matter. Without the lock. The
+  // tasks' results are held, so that no task is given up and changed meanwhile.
+  std::vector<Ref<Storage>> measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
   bool reserve(Task& task);
   void place(Task& task, bool has_memory);
   // Whether all tasks before `end` could still run in order if `bytes` of the device were taken now.
   bool can_spare(Device& device, std::size_t bytes, const Task* end) const;
-  void park(Lock& lock, Task* task);
+  void park(Task* task);
   void unpark();                // the oldest task of each device that waits for memory tries again
   bool can_free_memory() const;  // something runs, or is about to
   void advance(Lock& lock, Task* task);
@@ -166,8 +168,6 @@ void allocate_for_data(Storage& storage);
 // Memory for a result: copies of values of other devices that can be made again go first.
 bool take_for_result(Storage& storage, bool idle);
 [[noreturn]] void refuse_memory(const Storage& storage, bool injected);
-// What scratch memory the task's launch will ask for; null where that cannot be told.
-std::optional<std::size_t> scratch_of(Task& task);
 
 // From now on the n-th task, or request for memory, fails (0: none does). For tests, and for OWL_FAULT.
 OWL_MODULE_API void set_fault(std::int64_t alloc, std::int64_t op);

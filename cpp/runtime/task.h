@@ -51,6 +51,7 @@ struct Task {
   std::optional<std::size_t> scratch;
   std::size_t reserved = 0;      // while it starts: of what it needs
   bool placed = false;           // it has started and holds what it needs
+  bool last_resort = false;      // nothing runs that could free memory: it must do with what there is
   int threads = 0;                       // inside it now
   Task *older = nullptr, *newer = nullptr;  // the scheduler's list of all tasks in flight
   Launch launch;

@@ -235,6 +235,99 @@ def test_data_leaves_what_earlier_operations_need(threads):
     """, env={"OWL_NUM_THREADS": str(threads)})
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_data_leaves_the_scratch_memory_of_earlier_operations(waits):
+    """Whether the gradient has started or not when the data comes: in recorded order both fit."""
+    children.run(f"""
+        import time
+        import numpy as np
+        import owl
+        x, err = owl.rand([7, 7, 256, 64]), owl.rand([7, 7, 256, 64])
+        w = owl.zeros([3, 3, 256, 256])
+        owl.wait_for_all()
+        data = np.ones(5_000_000, np.float32)
+        for round in range(10):
+            owl.set_memory_limit(0)
+            owl.empty_cache()
+            owl.set_memory_limit(owl.memory_stats()["allocated"] + 59_000_000)
+            g = owl.conv.Convolver(1, 1, 1, 1).weight_grad(err, x, w)  # 2.4 MB, and 54 MB while it runs
+            if {waits}:
+                g.start_eval()
+                time.sleep(0.05)
+            y = owl.from_numpy(data)
+            g.wait_for_eval()
+            assert float(y.sum()) == 5_000_000
+            del g, y
+            owl.wait_for_all()
+    """)
+
+
+def test_values_dropped_while_they_are_planned_under_a_limit():
+    children.run("""
+        import numpy as np
+        import owl
+        owl.set_memory_limit(1 << 30)
+        x = owl.from_numpy(np.ones((64, 64), np.float32))
+        for i in range(40_000):
+            y = (x * x).sum(0); z = (x * x).sum(1)
+        assert float(y[0]) == 64 * 64 and float(z[0]) == 64 * 64
+    """)
+
+
+def test_two_devices_that_lack_memory_do_not_wait_for_each_other():
+    """Each round may run out of memory; none may hang."""
+    children.run("""
+        import numpy as np
+        import owl
+        other = owl.create_cpu_device()
+        x = [owl.from_numpy(np.ones((64, 64), np.float32))]
+        with owl.device(other):
+            x.append(owl.from_numpy(np.ones((64, 64), np.float32)))
+        owl.set_memory_limit(20_000)
+        for i in range(300):
+            ys = []
+            for k in range(3):
+                for d in (0, other):
+                    with owl.device(d):
+                        y = x[d] * x[d]
+                        ys.append(y * x[d])
+            for y in ys:
+                try:
+                    assert y.wait_for_eval(timeout=30), i
+                except owl.OutOfMemoryError:
+                    pass
+    """)
+
+
+def test_fork_while_tasks_lack_memory():
+    children.run("""
+        import os, threading
+        import numpy as np
+        import owl
+        x = owl.from_numpy(np.ones((64, 64), np.float32))
+        owl.set_memory_limit(40_000)
+        done = threading.Event()
+        def work():
+            while not done.is_set():
+                try:
+                    ((x * x) * (x * x)).wait_for_eval()
+                except owl.OutOfMemoryError:
+                    pass
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+        for t in threads:
+            t.start()
+        for i in range(300):
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+        done.set()
+        for t in threads:
+            t.join(30)
+            assert not t.is_alive()
+    """)
+
+
 def test_a_copy_that_got_no_memory_is_made_anew_when_there_is_some():
     x = owl.rand([1000, 1000])
     device = owl.create_cpu_device()

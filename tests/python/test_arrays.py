@@ -118,7 +118,16 @@ def test_bools_of_the_usual_bytes_are_shared():
     assert np.from_dlpack(x).ctypes.data == bools.ctypes.data
 
 
-def test_a_bool_where_0_d_and_scalar():
+@pytest.mark.parametrize("enter", [owl.from_numpy, owl.from_dlpack], ids=["numpy", "dlpack"])
+def test_one_odd_byte_anywhere(enter):
+    for n in range(1, 20):
+        for at in range(n):
+            bools = np.zeros(n, np.uint8)
+            bools[at] = 2
+            assert same_bits(enter(bools.view(bool)).to_numpy(), bools != 0)
+
+
+def test_a_bool_of_any_byte_as_scalar():
     assert bool(owl.from_numpy(np.array(7, np.uint8).view(bool))) is True
     assert float(owl.ones([1]) * np.array([2], np.uint8).view(bool)[0]) == 1.0
 

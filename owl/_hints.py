@@ -30,18 +30,27 @@ _WAIT = "owl starts by itself; `x.wait_for_eval()` waits for one value, `owl.wai
 _STACK = "`owl.concat([x[..., None], y[..., None]], -1)` joins along a new last axis"
 _BOOLS = "`owl.multiply(x > 0, y > 0)` is and, `owl.maximum(x > 0, y > 0)` is or, `mask == False` is not"
 _RANDOM = "`owl.rand(shape, low, high)`, `owl.randn(shape, mu, sigma)`, `owl.randb(shape, prob)`, `owl.seed(n)`"
-_GATHER = "`x[1]`, `x[:, 1:3]` take integers and slices; for arrays of indices go through NumPy: `owl.from_numpy(a[[0, 2]])`"
+_GATHER = "an index is an integer or a slice, `x[1]`, `x[:, 1:3]`; for arrays of indices go through NumPy: `owl.from_numpy(a[[0, 2]])`"
 _BROADCAST = "operations stretch axes of length 1 by themselves; `x + owl.zeros(shape)` has the whole shape"
 _EINSUM = "owl has products of two matrices, `w * x`; reshape and transpose to two axes first"
 _PRINT = "values are printed as NumPy prints them: `np.set_printoptions(precision=4)`"
 _THREADS = "the environment variable OWL_NUM_THREADS sets the number of threads before owl is imported"
 _LOSS = "losses are written out: `((x - y) ** 2).mean()`, `-owl.multiply(owl.conv.log_softmax(x), y).sum(0).mean()`"
 _VAR = "((x - x.mean(axis)) ** 2).mean(axis)"
+_NAN_MEAN = "owl.where(owl.isnan(x), 0.0, x).sum(axis) / (x == x).sum(axis)"
+_NAN_VAR = f"owl.where(owl.isnan(x), 0.0, (x - {_NAN_MEAN}) ** 2).sum(axis) / (x == x).sum(axis)"
+_HUBER = "`owl.where(abs(x - y) < 1, (x - y) ** 2 / 2, abs(x - y) - 0.5).mean()`"
+_POOL_1D = "an image of height 1 has one axis to pool along: "
+_DROPOUT = "`owl.multiply(x, owl.randb(x.shape, prob) / prob)`, where prob is the probability to keep an element, 1 - p of PyTorch"
+_ALGEBRA = "linear algebra goes through NumPy: `owl.from_numpy(np.linalg.inv(square.to_numpy()))`, where the axes are reversed"
+_PRECISION = '`owl.set_matmul_precision(precision)`, where precision is "float32", "tf32" or "bfloat16"'
+_DENSE = "owl has no sparse arrays; every array is dense"
 _MODULO = "`x - owl.multiply(owl.floor(x / y), y)`"
 
 # Names, in groups that share a hint.
 _GROUPS = {
     # arrays, types, values
+    "FloatTensor LongTensor DoubleTensor IntTensor BoolTensor": _MADE,
     "array asarray asanyarray tensor as_tensor asarray_chkfinite constant Variable as_array fromlist": _MADE,
     "ascontiguousarray asfortranarray frombuffer fromiter": _MADE,
     "Tensor ndarray array_type": "the class of arrays is owl.NArray; " + _MADE,
@@ -54,14 +63,15 @@ _GROUPS = {
     "float float_ single": 'float32 is `x.astype("float32")`, as a type owl.float32',
     "double": 'float64 is `x.astype("float64")`, as a type owl.float64',
     "int long int_ intc": 'int32 is `x.astype("int32")`, as a type owl.int32',
-    "bool": 'the type is owl.bool_, the conversion `x.astype("bool")`',
+    "bool bool_": 'the type is owl.bool_, the conversion `x.astype("bool")`',
     "half bfloat16 float16 short byte char int8 int16 int64 uint8 uint16 uint32 uint64 longlong ubyte": _DTYPES,
-    "longdouble float128 float8_e4m3fn float8_e5m2 uint ushort ulong intp uintp dtype Dtype astype": _DTYPES,
-    "complex complex64 complex128 cfloat cdouble real imag conj conjugate angle is_complex iscomplex": _COMPLEX,
+    "str_ bytes_ object_ string_ unicode_ longdouble float128 float8_e4m3fn float8_e5m2 uint ushort ulong intp uintp dtype Dtype astype": _DTYPES,
+    "complex complex_ complex64 complex128 cfloat cdouble real imag conj conjugate angle is_complex iscomplex": _COMPLEX,
     "type": 'the type is `x.dtype`, a conversion `x.astype("int32")`',
     "type_as": "`x.astype(y.dtype)`",
     "dim ndimension": "`x.ndim`",
     "numel nelement": "`x.size`",
+    "Size": "`x.shape` is a list of the lengths",
     "nbytes": "`x.size * x.dtype.itemsize`",
     "itemsize element_size": "`x.dtype.itemsize`",
     "strides stride data data_ptr storage storage_offset untyped_storage flags base ctypes is_contiguous": _LAYOUT,
@@ -78,7 +88,7 @@ _GROUPS = {
     "set_default_dtype get_default_dtype set_default_tensor_type": "types are given at each call: `owl.zeros(shape, dtype)`",
     # making
     "empty empty_like": "memory is never left uninitialised: `owl.zeros(shape)`, `owl.zeros_like(x)`",
-    "new_zeros new_ones new_full new_empty new_tensor": "`owl.zeros(shape)`, `owl.zeros_like(x)`",
+    "new new_zeros new_ones new_full new_empty new_tensor": "`owl.zeros(shape)`, `owl.zeros_like(x)`",
     "identity": "`owl.eye(n)`",
     "range": "`owl.arange(n)`",
     "logspace geomspace": "`owl.exp(owl.linspace(low, high, n))`",
@@ -90,15 +100,15 @@ _GROUPS = {
     "randint integers randint_like random_integers": '`owl.floor(owl.rand(shape, 0, 10)).astype("int32")`',
     "manual_seed set_seed random_seed default_rng RandomState Generator get_rng_state set_rng_state key": "`owl.seed(n)`",
     "randperm permutation shuffle choice": "draw indices with NumPy, and take the data: `owl.from_numpy(a[rng.permutation(len(a))])`",
-    "dropout": "`owl.multiply(x, owl.randb(x.shape, prob) / prob)`",
+    "dropout": _DROPOUT,
     # joining, cutting, shapes
     "stack": _STACK,
     "cat concatenate hstack vstack dstack column_stack row_stack append block": _JOIN,
-    "split array_split chunk tensor_split vsplit hsplit dsplit unbind unstack narrow select": "`owl.slice(x, axis, offset, count)`, or `x[1:3]`",
+    "split split_with_sizes array_split chunk tensor_split vsplit hsplit dsplit unbind unstack narrow select": "`owl.slice(x, axis, offset, count)`, or `x[1:3]`",
     "take gather index_select take_along_axis take_along_dim choose compress extract": _GATHER,
     "masked_select nonzero argwhere flatnonzero unique": "its size depends on values: go through NumPy, `np.nonzero(x.to_numpy())`",
     "masked_fill": "`owl.where(mask, value, x)`",
-    "squeeze": "`x.reshape(shape)`, or an index for the axis of length 1: `x[0]`",
+    "squeeze": "`x.reshape(shape)`, or an index for the axis of length 1, `x[0]`",
     "unsqueeze expand_dims": "`x[None]` puts an axis of length 1 in front, `x[..., None]` behind",
     "flatten ravel": "`x.reshape([-1])`",
     "view resize unflatten as_strided atleast_1d atleast_2d atleast_3d": _VIEW,
@@ -111,7 +121,7 @@ _GROUPS = {
     "roll": "`owl.concat([x[-1:], x[:-1]], 0)`",
     "pad": "`owl.concat([owl.zeros([1, 4]), x], 0)`",
     # elementwise
-    "add": "`x + y`", "sub subtract": "`x - y`", "neg negative": "`-x`", "positive": "`x`",
+    "add": "`x + y`", "sub subtract": "`x - y`", "rsub": "`y - x`", "neg negative": "`-x`", "positive": "`x`",
     "mul": "`owl.multiply(x, y)`; with a number, `2 * x`",
     "div divide true_divide": "`x / y`", "pow power float_power": "`x ** y`", "reciprocal": "`1 / x`",
     "absolute fabs": "`owl.abs(x)`", "rsqrt": "`1 / owl.sqrt(x)`",
@@ -126,7 +136,9 @@ _GROUPS = {
     "floor_divide": "`owl.floor(x / y)`", "mod remainder": _MODULO, "fmod divmod": _MODULO + ", with the sign of y",
     "frac modf": "`x - owl.floor(x)` for x above 0",
     "clamp hardtanh": "`owl.clip(x, low, high)`",
-    "clamp_min fmax": "`owl.maximum(x, low)`", "clamp_max fmin": "`owl.minimum(x, high)`",
+    "clamp_min": "`owl.maximum(x, low)`", "clamp_max": "`owl.minimum(x, high)`",
+    "fmax": "`owl.where(owl.isnan(x), y, owl.where(owl.isnan(y), x, owl.maximum(x, y)))`",
+    "fmin": "`owl.where(owl.isnan(x), y, owl.where(owl.isnan(y), x, owl.minimum(x, y)))`",
     "lerp": "`x + 0.5 * (y - x)`",
     "addcmul": "`x + owl.multiply(x, y)`", "addcdiv": "`x + x / y`", "ldexp": "`owl.multiply(x, 2 ** y)`",
     "equal eq": "`x == y`; for the whole array `bool((x == y).min())`",
@@ -135,6 +147,7 @@ _GROUPS = {
     "less_equal le": "`x <= y`",
     "allclose isclose": "`bool((abs(x - y) <= 1e-5).min())`",
     "logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not bitwise_xor invert": _BOOLS,
+    "is_nonzero": "`bool(x[0, 0])` for one element",
     "isinf": "`owl.abs(x) == math.inf`", "isfinite": "`owl.abs(x) < math.inf`",
     "isposinf": "`x == math.inf`", "isneginf": "`x == -math.inf`", "signbit": "`x < 0`", "sgn": "`owl.sign(x)`",
     "nan_to_num": "`owl.where(owl.isnan(x), 0.0, x)`",
@@ -149,16 +162,24 @@ _GROUPS = {
     "hard_swish hardswish": "`owl.multiply(x, owl.clip(x / 6 + 0.5, 0, 1))`",
     "relu6": "`owl.clip(x, 0, 6)`", "prelu": "`owl.leaky_relu(x, slope)`", "celu": "`owl.elu(x, 1.0)`",
     "selu": "`1.0507009873554805 * owl.elu(x, 1.6732632423543772)`", "softsign": "`x / (1 + owl.abs(x))`",
+    "softshrink": "`x - owl.clip(x, -0.5, 0.5)`",
     "logsigmoid log_sigmoid": "`-owl.softplus(-x)`", "softmin": "`owl.conv.softmax(-x)`",
     "step": "`owl.where(x > 0, 1.0, 0.0)`",
     # reductions
-    "amax nanmax reduce_max": "`x.max(axis)`", "amin nanmin reduce_min": "`x.min(axis)`",
-    "average nanmean reduce_mean": "`x.mean(axis)`", "nansum reduce_sum": "`x.sum(axis)`",
-    "nanargmax": "`x.argmax(axis)`", "nanargmin": "`x.argmin(axis)`", "aminmax": "`x.min(axis)` and `x.max(axis)`",
-    "std nanstd": f"`{_VAR} ** 0.5`", "var nanvar": f"`{_VAR}`", "std_mean var_mean": f"`{_VAR}` and `x.mean(axis)`",
-    "prod nanprod": "`owl.exp(owl.log(x).sum(axis))` for x above 0",
+    "amax reduce_max": "`x.max(axis)`", "amin reduce_min": "`x.min(axis)`", "aminmax": "`x.min(axis)` and `x.max(axis)`",
+    "average reduce_mean": "`x.mean(axis)`", "reduce_sum": "`x.sum(axis)`",
+    "std": f"`{_VAR} ** 0.5`", "var": f"`{_VAR}`", "std_mean var_mean": f"`{_VAR}` and `x.mean(axis)`",
+    "prod": "`owl.exp(owl.log(x).sum(axis))` for x above 0",
+    # owl's own hand a NaN on
+    "nansum": "`owl.where(owl.isnan(x), 0.0, x).sum(axis)`", "nanmean": f"`{_NAN_MEAN}`",
+    "nanmax": "`owl.where(owl.isnan(x), -math.inf, x).max(axis)`", "nanmin": "`owl.where(owl.isnan(x), math.inf, x).min(axis)`",
+    "nanargmax": "`owl.where(owl.isnan(x), -math.inf, x).argmax(axis)`",
+    "nanargmin": "`owl.where(owl.isnan(x), math.inf, x).argmin(axis)`",
+    "nanvar": f"`{_NAN_VAR}`", "nanstd": f"`({_NAN_VAR}) ** 0.5`",
+    "nanprod": "`owl.exp(owl.where(owl.isnan(x), 0.0, owl.log(x)).sum(axis))` for x above 0",
     "any": "`(x != 0).max(axis)`", "all": "`(x != 0).min(axis)`",
     "count_nonzero": "`(x != 0).sum(axis)`; `x.count_zero()` counts zeros",
+    "inv pinv solve eigh inverse pinverse": _ALGEBRA,
     "norm linalg dist": "the norm is `(x ** 2).sum(axis) ** 0.5`; for other linear algebra go through NumPy: `np.linalg.inv(square.to_numpy())`",
     "ptp": "`x.max(axis) - x.min(axis)`",
     "logsumexp": "`owl.log(owl.exp(x - x.max(axis)).sum(axis)) + x.max(axis)`",
@@ -173,13 +194,26 @@ _GROUPS = {
     "autograd value_and_grad vjp jvp jacobian hessian GradientTape Tape checkpoint set_grad_enabled": _GRADIENTS,
     "no_grad enable_grad inference_mode is_grad_enabled detach stop_gradient detach_": (
         "owl records no gradients, so nothing has to be switched off: `x` is what you want"),
-    "nn optim functional F layers Module Parameter Sequential losses optimizers keras links": _LAYERS,
+    "nn optim functional F layers Module ModuleList ModuleDict Parameter Sequential losses optimizers keras links": _LAYERS,
+    "LSTM GRU RNN LSTMCell GRUCell RNNCell Transformer MultiheadAttention": (
+        "owl has no layers; a recurrent network is a loop over steps such as `owl.tanh(w * x + b)`"),
+    "Identity": "`x` itself is what it gives",
+    "Flatten": "`image.reshape([-1, image.shape[-1]])` keeps the last axis, the minibatch",
+    "embedding Embedding": "a product with one-hot columns picks columns: "
+        "`w * (owl.arange(n).reshape([n, 1]) == labels.reshape([1, -1])).astype(\"float32\")`",
+    "scaled_dot_product_attention": "`y * owl.conv.softmax(y.T * x / x.shape[0] ** 0.5)` for queries x and keys and values y in columns",
     "Conv2d conv2d conv_general Conv2D": "`owl.conv.Convolver(pad_h=1, pad_w=1).ff(image, filters, bias)`",
     "MaxPool2d max_pool2d MaxPool2D": "`owl.conv.Pooler(2, 2, 2, 2).ff(image)`",
     "AvgPool2d avg_pool2d": "`owl.conv.Pooler(2, 2, 2, 2, op=owl.conv.pool_op.avg).ff(image)`",
+    "max_pool1d": _POOL_1D + "`owl.conv.Pooler(1, 2, 1, 2).ff(image)`",
+    "avg_pool1d": _POOL_1D + "`owl.conv.Pooler(1, 2, 1, 2, op=owl.conv.pool_op.avg).ff(image)`",
+    "adaptive_avg_pool2d": "`image.mean([0, 1])` for one value a channel", "adaptive_max_pool2d": "`image.max([0, 1])` for one value a channel",
     "local_response_norm": "`owl.conv.Lrner(5, 1e-4, 0.75).ff(image, image)`",
     "batch_norm layer_norm group_norm instance_norm normalize": f"`(x - x.mean(axis)) / ({_VAR} + 1e-5) ** 0.5`",
-    "mse_loss cross_entropy nll_loss l1_loss binary_cross_entropy smooth_l1_loss kl_div": _LOSS,
+    "rms_norm": "`x / ((x ** 2).mean(axis) + 1e-5) ** 0.5`",
+    "mse_loss cross_entropy nll_loss l1_loss binary_cross_entropy kl_div BCELoss": _LOSS,
+    "smooth_l1_loss huber_loss": _HUBER,
+    "binary_cross_entropy_with_logits BCEWithLogitsLoss": "`(owl.softplus(x) - owl.multiply(x, y)).mean()`",
     "softmax_cross_entropy": _LOSS,
     "one_hot": "`(owl.arange(n).reshape([n, 1]) == labels.reshape([1, -1])).astype(\"float32\")`",
     "utils DataLoader Dataset TensorDataset": "cut minibatches along the last axis: `owl.slice(x, -1, offset, count)`, `x[:, 0:2]`",
@@ -189,13 +223,20 @@ _GROUPS = {
     "eval async_eval synchronize block_until_ready compute realize wait": _WAIT,
     "compile jit vmap pmap disable_compile enable_compile export": "owl fuses what is recorded by itself; `print(owl.explain(lambda: x + y))` shows how",
     "is_available cuda_is_available": "`owl.has_cuda()`", "device_count": "`owl.get_gpu_device_count()`",
+    "device_info": "`owl.devices()`",
     "default_device set_default_device get_default_device default_stream set_default_stream": "`owl.set_device(device)`, or a block with owl.device(id)",
     "stream Stream new_stream backends metal Device DeviceType distributed": _GPU,
     "get_num_threads set_num_threads": _THREADS,
-    "reset_peak_memory get_active_memory get_peak_memory memory_allocated max_memory_allocated": "`owl.memory_stats()`",
+    "get_cache_memory reset_peak_memory get_active_memory get_peak_memory memory_allocated max_memory_allocated": "`owl.memory_stats()`",
     "set_cache_limit clear_cache": "`owl.empty_cache()`, `owl.set_memory_limit(None)`",
+    "set_float32_matmul_precision": _PRECISION,
+    "get_float32_matmul_precision": "`owl.get_matmul_precision()`",
+    "amp autocast GradScaler": "every value keeps its type; for products on a GPU " + _PRECISION,
+    "is_sparse is_sparse_csr to_dense to_sparse sparse_dim": _DENSE,
+    "ma": "owl has no masked arrays: `owl.where(mask, x, value)`", "polynomial": "NumPy has it: np.polynomial",
+    "typing": "the type of arrays is owl.NArray",
     "use_deterministic_algorithms": "nothing to switch on: the same seed and the same calls give the same bits",
-    "fill put itemset setflags setfield partition index_put at index_add index_copy index_fill scatter scatter_add": _IMMUTABLE,
+    "fill put itemset setflags setfield partition index_put slice_update at index_add index_copy index_fill scatter scatter_add": _IMMUTABLE,
     "copyto putmask place fill_diagonal put_along_axis": _IMMUTABLE,
 }  # fmt: skip
 
@@ -206,13 +247,13 @@ ELSEWHERE = set("""
 addbmm addmv addr argsort bartlett_window bincount blackman_window block_diag block_masked_mm bucketize cartesian_prod
 cdist cholesky cholesky_inverse cholesky_solve clear_streams combinations compiled_with_cxx11_abi conv1d conv3d
 conv_transpose1d conv_transpose2d conv_transpose3d convolve corrcoef cosine_similarity cov cross cummax cummin cumprod
-cumsum cumulative_trapezoid default_generator dequantize det diag_embed diff digamma dsmm eig einops embedding erfinv
-exponential fake_quantize_per_channel_affine fast fft finfo frexp from_file fromDLpack gather_mm gather_qmm gcd
+cumsum cumulative_trapezoid default_generator dequantize det diag_embed diff digamma dsmm eig einops erfinv
+exponential fake_quantize_per_channel_affine fast fft finfo fold frexp from_file fromDLpack gather_mm gather_qmm gcd
 geometric geqrf glu gradient gumbel_softmax hadamard_transform hamming_window hann_window hardshrink histc histogram
-histogramdd hub i0 igamma igammac ifft imag index index_reduce initial_seed interpolate inverse irfft is_deterministic
+histogramdd hub i0 igamma igammac ifft imag index index_reduce initial_seed interpolate irfft is_deterministic
 isin isnan_ isreal issubdtype istft jacfwd jacrev kaiser_window kthvalue lcm left_shift lgamma lobpcg logcumsumexp
 logdet lstsq lu lu_solve masked_scatter matrix_exp matrix_power matrix_rank median meshgrid mode msort multigammaln
-multinomial multiprocessing mvlgamma nanmedian nanquantile nextafter onnx orgqr ormqr overrides package pinverse
+multinomial multiprocessing mvlgamma nanmedian nanquantile nextafter onnx orgqr ormqr overrides package
 pixel_shuffle poisson polar polygamma profiler promote_types qr quantile quantize quantized_matmul renorm
 result_type rfft right_shift rot90 scatter_reduce searchsorted set_flush_denormal slogdet sort sparse sparse_coo_tensor
 special stft svd svd_lowrank swapdims symeig tanhshrink tensorinv tensorsolve testing threshold topk trapezoid trapz
@@ -226,7 +267,7 @@ _NO_NAME = "{module} has no {name}: {hint}"
 
 def of_array(name: str) -> AttributeError | None:
     """The error for ``x.name``, or None where no library that we know has the name."""
-    hint = HINTS.get(name) or _function(name) or _in_place(name) or _elsewhere(name)
+    hint = HINTS.get(name) or _function(name) or _elsewhere(name) or _in_place(name)
     return _error(_NO_METHOD.format(name=name, hint=hint), name) if hint else None
 
 
@@ -234,16 +275,29 @@ def of_module(module: str, name: str) -> AttributeError:
     """The error for ``owl.name``, ``owl.elewise.name`` or ``owl.conv.name``."""
     hint = None
     if not name.startswith("_"):
-        hint = (_function(name) if module != "owl" else _conv(name)) or HINTS.get(name) or _method(name) or _elsewhere(name)
+        hint = _of_function(module, name) or _in_place(name) or _layer(name)
     if hint:
         return _error(_NO_NAME.format(module=module, name=name, hint=hint), name)
     return AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
+def _of_function(module: str, name: str) -> str | None:
+    own = _function(name) if module != "owl" else _conv(name)
+    return own or HINTS.get(name) or _method(name) or _elsewhere(name)
+
+
+_CODE = "`[^`]*`"
+# Where code, or several pieces of it, is all that is said, or has something behind it that is not its verb.
+_CODE_ALONE = re.compile(rf": (?={_CODE}(?:(?:, or|,| or| and) {_CODE})*(?:$|[;:]| for |, (?!or `|`)))")
+
+
+def _worded(hint: str) -> str:
+    return _CODE_ALONE.sub(": write ", hint)
+
+
 def _error(text: str, name: str) -> AttributeError:
     # Without the object: Python would add "Did you mean", a name that is merely spelled alike.
-    text = re.sub(r": (?=`[^`]*`($|[,;:]| for | or | and ))", ": write ", text)  # where code is all that is said
-    return AttributeError(text.replace("`", ""), name=name)
+    return AttributeError(_worded(text).replace("`", ""), name=name)
 
 
 def _arguments(function: Any) -> str:
@@ -285,7 +339,33 @@ def _method(name: str) -> str | None:
 
 
 def _in_place(name: str) -> str | None:
-    return _IMMUTABLE if name.endswith("_") else None
+    """PyTorch's relu_, for names that are known without the underscore."""
+    base = name[:-1]
+    if not name.endswith("_") or not (base in _IN_PLACE_ALONE or _of_function("", base)):
+        return None
+    function = _function(base)
+    return "arrays never change; give the name to a new one: " + f"`x = {function[1:]}" if function else _IMMUTABLE
+
+
+_IN_PLACE_ALONE = {"zero", "set", "map", "log_normal"}
+
+
+def _layer(name: str) -> str | None:
+    """PyTorch's classes are named as its functions: LeakyReLU, MSELoss, BatchNorm1d."""
+    if not name[:1].isupper():
+        return None
+    plain = name.lower()
+    spellings = {plain, plain.removesuffix("loss"), re.sub("[123]d$", "", plain)}
+    for known in (*_functions(), *HINTS):
+        if known.replace("_", "") in spellings and known != name:
+            return _function(known) or HINTS[known]
+    return None
+
+
+def _functions() -> list[str]:
+    import owl
+
+    return [name for name in (*vars(owl), *owl.conv.__all__) if _function(name)]
 
 
 def _elsewhere(name: str) -> str | None:
@@ -331,9 +411,9 @@ def prepare() -> None:
     import owl
 
     base: Any = owl.NArray.__base__
-    ours = {name for name in (*vars(owl), *owl.conv.__all__) if _function(name)}
-    names = ours | HINTS.keys() | ELSEWHERE | {*vars(np)} | {*dir(np.ndarray)}
-    in_place = {f"{name}_" for name in (*ours, *HINTS, "zero", "set", "map", "log_normal")}
+    methods = {name for name in vars(owl.NArray) if not name.startswith("_")}
+    names = {*_functions()} | HINTS.keys() | ELSEWHERE | {*vars(np)} | {*dir(np.ndarray)}
+    in_place = {f"{name}_" for name in names | methods | _IN_PLACE_ALONE if not name.endswith("_")}
     for name in names | in_place:
         if not name.startswith("_") and name not in vars(owl.NArray):
             setattr(base, name, _Hint(name))

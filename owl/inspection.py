@@ -53,18 +53,28 @@ class Plan:
         return len(self.tasks)
 
 
-def _recorded(x: Explained) -> list[NArray] | None:
+def _recorded(function: str, x: Explained) -> list[NArray] | None:
     if callable(x):
         x = x()
-    return [x] if isinstance(x, NArray) else None if x is None else list(x)
+    if x is None or isinstance(x, NArray):
+        return None if x is None else [x]
+    wanted = f"{function}: x must be an NArray, a list of NArrays, or a function that returns one of these, not "
+    if hasattr(x, "__array__") or isinstance(x, (str, bytes)) or not isinstance(x, Iterable):
+        hint = "; convert it with owl.from_numpy, which reverses the axes" if hasattr(x, "__array__") else ""
+        raise TypeError(wanted + type(x).__name__ + hint)
+    values = list(x)
+    for value in values:
+        if not isinstance(value, NArray):
+            raise TypeError(f"{wanted}{type(x).__name__} with {type(value).__name__}")
+    return values
 
 
-def _shown(show: Callable[[list[NArray] | None], _Shown], x: Explained) -> _Shown:
+def _shown(function: str, show: Callable[[list[NArray] | None], _Shown], x: Explained) -> _Shown:
     if not callable(x):
-        return show(_recorded(x))
+        return show(_recorded(function, x))
     hold = _owl.HoldWindow()
     try:
-        return show(_recorded(x))  # without a name for the values: they must be gone when the window opens
+        return show(_recorded(function, x))  # without a name for the values: they must be gone when the window opens
     finally:
         hold.release()
 
@@ -82,7 +92,7 @@ def explain(x: Explained = None) -> Plan:
     >>> [task.operations for task in plan.tasks]
     [['mult', 'add', 'relu', 'sum']]
     """
-    tasks, table = _shown(_owl.explain, x)
+    tasks, table = _shown("explain", _owl.explain, x)
     return Plan([PlannedTask(**task) for task in tasks], table)
 
 
@@ -92,7 +102,7 @@ def draw(x: Explained) -> str:
     Operations that would run as one task share a frame, values in memory are dashed, values that the script holds have
     a thick border. ``x`` as in :func:`explain`, a function included.
     """
-    return _shown(lambda values: _owl.draw(values or []), x)
+    return _shown("draw", lambda values: _owl.draw(values or []), x)
 
 
 def dot(x: Explained, *others: object) -> str:

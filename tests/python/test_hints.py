@@ -27,14 +27,22 @@ relu remainder repeat_interleave reshape roll round rsqrt save scatter searchsor
 set_num_threads set_printoptions sigmoid sign sin sinh softmax sort split sqrt square squeeze stack std sub sum svd
 swapaxes t take tan tanh tensor tensordot tile topk trace transpose trapz tril triu trunc unbind unique unsqueeze var
 vdot vstack where zeros zeros_like Tensor float32 float64 float16 bfloat16 int32 int64 int8 uint8 long double half
-cuda mps device inference_mode enable_grad compile vmap utils""".split()
+cuda mps device inference_mode enable_grad compile vmap utils set_float32_matmul_precision get_float32_matmul_precision
+relu_ exp_ clamp_ abs_ sigmoid_ neg_
+binary_cross_entropy_with_logits scaled_dot_product_attention rms_norm adaptive_avg_pool2d max_pool1d
+avg_pool1d huber_loss fold softshrink FloatTensor LongTensor Size autocast amp is_nonzero rsub split_with_sizes inv
+pinv solve eigh""".split()
+LAYERS = """ReLU Sigmoid Tanh GELU SiLU LeakyReLU ELU Softplus Softmax LogSoftmax Dropout
+Dropout2d Flatten BatchNorm1d BatchNorm2d LayerNorm GroupNorm MSELoss L1Loss CrossEntropyLoss NLLLoss BCELoss HuberLoss
+BCEWithLogitsLoss Embedding LSTM GRU RNN ModuleList Sequential Conv2d MaxPool2d AvgPool2d AdaptiveAvgPool2d MaxPool1d
+Identity""".split()
 TORCH_METHODS = """abs add add_ all amax any argmax backward bool byte chunk clamp clamp_ clone contiguous copy_ cos cpu
 cuda cumsum data data_ptr detach detach_ dim div dot double eq equal erf exp expand expand_as fill_ flatten flip float
 floor gather ge get_device grad grad_fn gt half index_add_ index_select int is_contiguous is_cuda is_leaf item le log
 long lt masked_fill matmul max mean min mm mul mul_ narrow ndimension ne neg nelement new_zeros norm numel numpy ones_like
 permute pin_memory pow prod relu relu_ repeat requires_grad requires_grad_ reshape reshape_as round scatter_ sigmoid sign
 softmax sort split sqrt square squeeze std storage stride sub sum t tanh to tolist topk transpose tril type type_as unbind
-unfold unsqueeze var view view_as where zero_""".split()
+unfold unsqueeze var view view_as where zero_ transpose_ cumsum_ new is_sparse to_dense""".split()
 MLX = """abs add addmm all allclose any arange arccos arcsin arctan argmax argpartition argsort array as_strided
 async_eval atleast_1d bfloat16 broadcast_to clip compile concatenate conv1d conv2d conv_general cos cumsum
 default_device dequantize diag divide enable_compile erf erfinv eval exp expand_dims eye fast fft flatten float32 floor
@@ -42,12 +50,12 @@ full grad greater identity inner isclose jvp linalg linspace load log logaddexp 
 mean metal min minimum moveaxis multiply negative ones outer pad partition power prod quantize random reciprocal
 remainder repeat reshape round rsqrt save save_safetensors savez set_default_device sigmoid sign sin softmax sort split
 sqrt square squeeze stack std stop_gradient stream subtract sum swapaxes synchronize take take_along_axis tan tanh
-tensordot tile topk transpose tri tril triu value_and_grad var vjp vmap where zeros nn optimizers""".split()
+tensordot tile topk transpose tri tril triu value_and_grad var vjp vmap where zeros nn optimizers slice_update get_cache_memory device_info""".split()
 NUMPY = [name for name in dir(np) if not name.startswith("_")]
 NUMPY_METHODS = [name for name in dir(np.ndarray) if not name.startswith("_")]
 # Modules that are NumPy's machinery, not something that arrays do.
 MACHINERY = {"core", "lib", "ctypeslib", "testing", "test", "exceptions", "f2py", "matlib", "version", "rec", "strings", "char",
-             "typing", "polynomial", "ma", "compat", "distutils", "show_config", "show_runtime", "get_include", "info", "dtypes"}
+             "compat", "distutils", "show_config", "show_runtime", "get_include", "info", "dtypes"}
 
 
 def message(thing, name):
@@ -68,7 +76,7 @@ def is_hint(text):
 
 @pytest.mark.parametrize("module", [owl, owl.elewise], ids=lambda m: m.__name__)
 def test_every_name_of_other_libraries_is_there_or_has_a_hint(module):
-    names = {*TORCH, *MLX, *NUMPY, *_hints.HINTS, *_hints.ELSEWHERE} - MACHINERY
+    names = {*TORCH, *LAYERS, *MLX, *NUMPY, "ma", "polynomial", "typing", *_hints.HINTS, *_hints.ELSEWHERE} - MACHINERY
     missing = sorted(name for name in names if not is_hint(message(module, name)))
     assert missing == []
     assert len(names) > 700
@@ -84,6 +92,10 @@ def test_every_method_of_other_libraries_is_there_or_has_a_hint():
 @pytest.mark.parametrize("thing, name, parts", [
     (owl, "pow", ["owl has no pow: write x ** y"]), (owl, "max", ["x.max(axis=None)"]), (owl, "std", ["** 0.5", "mean(axis)"]),
     (owl, "stack", ["owl.concat", "axis"]), (owl, "softmax", ["owl.conv.softmax(x, "]), (owl, "tensor", ["owl.from_numpy(a)"]),
+    (owl, "LeakyReLU", ["write owl.leaky_relu(x, slope=0.01)"]), (owl, "Softmax", ["owl.conv.softmax(x"]), (owl, "Identity", ["x itself"]),
+    (owl, "relu_", ["never change", "x = owl.relu(x)"]), (owl, "abs_", ["x = owl.abs(x)"]), (owl, "clamp_", ["never change"]),
+    (owl, "BatchNorm2d", ["x.mean(axis)"]), (owl, "MSELoss", [").mean()"]), (owl, "Dropout", ["prob is the probability to keep"]),
+    (owl, "set_float32_matmul_precision", ["write owl.set_matmul_precision(precision)"]), (owl, "complex_", ["no complex"]),
     (owl, "Convolver", ["owl.conv.Convolver"]), (owl, "T", ["x.T"]), (owl, "matmul", ["w * x"]), (owl, "int64", ["int32"]),
     (owl, "no_grad", ["no gradients"]), (owl, "argsort", ["np.argsort(x.to_numpy())"]), (owl, "Tensor", ["owl.NArray"]),
     (owl.elewise, "sum", ["x.sum(axis=None)"]), (owl.elewise, "softmax", ["owl.conv.softmax"]),
@@ -103,12 +115,28 @@ def test_hints_of_modules(thing, name, parts):
     ("float", ['x.astype("float32")']), ("std", ["** 0.5"]), ("view", ["x.reshape(shape)"]), ("permute", ["x.transpose("]),
     ("detach", ["no gradients"]), ("backward", ["no gradients"]), ("dot", ["w * x"]), ("softmax", ["owl.conv.softmax(x"]),
     ("argsort", ["np.argsort"]), ("byteswap", ["x.to_numpy().byteswap"]), ("fill", ["never change"]),
+    ("transpose_", ["never change"]), ("cumsum_", ["never change"]), ("relu_", ["x = owl.relu(x)"]), ("log_normal_", ["never change"]),
+    ("bool_", ['x.astype("bool")']), ("int_", ['x.astype("int32")']), ("str_", ["bool, int32"]), ("string_", ["bool, int32"]),
+    ("c_", ["np.c_"]), ("s_", ["np.s_"]), ("dropout", ["prob is the probability to keep"]),
 ])  # fmt: skip
 def test_hints_of_arrays(name, parts):
     text = message(owl.ones([3, 4]), name)
     assert text.startswith(f"an NArray has no {name}: ")
     for part in parts:
         assert part in text, text
+
+
+def test_write_stands_before_code_and_nothing_else():
+    """In no hint a verb follows what one is told to write."""
+    for name in ("take", "gather", "choose", "compress", "extract", "index_select"):
+        assert "an index is an integer or a slice, x[1], x[:, 1:3]; " in message(owl.ones([3, 4]), name)
+    told = 0
+    for hint in _hints.HINTS.values():
+        text = re.sub("`.*?`", "CODE", _hints._worded(f"an NArray has no name: {hint}"))
+        told += "write CODE" in text
+        assert not re.search(r"write CODE((, or|,| or| and) CODE)*(?! for\b| or an? | and CODE| or CODE) \w", text), text
+        assert text.count(": write") < 2, text
+    assert told > 200
 
 
 def namespace(tmp_path):
@@ -120,7 +148,7 @@ def namespace(tmp_path):
             "b": owl.zeros([2, 1]), "square": owl.eye(3), "a": rng.random((4, 3)), "rng": rng, "mask": x > 0.5, "value": 0.0,
             "image": image, "filters": owl.ones([3, 3, 3, 5]), "bias": owl.zeros([5]), "labels": owl.arange(3, dtype="int32"),
             "n": 3, "shape": [3, 4], "axis": 0, "offset": 0, "count": 1, "low": 0.25, "high": 0.75, "mu": 0.0, "sigma": 1.0,
-            "prob": 0.5, "slope": 0.2, "device": 0, "dtype": "float32", "path": str(tmp_path / "hint.npz"),
+            "prob": 0.5, "precision": "float32", "slope": 0.2, "device": 0, "dtype": "float32", "path": str(tmp_path / "hint.npz"),
             "function": lambda a: a}  # fmt: skip
 
 
@@ -172,11 +200,53 @@ def test_code_in_a_hint_has_the_values_of_what_it_replaces(name, tmp_path):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+WITHOUT_NAN = {
+    "nansum": np.nansum, "nanmean": np.nanmean, "nanmax": np.nanmax, "nanmin": np.nanmin, "nanstd": np.nanstd, "nanvar": np.nanvar,
+    "nanprod": np.nanprod, "nanargmax": np.nanargmax, "nanargmin": np.nanargmin,
+}
+
+
+@pytest.mark.parametrize("name", [*WITHOUT_NAN, "fmax", "fmin"])
+def test_hints_for_reductions_that_pass_over_nan(name, tmp_path):
+    names = namespace(tmp_path)
+    x, y = (names[each].to_numpy().T.copy() for each in "xy")
+    x[[0, 2], [1, 3]] = y[[0, 1], [0, 2]] = np.nan
+    names |= {"x": owl.from_numpy(x.T), "y": owl.from_numpy(y.T)}
+    got = eval(re.search("`(.*?)`", _hints.HINTS[name])[1], names).to_numpy().T
+    want = WITHOUT_NAN[name](x, 0, keepdims=True) if name in WITHOUT_NAN else getattr(np, name)(x, y)
+    assert not np.isnan(want).any()
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def logits_loss(x, y):
+    p = 1 / (1 + np.exp(-x))
+    return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean().reshape(1)
+
+
+def attention(x, y):
+    scores = np.exp(y.T @ x / np.sqrt(3))
+    return y @ (scores / scores.sum(0))
+
+
+@pytest.mark.parametrize("name, want", [
+    ("binary_cross_entropy_with_logits", logits_loss), ("scaled_dot_product_attention", attention), ("rsub", lambda x, y: y - x),
+    ("huber_loss", lambda x, y: np.where(abs(x - y) < 1, 0.5 * (x - y) ** 2, abs(x - y) - 0.5).mean().reshape(1)),
+    ("rms_norm", lambda x, y: x / np.sqrt((x ** 2).mean(0) + 1e-5)),
+    ("softshrink", lambda x, y: np.where(x > 0.5, x - 0.5, np.where(x < -0.5, x + 0.5, 0))),
+])
+def test_hints_for_torch_functional(name, want, tmp_path):
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(0, 2, (2, 3, 4))
+    names = namespace(tmp_path) | {"x": owl.from_numpy(x.T), "y": owl.from_numpy(y.T)}
+    got = eval(re.search("`(.*?)`", _hints.HINTS[name])[1], names).to_numpy().T
+    np.testing.assert_allclose(got, want(x, y), rtol=1e-6)
+
+
 def test_names_that_nobody_has():
     x = owl.ones([3])
     for thing, start in ((owl, "module 'owl' has no attribute"), (owl.elewise, "module 'owl.elewise' has no attribute"),
                          (x, "'owl.NArray' object has no attribute")):
-        for name in ("summm", "_private", "__dunder__", "rleu", "é", "x y"):
+        for name in ("summm", "_private", "__dunder__", "rleu", "é", "x y", "summm_", "Summm"):
             assert message(thing, name) == f"{start} {name!r}"
     assert getattr(x, "summm", 7) == 7
     with pytest.raises(TypeError):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 import inspect
 import re
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 _GRADIENTS = "owl records no gradients; backward forms are functions: `owl.relu_back(y, x)`, `owl.conv.softmax_back(y, x)`"
@@ -28,7 +30,7 @@ _VIEW = "`x.reshape(shape)`"
 _PRODUCT = "the product of two matrices is `w * x`, or `w @ x`"
 _WAIT = "owl starts by itself; `x.wait_for_eval()` waits for one value, `owl.wait_for_all()` for all"
 _STACK = "`owl.concat([x[..., None], y[..., None]], -1)` joins along a new last axis"
-_BOOLS = "`owl.multiply(x > 0, y > 0)` is and, `owl.maximum(x > 0, y > 0)` is or, `mask == False` is not"
+_BOOLS = "`owl.multiply(x > 0, y > 0)` is and, `owl.maximum(x > 0, y > 0)` is or, `(x > 0) != (y > 0)` is xor, `mask == False` is not"
 _RANDOM = "`owl.rand(shape, low, high)`, `owl.randn(shape, mu, sigma)`, `owl.randb(shape, prob)`, `owl.seed(n)`"
 _GATHER = "an index is an integer or a slice, `x[1]`, `x[:, 1:3]`; for arrays of indices go through NumPy: `owl.from_numpy(a[[0, 2]])`"
 _BROADCAST = "operations stretch axes of length 1 by themselves; `x + owl.zeros(shape)` has the whole shape"
@@ -133,7 +135,7 @@ _GROUPS = {
     "deg2rad radians": "`x * (math.pi / 180)`", "rad2deg degrees": "`x * (180 / math.pi)`",
     "round rint around": "`owl.floor(x + 0.5)`, which rounds halves up",
     "trunc fix": "`owl.multiply(owl.sign(x), owl.floor(owl.abs(x)))`",
-    "floor_divide": "`owl.floor(x / y)`", "mod remainder": _MODULO, "fmod divmod": _MODULO + ", with the sign of y",
+    "floor_divide": "`owl.floor(x / y)`", "mod remainder": _MODULO, "fmod": _MODULO + ", with the sign of y", "divmod": "`owl.floor(x / y)` and " + _MODULO,
     "frac modf": "`x - owl.floor(x)` for x above 0",
     "clamp hardtanh": "`owl.clip(x, low, high)`",
     "clamp_min": "`owl.maximum(x, low)`", "clamp_max": "`owl.minimum(x, high)`",
@@ -397,12 +399,34 @@ class _Hint:
         raise of_array(self.name) or AttributeError(f"'owl.NArray' object has no attribute {self.name!r}")
 
 
+# Python's operators that arrays lack, and the function of which the hint speaks.
+_OPERATORS = {
+    "and": ("&", "logical_and"), "or": ("|", "logical_or"), "xor": ("^", "logical_xor"), "invert": ("~", "logical_not"),
+    "floordiv": ("//", "floor_divide"), "mod": ("%", "mod"), "divmod": ("divmod", "divmod"),
+}  # fmt: skip
+
+
+def _refused(sign: str, hint: str, other_side: str) -> Callable[..., Any]:
+    """Stands in the base class of NArray for an operator: x & y, or y & x."""
+
+    def refuse(self: Any, *others: Any) -> Any:
+        import numpy as np
+        import owl
+
+        known = (owl.NArray, int, float, complex, str, bytes, list, tuple, np.ndarray, np.generic)
+        if any(hasattr(type(other), other_side) and not isinstance(other, known) for other in others):
+            return NotImplemented  # it may know better
+        raise TypeError(_worded(f"an NArray has no operator {sign}: {hint}").replace("`", ""))
+
+    return refuse
+
+
 class ClassOfArrays(type):
     """The class of the class NArray: ``dir``, completion and help leave the hints out."""
 
     def __dir__(cls) -> list[str]:
         hints = vars(cls.__base__)
-        return [name for name in super().__dir__() if not isinstance(hints.get(name), _Hint)]
+        return [name for name in super().__dir__() if not isinstance(hints.get(name), (_Hint, FunctionType))]
 
 
 def prepare() -> None:
@@ -417,3 +441,7 @@ def prepare() -> None:
     for name in names | in_place:
         if not name.startswith("_") and name not in vars(owl.NArray):
             setattr(base, name, _Hint(name))
+    for name, (sign, function) in _OPERATORS.items():
+        setattr(base, f"__{name}__", _refused(sign, HINTS[function], f"__r{name}__"))
+        if name != "invert":
+            setattr(base, f"__r{name}__", _refused(sign, HINTS[function], f"__{name}__"))

@@ -1,6 +1,6 @@
 """Convolution, pooling, local response normalisation and softmax. Images are ``[W, H, C, N]``."""
 
-from functools import wraps as _wraps
+from functools import partial as _partial, wraps as _wraps
 from inspect import Parameter as _Parameter, Signature as _Signature
 
 from owl import _owl
@@ -41,6 +41,16 @@ Convolver.__signature__ = _signature([("pad_h", 0), ("pad_w", 0), ("stride_v", 1
 Pooler.__signature__ = _signature([("h", _needed), ("w", _needed), ("stride_v", _needed), ("stride_h", _needed),
                                    ("pad_h", 0), ("pad_w", 0), ("op", pool_op.max)], [("ceil_mode", True)])  # fmt: skip
 Lrner.__signature__ = _signature([("local_size", _needed), ("alpha", _needed), ("beta", _needed)])
+
+
+# How pickle and copy carry them: the class and what it was called with.
+def _reduce(self):
+    given = {name: getattr(self, name) for name in type(self).__signature__.parameters}
+    return _partial(type(self), **given), ()
+
+
+for _layer in (Convolver, Pooler, Lrner):
+    _layer.__reduce__ = _reduce
 
 
 def __getattr__(name):

@@ -1,4 +1,7 @@
 """Convolution, pooling, LRN and softmax against plain loops in float64, and by identities that need no reference."""
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
@@ -515,3 +518,15 @@ def test_kept_weights_give_way_to_a_limit(limit):
     big.wait_for_eval()
     del big
     assert same_bits(unit.ff(x, w, b).to_numpy(), y)
+
+
+@pytest.mark.parametrize("layer", [
+    C.Convolver(1, 2, 3, 4, dilation=(2, 3), groups=2), C.Pooler(3, 4, 2, 1, 1, 2, op=C.pool_op.avg, ceil_mode=False),
+    C.Lrner(5, 1e-4, 0.75),
+], ids=lambda layer: type(layer).__name__)  # fmt: skip
+def test_layers_are_copied_and_pickled(layer):
+    names = [name for name in dir(layer) if not name.startswith("_") and not callable(getattr(layer, name))]
+    assert len(names) >= 3
+    for other in (copy.copy(layer), copy.deepcopy([layer])[0], pickle.loads(pickle.dumps(layer))):
+        assert type(other) is type(layer) and other is not layer
+        assert [getattr(other, name) for name in names] == [getattr(layer, name) for name in names]

@@ -3,6 +3,7 @@
 import builtins
 import copy
 import math
+import operator
 import pickle
 import pydoc
 import re
@@ -28,9 +29,8 @@ set_num_threads set_printoptions sigmoid sign sin sinh softmax sort split sqrt s
 swapaxes t take tan tanh tensor tensordot tile topk trace transpose trapz tril triu trunc unbind unique unsqueeze var
 vdot vstack where zeros zeros_like Tensor float32 float64 float16 bfloat16 int32 int64 int8 uint8 long double half
 cuda mps device inference_mode enable_grad compile vmap utils set_float32_matmul_precision get_float32_matmul_precision
-relu_ exp_ clamp_ abs_ sigmoid_ neg_
-binary_cross_entropy_with_logits scaled_dot_product_attention rms_norm adaptive_avg_pool2d max_pool1d
-avg_pool1d huber_loss fold softshrink FloatTensor LongTensor Size autocast amp is_nonzero rsub split_with_sizes inv
+relu_ exp_ clamp_ abs_ sigmoid_ neg_ binary_cross_entropy_with_logits scaled_dot_product_attention rms_norm
+adaptive_avg_pool2d max_pool1d avg_pool1d huber_loss fold softshrink FloatTensor LongTensor Size autocast amp is_nonzero rsub split_with_sizes inv
 pinv solve eigh""".split()
 LAYERS = """ReLU Sigmoid Tanh GELU SiLU LeakyReLU ELU Softplus Softmax LogSoftmax Dropout
 Dropout2d Flatten BatchNorm1d BatchNorm2d LayerNorm GroupNorm MSELoss L1Loss CrossEntropyLoss NLLLoss BCELoss HuberLoss
@@ -50,7 +50,8 @@ full grad greater identity inner isclose jvp linalg linspace load log logaddexp 
 mean metal min minimum moveaxis multiply negative ones outer pad partition power prod quantize random reciprocal
 remainder repeat reshape round rsqrt save save_safetensors savez set_default_device sigmoid sign sin softmax sort split
 sqrt square squeeze stack std stop_gradient stream subtract sum swapaxes synchronize take take_along_axis tan tanh
-tensordot tile topk transpose tri tril triu value_and_grad var vjp vmap where zeros nn optimizers slice_update get_cache_memory device_info""".split()
+tensordot tile topk transpose tri tril triu value_and_grad var vjp vmap where zeros nn optimizers slice_update
+get_cache_memory device_info""".split()
 NUMPY = [name for name in dir(np) if not name.startswith("_")]
 NUMPY_METHODS = [name for name in dir(np.ndarray) if not name.startswith("_")]
 # Modules that are NumPy's machinery, not something that arrays do.
@@ -184,7 +185,7 @@ SAME = {
 }
 SAME_OF_TWO = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "divide": np.divide, "pow": np.power, "hypot": np.hypot,
-    "floor_divide": np.floor_divide, "mod": np.mod, "logaddexp": np.logaddexp, "greater": np.greater, "less_equal": np.less_equal,
+    "floor_divide": np.floor_divide, "logical_and": lambda a, b: (a > 0) & (b > 0), "mod": np.mod, "logaddexp": np.logaddexp, "greater": np.greater, "less_equal": np.less_equal,
     "copysign": np.copysign, "addcdiv": lambda a, b: a + a / b, "xlogy": lambda a, b: a * np.log(b),
     "outer": lambda a, b: np.outer(a.ravel("F"), b.ravel("F")), "inner": lambda a, b: (a * b).sum().reshape(1),
 }
@@ -285,6 +286,34 @@ def test_completion_offers_only_what_there_is():
     assert dir(x) == dir(owl.NArray) and "exp" not in dir(x) and "sum" in dir(x) and "__add__" in dir(x)
     text = pydoc.plain(pydoc.render_doc(owl.NArray))
     assert "to_numpy" in text and "_Hint object" not in text and "stack" not in text
+
+
+@pytest.mark.parametrize("sign, call, told", [
+    ("&", lambda x, y: (x > 0) & (x < 5), "owl.multiply(x > 0, y > 0) is and"), ("&", lambda x, y: True & (x > 0), "is and"),
+    ("|", lambda x, y: (x > 0) | (y > 0), "is or"), ("^", lambda x, y: (x > 0) ^ True, "(x > 0) != (y > 0) is xor"),
+    ("~", lambda x, y: ~(x > 0), "mask == False is not"), ("//", lambda x, y: x // 2, "write owl.floor(x / y)"),
+    ("//", lambda x, y: 7 // x, "write owl.floor(x / y)"), ("%", lambda x, y: x % 2, "write x - owl.multiply("),
+    ("%", lambda x, y: 7.5 % x, "write x - owl.multiply("), ("divmod", lambda x, y: divmod(x, y), "write owl.floor(x / y) and x - "),
+    ("divmod", lambda x, y: divmod(2, x), "write owl.floor(x / y)"), ("//", lambda x, y: operator.ifloordiv(x, y), "owl.floor"),
+    ("&", lambda x, y: np.ones((4, 3), bool) & (x > 0), "is and"), ("%", lambda x, y: np.int64(3) % x, "owl.floor"),
+])  # fmt: skip
+def test_operators_that_arrays_lack(sign, call, told):
+    with pytest.raises(TypeError) as e:
+        call(owl.ones([3, 4]), owl.ones([3, 4]))
+    assert str(e.value).startswith(f"an NArray has no operator {sign}: ") and told in str(e.value) and "`" not in str(e.value)
+
+
+def test_operators_of_other_classes_with_arrays():
+    class Mine:
+        def __and__(self, other):
+            return "and"
+
+        def __rfloordiv__(self, other):
+            return "rfloordiv"
+
+    x = owl.ones([3])
+    assert (Mine() & x) == "and" and (x // Mine()) == "rfloordiv"
+    assert not {"__and__", "__floordiv__", "__rmod__", "__invert__"} & {*dir(x)}
 
 
 def test_operations_are_not_in_the_class_op():

@@ -140,6 +140,15 @@ def test_write_stands_before_code_and_nothing_else():
     assert told > 200
 
 
+@pytest.mark.parametrize("hint, write", [
+    ("`x`", True), ("`x`, or `y`", True), ("`x`, `y` and `z`", True), ("`x`, `y`; that is all", True), ("`x` for short", True),
+    ("`x`, which is short", True), ("`x` takes all", False), ("`x`, `y` take all", False), ("`x` and `y` take all", False),
+    ("`x`, or `y` takes all", False), ("all, `x`", False),
+])  # fmt: skip
+def test_write_is_for_code_without_a_verb(hint, write):
+    assert _hints._worded(f"owl has no name: {hint}") == f"owl has no name: {'write ' * write}{hint}"
+
+
 def namespace(tmp_path):
     rng = np.random.default_rng(1)
     x = owl.from_numpy(rng.uniform(0.1, 0.9, (4, 3)).astype(np.float32))

@@ -453,10 +453,10 @@ def test_infinity_of_a_finite_number_is_found(make):
 
 @pytest.mark.parametrize("show", [owl.draw, owl.explain], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("x, told", [
-    (3, "not int"), ("x", "not str"), (np.zeros(3), "not ndarray; convert it with owl.from_numpy"),
+    (3, "not int"), ("x", "not str"), (np.zeros(3), "not ndarray; convert it with owl.from_numpy, which reverses the axes"),
     ([1], "not list with int"), ([np.zeros(2)], "not list with ndarray"), (lambda: 2.0, "not float"),
 ], ids=["int", "str", "numpy", "ints", "numpys", "function"])
 def test_what_is_no_array_is_told(show, x, told):
-    with pytest.raises(TypeError, match=rf"^{show.__name__}: x must be an NArray, .* {told}"):
+    with pytest.raises(TypeError, match=rf"^{show.__name__}: x must be an NArray, .* {told}$"):
         show(x)
     owl.wait_for_all()

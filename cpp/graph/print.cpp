@@ -59,12 +59,17 @@ template <class T> std::string number_text(const std::byte* data) {
   }
 }
 
+// As NumPy and Python mark a float that is integral: "2.".
+std::string with_point(std::string number) {
+  return number.find_first_not_of("-0123456789") == std::string::npos ? number + "." : number;
+}
+
 std::string element_text(const std::byte* data, DType dtype) {
   switch (dtype) {
-    case DType::kBool: return *data != std::byte{0} ? "true" : "false";
+    case DType::kBool: return *data != std::byte{0} ? "True" : "False";
     case DType::kInt32: return number_text<std::int32_t>(data);
-    case DType::kFloat32: return number_text<float>(data);
-    case DType::kFloat64: return number_text<double>(data);
+    case DType::kFloat32: return with_point(number_text<float>(data));
+    case DType::kFloat64: return with_point(number_text<double>(data));
   }
   return "";
 }

@@ -106,12 +106,6 @@ Shape broadcast(const OpRecord& op, std::span<const Operand> operands) {
   return Shape(std::span<const std::int64_t>(lengths, static_cast<std::size_t>(ndim)));
 }
 
-// Shape() has none.
-void require_axes(const char* what, const Shape& shape) {
-  if (shape.ndim() == 0)
-    throw ShapeError(std::string(what) + ": shape []: owl has no 0-d arrays; a single value has shape [1]");
-}
-
 struct Types {
   DType compute, result;
 };
@@ -161,6 +155,11 @@ void check_numbers(const OpRecord& op, std::span<const Operand> operands, Types&
 }
 
 }  // namespace
+
+void require_axes(const char* what, const Shape& shape) {
+  if (shape.ndim() == 0)
+    throw ShapeError(std::string(what) + ": shape []: owl has no 0-d arrays; a single value has shape [1]");
+}
 
 NArray record(const OpRecord& op, std::span<Node* const> inputs, std::unique_ptr<const Params> params) {
   Device& device = device_for_recording();

@@ -13,6 +13,9 @@
 
 namespace owl {
 
+// ShapeError: Shape(), which has no axes.
+void require_axes(const char* what, const Shape& shape);
+
 // An operation of class kKernel. `op.infer` gives the result's shape and type.
 OWL_MODULE_API NArray record(const OpRecord& op, std::span<Node* const> inputs,
                              std::unique_ptr<const Params> params = nullptr);

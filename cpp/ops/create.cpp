@@ -60,15 +60,17 @@ const OpRecord op_randb = source("randb", "1 with the given probability, else 0"
 
 Shape detail::shape_of_numbers(const char* function, std::initializer_list<std::int64_t> lengths) {
   std::string given;
-  bool fits = true;
+  bool fits = true, lengths_all = true;
   for (const std::int64_t& n : lengths) {
     given += (given.empty() ? "" : ", ") + std::to_string(n);
-    fits = fits && (n > 0 || &n == lengths.begin());
+    fits = fits && n > 0;
+    lengths_all = lengths_all && n >= 0;
   }
   if (!fits) {
-    const auto first = std::to_string(*lengths.begin()), call = std::string(function) + "(";
-    throw ValueError(call + given + "): integers alone are a shape, and here one behind the first is not positive; "
-                     "write " + call + "{" + given + "}) for the shape, or " + call + "{" + first + "}, 0.0, 1.0) for " +
+    const auto first = *lengths.begin() >= 0 ? std::to_string(*lengths.begin()) : "3, 4";
+    const auto whole = lengths_all ? given : "3, 4", call = std::string(function) + "(";
+    throw ValueError(call + given + "): integers alone are a shape, and here one is not positive; write " + call + "{" +
+                     whole + "}) for the shape, or " + call + "{" + first + "}, 0.0, 1.0) for " +
                      (function[4] == 'n' ? "mu and sigma" : "low and high"));
   }
   return Shape(lengths);
@@ -90,8 +92,14 @@ void require_fit(const char* op, double value, DType dtype) {
 
 }  // namespace
 
-NArray zeros(const Shape& shape, DType dtype) { return full(shape, 0, dtype); }
-NArray ones(const Shape& shape, DType dtype) { return full(shape, 1, dtype); }
+NArray zeros(const Shape& shape, DType dtype) {
+  require_axes("zeros", shape);
+  return full(shape, 0, dtype);
+}
+NArray ones(const Shape& shape, DType dtype) {
+  require_axes("ones", shape);
+  return full(shape, 1, dtype);
+}
 NArray full(const Shape& shape, double value, DType dtype) {
   require_fit("full", value, dtype);
   return record(op_full, {}, std::make_unique<cpu::CreateParams>(shape, dtype, value, 0));
@@ -176,6 +184,11 @@ NArray randb(const Shape& shape, double prob, DType dtype) {
 void seed(std::uint64_t n) { generator.seed(n); }
 
 NArray from_host(const void* data, const Shape& shape, DType dtype) { return record_data(data, shape, dtype); }
+NArray from_host(const std::vector<bool>& values, const Shape& shape) {
+  const auto bytes = std::make_unique<bool[]>(values.size());
+  std::copy(values.begin(), values.end(), bytes.get());
+  return from_host(std::span<const bool>(bytes.get(), values.size()), shape);
+}
 
 void detail::refuse_count(std::size_t count, const Shape& shape) {
   throw ShapeError("from_host: got " + std::to_string(count) + " elements, shape " + shape.str() + " has " +

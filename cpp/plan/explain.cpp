@@ -199,10 +199,10 @@ std::string dot_window(const std::vector<Node*>& window, const std::vector<Node*
   return "digraph owl {\n  node [shape=box, fontname=\"sans-serif\"];\n" + lines + "}\n";
 }
 
-std::vector<Node*> nodes_of(std::span<const NArray> values) {
+std::vector<Node*> nodes_of(std::span<const NArray> values, const char* function) {
   std::vector<Node*> nodes;
   for (const auto& v : values) {
-    if (!v.has_value()) throw Error("explain: an empty NArray has no value");
+    if (!v.has_value()) throw Error(std::string(function) + ": an empty NArray has no value");
     nodes.push_back(v.node());
   }
   return nodes;
@@ -211,7 +211,7 @@ std::vector<Node*> nodes_of(std::span<const NArray> values) {
 }  // namespace
 
 Plan explain(std::span<const NArray> values) {
-  const auto nodes = nodes_of(values);
+  const auto nodes = nodes_of(values, "explain");
   Plan plan;
   Engine::get().with_window([&](const std::vector<Node*>& window) { plan = explain_window(window, &nodes); });
   return plan;
@@ -224,7 +224,7 @@ Plan explain() {
 }
 
 std::string draw(std::span<const NArray> values) {
-  const auto nodes = nodes_of(values);
+  const auto nodes = nodes_of(values, "draw");
   std::string text;
   Engine::get().with_window([&](const std::vector<Node*>& window) { text = dot_window(window, nodes); });
   return text;

@@ -154,17 +154,22 @@ const NArray& to_narray(PyObject* o, const char* what) {
   return narray(o);
 }
 
+void refuse_integers(PyObject* o, const char* what) {
+  refuse(std::string(what) + " must be one integer or several, not " + type_name(o));
+}
+
 std::vector<std::int64_t> to_ints(PyObject* o, const char* what) {
   if (is_integer(o)) return {to_int(o, what)};
   const bool text = PyUnicode_Check(o) || PyBytes_Check(o);
   if (text || is_narray(o) || !PySequence_Check(o))
-    refuse(std::string(what) + " must be a list or tuple of integers, or one integer, not " + type_name(o));
+    refuse_integers(o, what);
   auto items = py::reinterpret_steal<py::object>(PySequence_Fast(o, what));
   if (!items) throw py::error_already_set();
   std::vector<std::int64_t> result;
   result.reserve(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(items.ptr())));
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i) {  // an item's __index__ may change the list
     const auto item = py::reinterpret_borrow<py::object>(PySequence_Fast_GET_ITEM(items.ptr(), i));
+    if (!PyIndex_Check(item.ptr()) || is_narray(item.ptr())) refuse_integers(item.ptr(), what);
     result.push_back(to_int(item.ptr(), what));
   }
   return result;

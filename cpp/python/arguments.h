@@ -72,6 +72,7 @@ double to_double(PyObject* o, const char* what);
 bool to_bool(PyObject* o, bool fallback, const char* what);  // True or False
 const NArray& to_narray(PyObject* o, const char* what);
 std::vector<std::int64_t> to_ints(PyObject* o, const char* what);  // a list, a tuple or one integer
+[[noreturn]] void refuse_integers(PyObject* o, const char* what);
 std::vector<std::int64_t> to_axes(PyObject* o, const char* what);  // the same; None is "all", as an empty vector
 Shape to_shape(PyObject* o, const char* what);
 DType to_dtype(PyObject* o, DType fallback = DType::kFloat32);      // whatever numpy.dtype() takes

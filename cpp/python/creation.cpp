@@ -1,4 +1,5 @@
 // Functions that make arrays: filled, random, joined, cut, and summed across devices.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -59,7 +60,7 @@ class Gathered {
 Gathered lengths_and_type(const Call& call, const char* function) {
   const Py_ssize_t lengths = leading_integers(call);
   if (lengths > 0 && lengths < call.positional && is_number(call.values[lengths]))
-    throw py::type_error(std::string(function) + ": shape must be integers, not " + type_name(call.values[lengths]));
+    refuse_integers(call.values[lengths], (std::string(function) + ": shape").c_str());
   return {call, lengths};
 }
 
@@ -73,23 +74,30 @@ std::string joined(PyObject* const* values, Py_ssize_t count, bool as_floats) {
   return text;
 }
 
+// Whether the arguments from `from` to `to` can be lengths between brackets.
+bool are_lengths(const Call& call, Py_ssize_t from, Py_ssize_t to) {
+  for (Py_ssize_t i = from; i < to; ++i)
+    if (!is_integer(call.values[i]) || to_int(call.values[i], "shape") < 0) return false;
+  return true;
+}
+
 // rand(3, 4), randn(3, 4): integers alone are a shape, as in NumPy and PyTorch. randn(3, 0, 1) could mean mu and sigma.
 Gathered lengths_alone(const Call& call, const char* function, const char* parameters) {
   const Py_ssize_t count = call.positional, integers = leading_integers(call);
-  if (integers == 0 || count < 2) return {call, 1};
-  for (Py_ssize_t i = 1; i < count; ++i)
+  if (count < 2) return {call, 1};
+  for (Py_ssize_t i = 0; i < count; ++i)
     if (!is_number(call.values[i])) return {call, 1};  // refused as what it is named
-  Py_ssize_t lengths = 1;  // those that can be
+  Py_ssize_t lengths = 0;  // those that can be
   while (lengths < integers && to_int(call.values[lengths], "shape") > 0) ++lengths;
   if (lengths == count) return {call, count};
-  bool all_lengths = integers == count;
-  for (Py_ssize_t i = 0; i < integers; ++i) all_lengths = all_lengths && to_int(call.values[i], "shape") >= 0;
-  const std::string name = function, front = name + "([" + joined(call.values, lengths, false) + "], " +
-                                             joined(call.values + lengths, count - lengths, true) + ")";
+  lengths = std::max<Py_ssize_t>(lengths, 1);
+  const std::string name = function,
+                    front = are_lengths(call, 0, lengths) ? joined(call.values, lengths, false) : "3, 4",
+                    whole = are_lengths(call, 0, count) ? joined(call.values, count, false) : "3, 4";
   throw ShapeError(name + "(" + joined(call.values, count, false) +
-                   "): a shape without brackets is integers above 0 and nothing else; write " + front + " for " +
-                   parameters + ", or " + name + "([" +
-                   (all_lengths ? joined(call.values, count, false) : "3, 4") + "]) for a shape of several lengths");
+                   "): a shape without brackets is integers above 0 and nothing else; write " + name + "([" + front +
+                   "], " + joined(call.values + lengths, count - lengths, true) + ") for " + parameters + ", or " +
+                   name + "([" + whole + "]) for a shape of several lengths");
 }
 
 PyObject* zeros(PyObject*, const Call& call) {
@@ -226,6 +234,7 @@ PyObject* randb(PyObject*, const Call& call) {
 
 PyObject* seed(PyObject*, const Call& call) {
   const auto [n] = call.get("seed", {"n"});
+  if (!PyIndex_Check(n)) throw py::type_error("seed: n must be an integer, not " + type_name(n));
   auto number = py::reinterpret_steal<py::object>(PyNumber_Index(n));
   if (!number) throw py::error_already_set();
   const auto value = PyLong_AsUnsignedLongLong(number.ptr());
@@ -315,13 +324,13 @@ PyMethodDef functions[] = {
         "randn(shape, mu=0.0, sigma=1.0, dtype='float32')\n--\n\n"
         "Normal random numbers with mean mu and standard deviation sigma. Integers alone are a shape: randn(3, 4) is\n"
         "randn([3, 4]).\n\n"
-        "ShapeError: a 0, a negative or a float behind an integer, which could be meant as mu: write\n"
+        "ShapeError: a 0, a negative or a float among several numbers, which could be meant as mu: write\n"
         "randn([3], 0.0, 1.0).\n"
         "ValueError: a negative sigma. DTypeError: not float32 or float64."),
     method<rand>("rand",
         "rand(shape, low=0.0, high=1.0, dtype='float32')\n--\n\n"
         "Uniform random numbers, low included, high not. Integers alone are a shape: rand(3, 4) is rand([3, 4]).\n\n"
-        "ShapeError: a 0, a negative or a float behind an integer, which could be meant as low: write\n"
+        "ShapeError: a 0, a negative or a float among several numbers, which could be meant as low: write\n"
         "rand([3], 0.0, 1.0).\n"
         "ValueError: low is above high, or the difference is no finite number. DTypeError: not float32 or float64."),
     method<randb>("randb",

@@ -26,9 +26,12 @@ struct Function {
   PyMethodDef entry;
 };
 
-const Function& function_of(PyObject* self) {
-  return *static_cast<const Function*>(PyCapsule_GetPointer(self, nullptr));
-}
+// What a function has for its self: a module, because pickle finds functions of modules by their names. Its state is the
+// address of the Function.
+PyModuleDef holder_of_function = {PyModuleDef_HEAD_INIT, "owl.elewise", nullptr, sizeof(const Function*), nullptr,
+                                  nullptr, nullptr, nullptr, nullptr};
+
+const Function& function_of(PyObject* self) { return **static_cast<const Function**>(PyModule_GetState(self)); }
 
 // The operation that a call of gelu means; `values` become its operands.
 const OpRecord* choose_exactness(const Function& f, const Call& call, PyObject** values) {
@@ -133,8 +136,9 @@ void bind_elewise(py::module_& m) {
                                                   doc_of(*op, names, factor, approximate), names, {}});
     auto* entry = reinterpret_cast<void (*)()>(&apply);
     f.entry = {op->name, reinterpret_cast<PyCFunction>(entry), METH_FASTCALL | METH_KEYWORDS, f.doc.c_str()};
-    auto self = py::reinterpret_steal<py::object>(PyCapsule_New(&f, nullptr, nullptr));
+    auto self = py::reinterpret_steal<py::object>(PyModule_Create(&holder_of_function));
     if (!self) throw py::error_already_set();
+    *static_cast<const Function**>(PyModule_GetState(self.ptr())) = &f;
     auto made = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&f.entry, self.ptr(), module_name.ptr()));
     if (!made) throw py::error_already_set();
     module.attr(op->name) = made;

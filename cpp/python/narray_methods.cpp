@@ -34,7 +34,10 @@ namespace {
 std::vector<std::int64_t> ints_of(const Call& call, const char* function, const char* argument, const char* what) {
   if (!call.keywords && call.positional > 1) {
     std::vector<std::int64_t> values;
-    for (Py_ssize_t i = 0; i < call.positional; ++i) values.push_back(to_int(call.values[i], what));
+    for (Py_ssize_t i = 0; i < call.positional; ++i) {
+      if (!is_integer(call.values[i])) refuse_integers(call.values[i], what);
+      values.push_back(to_int(call.values[i], what));
+    }
     return values;
   }
   PyObject* slot = nullptr;
@@ -72,9 +75,20 @@ PyObject* transpose(PyObject* self, const Call& call) {
 
 // --- reductions
 
+// np.sum(x) calls x.sum(axis=None, dtype=None, out=None).
+void refuse_numpys_arguments(const Call& call, const std::string& name) {
+  const Py_ssize_t named = call.keywords ? PyTuple_GET_SIZE(call.keywords) : 0;
+  for (Py_ssize_t i = 0; i < named; ++i)
+    for (const char* other : {"dtype", "out", "keepdims", "initial", "where"})
+      if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(call.keywords, i), other) == 0)
+        throw py::type_error(name + "() has no argument '" + other + "'; it takes axis, and the axes always stay, with "
+                             "length 1: write x." + name + "(axis), or np." + name + "(x.to_numpy()) for NumPy's");
+}
+
 using Reduction = NArray (NArray::*)(const std::vector<std::int64_t>&) const;
 
 PyObject* reduce(PyObject* self, const Call& call, const char* name, Reduction reduction) {
+  refuse_numpys_arguments(call, name);
   const auto [axis] = call.get(name, {"axis"}, 0);
   const auto axes = to_axes(axis, "axis");
   note_source();
@@ -89,6 +103,7 @@ PyObject* mean(PyObject* self, const Call& call) { return reduce(self, call, "me
 using Search = NArray (NArray::*)(std::optional<std::int64_t>) const;
 
 PyObject* search(PyObject* self, const Call& call, const char* name, Search search) {
+  refuse_numpys_arguments(call, name);
   const auto [axis] = call.get(name, {"axis"}, 0);
   std::optional<std::int64_t> along;
   if (given(axis)) along = to_int(axis, "axis");

@@ -132,7 +132,12 @@ PyObject* compare(PyObject* a, PyObject* b, int operation) noexcept {
 }
 
 int truth(PyObject* a) noexcept {
-  PyObject* item = guarded([&] { return narray_item(narray(a)); });
+  PyObject* item = guarded([&] {
+    if (narray(a).size() != 1)
+      throw ShapeError("only an array of one element is true or false; this one has shape " + narray(a).shape().str() +
+                       ": write (x != 0).min() for whether all are true, (x != 0).max() for whether any is");
+    return narray_item(narray(a));
+  });
   if (!item) return -1;
   const int result = PyObject_IsTrue(item);
   Py_DECREF(item);

@@ -108,6 +108,8 @@ TEST(Api, IntegersAsShapes) {
   EXPECT_EQ(owl::ones(2, 3).reshape(6).shape(), Shape{6});
   EXPECT_THROW(owl::zeros(-1), owl::ShapeError);
   EXPECT_TRUE(throws<owl::ValueError>([] { owl::randn(3, 0, 1); }, "write randn({3, 0, 1}) for the shape, or randn({3}, 0.0, 1.0)"));
+  EXPECT_TRUE(throws<owl::ValueError>([] { owl::randn(0, 3); }, "write randn({0, 3}) for the shape, or randn({0}, 0.0, 1.0)"));
+  EXPECT_TRUE(throws<owl::ValueError>([] { owl::rand(-3, 4); }, "write rand({3, 4}) for the shape, or rand({3, 4}, 0.0, 1.0)"));
   EXPECT_TRUE(throws<owl::ValueError>([] { owl::rand(3, -1); }, "rand(3, -1)"));
   static_assert(Randn<Shape, double> && Randn<int, int> && !Randn<int, double> && !Randn<int, double, double>);
   static_assert(Rand<Shape, double> && Rand<int, long> && !Rand<int, double> && !Rand<int, int, double>);
@@ -122,6 +124,12 @@ TEST(Api, FromHostTakesWhatHoldsElements) {
   EXPECT_EQ(floats(owl::from_host(std::array{3.f, 4.f}, {2})), (Floats{3, 4}));
   const float plain[] = {5, 6};
   EXPECT_EQ(floats(owl::from_host(plain, {2})), (Floats{5, 6}));
+  const std::vector<bool> bits{true, false, true};
+  const NArray bools = owl::from_host(bits, {3});
+  EXPECT_EQ(bools.dtype(), DType::kBool);
+  EXPECT_EQ(bools.to_host<bool>(), bits);
+  EXPECT_EQ(owl::from_host(bools.to_host<bool>(), {3}).to_host<bool>(), bits);
+  EXPECT_TRUE(throws<owl::ShapeError>([&] { owl::from_host(bits, {2}); }, "got 3 elements, shape [2] has 2"));
   Floats changeable{7, 8};
   EXPECT_EQ(floats(owl::from_host(std::span(changeable), {2})), (Floats{7, 8}));
   EXPECT_TRUE(throws<owl::ShapeError>([] { owl::from_host({1.f, 2.f}, {3}); }, "got 2 elements, shape [3] has 3"));
@@ -355,17 +363,45 @@ std::string text(const NArray& x) { return (std::ostringstream() << x).str(); }
 TEST(Api, PrintingWaitsAndShowsValues) {
   const owl::HoldWindow hold;
   const NArray x = arange(6).reshape({2, 3}) * 2;
-  EXPECT_EQ(text(x), "NArray([[ 0,  4,  8],\n        [ 2,  6, 10]], shape=[2, 3], dtype=float32, device=0)");
-  EXPECT_EQ(text(x.trans()), "NArray([[ 0,  2],\n        [ 4,  6],\n        [ 8, 10]], shape=[3, 2], dtype=float32, device=0)");
-  EXPECT_EQ(text(x[{1, Slice{1, 3}}]), "NArray([ 6, 10], shape=[2], dtype=float32, device=0)");
+  EXPECT_EQ(text(x), "NArray([[ 0.,  4.,  8.],\n        [ 2.,  6., 10.]], shape=[2, 3], dtype=float32, device=0)");
+  EXPECT_EQ(text(x.trans()), "NArray([[ 0.,  2.],\n        [ 4.,  6.],\n        [ 8., 10.]], shape=[3, 2], dtype=float32, device=0)");
+  EXPECT_EQ(text(x[{1, Slice{1, 3}}]), "NArray([ 6., 10.], shape=[2], dtype=float32, device=0)");
   const bool flags[] = {true, false};
   EXPECT_EQ(text(owl::from_host(std::span<const bool>(flags), {2})),
-            "NArray([ true, false], shape=[2], dtype=bool, device=0)");
+            "NArray([ True, False], shape=[2], dtype=bool, device=0)");
   EXPECT_EQ(text(owl::from_host(Floats{}, {0, 2})), "NArray([], shape=[0, 2], dtype=float32, device=0)");
   EXPECT_EQ(text(owl::full({1}, 0.1)), "NArray([0.1], shape=[1], dtype=float32, device=0)");
   EXPECT_EQ(text(owl::full({1, 1, 2}, 1.0 / 3, DType::kFloat64)),
             "NArray([[[0.333333333, 0.333333333]]], shape=[1, 1, 2], dtype=float64, device=0)");
   EXPECT_EQ(text(NArray()), "NArray()");
+}
+
+TEST(Api, PrintingMarksFloatsAndBoolsAsPythonDoes) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(text(owl::ones(3)), "NArray([1., 1., 1.], shape=[3], dtype=float32, device=0)");
+  EXPECT_EQ(text(owl::ones(3, DType::kInt32)), "NArray([1, 1, 1], shape=[3], dtype=int32, device=0)");
+  EXPECT_EQ(text(owl::from_host({-2.f, 0.5f, kInf}, 3)), "NArray([-2., 0.5, inf], shape=[3], dtype=float32, device=0)");
+  EXPECT_EQ(text(owl::full(1, 1e30)), "NArray([1e+30], shape=[1], dtype=float32, device=0)");
+  EXPECT_EQ(text(owl::full(1, 3, DType::kFloat64)), "NArray([3.], shape=[1], dtype=float64, device=0)");
+}
+
+TEST(Api, ExplainAndDrawTakeOneArrayOrSeveral) {
+  const owl::HoldWindow hold;
+  const NArray a = owl::ones(3) + 1.0, b = owl::ones(4) + 1.0;
+  const std::vector<NArray> both{a, b};
+  EXPECT_EQ(owl::explain(a).str(), owl::explain({a}).str());
+  EXPECT_EQ(owl::explain({a, b}).str(), owl::explain(both).str());
+  EXPECT_EQ(owl::draw({a, b}), owl::draw(both));
+  EXPECT_EQ(owl::draw(a), owl::draw({a}));
+  EXPECT_NE(owl::draw(a), owl::draw({a, b}));
+  EXPECT_TRUE(throws<owl::Error>([] { owl::draw(NArray()); }, "draw: an empty NArray has no value"));
+  EXPECT_TRUE(throws<owl::Error>([] { owl::explain(NArray()); }, "explain: an empty NArray has no value"));
+}
+
+TEST(Api, AnErrorNamesTheFunctionThatWasCalled) {
+  EXPECT_TRUE(throws<owl::ShapeError>([] { owl::zeros(Shape()); }, "zeros: shape []"));
+  EXPECT_TRUE(throws<owl::ShapeError>([] { owl::ones(Shape()); }, "ones: shape []"));
+  EXPECT_TRUE(throws<owl::ShapeError>([] { owl::full(Shape(), 2); }, "full: shape []"));
 }
 
 TEST(Api, PrintingCutsAboveAThousandElements) {

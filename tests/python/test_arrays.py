@@ -482,7 +482,7 @@ def test_zeros_and_ones_take_any_lengths():
         assert make(3, 0).shape == [3, 0] and make(3, 4, "int32").dtype == np.int32 and make([3], "int32").dtype == np.int32
         with pytest.raises(owl.ShapeError, match="-4"):
             make(3, -4)
-        with pytest.raises(TypeError, match="shape must be integers, not float"):
+        with pytest.raises(TypeError, match="shape must be one integer or several, not float"):
             make(3, 4.0)
 
 
@@ -505,6 +505,12 @@ def test_ints_alone_are_a_shape_of_random_numbers():
     (lambda: owl.randn(3, 0.0, 1.0), ["randn(3, 0.0, 1.0)", "randn([3], 0.0, 1.0)", "randn([3, 4])"]),
     (lambda: owl.randn(3, 4, 0.0, 1.0), ["randn([3, 4], 0.0, 1.0)"]),
     (lambda: owl.randn(3, -1), ["randn([3], -1.0)"]),
+    (lambda: owl.randn(0, 3), ["randn(0, 3)", "randn([0], 3.0)", "randn([0, 3])", "mu and sigma"]),
+    (lambda: owl.rand(0, 3), ["rand(0, 3)", "rand([0], 3.0)", "rand([0, 3])", "low and high"]),
+    (lambda: owl.randn(-3, 4), ["randn(-3, 4)", "randn([3, 4], 4.0)", "randn([3, 4])"]),
+    (lambda: owl.randn(3.0, 4), ["randn(3.0, 4)", "randn([3, 4], 4.0)", "randn([3, 4])"]),
+    (lambda: owl.rand(np.float32(2.0), 3, 4), ["rand([3, 4], 3.0, 4.0)", "rand([3, 4])"]),
+    (lambda: owl.randn(3, 4, -5), ["randn([3, 4], -5.0)", "randn([3, 4])"]),
     (lambda: owl.randn(3, np.float32(0.5)), ["randn([3], 0.5)"]),
     (lambda: owl.randn(3, 4, 0, dtype="float64"), ["randn([3, 4], 0.0)"]),
     (lambda: owl.rand(3, 0.0, 2.0), ["rand([3], 0.0, 2.0)", "low and high"]),

@@ -120,6 +120,7 @@ CASES = {
     "start_eval argument": (lambda: f32(1).start_eval(1), TypeError, []),
     "timeout as text": (lambda: f32(1).wait_for_eval("1"), TypeError, []),
     "item of many": (lambda: f32(2).item(), (ValueError, TypeError), ["[2]"]),
+    "bool of many": (lambda: bool(f32(2) > 0), SHAPE, ["[2]", "(x != 0).min()", "(x != 0).max()"]),
     "float of many": (lambda: float(f32(2)), (ValueError, TypeError), ["[2]"]),
     # values
     "even LRN": (lambda: owl.conv.Lrner(4, 0.1, 0.75).ff(f32(2, 2, 5, 1), f32(2, 2, 5, 1)), ValueError, ["4"]),
@@ -200,6 +201,20 @@ def test_import_from_any_folder(script):
     (lambda: owl.set_device("cpu"), "set_device: id must be an integer, not str"),
     (lambda: owl.create_gpu_device(), "create_gpu_device() needs the argument 'i'"),
     (lambda: owl.set_memory_limit("1 GB"), "set_memory_limit: bytes must be an integer, not str"),
+    (lambda: owl.seed(1.5), "seed: n must be an integer, not float"),
+    (lambda: owl.seed("a"), "seed: n must be an integer, not str"),
+    (lambda: owl.zeros(2, 3.0), "zeros: shape must be one integer or several, not float"),
+    (lambda: owl.zeros(2.0), "zeros: shape must be one integer or several, not float"),
+    (lambda: owl.zeros([2, 3.0]), "zeros: shape must be one integer or several, not float"),
+    (lambda: owl.randn("3"), "randn: shape must be one integer or several, not str"),
+    (lambda: f32(2).reshape(2, 1.0), "reshape: shape must be one integer or several, not float"),
+    (lambda: f32(2).reshape([2, 1.0]), "reshape: shape must be one integer or several, not float"),
+    (lambda: np.sum(f32(2)), "the axes always stay, with length 1: write x.sum(axis), or np.sum(x.to_numpy())"),
+    (lambda: np.mean(f32(2), 0), "write x.mean(axis), or np.mean(x.to_numpy())"),
+    (lambda: np.max(f32(2)), "write x.max(axis), or np.max(x.to_numpy())"),
+    (lambda: np.min(f32(2)), "write x.min(axis), or np.min(x.to_numpy())"),
+    (lambda: f32(2).argmax(0, keepdims=True), "write x.argmax(axis), or np.argmax(x.to_numpy())"),
+    (lambda: f32(2).sum(0, keepdims=True), "sum() has no argument 'keepdims'; it takes axis, and the axes always stay"),
     (lambda: owl.memory_stats(1.0), "memory_stats: device must be an integer, not float"),
 ])
 def test_wrong_arguments_are_told_in_words(call, words):

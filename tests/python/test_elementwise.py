@@ -1,4 +1,6 @@
 """Elementwise operations: one table row per operation drives values, broadcasting, types, empty axes and errors."""
+import copy
+import pickle
 from dataclasses import dataclass
 
 import numpy as np
@@ -510,3 +512,10 @@ def test_special_values_of_float64(row):
     np.testing.assert_array_equal(np.isinf(got), np.isinf(want))
     finite = np.isfinite(want)
     np.testing.assert_allclose(got[finite], want[finite], rtol=1e-12, atol=2.3e-308)
+
+
+def test_functions_are_pickled_by_name():
+    for name in owl.elewise.__all__:
+        function = getattr(owl.elewise, name)
+        assert pickle.loads(pickle.dumps(function)) is function and copy.deepcopy(function) is function
+        assert "Capsule" not in function.__qualname__

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,11 +45,15 @@ struct Plan {
 // What would run for these values, or for everything recorded, if it were planned now. Runs nothing. Values that are
 // computed, or being computed, need no task: a script that was quiet for OWL_IDLE_US has none left to explain.
 Plan explain(std::span<const NArray> values);
+inline Plan explain(std::initializer_list<NArray> values) { return explain(std::span(values.begin(), values.size())); }
+inline Plan explain(const NArray& value) { return explain(std::span(&value, 1)); }
 Plan explain();
 
 // The recorded, not yet planned graph behind these values in Graphviz's language: operations that would run as one
 // task share a frame, values in memory are the leaves.
 std::string draw(std::span<const NArray> values);
+inline std::string draw(std::initializer_list<NArray> values) { return draw(std::span(values.begin(), values.size())); }
+inline std::string draw(const NArray& value) { return draw(std::span(&value, 1)); }
 [[deprecated("use owl::draw")]] inline std::string dot(std::span<const NArray> values) { return draw(values); }
 
 // While it lives, nothing leaves the window but by a wait: what is recorded can be explained whole.

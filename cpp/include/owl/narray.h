@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <iosfwd>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -108,7 +109,7 @@ class NArray {
   bool ready() const;
   // Waits and copies the elements, column-major, to host memory of size() * itemsize(dtype()) bytes.
   void copy_to_host(void* destination) const;
-  // Waits: the elements, column-major. DTypeError where T is not their type; bool has no vector of its own, see astype.
+  // Waits: the elements, column-major. DTypeError where T is not their type.
   template <class T> std::vector<T> to_host() const;
   double item() const;  // waits; one element only
 
@@ -183,13 +184,14 @@ template <class T> NArray from_host(std::initializer_list<T> values, const Shape
 // A vector, an array: whatever std::span takes.
 template <class Values> requires requires(const Values& values) { std::span(values); }
 NArray from_host(const Values& values, const Shape& shape);
+NArray from_host(const std::vector<bool>& values, const Shape& shape);  // which holds bits
 // Wraps memory of the current device that the caller keeps alive until `release(context)` is called. On a GPU what reads it
 // has been ordered by then, not done. Memory of bools that holds other bytes than 0 and 1 is copied (on a GPU: all memory of
 // bools), and what is not 0 is true.
 NArray from_foreign(void* data, const Shape& shape, DType dtype, void (*release)(void*), void* context);
 NArray randn(const Shape& shape, double mu = 0, double sigma = 1, DType dtype = DType::kFloat32);
 NArray rand(const Shape& shape, double low = 0, double high = 1, DType dtype = DType::kFloat32);
-// ValueError: a 0 or a negative integer behind the first, which may be meant for mu: write randn({3}, 0.0, 1.0).
+// ValueError: a 0 or a negative among the integers, which may be meant for mu: write randn({3}, 0.0, 1.0).
 template <Length... I> requires(sizeof...(I) > 1) NArray randn(I... lengths);
 template <Length... I> requires(sizeof...(I) > 1) NArray rand(I... lengths);
 template <Length I, class... T> requires(!(Length<T> && ...)) NArray randn(I length, T... more) = delete;
@@ -247,9 +249,16 @@ template <class T> NArray from_host(std::span<const T> values, const Shape& shap
 
 template <class T> std::vector<T> NArray::to_host() const {
   if (dtype_of<T>::value != dtype()) detail::refuse_element_type(dtype(), dtype_of<T>::value);
-  std::vector<T> values(static_cast<std::size_t>(size()));
-  copy_to_host(values.data());
-  return values;
+  const auto count = static_cast<std::size_t>(size());
+  if constexpr (std::same_as<T, bool>) {
+    const auto bytes = std::make_unique<bool[]>(count);
+    copy_to_host(bytes.get());
+    return std::vector<bool>(bytes.get(), bytes.get() + count);
+  } else {
+    std::vector<T> values(count);
+    copy_to_host(values.data());
+    return values;
+  }
 }
 
 }  // namespace owl

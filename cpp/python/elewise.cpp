@@ -26,8 +26,8 @@ struct Function {
   PyMethodDef entry;
 };
 
-// What a function has for its self: a module, because pickle finds functions of modules by their names. Its state is the
-// address of the Function.
+// What a function has for its self: a module, because pickle finds functions of modules by their names. Its state is
+// the address of the Function.
 PyModuleDef holder_of_function = {PyModuleDef_HEAD_INIT, "owl.elewise", nullptr, sizeof(const Function*), nullptr,
                                   nullptr, nullptr, nullptr, nullptr};
 

@@ -76,13 +76,18 @@ std::vector<Ref<Storage>> Scheduler::measure_scratch(const std::vector<std::uniq
   std::vector<Ref<Storage>> held;
   const auto is_limited = [](const auto& task) { return task->device->allocator.limit() > 0; };
   if (std::ranges::none_of(tasks, is_limited)) return held;
+  std::vector<Task*> measured;
   {
     std::lock_guard lock(mutex_);  // give_up, which clears operands, sees all of these or none
     for (auto& task : tasks)
       for (auto& out : task->outputs) held.push_back(out.storage);
+    for (auto& task : tasks) {
+      if (!is_limited(task)) continue;
+      if (task->given_up) task->scratch = 0;
+      else measured.push_back(task.get());
+    }
   }
-  for (auto& task : tasks)
-    if (is_limited(task)) task->scratch = scratch_of(*task);
+  for (Task* task : measured) task->scratch = scratch_of(*task);
   return held;
 }
 

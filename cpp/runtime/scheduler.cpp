@@ -146,8 +146,10 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
   }
   if (inline_tasks && !inline_tasks->empty()) ++inline_callers_;
   lock.unlock();
-  for (auto& value : held)
+  for (; !held.empty(); held.pop_back()) {  // readers first
+    auto& value = held.back();
     if (!value->ready() && value->refs() == 2) give_up(std::move(value));  // dropped meanwhile: ours and its task's are left
+  }
 }
 
 void Scheduler::give_up(Ref<Storage> value) {
@@ -166,7 +168,8 @@ void Scheduler::give_up(Ref<Storage> value) {
     if (std::ranges::any_of(task->outputs, is_wanted)) continue;
     for (auto& in : task->inputs)
       if (!in.storage->ready() && std::ranges::find(values, in.storage) == values.end()) values.push_back(in.storage);
-    task->inputs.clear();  // start_task finds what is_wanted has found here
+    task->inputs.clear();
+    task->given_up = true;
   }
 }
 
@@ -261,7 +264,7 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
     if (failed && !spread_failures(task)) return true;
     bool wanted = false;  // by a handle, or by a task that waits for it
     for (auto& out : task.outputs) wanted |= !out.failure && out.storage->refs() > 1;
-    if (!wanted) {
+    if (!wanted || task.given_up) {
       count(counters.tasks_skipped);
       return true;
     }

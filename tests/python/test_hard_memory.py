@@ -274,6 +274,40 @@ def test_values_dropped_while_they_are_planned_under_a_limit():
     """)
 
 
+def test_limits_that_change_while_threads_drop_what_they_recorded():
+    """Copies between four devices whose readers are dropped while they are planned, under limits that come and go."""
+    children.run("""
+        import random, threading, time
+        import numpy as np
+        import owl
+        devices = [0, owl.create_cpu_device(), owl.create_gpu_device(0), owl.create_gpu_device(1)]
+        end = time.monotonic() + 4
+        def work(seed):
+            rng = random.Random(seed)
+            xs = [owl.from_numpy(np.ones((64, 64), np.float32)) for _ in range(3)]
+            while time.monotonic() < end:
+                try:
+                    owl.set_device(rng.choice(devices))
+                    ys = []
+                    for _ in range(rng.randrange(1, 20)):
+                        a = rng.choice(xs + ys)
+                        ys.append(rng.choice([lambda: a * a * 0.01, lambda: owl.elewise.exp(a * 0.001), lambda: a.sum(0) + a])())
+                    if rng.random() < 0.7:
+                        rng.choice(ys).wait_for_eval()
+                except owl.OutOfMemoryError:
+                    pass
+        threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(4)]
+        for t in threads:
+            t.start()
+        while time.monotonic() < end:
+            owl.set_memory_limit(random.choice([1, 100_000, 200_000, 400_000, 0]))
+            time.sleep(random.random() * 0.02)
+        for t in threads:
+            t.join(60)
+            assert not t.is_alive()
+    """, env={"OWL_SIMULATED_GPUS": "2"})
+
+
 def test_two_devices_that_lack_memory_do_not_wait_for_each_other():
     """Each round may run out of memory; none may hang."""
     children.run("""

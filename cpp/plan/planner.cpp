@@ -507,6 +507,8 @@ class Batch {
     task->inputs.push_back(operand(view));
     task->inputs.back().part = TaskPart::kBefore;
     auto storage = Storage::create(view);
+    storage->op = task->name;
+    storage->source = task->source;
     if (!dry_) count(counters.copies);
     storage->producer = task.get();
     TaskOperand o;

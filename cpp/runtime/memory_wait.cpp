@@ -72,23 +72,21 @@ std::optional<std::size_t> scratch_of(Task& task) {
 
 }  // namespace
 
-std::vector<Ref<Storage>> Scheduler::measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks) {
-  std::vector<Ref<Storage>> held;
-  const auto is_limited = [](const auto& task) { return task->device->allocator.limit() > 0; };
-  if (std::ranges::none_of(tasks, is_limited)) return held;
+std::vector<Task*> Scheduler::measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks) {
   std::vector<Task*> measured;
+  const auto is_limited = [](const auto& task) { return task->device->allocator.limit() > 0; };
+  if (std::ranges::none_of(tasks, is_limited)) return measured;
   {
-    std::lock_guard lock(mutex_);  // give_up, which clears operands, sees all of these or none
-    for (auto& task : tasks)
-      for (auto& out : task->outputs) held.push_back(out.storage);
+    std::lock_guard lock(mutex_);
     for (auto& task : tasks) {
       if (!is_limited(task)) continue;
-      if (task->given_up) task->scratch = 0;
-      else measured.push_back(task.get());
+      task->on_trial = !task->given_up;
+      if (task->on_trial) measured.push_back(task.get());
+      else task->scratch = 0;
     }
   }
   for (Task* task : measured) task->scratch = scratch_of(*task);
-  return held;
+  return measured;
 }
 
 bool Scheduler::can_spare(Device& device, std::size_t bytes, const Task* end) const {

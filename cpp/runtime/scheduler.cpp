@@ -120,8 +120,9 @@ void Scheduler::register_device(Device* device) {
 
 void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks) {
   std::vector<std::pair<Device*, std::shared_ptr<int>>> batches;
-  auto held = measure_scratch(tasks);
-  std::unique_lock lock(mutex_);
+  const auto measured = measure_scratch(tasks);
+  std::lock_guard lock(mutex_);
+  for (Task* task : measured) task->on_trial = false;
   for (auto& owned : tasks) {
     Task* task = owned.release();
     task->order = ++submitted_;
@@ -145,11 +146,6 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
     if (task->unfinished_inputs == 0) push_ready(task, inline_tasks);
   }
   if (inline_tasks && !inline_tasks->empty()) ++inline_callers_;
-  lock.unlock();
-  for (; !held.empty(); held.pop_back()) {  // readers first
-    auto& value = held.back();
-    if (!value->ready() && value->refs() == 2) give_up(std::move(value));  // dropped meanwhile: ours and its task's are left
-  }
 }
 
 void Scheduler::give_up(Ref<Storage> value) {
@@ -161,7 +157,7 @@ void Scheduler::give_up(Ref<Storage> value) {
     const auto given_up = std::move(values.back());
     values.pop_back();
     Task* task = given_up->producer;
-    if (!task || task->threads > 0 || task->started) continue;  // in this order: who is inside sets `started`
+    if (!task || task->on_trial || task->threads > 0 || task->started) continue;  // threads first: they set `started`
     const auto is_wanted = [&](const TaskOperand& out) {
       return out.storage->refs() > (out.storage == given_up ? 2 : 1);
     };

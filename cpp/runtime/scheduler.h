@@ -117,8 +117,8 @@ class Scheduler {
   // Memory under a limit (memory_wait.cpp). `reserve`: whether the task may take now what it needs; until `place`, which
   // takes the lock itself, that counts as taken.
   // Notes what scratch memory each task's launch will ask for, where a limit makes that matter. Without the lock. The
-  // tasks' results are held, so that no task is given up and changed meanwhile.
-  std::vector<Ref<Storage>> measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
+  // tasks are left `on_trial`.
+  std::vector<Task*> measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
   bool reserve(Task& task);
   void place(Task& task, bool has_memory);
   // Whether all tasks before `end` could still run in order if `bytes` of the device were taken now.

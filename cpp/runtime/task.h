@@ -47,6 +47,7 @@ struct Task {
   bool bound = false;            // its inputs' addresses are filled in
   bool started = false;
   bool given_up = false;         // its results are dropped: it has no operands any more and is skipped
+  bool on_trial = false;         // its operands are read without the lock (Scheduler::measure_scratch): not given up now
   std::uint64_t order = 0;       // in which tasks were submitted: that of recording, operands first
   // Memory under a limit (memory_wait.cpp). `scratch`: what its launch will ask for, where that could be told.
   std::optional<std::size_t> scratch;

@@ -66,8 +66,8 @@ class Storage {
   const std::size_t bytes;
   void* data = nullptr;
   std::atomic<State> state{State::kPending};
-  Task* producer = nullptr;                // while pending; guarded by the scheduler's mutex
-  bool waited = false;                     // somebody blocks on it; guarded by the scheduler's mutex
+  Task* producer = nullptr;                // while pending; set by the planner, then guarded by the scheduler's mutex
+  bool waited = false;                     // a thread blocks on it; guarded by the scheduler's mutex
   std::shared_ptr<const Failure> failure;  // set before state becomes kFailed
   // Memory that somebody else owns (DLPack, a buffer lent by the host): called instead of giving `data` back.
   void (*foreign_release)(void*) = nullptr;

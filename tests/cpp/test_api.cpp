@@ -162,7 +162,7 @@ TEST(Api, BoolsOfAnyByte) {
   }
   owl::wait_for_all();
   EXPECT_EQ(released, 1);
-  EXPECT_EQ(memory, bytes);  // nobody writes there
+  EXPECT_EQ(memory, bytes);  // owl does not write into memory of others
   const owl::Op raw(
       "raw", [n](std::span<const owl::ArrayType>) { return owl::ArrayType{n, DType::kBool}; },
       [bytes](std::span<const owl::ConstMemory>, const owl::Memory& out, owl::Work& work) {

@@ -303,7 +303,7 @@ TEST_P(ForkBeside, LeavesNoLockTaken) {
 }
 INSTANTIATE_TEST_SUITE_P(Engine, ForkBeside, testing::ValuesIn(kBusy));
 
-// A window that another thread held is nobody's in the child; the forking thread's own stays.
+// The child releases windows that other threads held and keeps those of the forking thread.
 TEST(Engine, AForkedChildHasTheHeldWindowsOfItsOwnThread) {
   const auto in_child = [](const std::function<bool()>& good) {
     const pid_t child = fork();

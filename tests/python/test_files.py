@@ -337,7 +337,7 @@ SAVERS = """
 
 
 def test_threads_and_processes_save_under_one_name(path, tmp_path):
-    """Every save succeeds, and whoever reads finds one of them, whole."""
+    """Every save succeeds, and a reader finds one of them, whole."""
     owl.save(path, {"a": owl.zeros([300]), "b": owl.zeros([300])})
     processes = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(SAVERS), str(path), str(n)],
                                   stderr=subprocess.PIPE, text=True) for n in (10, 11)]  # fmt: skip

@@ -95,7 +95,7 @@ class Backend final : public owl::Backend {
     Ref<Storage> source;       // of a copy from another GPU
     std::size_t launches = 0;  // of a list
   };
-  // A task in the list that is collected: who reads whom, should one fail.
+  // A task of the list being collected, with its operands: if it fails, so do the tasks that read it.
   struct Ordered {
     std::uint64_t order;
     const char* op;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::int64_t kNarrow = (std::int64_t{1} << 31) - (1 << 20);  // elements that an int32_t can number, with room
 
-// A kernel's text with what it needs in front: every line is parsed again for every kernel.
+// A kernel's text behind the headers it uses, and no others: NVRTC parses every line again for every kernel.
 std::string whole(std::size_t slots, bool wide, const std::string& kernel) {
   const auto has = [&](const char* word) { return kernel.find(word) != std::string::npos; };
   const bool philox = has("philox::"), elementwise = has("elementwise_ops");

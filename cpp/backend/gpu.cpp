@@ -54,7 +54,6 @@ int count() {
 
 std::unique_ptr<Device> make_device(int index) { return library().make_device(index); }
 
-bool reduces() { return library().reduces(); }
 
 void set_library_folders(std::vector<std::string> list) {
   std::lock_guard lock(mutex);

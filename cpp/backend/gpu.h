@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/module_api.h"
-#include "runtime/device.h"
+#include "device/device.h"
 
 namespace owl::gpu {
 
@@ -15,12 +15,10 @@ struct Library {
   int (*count)();
   std::unique_ptr<Device> (*make_device)(int index);
   void (*set_folders)(std::vector<std::string> folders);
-  bool (*reduces)();  // NCCL is there
 };
 
 int count();                                     // 0 where there is no library, driver or GPU
 std::unique_ptr<Device> make_device(int index);  // DeviceError: what is missing and what to do
-bool reduces();                                  // whether sums over several GPUs are a library's
 
 // Further folders with NVIDIA's libraries, before the first use. For front ends whose packages bring them.
 OWL_MODULE_API void set_library_folders(std::vector<std::string> folders);

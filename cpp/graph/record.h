@@ -18,15 +18,15 @@ void require_axes(const char* what, const Shape& shape);
 
 // An operation of class kKernel. `op.infer` gives the result's shape and type.
 OWL_MODULE_API NArray record(const OpRecord& op, std::span<Node* const> inputs,
-                             std::unique_ptr<const Params> params = nullptr);
+                             std::shared_ptr<const Params> params = nullptr);
 inline NArray record(const OpRecord& op, std::initializer_list<Node*> inputs,
-                     std::unique_ptr<const Params> params = nullptr) {
+                     std::shared_ptr<const Params> params = nullptr) {
   return record(op, std::span<Node* const>(inputs.begin(), inputs.size()), std::move(params));
 }
 
 // An operation of class kElementwise; broadcasts, promotes. At least one operand is an array.
 OWL_MODULE_API NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands);
-// The elementwise conversion to another type (x itself where it has the type already).
+// The conversion to another type (x itself where it has the type already).
 NArray record_cast(const NArray& x, DType dtype);
 
 // A view of x's memory: offset and strides in elements, relative to x's own first element and in absolute memory
@@ -34,8 +34,19 @@ NArray record_cast(const NArray& x, DType dtype);
 OWL_MODULE_API NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, const Strides* strides);
 // The strides of x's value in memory (dense ones where x is dense).
 OWL_MODULE_API Strides strides_of(const Node& x);
-// x, or a dense copy of it where it is a strided view.
+OWL_MODULE_API extern const OpRecord op_copy, op_device_copy;  // copy.cpp
+// x, or a dense copy of it where it is a strided view (copy.cpp).
 NArray dense(const NArray& x);
+// The value on another device: copied there now, or the copy that is kept beside it, made on first use (copy.cpp).
+NArray copy_to_device(Node* from, Device& to);
+Ref<Node> on_device(Node* operand, Device& device);
+
+// The current device, to which a node that is about to be recorded belongs. DeviceError where a fork has lost it.
+Device& device_for_recording();
+// Puts the node into the window; takes the creator's reference.
+NArray hand_out(Node* node);
+// Memory for the node's value, not allocated yet.
+Ref<Storage> storage_for(const Node& node);
 
 // A ready value on the current device: takes a copy of host memory.
 NArray record_data(const void* data, const Shape& shape, DType dtype);

@@ -5,14 +5,12 @@
 #include <set>
 #include <string>
 
-#include "backend/gpu.h"
+#include "device/device.h"
 #include "graph/record.h"
+#include "ops/records.h"
 #include "owl/collective.h"
-#include "runtime/engine.h"
 
 namespace owl {
-
-extern const OpRecord op_all_reduce;
 
 namespace {
 
@@ -58,13 +56,10 @@ std::vector<NArray> reduce_by_tree(std::vector<NArray> sums) {
 bool library_can(const std::vector<NArray>& arrays) {
   std::set<int> gpus;
   for (const auto& x : arrays) gpus.insert(x.node()->device->backend->gpu());
-  return arrays.size() > 1 && gpus.size() == arrays.size() && *gpus.begin() >= 0 && gpu::reduces();
+  return arrays.size() > 1 && gpus.size() == arrays.size() && *gpus.begin() >= 0 && arrays[0].node()->device->backend->has_all_reduce();
 }
 
 std::pair<Shape, DType> same_type(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
-
-// Never used: on a CPU device sums are made by a tree of copies.
-void refuse(const KernelArgs&, Launch&) { throw Error("internal error: all_reduce by a library on a CPU device"); }
 
 std::vector<NArray> reduce_by_library(const std::vector<NArray>& arrays) {
   const auto round = std::make_shared<AllReduceRound>();
@@ -77,7 +72,7 @@ std::vector<NArray> reduce_by_library(const std::vector<NArray>& arrays) {
   }
   for (std::size_t i = 0; i < arrays.size(); ++i) {
     UseDevice there(*nodes[i]->device);
-    sums.push_back(record(op_all_reduce, nodes, std::make_unique<AllReduceParams>(i, round)));
+    sums.push_back(record(op_all_reduce, nodes, std::make_shared<AllReduceParams>(i, round)));
   }
   return sums;
 }
@@ -88,7 +83,6 @@ const OpRecord op_all_reduce{.name = "all_reduce",
                              .doc = "the sum of arrays on several GPUs, on one of them: recorded for each",
                              .arity = -1,
                              .infer = same_type,
-                             .cpu = refuse,
                              .joins_devices = true};
 
 std::vector<NArray> all_reduce(const std::vector<NArray>& arrays) {

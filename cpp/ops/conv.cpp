@@ -1,7 +1,7 @@
 // Convolution (cross-correlation) and its three gradients.
-#include "backend/cpu/nn.h"
 #include "graph/record.h"
 #include "ops/nn.h"
+#include "ops/records.h"
 
 namespace owl {
 
@@ -110,62 +110,49 @@ ConvGeometry conv_geometry(const char* op, const conv::Convolver& c, const Shape
           .dilation_y = c.dilation_h, .dilation_x = c.dilation_w, .groups = c.groups};
 }
 
-extern const OpRecord op_conv, op_conv_back_data, op_conv_back_weight, op_conv_back_bias;
 const OpRecord op_conv{
     .name = "conv",
     .doc = "convolution: x [W, H, C_in, N], w [kw, kh, C_in / groups, C_out], b [C_out] -> [W', H', C_out, N]",
     .arity = 3,
     .infer = infer_conv,
-    .cpu = cpu::conv,
-    .cost = conv_cost,
-    .finishes_ranges = true,
-    .channels_last = cpu::conv_channels_last};
+    .cost = conv_cost};
 const OpRecord op_conv_back_data{
     .name = "conv_back_data",
     .doc = "the gradient of a convolution's images: err [W', H', C_out, N], w [kw, kh, C_in / groups, C_out] -> "
            "[W, H, C_in, N]",
     .arity = 2,
     .infer = infer_back_data,
-    .cpu = cpu::conv_back_data,
-    .cost = back_data_cost,
-    .finishes_ranges = true,
-    .channels_last = cpu::conv_back_data_channels_last};
+    .cost = back_data_cost};
 const OpRecord op_conv_back_weight{
     .name = "conv_back_weight",
     .doc = "the gradient of a convolution's weights: err [W', H', C_out, N], x [W, H, C_in, N] -> "
            "[kw, kh, C_in / groups, C_out]",
     .arity = 2,
     .infer = infer_back_weight,
-    .cpu = cpu::conv_back_weight,
-    .cost = back_weight_cost,
-    .finishes_ranges = true,
-    .channels_last = cpu::conv_back_weight_channels_last};
+    .cost = back_weight_cost};
 const OpRecord op_conv_back_bias{.name = "conv_back_bias",
                                  .doc = "the gradient of a convolution's bias: err [W', H', C_out, N] -> [C_out]",
                                  .arity = 1,
-                                 .infer = infer_back_bias,
-                                 .cpu = cpu::conv_back_bias,
-                                 .finishes_ranges = true,
-                                 .channels_last = cpu::conv_back_bias_channels_last};
+                                 .infer = infer_back_bias};
 
 namespace conv {
 
 NArray Convolver::ff(const NArray& x, const NArray& w, const NArray& b) const {
   const DType type = float_type(x.dtype(), w.dtype(), b.dtype());
   const NArray xs = record_cast(x, type), ws = record_cast(w, type), bs = record_cast(b, type);
-  return record(op_conv, {xs.node(), ws.node(), bs.node()}, std::make_unique<ConvParams>(*this, x.shape()));
+  return record(op_conv, {xs.node(), ws.node(), bs.node()}, std::make_shared<ConvParams>(*this, x.shape()));
 }
 
 NArray Convolver::bp(const NArray& err, const NArray& x, const NArray& w) const {
   const DType type = float_type(err.dtype(), w.dtype());
   const NArray es = record_cast(err, type), ws = record_cast(w, type);
-  return record(op_conv_back_data, {es.node(), ws.node()}, std::make_unique<ConvParams>(*this, x.shape()));
+  return record(op_conv_back_data, {es.node(), ws.node()}, std::make_shared<ConvParams>(*this, x.shape()));
 }
 
 NArray Convolver::weight_grad(const NArray& err, const NArray& x, const NArray& w) const {
   const DType type = float_type(err.dtype(), x.dtype());
   const NArray es = record_cast(err, type), xs = record_cast(x, type);
-  return record(op_conv_back_weight, {es.node(), xs.node()}, std::make_unique<ConvParams>(*this, w.shape()));
+  return record(op_conv_back_weight, {es.node(), xs.node()}, std::make_shared<ConvParams>(*this, w.shape()));
 }
 
 NArray Convolver::bias_grad(const NArray& err) const {

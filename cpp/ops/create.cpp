@@ -5,9 +5,10 @@
 #include <limits>
 #include <random>
 
-#include "backend/cpu/create.h"
 #include "base/fork_mutex.h"
 #include "graph/record.h"
+#include "ops/create.h"
+#include "ops/records.h"
 #include "owl/elewise.h"
 
 namespace owl {
@@ -41,22 +42,21 @@ class Generator {
 Generator generator;
 
 std::pair<Shape, DType> infer_result(std::span<Node* const>, const Params* params) {
-  const auto* p = static_cast<const ResultParams*>(params);
+  const auto* p = static_cast<const CreateParams*>(params);
   return {p->shape, p->dtype};
 }
 
-constexpr OpRecord source(const char* name, const char* doc, KernelFn cpu) {
-  return {.name = name, .doc = doc, .arity = 0, .infer = infer_result, .cpu = cpu};
+constexpr OpRecord source(const char* name, const char* doc) {
+  return {.name = name, .doc = doc, .arity = 0, .infer = infer_result};
 }
 
 }  // namespace
 
-extern const OpRecord op_full, op_arange, op_rand, op_randn, op_randb;
-const OpRecord op_full = source("full", "one value everywhere", cpu::full);
-const OpRecord op_arange = source("arange", "start, start + step ...", cpu::arange);
-const OpRecord op_rand = source("rand", "uniform in [low, high)", cpu::rand);
-const OpRecord op_randn = source("randn", "normal with mean mu and standard deviation sigma", cpu::randn);
-const OpRecord op_randb = source("randb", "1 with the given probability, else 0", cpu::randb);
+const OpRecord op_full = source("full", "one value everywhere");
+const OpRecord op_arange = source("arange", "start, start + step ...");
+const OpRecord op_rand = source("rand", "uniform in [low, high)");
+const OpRecord op_randn = source("randn", "normal with mean mu and standard deviation sigma");
+const OpRecord op_randb = source("randb", "1 with the given probability, else 0");
 
 Shape detail::shape_of_numbers(const char* function, std::initializer_list<std::int64_t> lengths) {
   std::string given;
@@ -102,7 +102,7 @@ NArray ones(const Shape& shape, DType dtype) {
 }
 NArray full(const Shape& shape, double value, DType dtype) {
   require_fit("full", value, dtype);
-  return record(op_full, {}, std::make_unique<cpu::CreateParams>(shape, dtype, value, 0));
+  return record(op_full, {}, std::make_shared<CreateParams>(shape, dtype, value, 0));
 }
 
 NArray arange(double start, double stop, double step, DType dtype) {
@@ -112,7 +112,7 @@ NArray arange(double start, double stop, double step, DType dtype) {
   const double count = std::ceil((stop - start) / step);
   if (count > 1e18) throw ShapeError("arange: " + std::to_string(count) + " elements are too many");
   const Shape shape{count > 0 ? static_cast<std::int64_t>(count) : 0};
-  return record(op_arange, {}, std::make_unique<cpu::CreateParams>(shape, dtype, start, step));
+  return record(op_arange, {}, std::make_shared<CreateParams>(shape, dtype, start, step));
 }
 
 NArray zeros_like(const NArray& x, std::optional<DType> dtype) { return full_like(x, 0, dtype); }
@@ -154,7 +154,7 @@ void require_float(const char* op, DType dtype) {
 }
 
 NArray random(const OpRecord& op, const Shape& shape, DType dtype, double a, double b) {
-  auto params = std::make_unique<cpu::CreateParams>(shape, dtype, a, b);
+  auto params = std::make_shared<CreateParams>(shape, dtype, a, b);
   std::tie(params->seed, params->call) = generator.next();
   return record(op, {}, std::move(params));
 }

@@ -87,7 +87,6 @@ template <class Op> NArray& in_place(NArray& a, const Operand& b, const char* sy
 
 std::span<const OpRecord> elementwise_records() { return Records<All>::records; }
 const OpRecord& elementwise_op(std::uint16_t code) { return Records<All>::records[code]; }
-const OpRecord& cast_op() { return elementwise_op(kCastCode); }
 
 const OpRecord* find_elementwise(std::string_view name) {
   static const auto by_name = [] {

@@ -319,7 +319,6 @@ inline constexpr const char* struct_names[] = {
 
 #ifndef OWL_ON_DEVICE
 inline constexpr int kElementwiseCount = elementwise_ops::All::count;
-inline constexpr std::uint16_t kCastCode = 0;  // Cast is first in the list: the interpreter treats it by itself
 #endif
 
 }  // namespace owl

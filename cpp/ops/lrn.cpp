@@ -1,7 +1,7 @@
 // Local response normalisation across channels (Krizhevsky et al. 2012, Caffe's scaling) and its gradient.
-#include "backend/cpu/nn.h"
 #include "graph/record.h"
 #include "ops/nn.h"
+#include "ops/records.h"
 
 namespace owl {
 
@@ -41,35 +41,30 @@ double lrn_cost(std::span<const Shape>, const Shape& out, const Params* params) 
 
 }  // namespace
 
-extern const OpRecord op_lrn, op_lrn_back;
 const OpRecord op_lrn{.name = "lrn",
                       .doc = "x / (1 + alpha / size * sum of x^2 over size channels)^beta: x [W, H, C, N], its shape",
                       .arity = 1,
                       .infer = infer_lrn,
-                      .cpu = cpu::lrn,
-                      .cost = lrn_cost,
-                      .finishes_ranges = true};
+                      .cost = lrn_cost};
 const OpRecord op_lrn_back{.name = "lrn_back",
                            .doc = "the gradient of lrn: err, x, y, all [W, H, C, N], their shape",
                            .arity = 3,
                            .infer = infer_lrn_back,
-                           .cpu = cpu::lrn_back,
-                           .cost = lrn_cost,
-                      .finishes_ranges = true};
+                           .cost = lrn_cost};
 
 namespace conv {
 
 NArray Lrner::ff(const NArray& x, const NArray& scale) const {
   check_same("lrn", "scale", scale.shape(), x.shape());
   const NArray xs = record_cast(x, promote(x.dtype(), DType::kFloat32));
-  return record(op_lrn, {xs.node()}, std::make_unique<LrnParams>(*this));
+  return record(op_lrn, {xs.node()}, std::make_shared<LrnParams>(*this));
 }
 
 NArray Lrner::bp(const NArray& x, const NArray& y, const NArray& scale, const NArray& err) const {
   check_same("lrn_back", "scale", scale.shape(), x.shape());
   const DType type = promote(promote(promote(x.dtype(), y.dtype()), err.dtype()), DType::kFloat32);
   const NArray es = record_cast(err, type), xs = record_cast(x, type), ys = record_cast(y, type);
-  return record(op_lrn_back, {es.node(), xs.node(), ys.node()}, std::make_unique<LrnParams>(*this));
+  return record(op_lrn_back, {es.node(), xs.node(), ys.node()}, std::make_shared<LrnParams>(*this));
 }
 
 }  // namespace conv

@@ -1,9 +1,9 @@
 // The matrix product.
 #include <atomic>
 
-#include "backend/cpu/nn.h"
 #include "graph/record.h"
 #include "ops/nn.h"
+#include "ops/records.h"
 
 namespace owl {
 
@@ -25,15 +25,11 @@ double matmul_cost(std::span<const Shape> in, const Shape& out, const Params*) {
 
 }  // namespace
 
-extern const OpRecord op_matmul;
 const OpRecord op_matmul{.name = "matmul",
                          .doc = "the matrix product: [m, k] x [k, n] -> [m, n]",
                          .arity = 2,
                          .infer = infer_matmul,
-                         .cpu = cpu::matmul,
-                         .accepts_strided = cpu::matmul_accepts,
-                         .cost = matmul_cost,
-                         .finishes_ranges = true};
+                         .cost = matmul_cost};
 
 namespace {
 std::atomic<MatmulPrecision> precision{MatmulPrecision::kFloat32};
@@ -43,9 +39,9 @@ MatmulPrecision matmul_precision() { return precision.load(std::memory_order_rel
 
 NArray matmul(const NArray& a, const NArray& b) {
   const DType type = promote(promote(a.dtype(), b.dtype()), DType::kInt32);
-  std::unique_ptr<const Params> params;
+  std::shared_ptr<const Params> params;
   if (type == DType::kFloat32 && matmul_precision() != MatmulPrecision::kFloat32)
-    params = std::make_unique<MatmulParams>(matmul_precision());
+    params = std::make_shared<MatmulParams>(matmul_precision());
   if (a.dtype() == type && b.dtype() == type) return record(op_matmul, {a.node(), b.node()}, std::move(params));
   Node* const nodes[] = {a.node(), b.node()};
   infer_matmul(nodes, nullptr);  // an error before anything is recorded

@@ -1,7 +1,7 @@
 // Pooling and its gradient.
-#include "backend/cpu/nn.h"
 #include "graph/record.h"
 #include "ops/nn.h"
+#include "ops/records.h"
 
 namespace owl {
 
@@ -66,38 +66,31 @@ PoolGeometry pool_geometry(const conv::Pooler& p, const Shape& x) {
           .pad_y = p.pad_h, .pad_x = p.pad_w};
 }
 
-extern const OpRecord op_pool, op_pool_back;
 const OpRecord op_pool{.name = "pool",
                        .doc = "the maximum or average of windows: x [W, H, C, N] -> [W', H', C, N]",
                        .arity = 1,
                        .infer = infer_pool,
-                       .cpu = cpu::pool,
-                       .cost = pool_cost,
-                       .finishes_ranges = true,
-                       .channels_last = cpu::pool_channels_last};
+                       .cost = pool_cost};
 // For an average the images themselves don't matter, and are no operand: nothing keeps them alive.
 const OpRecord op_pool_back{
     .name = "pool_back",
     .doc = "the gradient of a pooling's images: err [W', H', C, N] and, for a maximum, x [W, H, C, N] -> x's shape",
     .arity = -1,
     .infer = infer_pool_back,
-    .cpu = cpu::pool_back,
-    .cost = pool_back_cost,
-    .finishes_ranges = true,
-    .channels_last = cpu::pool_back_channels_last};
+    .cost = pool_back_cost};
 
 namespace conv {
 
 NArray Pooler::ff(const NArray& x) const {
   const NArray xs = record_cast(x, promote(x.dtype(), DType::kFloat32));
-  return record(op_pool, {xs.node()}, std::make_unique<PoolParams>(*this, x.shape()));
+  return record(op_pool, {xs.node()}, std::make_shared<PoolParams>(*this, x.shape()));
 }
 
 NArray Pooler::bp(const NArray& err, const NArray& ff_y, const NArray& ff_x) const {
   if (ff_y.shape() != err.shape())
     throw ShapeError("pool_back: the error has shape " + err.shape().str() + ", the pooled images have " +
                      ff_y.shape().str());
-  auto params = std::make_unique<PoolParams>(*this, ff_x.shape());
+  auto params = std::make_shared<PoolParams>(*this, ff_x.shape());
   if (op == PoolOp::kAverage) {
     const NArray es = record_cast(err, promote(err.dtype(), DType::kFloat32));
     return record(op_pool_back, {es.node()}, std::move(params));

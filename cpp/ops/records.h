@@ -1,16 +1,32 @@
-// Where the records of the elementwise operations are; the other families declare theirs where they are used.
+// The list of all operations that are no elementwise expressions (those are listed in ops/elementwise.h): a line each, and
+// the name of its record is op_NAME.
 #pragma once
 
 #include <span>
 
+#include "base/module_api.h"
 #include "graph/op.h"
+
+#define OWL_KERNEL_OPERATIONS(X)                                                              \
+  X(full) X(arange) X(rand) X(randn) X(randb)                        /* create.cpp */         \
+  X(copy) X(concat)                                                  /* shape.cpp */          \
+  X(sum) X(mean) X(max) X(min) X(argmax) X(argmin) X(count_zero)     /* reduce.cpp */         \
+  X(matmul)                                                          /* matmul.cpp */         \
+  X(softmax) X(log_softmax) X(softmax_back)                          /* softmax.cpp */        \
+  X(conv) X(conv_back_data) X(conv_back_weight) X(conv_back_bias)    /* conv.cpp */           \
+  X(pool) X(pool_back)                                               /* pool.cpp */           \
+  X(lrn) X(lrn_back)                                                 /* lrn.cpp */            \
+  X(all_reduce)                                                      /* all_reduce.cpp */     \
+  X(device_copy)                                                     /* graph/copy.cpp */
 
 namespace owl {
 
-// In the order of their codes (ops/elementwise.h).
+#define OWL_DECLARE(NAME) OWL_MODULE_API extern const OpRecord op_##NAME;
+OWL_KERNEL_OPERATIONS(OWL_DECLARE)
+#undef OWL_DECLARE
+
+// The elementwise expressions, in the order of their codes.
 std::span<const OpRecord> elementwise_records();
-const OpRecord& elementwise_op(std::uint16_t code);
-const OpRecord& cast_op();
 const OpRecord* find_elementwise(std::string_view name);  // null where there is none
 
 }  // namespace owl

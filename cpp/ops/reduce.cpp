@@ -1,15 +1,15 @@
 // Reductions: sum, mean, max, min, argmax, argmin, count_zero. Reduced axes stay with length 1.
-#include "backend/cpu/reduce.h"
-
 #include <string>
 
 #include "graph/record.h"
+#include "ops/records.h"
+#include "ops/reduce.h"
 
 namespace owl {
 
 namespace {
 
-Shape reduced_shape(const Shape& shape, const cpu::ReduceParams& params) {
+Shape reduced_shape(const Shape& shape, const ReduceParams& params) {
   if (params.all) return Shape{1};
   std::int64_t lengths[kMaxAxes];
   for (int i = 0; i < shape.ndim(); ++i) lengths[i] = params.axes >> i & 1 ? 1 : shape[i];
@@ -17,7 +17,7 @@ Shape reduced_shape(const Shape& shape, const cpu::ReduceParams& params) {
 }
 
 Shape result_shape(const Node* x, const Params* params) {
-  return reduced_shape(x->shape, *static_cast<const cpu::ReduceParams*>(params));
+  return reduced_shape(x->shape, *static_cast<const ReduceParams*>(params));
 }
 
 std::pair<Shape, DType> infer_sum(std::span<Node* const> in, const Params* p) {
@@ -36,10 +36,8 @@ std::pair<Shape, DType> infer_count(std::span<Node* const> in, const Params* p) 
   return {result_shape(in[0], p), DType::kFloat64};  // a count may exceed int32
 }
 
-constexpr OpRecord reduction(const char* name, const char* doc, InferFn infer, KernelFn cpu,
-                             ReadsRangesFn reads_ranges = cpu::reduces_ranges) {
-  return {.name = name, .doc = doc, .arity = 1, .infer = infer, .cpu = cpu, .reads_ranges = reads_ranges,
-          .finishes_ranges = true};
+constexpr OpRecord reduction(const char* name, const char* doc, InferFn infer) {
+  return {.name = name, .doc = doc, .arity = 1, .infer = infer};
 }
 
 const Node& operand(const NArray& x, const OpRecord& op) {
@@ -57,7 +55,7 @@ NArray reduce(const OpRecord& op, const NArray& x, const std::vector<std::int64_
                        " is named twice");
     mask |= bit;
   }
-  return record(op, {dense(x).node()}, std::make_unique<cpu::ReduceParams>(mask, axes.empty()));
+  return record(op, {dense(x).node()}, std::make_shared<ReduceParams>(mask, axes.empty()));
 }
 
 // For operations that have no value over nothing.
@@ -89,16 +87,13 @@ void require_index_range(const OpRecord& op, const NArray& x, const std::vector<
 
 }  // namespace
 
-extern const OpRecord op_sum, op_mean, op_max, op_min, op_argmax, op_argmin, op_count_zero;
-const OpRecord op_sum = reduction("sum", "sum over axes, which stay with length 1", infer_sum, cpu::sum);
-const OpRecord op_mean = reduction("mean", "mean over axes, which stay with length 1", infer_mean, cpu::mean);
-const OpRecord op_max = reduction("max", "largest over axes, which stay with length 1", infer_same, cpu::max);
-const OpRecord op_min = reduction("min", "smallest over axes, which stay with length 1", infer_same, cpu::min);
-const OpRecord op_argmax = reduction("argmax", "place of the first largest along an axis", infer_index, cpu::argmax,
-                                     cpu::arg_reduces_ranges);
-const OpRecord op_argmin = reduction("argmin", "place of the first smallest along an axis", infer_index, cpu::argmin,
-                                     cpu::arg_reduces_ranges);
-const OpRecord op_count_zero = reduction("count_zero", "how many elements are 0", infer_count, cpu::count_zero);
+const OpRecord op_sum = reduction("sum", "sum over axes, which stay with length 1", infer_sum);
+const OpRecord op_mean = reduction("mean", "mean over axes, which stay with length 1", infer_mean);
+const OpRecord op_max = reduction("max", "largest over axes, which stay with length 1", infer_same);
+const OpRecord op_min = reduction("min", "smallest over axes, which stay with length 1", infer_same);
+const OpRecord op_argmax = reduction("argmax", "place of the first largest along an axis", infer_index);
+const OpRecord op_argmin = reduction("argmin", "place of the first smallest along an axis", infer_index);
+const OpRecord op_count_zero = reduction("count_zero", "how many elements are 0", infer_count);
 
 NArray NArray::sum(const std::vector<std::int64_t>& axes) const { return reduce(op_sum, *this, axes); }
 NArray NArray::mean(const std::vector<std::int64_t>& axes) const { return reduce(op_mean, *this, axes); }

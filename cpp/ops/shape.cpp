@@ -1,10 +1,10 @@
-// Views (reshape, transpose, index, slice), concatenation and the copy that makes a view dense.
+// Views (reshape, transpose, index, slice) and concatenation.
 #include <algorithm>
 #include <string>
 
-#include "backend/cpu/concat.h"
 #include "graph/record.h"
-#include "ops/common.h"
+#include "ops/concat.h"
+#include "ops/records.h"
 
 namespace owl {
 
@@ -30,10 +30,8 @@ NArray view(const NArray& x, const Shape& shape, std::int64_t offset, const Stri
   return record_view(x, shape, offset, is_dense ? nullptr : &strides);
 }
 
-std::pair<Shape, DType> infer_copy(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
-
 std::pair<Shape, DType> infer_concat(std::span<Node* const> in, const Params* params) {
-  const int axis = static_cast<const cpu::ConcatParams*>(params)->axis;
+  const int axis = static_cast<const ConcatParams*>(params)->axis;
   const Shape& first = in[0]->shape;
   std::int64_t length = 0;
   for (const Node* x : in) {
@@ -47,28 +45,12 @@ std::pair<Shape, DType> infer_concat(std::span<Node* const> in, const Params* pa
   return {first.with(axis, length), in[0]->dtype};
 }
 
-bool accepts_any(const Shape&, const Strides&, int) { return true; }
-
 }  // namespace
 
-extern const OpRecord op_copy;
-const OpRecord op_copy = {.name = "copy",
-                          .doc = "a dense copy of a strided view",
-                          .arity = 1,
-                          .infer = infer_copy,
-                          .cpu = cpu::copy,
-                          .accepts_strided = accepts_any};
-
-extern const OpRecord op_concat;
 const OpRecord op_concat = {.name = "concat",
                             .doc = "joins arrays along one axis; the others are equal",
                             .arity = -1,
-                            .infer = infer_concat,
-                            .cpu = cpu::concat};
-
-NArray dense(const NArray& x) {
-  return node_of(x, "copy").strides == nullptr ? x : record(op_copy, {x.node()});
-}
+                            .infer = infer_concat};
 
 NArray NArray::reshape(std::vector<std::int64_t> lengths) const {
   const Shape& old = node_of(*this, "reshape").shape;
@@ -236,7 +218,7 @@ NArray concat(const std::vector<NArray>& arrays, std::int64_t along) {
     operands.push_back(record_cast(a, type));
     nodes.push_back(operands.back().node());
   }
-  return record(op_concat, nodes, std::make_unique<cpu::ConcatParams>(axis));
+  return record(op_concat, nodes, std::make_shared<ConcatParams>(axis));
 }
 
 }  // namespace owl

@@ -2,9 +2,9 @@
 //
 // instance: one distribution over all axes but the last, so that the last counts samples; a 1-d array is one sample.
 // channel: one distribution along axis -2 for every place of the other axes.
-#include "backend/cpu/nn.h"
 #include "graph/record.h"
 #include "ops/nn.h"
+#include "ops/records.h"
 
 namespace owl {
 
@@ -35,37 +35,25 @@ double softmax_cost(std::span<const Shape>, const Shape& out, const Params*) {
 
 NArray record_softmax(const OpRecord& op, const NArray& x, conv::SoftOp over) {
   const NArray xs = record_cast(x, promote(x.dtype(), DType::kFloat32));
-  return record(op, {xs.node()}, std::make_unique<SoftmaxParams>(over));
+  return record(op, {xs.node()}, std::make_shared<SoftmaxParams>(over));
 }
 
 }  // namespace
 
-extern const OpRecord op_softmax, op_log_softmax, op_softmax_back;
 const OpRecord op_softmax{.name = "softmax",
                           .doc = "exp(x) / sum of exp(x), over all axes but the last or along axis -2: x's shape",
                           .arity = 1,
                           .infer = infer_softmax,
-                          .cpu = cpu::softmax,
-                          .cost = softmax_cost,
-                          .in_place = 0,
-                          .reads_ranges = cpu::softmax_reads_ranges,
-                          .finishes_ranges = true};
+                          .cost = softmax_cost};
 const OpRecord op_log_softmax{.name = "log_softmax",
                               .doc = "the logarithm of softmax(x): x's shape",
                               .arity = 1,
                               .infer = infer_softmax,
-                              .cpu = cpu::log_softmax,
-                              .cost = softmax_cost,
-                              .in_place = 0,
-                              .reads_ranges = cpu::softmax_reads_ranges,
-                              .finishes_ranges = true};
+                              .cost = softmax_cost};
 const OpRecord op_softmax_back{.name = "softmax_back",
                                .doc = "the gradient of softmax: err, y -> y * (err - sum of err * y), y's shape",
                                .arity = 2,
-                               .infer = infer_softmax_back,
-                               .cpu = cpu::softmax_back,
-                               .in_place = 0,
-                               .finishes_ranges = true};
+                               .infer = infer_softmax_back};
 
 namespace conv {
 
@@ -75,7 +63,7 @@ NArray log_softmax(const NArray& x, SoftOp op) { return record_softmax(op_log_so
 NArray softmax_back(const NArray& err, const NArray& y, SoftOp op) {
   const DType type = promote(promote(err.dtype(), y.dtype()), DType::kFloat32);
   const NArray es = record_cast(err, type), ys = record_cast(y, type);
-  return record(op_softmax_back, {es.node(), ys.node()}, std::make_unique<SoftmaxParams>(op));
+  return record(op_softmax_back, {es.node(), ys.node()}, std::make_shared<SoftmaxParams>(op));
 }
 
 }  // namespace conv

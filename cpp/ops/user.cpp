@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "base/failure.h"
 #include "base/fork_mutex.h"
+#include "device/device.h"
 #include "graph/record.h"
-#include "runtime/engine.h"
+#include "graph/sink.h"
 
 namespace owl {
 
@@ -20,6 +22,16 @@ std::pair<Shape, DType> infer_user(std::span<Node* const>, const Params* params)
 
 constexpr std::int64_t kTruths = 1 << 20;  // bools of a chunk
 
+double user_cost(std::span<const Shape>, const Shape&, const Params* params) { return of(params).work; }
+
+std::string list_of(std::span<const ArrayType> operands) {
+  std::string text;
+  for (auto& o : operands) text += (text.empty() ? "" : " and ") + o.shape.str();
+  return text;
+}
+
+}  // namespace
+
 // Users' code may write any byte into a bool.
 void run_user(const KernelArgs& args, Launch& launch) {
   of(args.params).run(args, launch);
@@ -29,29 +41,12 @@ void run_user(const KernelArgs& args, Launch& launch) {
     make_truths(out + chunk * kTruths, std::min(kTruths, n - chunk * kTruths));
   });
 }
-double user_cost(std::span<const Shape>, const Shape&, const Params* params) { return of(params).work; }
-
-std::string list_of(std::span<const ArrayType> operands) {
-  std::string text;
-  for (auto& o : operands) text += (text.empty() ? "" : " and ") + o.shape.str();
-  return text;
-}
-
-template <class E> void throw_if(const Error& e, const std::string& message) {
-  if (dynamic_cast<const E*>(&e)) throw E(message);
-}
-template <class... E> [[noreturn]] void throw_as(const Error& e, const std::string& message) {
-  (throw_if<E>(e, message), ...);
-  throw Error(message);
-}
-
-}  // namespace
 
 void throw_named(const std::string& op, const Error& e) {
   const std::string message = e.what();
   if (message.starts_with(op + ":") || message.starts_with(op + " ")) throw;
-  throw_as<ShapeError, DTypeError, DeviceError, IndexError, DataError, OutOfMemoryError, NaNError, OverflowError,
-           ValueError>(e, op + ": " + message);
+  with_kind_of(e, [&]<class E>() { throw E(op + ": " + message); });
+  throw;  // not reached
 }
 
 const OpRecord& user_record(const std::string& name) {
@@ -70,19 +65,18 @@ const OpRecord& user_record(const std::string& name) {
     r.doc = "defined by the user";
     r.arity = -1;
     r.infer = infer_user;
-    r.cpu = run_user;
     r.runs_user_code = true;
     r.cost = user_cost;
   }
   return named->record;
 }
 
-NArray record_user(const OpRecord& op, std::span<Node* const> inputs, std::unique_ptr<const Params> params) {
-  Device& device = Engine::get().current();
-  if (device.backend->gpu() < 0) return record(op, inputs, std::move(params));
+NArray record_user(const OpRecord& op, std::span<Node* const> inputs, std::shared_ptr<const Params> params) {
+  Device& device = sink().current_device();
+  if (device.backend->host_readable()) return record(op, inputs, std::move(params));
   NArray result;
   {
-    UseDevice host(Engine::get().device(0));
+    UseDevice host(sink().device(0));
     result = record(op, inputs, std::move(params));
   }
   return result.copy_to(device.id);
@@ -136,7 +130,7 @@ template <class F> void naming_all(const std::string& op, F f) {
 NArray Op::operator()(std::span<const NArray> operands) const {
   std::vector<ArrayType> types;
   std::vector<Node*> nodes;
-  auto params = std::make_unique<UserParams>();
+  auto params = std::make_shared<UserParams>();
   params->result = naming(state_->name, [&] {
     for (const NArray& x : operands) {
       types.push_back({x.shape(), x.dtype()});

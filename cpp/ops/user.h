@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/module_api.h"
+#include "device/launch.h"
 #include "graph/op.h"
 #include "owl/narray.h"
 #include "owl/op.h"
@@ -29,12 +30,15 @@ template <class F> decltype(auto) naming(const std::string& op, F&& f) {
   }
 }
 
+// The kernel of them all: runs the user's code.
+void run_user(const KernelArgs& args, Launch& launch);
+
 // Lives as long as the process, because failures and memory statistics name operations.
 OWL_MODULE_API const OpRecord& user_record(const std::string& name);
 
 // Records it. Users' code works on the host's memory: on a GPU the operation is computed by device 0, and its result
 // copied.
 OWL_MODULE_API NArray record_user(const OpRecord& op, std::span<Node* const> inputs,
-                                  std::unique_ptr<const Params> params);
+                                  std::shared_ptr<const Params> params);
 
 }  // namespace owl

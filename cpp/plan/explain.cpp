@@ -4,13 +4,12 @@
 #include <map>
 #include <unordered_set>
 
-#include "backend/cpu/tile.h"
-#include "graph/node.h"
-#include "ops/elementwise.h"
+#include "base/hooks.h"
+#include "device/device.h"
+#include "graph/op.h"
 #include "owl/inspect.h"
+#include "plan/explain.h"
 #include "plan/planner.h"
-#include "runtime/device.h"
-#include "runtime/engine.h"
 
 namespace owl {
 
@@ -36,7 +35,7 @@ PlannedTask describe(const Task& task) {
   };
   const auto add_program = [&add](const Program* program) {
     if (program)
-      for (const auto& i : program->instructions) add(elementwise_ops::All::infos[i.code].name, i.source);
+      for (const auto& i : program->instructions) add(elementwise_op(i.code).name, i.source);
   };
   add_program(task.before.get());
   if (d.kind != "fused") add(task.name, task.source);
@@ -52,6 +51,8 @@ bool fits_in_place(const Task& task, const TaskOperand& in) {
 }
 
 // The plan's tasks among those of the whole window: all, or what `values` need.
+}  // namespace
+
 Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* values) {
   const DryPlan dry = plan_dry(window);
   const auto count = dry.tasks.size();
@@ -102,6 +103,8 @@ Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* 
   return plan;
 }
 
+namespace {
+
 std::string amount(double value, const char* const* units, int count, double step) {
   int unit = 0;
   while (value >= step && unit + 1 < count) value /= step, ++unit;
@@ -149,7 +152,9 @@ std::string quoted(const std::string& s) {
   return text + "\"";
 }
 
-std::string dot_window(const std::vector<Node*>& window, const std::vector<Node*>& values) {
+}  // namespace
+
+std::string draw_window(const std::vector<Node*>& window, const std::vector<Node*>& values) {
   const DryPlan dry = plan_dry(window);
   // The nodes behind the values, operands before readers where possible; views hang on their bases.
   std::vector<Node*> order, stack(values.begin(), values.end());
@@ -198,40 +203,6 @@ std::string dot_window(const std::vector<Node*>& window, const std::vector<Node*
   }
   return "digraph owl {\n  node [shape=box, fontname=\"sans-serif\"];\n" + lines + "}\n";
 }
-
-std::vector<Node*> nodes_of(std::span<const NArray> values, const char* function) {
-  std::vector<Node*> nodes;
-  for (const auto& v : values) {
-    if (!v.has_value()) throw Error(std::string(function) + ": an empty NArray has no value");
-    nodes.push_back(v.node());
-  }
-  return nodes;
-}
-
-}  // namespace
-
-Plan explain(std::span<const NArray> values) {
-  const auto nodes = nodes_of(values, "explain");
-  Plan plan;
-  Engine::get().with_window([&](const std::vector<Node*>& window) { plan = explain_window(window, &nodes); });
-  return plan;
-}
-
-Plan explain() {
-  Plan plan;
-  Engine::get().with_window([&](const std::vector<Node*>& window) { plan = explain_window(window, nullptr); });
-  return plan;
-}
-
-std::string draw(std::span<const NArray> values) {
-  const auto nodes = nodes_of(values, "draw");
-  std::string text;
-  Engine::get().with_window([&](const std::vector<Node*>& window) { text = dot_window(window, nodes); });
-  return text;
-}
-
-std::string dump_text(const std::vector<Node*>& window) { return explain_window(window, nullptr).str(); }
-std::string dump_dot(const std::vector<Node*>& window) { return dot_window(window, window); }
 
 std::string Plan::str() const {
   if (tasks.empty()) return "nothing to run: every value is there, or being computed\n";

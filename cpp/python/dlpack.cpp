@@ -91,7 +91,7 @@ Loan lend(const NArray& x, std::uintptr_t stream) {
     throw py::buffer_error("__dlpack__: the stream is recording a CUDA graph, in which it cannot wait for owl; take the "
                            "array before that begins");
   Engine::get().order(x.node());
-  return {stream, backend_of(x).lend(*x.node()->storage(), stream)};
+  return {stream, backend_of(x).export_to_stream(*x.node()->storage(), stream)};
 }
 
 // --- handing out
@@ -105,7 +105,7 @@ template <class Managed> struct Export {
   ~Export() {
     try {
       if (loan.stream)
-        backend_of(array).take_back(Ref<Storage>::borrow(array.node()->storage()), loan.stream, loan.number);
+        backend_of(array).join_stream(Ref<Storage>::borrow(array.node()->storage()), loan.stream, loan.number);
     } catch (const Error&) {  // of a GPU that failed; whoever computes on it hears of it
     }
   }
@@ -194,7 +194,7 @@ void release_foreign(void* context) {
 // The device for host memory: the current one, unless that is a GPU.
 Device& host_device() {
   Device& current = Engine::get().device(current_device());
-  return current.backend->gpu() < 0 ? current : Engine::get().device(0);
+  return current.backend->host_readable() ? current : Engine::get().device(0);
 }
 
 // The device for memory that lies there by DLPack's numbers: the current one if it may be, else the first.
@@ -256,7 +256,7 @@ void check_plausible(const DLTensor& t) {
 // told.
 NArray import_tensor(const DLTensor& t, std::unique_ptr<Foreign>& foreign, const Device* gpu) {
   Device& device = device_for(t.device.type, t.device.id);
-  const bool on_gpu = device.backend->gpu() >= 0;
+  const bool on_gpu = !device.backend->host_readable();
   if (on_gpu && &device != gpu)
     throw py::buffer_error("from_dlpack: the memory is of GPU " + std::to_string(t.device.id) +
                            ", but that is not what __dlpack_device__ said");
@@ -327,7 +327,7 @@ Device* gpu_of(py::handle y) {
 
 py::object export_of(py::handle y, const Device* gpu) {
   py::dict arguments;
-  if (gpu) arguments["stream"] = gpu->backend->entrance();
+  if (gpu) arguments["stream"] = gpu->backend->import_stream();
   const auto ask = [&] { return y.attr("__dlpack__")(**arguments); };
   try {
     arguments["max_version"] = py::make_tuple(1, 0);
@@ -347,8 +347,8 @@ PyObject* import_from(py::handle y, const std::string& function) {
   release_what_is_due();
   const Device* gpu = gpu_of(y);
   const py::object capsule = export_of(y, gpu);
-  if (gpu && gpu->backend->is_capturing(gpu->backend->entrance())) {
-    gpu->backend->renew_entrance();
+  if (gpu && gpu->backend->is_capturing(gpu->backend->import_stream())) {
+    gpu->backend->renew_import_stream();
     throw py::buffer_error(function + ": the array belongs to a CUDA graph that is being recorded, so that it has no value "
                            "yet; take it when that has ended");
   }
@@ -416,7 +416,7 @@ void check_readable(const NArray& x) {
 // A copy in host memory.
 NArray host_copy_of(const NArray& x) {
   const auto values = to_numpy(x);
-  UseDevice host(backend_of(x).gpu() < 0 ? *x.node()->device : host_device());
+  UseDevice host(backend_of(x).host_readable() ? *x.node()->device : host_device());
   return from_host(values.data(), x.shape(), x.dtype());
 }
 
@@ -478,7 +478,7 @@ PyObject* dlpack_device(PyObject* self, const Call& call) {
 PyObject* cuda_array_interface(PyObject* self, void*) noexcept {
   return guarded([&] {
     const NArray& x = narray(self);
-    if (backend_of(x).gpu() < 0)
+    if (backend_of(x).host_readable())
       throw py::attribute_error("__cuda_array_interface__: the array lives on device " + std::to_string(x.device()) +
                                 ", not on a GPU");
     const auto stream = backend_of(x).stream();
@@ -507,7 +507,7 @@ PyObject* cuda_array_interface(PyObject* self, void*) noexcept {
 PyObject* to_cupy(PyObject* self, const Call& call) {
   call.expect_none("to_cupy");
   const NArray& x = narray(self);
-  if (backend_of(x).gpu() < 0)
+  if (backend_of(x).host_readable())
     throw DeviceError("to_cupy: the array lives on device " + std::to_string(x.device()) + " (" +
                       x.node()->device->name + "), not on a GPU; use x.copy_to(gpu).to_cupy(), where gpu is what "
                       "owl.create_gpu_device gave");

@@ -5,7 +5,8 @@
 #include "python/gil.h"
 #include "python/source.h"
 #include "python/text.h"
-#include "runtime/engine.h"
+#include "base/failure.h"
+#include "python/later.h"
 
 namespace owl::python {
 
@@ -17,16 +18,18 @@ struct ErrorClasses {
 } classes;
 
 PyObject* class_of(const Error& e) {
-  if (dynamic_cast<const ShapeError*>(&e)) return classes.shape;
-  if (dynamic_cast<const DTypeError*>(&e)) return classes.dtype;
-  if (dynamic_cast<const DeviceError*>(&e)) return classes.device;
-  if (dynamic_cast<const IndexError*>(&e)) return classes.index;
-  if (dynamic_cast<const DataError*>(&e)) return classes.data;
-  if (dynamic_cast<const OutOfMemoryError*>(&e)) return classes.memory;
-  if (dynamic_cast<const NaNError*>(&e)) return classes.nan;
-  if (dynamic_cast<const OverflowError*>(&e)) return PyExc_OverflowError;
-  if (dynamic_cast<const ValueError*>(&e)) return PyExc_ValueError;
-  return classes.error;
+  return with_kind_of(e, []<class E>() -> PyObject* {
+    if constexpr (std::is_same_v<E, ShapeError>) return classes.shape;
+    else if constexpr (std::is_same_v<E, DTypeError>) return classes.dtype;
+    else if constexpr (std::is_same_v<E, DeviceError>) return classes.device;
+    else if constexpr (std::is_same_v<E, IndexError>) return classes.index;
+    else if constexpr (std::is_same_v<E, DataError>) return classes.data;
+    else if constexpr (std::is_same_v<E, OutOfMemoryError>) return classes.memory;
+    else if constexpr (std::is_same_v<E, NaNError>) return classes.nan;
+    else if constexpr (std::is_same_v<E, OverflowError>) return PyExc_OverflowError;
+    else if constexpr (std::is_same_v<E, ValueError>) return PyExc_ValueError;
+    else return classes.error;
+  });
 }
 
 // A failure of running work is raised far from the line that caused it, so it says which line that was.
@@ -43,9 +46,9 @@ std::string place_of(const Error& e) {
 }
 
 // `raise class(message) from cause`.
-void set_error_with_cause(PyObject* error_class, const std::string& message, const Failure& failure) {
+void set_error_with_cause(PyObject* error_class, const std::string& message, const void* exception) {
   py::object made = py::reinterpret_borrow<py::object>(error_class)(from_utf8(message));
-  auto* cause = static_cast<PyObject*>(const_cast<void*>(failure.cause.get()));
+  auto* cause = static_cast<PyObject*>(const_cast<void*>(exception));
   PyException_SetCause(made.ptr(), Py_NewRef(cause));
   PyErr_SetObject(error_class, made.ptr());
 }
@@ -55,10 +58,9 @@ void set_owl_error(const Error& e) noexcept {
   try {
     const std::string message = e.what() + place_of(e);
     const auto* carrier = dynamic_cast<const FailureCarrier*>(&e);
-    if (carrier && carrier->failure && carrier->failure->cause)
-      set_error_with_cause(class_of(e), message, *carrier->failure);
-    else
-      set_error(class_of(e), message);
+    const auto cause = carrier && carrier->failure ? host_cause_of(*carrier->failure) : nullptr;
+    if (cause) set_error_with_cause(class_of(e), message, cause.get());
+    else set_error(class_of(e), message);
   } catch (...) {
     set_error(class_of(e), e.what());
   }
@@ -108,14 +110,18 @@ void set_python_error() noexcept {
   }
 }
 
-Failure::Kind kind_of(PyObject* exception) {
-  using Kind = Failure::Kind;
-  const std::pair<PyObject*, Kind> all[] = {{classes.shape, Kind::kShape}, {classes.dtype, Kind::kDType},
-                                            {classes.device, Kind::kDevice}, {classes.nan, Kind::kNaN},
-                                            {classes.memory, Kind::kOutOfMemory}};
-  for (auto [type, kind] : all)
-    if (PyErr_GivenExceptionMatches(exception, type)) return kind;
-  return Kind::kOther;
+std::exception_ptr caused_error(PyObject* exception, const std::string& message) {
+  auto kept = share(exception);
+  const auto made = [&]<class E>() { return std::make_exception_ptr(Caused<E>(message, std::move(kept))); };
+  const auto is = [&](PyObject* type) { return PyErr_GivenExceptionMatches(exception, type); };
+  if (is(classes.shape)) return made.operator()<ShapeError>();
+  if (is(classes.dtype)) return made.operator()<DTypeError>();
+  if (is(classes.device)) return made.operator()<DeviceError>();
+  if (is(classes.index)) return made.operator()<IndexError>();
+  if (is(classes.data)) return made.operator()<DataError>();
+  if (is(classes.memory)) return made.operator()<OutOfMemoryError>();
+  if (is(classes.nan)) return made.operator()<NaNError>();
+  return made.operator()<Error>();
 }
 
 void bind_errors(py::module_& m) {

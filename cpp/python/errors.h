@@ -3,17 +3,18 @@
 
 #include <Python.h>
 
+#include <exception>
+#include <string>
 #include <utility>
-
-#include "graph/node.h"
 
 namespace owl::python {
 
 // Sets the Python error that matches the C++ exception in flight. To be called in a catch block only.
 void set_python_error() noexcept;
 
-// Which of owl's errors a Python exception is; kOther for everything else. Needs the GIL.
-Failure::Kind kind_of(PyObject* exception);
+// What a kernel throws whose Python code raised: the owl error that the exception is, Error for all others, with the
+// exception as its cause. Needs the GIL.
+std::exception_ptr caused_error(PyObject* exception, const std::string& message);
 
 // Runs the body of a C slot: an exception becomes the Python error and null.
 template <class Body> PyObject* guarded(Body&& body) noexcept {

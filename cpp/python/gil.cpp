@@ -7,6 +7,7 @@
 
 #include "python/bind.h"
 #include "python/source.h"
+#include "base/hooks.h"
 #include "runtime/engine.h"
 
 namespace owl::python {

@@ -12,7 +12,7 @@
 #include "python/gil.h"
 #include "python/narray_type.h"
 #include "python/source.h"
-#include "runtime/device.h"
+#include "device/device.h"
 
 namespace owl::python {
 

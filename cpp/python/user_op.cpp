@@ -15,7 +15,7 @@
 #include "python/text.h"
 #include "runtime/engine.h"
 #include "runtime/scheduler.h"
-#include "runtime/task.h"
+#include "plan/task.h"
 
 namespace owl::python {
 
@@ -141,7 +141,7 @@ void call(PyObject* function, Task& task) {
       std::string text = std::string(task.name) + ": the function raised " + type_name(value.ptr());
       if (const auto words = text_of(value); !words.empty()) text += ": " + words;
       drop_variables(value);
-      failure = std::make_exception_ptr(CausedError(kind_of(value.ptr()), text, share(value.ptr())));
+      failure = caused_error(value.ptr(), text);
     } catch (...) {
       failure = std::current_exception();
     }
@@ -153,7 +153,7 @@ PyObject* record_function(PyObject*, const Call& arguments) {
   const auto [name, function, arrays, shape, dtype] =
       arguments.get("record_function", {"name", "function", "arrays", "shape", "dtype"});
   const auto op_name = to_utf8(name);
-  auto params = std::make_unique<UserParams>();
+  auto params = std::make_shared<UserParams>();
   params->result = naming(op_name, [&] { return ArrayType{to_shape(shape, (op_name + ": shape").c_str()), to_dtype(dtype)}; });
   params->work = kWork;
   params->run = [function = share(function)](const KernelArgs&, Launch& launch) {

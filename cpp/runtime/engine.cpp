@@ -13,22 +13,18 @@
 
 #include "backend/cpu/backend.h"
 #include "backend/gpu.h"
+#include "base/counters.h"
 #include "base/env.h"
 #include "base/fork_mutex.h"
-#include "plan/planner.h"
-#include "runtime/counters.h"
 #include "owl/inspect.h"
-#include "runtime/hooks.h"
+#include "plan/explain.h"
+#include "plan/planner.h"
 #include "runtime/profile.h"
 #include "runtime/scheduler.h"
 
 namespace owl {
 
-RuntimeHooks runtime_hooks;
-
 namespace {
-
-thread_local Device* current_device_of_thread = nullptr;
 
 // Stops the workers when the process ends, before static objects go that kernels use, oneDNN's among them. exit()
 // destroys the thread_local objects of its own thread first of all; what std::atexit registers runs after the
@@ -56,7 +52,7 @@ bool same_site(const Node& a, const Node& b) {
 // How many of the first `most` operations leave the window together. A GPU replays batches that come again, so there a
 // batch ends where the loop that began it begins anew.
 std::size_t cut(const std::vector<Node*>& window, std::size_t most) {
-  if (most == window.size() || window[0]->device->backend->gpu() < 0) return most;
+  if (most == window.size() || !window[0]->device->backend->is_async()) return most;
   for (std::size_t end = most; end > most / 2; --end)
     if (same_site(*window[end], *window[0])) return end;
   return most;
@@ -72,29 +68,10 @@ bool is_dead(const Node& node) { return node.handles() == 0 && node.refs() == 1;
 
 bool has_failed(const Node& node) {
   const Storage* storage = node.storage();
-  return storage && storage->state.load(std::memory_order_acquire) == Storage::State::kFailed;
+  return storage && storage->failed();
 }
 
 }  // namespace
-
-void set_runtime_hooks(const RuntimeHooks& hooks) { runtime_hooks = hooks; }
-
-std::string place_of(const Source& source) {
-  return source.code && runtime_hooks.place ? runtime_hooks.place(source) : "";
-}
-
-void raise_failure(std::shared_ptr<const Failure> failure) {
-  using Kind = Failure::Kind;
-  switch (failure->kind) {
-    case Kind::kOutOfMemory: throw Async<OutOfMemoryError>(std::move(failure));
-    case Kind::kDevice: throw Async<DeviceError>(std::move(failure));
-    case Kind::kNaN: throw Async<NaNError>(std::move(failure));
-    case Kind::kShape: throw Async<ShapeError>(std::move(failure));
-    case Kind::kDType: throw Async<DTypeError>(std::move(failure));
-    case Kind::kOther: break;
-  }
-  throw Async<Error>(std::move(failure));
-}
 
 void shutdown() {
   Scheduler::get().shutdown();
@@ -106,6 +83,8 @@ void shutdown() {
 }
 
 void set_window(std::size_t count, std::int64_t idle_us) { Engine::get().set_window(count, idle_us); }
+
+Sink& sink() { return Engine::get(); }
 
 Engine& Engine::get() {
   static Engine* engine = new Engine;  // never destroyed: see Scheduler::get
@@ -147,16 +126,13 @@ Device& Engine::device(int id) {
   return *devices_[static_cast<std::size_t>(id)];
 }
 
-Device& Engine::current() {
-  if (!current_device_of_thread) {
+Device& Engine::current_device() {
+  if (!device_of_thread) {
     stop_at_exit.arm();
-    current_device_of_thread = &device(0);
+    device_of_thread = &device(0);
   }
-  return *current_device_of_thread;
+  return *device_of_thread;
 }
-
-UseDevice::UseDevice(Device& device) : saved_(std::exchange(current_device_of_thread, &device)) {}
-UseDevice::~UseDevice() { current_device_of_thread = saved_; }
 
 std::vector<Device*> Engine::all_devices() {
   std::lock_guard lock(devices_mutex_);
@@ -308,8 +284,8 @@ void Engine::dump(const std::vector<Node*>& batch) {
   std::snprintf(number, sizeof number, "%06d", ++dumps_);
   const auto stem = std::filesystem::path(settings().dump) / number;
   std::filesystem::create_directories(settings().dump);
-  write_text(stem.string() + "-graph.dot", dump_dot(batch));
-  write_text(stem.string() + "-plan.txt", dump_text(batch));
+  write_text(stem.string() + "-graph.dot", draw_window(batch, batch));
+  write_text(stem.string() + "-plan.txt", explain_window(batch, nullptr).str());
 }
 
 void Engine::flush(std::size_t keep, bool inline_ok) {
@@ -341,6 +317,8 @@ void Engine::flush(std::size_t keep, bool inline_ok) {
   Scheduler::get().run_inline(inline_tasks);
 }
 
+void Engine::give_up(Ref<Storage> value) { Scheduler::get().give_up(std::move(value)); }
+
 // ---- waiting
 
 void Engine::start(Node* node) {
@@ -356,11 +334,11 @@ bool Engine::wait(Node* node, std::optional<double> timeout_s) {
                std::chrono::duration_cast<std::chrono::steady_clock::duration>(
                    std::chrono::duration<double>(std::clamp(*timeout_s, 0.0, 1e9)));
   Storage* storage = node->storage();
-  if (!storage->ready() || storage->device->backend->gpu() >= 0) storage->device->require_own_process();
+  if (!storage->ready() || storage->device->backend->is_async()) storage->device->require_own_process();
   if (!Scheduler::get().wait_value(*storage, deadline)) return false;
   if (!storage->ready()) raise_failure(storage->failure);
   Backend& backend = *storage->device->backend;
-  if (!backend.there(*storage) && !Scheduler::get().wait_there(backend, storage, deadline)) return false;
+  if (!backend.is_complete(*storage) && !Scheduler::get().wait_complete(backend, storage, deadline)) return false;
   if (auto failure = backend.failure(storage)) raise_failure(std::move(failure));
   return true;
 }
@@ -376,32 +354,17 @@ void Engine::order(Node* node) {
 void Engine::wait_for_all() {
   flush(0, true);
   Scheduler::get().wait_idle();
-  std::shared_ptr<const Failure> first;
-  const auto consider = [&](const std::shared_ptr<const Failure>& failure) {
-    if (failure && !failure->reported && (!first || failure->sequence < first->sequence)) first = failure;
-  };
+  std::shared_ptr<const Failure> first;  // that a device tells
   for (Device* device : all_devices()) {
     Backend& backend = *device->backend;
-    if (backend.gpu() < 0 || device->lost_in_fork) continue;
-    Scheduler::get().wait_there(backend, nullptr, {});
-    if (device->allocator.stats().allocated > 0) consider(backend.failure(nullptr));
+    if (!backend.is_async() || device->lost_in_fork) continue;
+    Scheduler::get().wait_complete(backend, nullptr, {});
+    if (device->allocator.stats().allocated == 0) continue;
+    auto failure = backend.failure(nullptr);
+    if (failure && !failure->reported && (!first || failure->sequence < first->sequence)) first = std::move(failure);
   }
-  {
-    std::lock_guard lock(failures_mutex_);
-    for (const Storage* storage : failures_) consider(storage->failure);
-    if (first) first->reported = true;  // under the lock: of two threads each raises one
-  }
+  first = report_earliest_failure(std::move(first));
   if (first) raise_failure(first);
-}
-
-void Engine::note_failure(Storage& storage) {
-  std::lock_guard lock(failures_mutex_);
-  failures_.insert(&storage);
-}
-
-void Engine::forget_failure(Storage& storage) {
-  std::lock_guard lock(failures_mutex_);
-  failures_.erase(&storage);
 }
 
 // ---- fork
@@ -422,7 +385,6 @@ void Engine::before_fork() {
   devices_mutex_.lock();
   Scheduler::get().before_fork();
   peers_mutex_.lock();  // after the running tasks have ended: one that lacks memory takes it
-  failures_mutex_.lock();
   for (auto& d : devices_) d->allocator.lock_for_fork();
   profile::lock_for_fork();
   ForkMutex::lock_all();
@@ -432,7 +394,6 @@ void Engine::unlock_after_fork(bool child) {
   ForkMutex::unlock_all();
   profile::unlock_after_fork(child);
   for (auto& d : devices_) d->allocator.unlock_after_fork();
-  failures_mutex_.unlock();
   peers_mutex_.unlock();
   devices_mutex_.unlock();
   window_mutex_.unlock();
@@ -454,13 +415,7 @@ void Engine::after_fork_child() {
   unlock_after_fork(true);
 }
 
-// ---- the public functions of inspect.h
-
-void eager(bool on) { Engine::get().set_eager(on); }
-bool is_eager() { return Engine::get().is_eager(); }
-
-void trace_nan(bool on) { nan_tracing = on; }
-bool tracing_nan() { return nan_tracing; }
+// ---- held windows
 
 HoldWindow::HoldWindow() {
   std::lock_guard lock(hold_mutex);
@@ -476,30 +431,6 @@ void HoldWindow::release() {
   std::lock_guard lock(hold_mutex);
   --own_holds;
   if (--holds == 0) set_window(held_count, held_idle_us);
-}
-
-std::string describe_engine() {
-  auto& engine = Engine::get();
-  std::string text;
-  engine.with_window([&](const std::vector<Node*>& window) {
-    text = std::to_string(window.size()) + " operations recorded and not planned";
-    if (!window.empty()) text += "; the latest:";
-    text += "\n";
-    constexpr std::size_t kShown = 20;
-    for (std::size_t i = window.size() - std::min(window.size(), kShown); i < window.size(); ++i) {
-      const auto place = place_of(window[i]->source);
-      text += "operation " + std::string(window[i]->op->name) + " " + window[i]->shape.str() +
-              (place.empty() ? "" : " of " + place) + "\n";
-    }
-  });
-  text += Scheduler::get().describe();
-  for (Device* d : engine.all_devices()) {
-    const auto s = d->allocator.stats();
-    const auto holders = d->allocator.largest_holders(5);
-    text += "memory of device " + std::to_string(d->id) + ": " + std::to_string(s.allocated) + " bytes in use, " +
-            std::to_string(s.cached) + " cached" + (holders.empty() ? "" : "; the largest: " + holders) + "\n";
-  }
-  return text;
 }
 
 // ---- the public functions of device.h
@@ -531,10 +462,10 @@ bool has_cuda() { return gpu::count() > 0; }
 
 void set_device(int id) {
   stop_at_exit.arm();
-  current_device_of_thread = &Engine::get().device(id);
+  device_of_thread = &Engine::get().device(id);
 }
 
-int current_device() { return Engine::get().current().id; }
+int current_device() { return Engine::get().current_device().id; }
 
 std::vector<DeviceInfo> devices() {
   constexpr const char* kinds[] = {"cpu", "gpu", "null"};
@@ -568,28 +499,6 @@ MemoryStats memory_stats(std::optional<int> device) {
 
 void empty_cache() {
   for (Device* d : Engine::get().all_devices()) d->allocator.empty_cache();
-}
-
-Stats stats() {
-  Stats s;
-  s.window_nodes = static_cast<std::int64_t>(Engine::get().prune());
-  s.live_nodes = counters.live_nodes;
-  s.live_storages = counters.live_storages;
-  s.tasks_in_flight = Scheduler::get().in_flight();
-  s.recorded = counters.recorded;
-  s.dropped = counters.dropped;
-  s.kernels = counters.kernels;
-  s.fused_operations = counters.fused_operations;
-  s.in_place = counters.in_place;
-  s.copies = counters.copies;
-  s.buffers_written = counters.buffers_written;
-  s.bytes_written = counters.bytes_written;
-  s.tasks_skipped = counters.tasks_skipped;
-  s.inline_tasks = counters.inline_tasks;
-  s.conversions = counters.conversions;
-  s.graph_captures = counters.graph_captures;
-  s.graph_replays = counters.graph_replays;
-  return s;
 }
 
 }  // namespace owl

@@ -9,6 +9,7 @@
 
 #include "runtime/engine.h"
 #include "runtime/faults.h"
+#include "runtime/queue.h"
 #include "runtime/scheduler.h"
 
 namespace owl {
@@ -39,7 +40,7 @@ std::size_t bytes_freed_by(const Task& task, const Device& device, std::unordere
 
 }  // namespace
 
-[[noreturn]] void refuse_memory(Device& device, std::size_t bytes, const std::string& what, bool injected) {
+[[noreturn]] static void refuse_memory(Device& device, std::size_t bytes, const std::string& what, bool injected) {
   const auto stats = device.allocator.stats();
   const auto holders = device.allocator.largest_holders(10);
   throw OutOfMemoryError(what + ": no memory for " + std::to_string(bytes) + " bytes on device " +
@@ -57,7 +58,7 @@ namespace {
 // A kernel is launched on trial to learn what scratch memory it asks for: a launch only adds stages. Null where it might
 // do more than that.
 std::optional<std::size_t> scratch_of(Task& task) {
-  if ((task.op && task.op->runs_user_code) || task.device->backend->gpu() >= 0) return {};
+  if ((task.op && task.op->runs_user_code) || task.device->backend->is_async()) return {};
   Launch trial;
   trial.device = task.device;
   trial.task = &task;
@@ -92,8 +93,8 @@ std::vector<Task*> Scheduler::measure_scratch(const std::vector<std::unique_ptr<
 bool Scheduler::can_spare(Device& device, std::size_t bytes, const Task* end) const {
   const auto is_to_start = [&](const Task& task) { return task.device == &device && !task.placed && !task.reserved; };
   const auto is_unmeasured = [&](const Task& task) { return task.device == &device && !task.placed && !task.scratch; };
-  const std::size_t limit = device.allocator.limit(), taken = device.allocator.allocated() + device.queue.reserved + bytes;
-  if (device.queue.reserved > 0 && taken > limit) return false;  // those that start just now come first
+  const std::size_t limit = device.allocator.limit(), taken = device.allocator.allocated() + device.queue->reserved + bytes;
+  if (device.queue->reserved > 0 && taken > limit) return false;  // those that start just now come first
   std::size_t most = taken;  // if nothing were freed on the way
   for (const Task* task = oldest_; task != end; task = task->newer) {
     if (is_unmeasured(*task)) return false;
@@ -121,13 +122,13 @@ bool Scheduler::reserve(Task& task) {
       !(allocator.drop_packed() && can_spare(*task.device, needs, &task)))
     return false;
   task.reserved = needs;
-  task.device->queue.reserved += needs;
+  task.device->queue->reserved += needs;
   return true;
 }
 
 void Scheduler::place(Task& task, bool has_memory) {
   std::lock_guard lock(mutex_);
-  task.device->queue.reserved -= std::exchange(task.reserved, 0);
+  task.device->queue->reserved -= std::exchange(task.reserved, 0);
   task.placed = has_memory;
 }
 
@@ -144,22 +145,22 @@ bool take_for_result(Storage& storage, bool idle) {
 // The task has no memory for its results, or may not take it yet: it waits for others to end. Where none runs, the
 // earliest of those that wait must do with what there is, and fails if that is not enough.
 void Scheduler::park(Task* task) {
-  auto& parked = task->device->queue.parked;
+  auto& parked = task->device->queue->parked;
   const auto submitted_earlier = [](const Task* a, const Task* b) { return a->order < b->order; };
   parked.insert(std::upper_bound(parked.begin(), parked.end(), task, submitted_earlier), task);
   if (can_free_memory()) return;
   Device* first = task->device;
   for (Device* d : devices_)
-    if (!d->queue.parked.empty() && d->queue.parked.front()->order < first->queue.parked.front()->order) first = d;
-  Task* const earliest = first->queue.parked.front();
-  first->queue.parked.pop_front();
+    if (!d->queue->parked.empty() && d->queue->parked.front()->order < first->queue->parked.front()->order) first = d;
+  Task* const earliest = first->queue->parked.front();
+  first->queue->parked.pop_front();
   earliest->last_resort = true;
   make_ready(earliest, true, first == task->device);
 }
 
 void Scheduler::unpark() {
   for (Device* d : devices_) {
-    auto& parked = d->queue.parked;
+    auto& parked = d->queue->parked;
     if (parked.empty()) continue;
     Task* task = parked.front();
     parked.pop_front();
@@ -169,16 +170,16 @@ void Scheduler::unpark() {
 
 bool Scheduler::can_free_memory() const {
   int blocked = 0;  // of those outside: they wait themselves
-  for (const Device* d : devices_) blocked += d->queue.blocked;
+  for (const Device* d : devices_) blocked += d->queue->blocked;
   if (running_ > 0 || inline_callers_ > 0 || static_cast<int>(outside_.size()) > blocked) return true;
-  return std::any_of(devices_.begin(), devices_.end(), [](Device* d) { return !d->queue.ready.empty(); });
+  return std::any_of(devices_.begin(), devices_.end(), [](Device* d) { return !d->queue->ready.empty(); });
 }
 
 // ---- scratch memory
 
 bool Scheduler::wait_for_memory(Device& device, const std::function<bool()>& take) {
   std::unique_lock lock(mutex_);
-  auto& q = device.queue;
+  auto& q = *device.queue;
   // Another task may give memory back when it ends; if all that run wait like this, none will.
   while (q.running - q.starved > 1 && !stopped_ && !paused_) {
     ++q.starved;
@@ -228,7 +229,7 @@ void* Launch::packed(const void* operand, std::int64_t layout, std::size_t bytes
 bool Scheduler::wait_for_data_memory(Storage& storage) {
   Engine::get().flush(0, true);
   std::unique_lock lock(mutex_);
-  auto& q = storage.device->queue;
+  auto& q = *storage.device->queue;
   auto& allocator = storage.device->allocator;
   Counted waiting(q.memory_waiters, lock);
   bool taken = false;
@@ -242,7 +243,7 @@ bool Scheduler::wait_for_data_memory(Storage& storage) {
   return taken;
 }
 
-void allocate_for_data(Storage& storage) {
+void Engine::allocate_for_data(Storage& storage) {
   const bool injected = Faults::due(faults().alloc);
   auto& allocator = storage.device->allocator;
   if (!injected && ((allocator.limit() == 0 && allocator.allocate(storage, true)) ||

@@ -12,12 +12,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "backend/cpu/tile.h"
+#include "base/hooks.h"
 #include "base/replace_file.h"
-#include "ops/elementwise.h"
+#include "device/device.h"
+#include "graph/op.h"
 #include "owl/inspect.h"
-#include "runtime/device.h"
-#include "runtime/task.h"
+#include "plan/task.h"
 
 namespace owl {
 
@@ -112,7 +112,7 @@ std::string name_of(const Task& task) {
   };
   const auto add_program = [&](const Program* program) {
     if (program)
-      for (const auto& i : program->instructions) add(elementwise_ops::All::infos[i.code].name);
+      for (const auto& i : program->instructions) add(elementwise_op(i.code).name);
   };
   add_program(task.before.get());
   if (task.op || count == 0) add(task.name);

@@ -11,11 +11,12 @@
 
 #include "backend/cpu/denormals.h"
 #include "base/env.h"
-#include "runtime/counters.h"
+#include "base/counters.h"
 #include "runtime/engine.h"
 #include "runtime/faults.h"
-#include "runtime/hooks.h"
+#include "base/hooks.h"
 #include "runtime/profile.h"
+#include "runtime/queue.h"
 
 namespace owl {
 
@@ -37,47 +38,15 @@ double bytes_of(const Task& task) {
 
 // The exception being handled, as a value. It is the task's kernel's, or that of the operation whose result got no memory.
 std::shared_ptr<const Failure> caught(const Task& task, const Storage* result = nullptr) {
-  using Kind = Failure::Kind;
-  const auto failure_of = [&](Kind kind, std::string message, std::shared_ptr<const void> cause = nullptr) {
-    auto f = std::make_shared<Failure>();
-    f->kind = kind;
-    f->message = std::move(message);
-    f->op = result ? result->op : task.name;
-    f->source = result ? result->source : task.source;
-    f->sequence = task.sequence;
-    f->cause = std::move(cause);
-    return f;
-  };
-  try {
-    throw;
-  } catch (const OutOfMemoryError& e) {
-    return failure_of(Kind::kOutOfMemory, e.what());
-  } catch (const std::bad_alloc&) {
-    return failure_of(Kind::kOutOfMemory, std::string(task.name) + ": the host is out of memory");
-  } catch (const DeviceError& e) {
-    return failure_of(Kind::kDevice, e.what());
-  } catch (const NaNError& e) {
-    return failure_of(Kind::kNaN, e.what());
-  } catch (const ShapeError& e) {
-    return failure_of(Kind::kShape, e.what());
-  } catch (const DTypeError& e) {
-    return failure_of(Kind::kDType, e.what());
-  } catch (const CausedError& e) {
-    return failure_of(e.kind, e.what(), e.cause);
-  } catch (const std::exception& e) {
-    return failure_of(Kind::kOther, e.what());
-  } catch (...) {
-    return failure_of(Kind::kOther, std::string(task.name) + ": unknown exception");
-  }
+  return failure_of(std::current_exception(), result ? result->op : task.name, result ? result->source : task.source,
+                    task.sequence);
 }
 
 void inject_fault(const Task& task) {
   if (Faults::due(faults().op)) throw Error(std::string(task.name) + ": injected fault (OWL_FAULT)");
 }
 
-bool has_failed(const TaskOperand& in) {
-  return in.storage->state.load(std::memory_order_acquire) == Storage::State::kFailed;
-}
+bool has_failed(const TaskOperand& in) { return in.storage->failed(); }
 
 // An operand's memory may become the result's when nothing else can read it any more.
 bool can_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
@@ -112,6 +81,7 @@ Scheduler& Scheduler::get() {
 }
 
 void Scheduler::register_device(Device* device) {
+  device->queue = std::make_shared<Device::Queue>();
   std::lock_guard lock(mutex_);
   devices_.push_back(device);
 }
@@ -126,7 +96,7 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
   for (auto& owned : tasks) {
     Task* task = owned.release();
     task->order = ++submitted_;
-    if (task->device->backend->gpu() >= 0) {
+    if (task->device->backend->is_async()) {
       auto batch = std::ranges::find(batches, task->device, &std::pair<Device*, std::shared_ptr<int>>::first);
       if (batch == batches.end()) batch = batches.emplace(batch, task->device, std::make_shared<int>(0));
       task->batch = batch->second;
@@ -178,7 +148,7 @@ void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks, bool ta
 }
 
 void Scheduler::make_ready(Task* task, bool first, bool taken_here) {
-  auto& queue = task->device->queue;
+  auto& queue = *task->device->queue;
   if (first) {
     queue.ready.push_front(task);
   } else {
@@ -193,7 +163,7 @@ void Scheduler::make_ready(Task* task, bool first, bool taken_here) {
 }
 
 void Scheduler::wake_for(Device& device, std::int64_t tasks) {
-  auto& queue = device.queue;
+  auto& queue = *device.queue;
   device.pushes.fetch_add(1, std::memory_order_relaxed);
   if (queue.workers.empty()) start_workers(device);
   for (; tasks > 0 && queue.waking < queue.sleeping; --tasks, ++queue.waking) queue.wake.notify_one();
@@ -297,7 +267,7 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
       count(counters.bytes_written, static_cast<std::int64_t>(out.storage->bytes));
     }
     std::optional<profile::Span> span;  // on the CPU its chunks have theirs
-    if (task.device->backend->gpu() >= 0) span.emplace(task);
+    if (task.device->backend->is_async()) span.emplace(task);
     task.device->backend->launch(task, task.launch);
     count(counters.kernels);
     if (settings().log_run) log_line("run " + std::string(task.name) + " on device " + std::to_string(task.device->id));
@@ -317,7 +287,7 @@ void Scheduler::advance(std::unique_lock<std::mutex>& lock, Task* task) {
     const auto chunks = stages[task->stage].chunks;
     if (chunks > 1 || halted_) {  // halted: back to the queue, where a forked child finds it
       task->next_chunk = 0;
-      task->device->queue.ready.push_front(task);
+      task->device->queue->ready.push_front(task);
       return wake_for(*task->device, chunks - 1);  // one is for this thread
     }
     enter(*task);
@@ -361,13 +331,13 @@ void Scheduler::run_chunks(Task& task, const Launch::Stage& stage) {
 
 void Scheduler::enter(Task& task) {
   ++running_;
-  ++task.device->queue.running;
+  ++task.device->queue->running;
   ++task.threads;
 }
 
 void Scheduler::leave(Task& task) {
   --task.threads;
-  --task.device->queue.running;
+  --task.device->queue->running;
   if (--running_ == 0 && paused_) paused_done_.notify_all();
 }
 
@@ -391,7 +361,7 @@ Scheduler::Outside::~Outside() {
 
 // Lock held; the device's queue is not empty.
 void Scheduler::step(std::unique_lock<std::mutex>& lock, Device& device) {
-  auto& ready = device.queue.ready;
+  auto& ready = device.queue->ready;
   Task* task = ready.front();
   if (!task->started) {
     ready.pop_front();
@@ -432,12 +402,8 @@ void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
     out.storage->producer = nullptr;
     waited |= out.storage->waited;
     const auto& failure = task->failure ? task->failure : out.failure;
-    if (failure) {
-      out.storage->failure = failure;
-      Engine::get().note_failure(*out.storage);  // before anybody can see that it is done
-    }
-    out.storage->state.store(failure ? Storage::State::kFailed : Storage::State::kReady,
-                             std::memory_order_release);
+    if (failure) out.storage->fail(failure);
+    else out.storage->state.store(Storage::State::kReady, std::memory_order_release);
   }
   for (Task* next : task->successors)
     if (--next->unfinished_inputs == 0)  // a worker goes on with its own device's
@@ -456,9 +422,9 @@ void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
   (task->older ? task->older->newer : oldest_) = task->newer;
   (task->newer ? task->newer->older : newest_) = task->older;
   auto* device = task->device;
-  if (task->batch && --*task->batch == 0) device->queue.batch_done = true;
+  if (task->batch && --*task->batch == 0) device->queue->batch_done = true;
   for (auto& [data, bytes] : task->launch.scratch_blocks) device->allocator.free(data, bytes);
-  if (device->queue.memory_waiters) device->queue.memory_freed.notify_all();
+  if (device->queue->memory_waiters) device->queue->memory_freed.notify_all();
   unpark();
   finished_tasks.emplace_back(task);
 }
@@ -467,7 +433,7 @@ void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
 
 bool Scheduler::start_worker(Device& device) {
   try {
-    device.queue.workers.emplace_back([this, &device] { work(device); });
+    device.queue->workers.emplace_back([this, &device] { work(device); });
     return true;
   } catch (const std::system_error&) {  // the next need for it tries again; block() tells the script where none runs
     return false;
@@ -500,14 +466,14 @@ void Scheduler::work(Device& device) {
   DenormalsToZero flush_denormals;
   std::unique_lock lock(mutex_);
   profile::name_lane("device " + std::to_string(device.id) + ", worker " +
-                     std::to_string(++device.queue.started_workers));
+                     std::to_string(++device.queue->started_workers));
   bool spun = false;
   while (!stopped_) {
-    if (std::exchange(device.queue.batch_done, false)) {
+    if (std::exchange(device.queue->batch_done, false)) {
       Unlocked unlocked(lock);
       device.backend->submit();
     }
-    if (!device.queue.ready.empty() && !paused_) {
+    if (!device.queue->ready.empty() && !paused_) {
       spun = false;
       if (!watching_ && (sleeping_ > 0 || watch_owed_)) pass_watch_on(device);
       step(lock, device);
@@ -533,18 +499,18 @@ void Scheduler::pass_watch_on(Device& device) {
 // Lock held. Prefers the device's own workers to another's, and those who sleep to those not started yet. Where all
 // are busy, the first to be done looks at the window by itself.
 void Scheduler::wake_anyone(Device& device) {
-  if (device.queue.workers.empty()) return start_workers(device);
-  if (device.queue.sleeping > 0) return device.queue.wake.notify_one();
+  if (device.queue->workers.empty()) return start_workers(device);
+  if (device.queue->sleeping > 0) return device.queue->wake.notify_one();
   for (Device* d : devices_)
-    if (d->queue.sleeping > 0) return d->queue.wake.notify_one();
+    if (d->queue->sleeping > 0) return d->queue->wake.notify_one();
   for (Device* d : devices_)
-    if (d->queue.workers.empty()) return start_workers(*d);
+    if (d->queue->workers.empty()) return start_workers(*d);
 }
 
 void Scheduler::idle(std::unique_lock<std::mutex>& lock, Device& device, bool& spun) {
   auto& engine = Engine::get();
-  auto& queue = device.queue;
-  if (!spun && device.backend->gpu() >= 0) {
+  auto& queue = *device.queue;
+  if (!spun && device.backend->is_async()) {
     Unlocked unlocked(lock);
     device.backend->submit();
   }
@@ -595,7 +561,7 @@ void Scheduler::wake_watcher(Device& device) {
 void Scheduler::settings_changed() {
   std::unique_lock lock(mutex_);
   unwatched.store(true);
-  for (Device* d : devices_) d->queue.wake.notify_all();
+  for (Device* d : devices_) d->queue->wake.notify_all();
   // Once idle workers have been told to leave the window alone, none may be about to take it.
   while (watching_ && Engine::get().idle_us() < 0) {
     lock.unlock();
@@ -610,10 +576,10 @@ void Scheduler::shutdown() {
     std::lock_guard lock(mutex_);
     halted_ = stopped_ = true;
     for (Device* d : devices_) {
-      for (auto& w : d->queue.workers) workers.push_back(std::move(w));
-      d->queue.workers.clear();
-      d->queue.wake.notify_all();
-      d->queue.memory_freed.notify_all();
+      for (auto& w : d->queue->workers) workers.push_back(std::move(w));
+      d->queue->workers.clear();
+      d->queue->wake.notify_all();
+      d->queue->memory_freed.notify_all();
     }
     value_done_.notify_all();
     idle_done_.notify_all();
@@ -631,18 +597,18 @@ bool Scheduler::block(std::unique_lock<std::mutex>& lock, std::condition_variabl
     return true;
   }
   for (Device* d : devices_) {  // after a fork the child has no workers yet
-    if (d->queue.ready.empty() || !d->queue.workers.empty() || stopped_) continue;
+    if (d->queue->ready.empty() || !d->queue->workers.empty() || stopped_) continue;
     start_workers(*d);
-    if (!d->queue.workers.empty()) continue;
+    if (!d->queue->workers.empty()) continue;
     lock.unlock();
     refuse_to_wait(*d);
   }
   std::optional<Counted> blocked;
   if (outside_of_thread && !stopped_) {  // a worker blocks: another takes its place
     Device* device = outside_of_thread->task_.device;
-    blocked.emplace(device->queue.blocked, lock);
+    blocked.emplace(device->queue->blocked, lock);
     unpark();  // what waited for this thread's memory
-    auto& q = device->queue;
+    auto& q = *device->queue;
     const auto workers = [&] { return static_cast<int>(q.workers.size()); };
     if (workers() < device->threads + q.blocked && !start_worker(*device) && workers() <= q.blocked) {
       lock.unlock();
@@ -676,11 +642,11 @@ bool Scheduler::block(std::unique_lock<std::mutex>& lock, std::condition_variabl
   return finished;
 }
 
-bool Scheduler::wait_there(Backend& backend, const Storage* storage, Deadline deadline) {
+bool Scheduler::wait_complete(Backend& backend, const Storage* storage, Deadline deadline) {
   profile::Span span("wait");
   Blocking blocking;
   auto asked = std::chrono::steady_clock::now();
-  return backend.wait(storage, [&] {
+  return backend.synchronize(storage, [&] {
     const auto now = std::chrono::steady_clock::now();
     if (deadline && now >= *deadline) return false;
     if (now - asked < kSignalPoll) return true;
@@ -740,7 +706,7 @@ std::string Scheduler::describe() {
   std::lock_guard lock(mutex_);
   std::string text;
   for (Device* d : devices_) {
-    const auto& q = d->queue;
+    const auto& q = *d->queue;
     text += "device " + std::to_string(d->id) + " (" + d->name + "): " + std::to_string(q.workers.size()) +
             " workers, " + std::to_string(q.sleeping) + " asleep, " + std::to_string(q.starved) +
             " waiting for memory, " + std::to_string(q.ready.size()) + " tasks ready\n";
@@ -768,7 +734,7 @@ void Scheduler::before_fork() {
 void Scheduler::after_fork_parent() {
   paused_ = false;
   halted_ = stopped_;
-  for (Device* d : devices_) d->queue.wake.notify_all();
+  for (Device* d : devices_) d->queue->wake.notify_all();
   mutex_.unlock();
 }
 
@@ -780,11 +746,11 @@ void Scheduler::after_fork_child() {
   for (Task* task : outside_) {
     if (outside_of_thread && &outside_of_thread->task_ == task) continue;
     task->next_chunk = 0;
-    task->device->queue.ready.push_front(task);
+    task->device->queue->ready.push_front(task);
   }
   std::erase_if(outside_, [](Task* t) { return !outside_of_thread || &outside_of_thread->task_ != t; });
   for (Device* d : devices_) {
-    auto& q = d->queue;
+    auto& q = *d->queue;
     new (&q.wake) std::condition_variable;
     new (&q.memory_freed) std::condition_variable;
     new (&q.workers) std::vector<std::thread>;  // not destroyed: a joinable thread would end the process

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "base/module_api.h"
-#include "runtime/device.h"
-#include "runtime/task.h"
+#include "device/device.h"
+#include "plan/task.h"
 
 namespace owl {
 
@@ -32,7 +32,7 @@ class Scheduler {
   using Deadline = std::optional<std::chrono::steady_clock::time_point>;
   bool wait_value(Storage& storage, Deadline deadline);
   // Behind that, where the device runs behind its worker: until the value, or (null) all that was ordered, is there.
-  bool wait_there(Backend& backend, const Storage* storage, Deadline deadline);
+  bool wait_complete(Backend& backend, const Storage* storage, Deadline deadline);
   void wait_idle();
   void wait_for_room();  // while more tasks are in flight than a script may run ahead
 
@@ -162,9 +162,6 @@ class Scheduler {
   static thread_local std::vector<std::unique_ptr<Task>> finished_tasks;
 };
 
-// Memory for data that a script brings: waits for running work when the device is full; throws OutOfMemoryError, with
-// the largest holders, when nothing can help.
-void allocate_for_data(Storage& storage);
 // Memory for a result: copies of values of other devices that can be made again go first.
 bool take_for_result(Storage& storage, bool idle);
 [[noreturn]] void refuse_memory(const Storage& storage, bool injected);

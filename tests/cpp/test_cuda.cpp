@@ -136,7 +136,7 @@ int event_in(const std::string& line) {
 TEST(Cuda, EveryKernelHasAnEntry) {
   for (const OpRecord* op : all_ops())
     if (op->cls == OpRecord::Class::kKernel && !op->copies_in && !op->joins_devices) {
-      EXPECT_NE(cuda::find_kernel(op->name), nullptr) << op->name;
+      EXPECT_NE(cuda::find_kernel(*op), nullptr) << op->name;
     }
 }
 

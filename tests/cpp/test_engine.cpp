@@ -12,6 +12,7 @@
 
 #include "graph/record.h"
 #include "ops/nn.h"
+#include "ops/user.h"
 #include "support.h"
 
 namespace owl::test {
@@ -45,19 +46,18 @@ TEST(Engine, WorkStartsByItself) {
 // An operation that keeps a worker for as long as the test likes.
 std::atomic<bool> gate_open{true};
 
-OpRecord make_gate() {
-  OpRecord op;
-  op.name = "gate";
-  op.doc = "waits for gate_open";
-  op.infer = [](std::span<Node* const> in, const Params*) { return std::pair(in[0]->shape, in[0]->dtype); };
-  op.cpu = [](const KernelArgs& args, Launch& launch) {
+NArray record_gate(const NArray& x) {
+  auto params = std::make_shared<UserParams>();
+  params->result = {x.shape(), x.dtype()};
+  params->work = 1e9;
+  params->run = [](const KernelArgs& args, Launch& launch) {
     launch.stage(64, [data = args.out.as<float>()](std::int64_t i) {
       while (!gate_open) std::this_thread::sleep_for(100us);
       if (i == 0) *data = 1;
     });
   };
-  op.cost = [](std::span<const Shape>, const Shape&, const Params*) { return 1e9; };
-  return op;
+  Node* const operand = x.node();
+  return record_user(user_record("gate"), {&operand, 1}, std::move(params));
 }
 
 bool eventually(const NArray& x) {
@@ -68,7 +68,6 @@ bool eventually(const NArray& x) {
 
 // A worker that watched the window and then found work must pass the watch on: nothing more may be recorded.
 TEST(Engine, AQuietScriptIsServedWhileAnotherDeviceIsBusy) {
-  static const OpRecord gate = make_gate();
   struct OpenAtEnd {
     ~OpenAtEnd() {
       gate_open = true;
@@ -81,7 +80,7 @@ TEST(Engine, AQuietScriptIsServedWhileAnotherDeviceIsBusy) {
     set_device(busy);
     const auto x = full({1}, i);
     gate_open = false;
-    const auto y = record(gate, {x.node()});
+    const auto y = record_gate(x);
     if (i % 3) y.start_eval();
     if (i % 5 == 0) std::this_thread::sleep_for(std::chrono::microseconds(i));
     set_device(0);

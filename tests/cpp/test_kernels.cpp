@@ -8,8 +8,9 @@
 #include <thread>
 
 #include "backend/cpu/isa/nn_kernels.h"
+#include "backend/cpu/kernels.h"
 #include "ops/nn.h"
-#include "runtime/allocator.h"
+#include "device/allocator.h"
 #include "support.h"
 
 namespace owl {
@@ -89,7 +90,7 @@ Array run(const char* name, const std::vector<ArrayRef>& in, const Shape& shape,
   for (const int threads : {1, 2}) {
     Launch launch;
     launch.device = &Engine::get().device(0);
-    op->cpu({in, results[threads - 1].ref(channels_last), params}, launch);
+    cpu::kernel_of(*op).run({in, results[threads - 1].ref(channels_last), params}, launch);
     execute(launch, threads);
     for (auto& [data, bytes] : launch.scratch_blocks) launch.device->allocator.free(data, bytes);
   }
@@ -104,7 +105,7 @@ void check_layouts(const char* name, const std::vector<const Array*>& in, const 
   std::vector<ArrayRef> refs;
   for (const Array* a : in) shapes.push_back(a->shape), refs.push_back(a->ref());
   const Array want = run(name, refs, shape, DType::kFloat32, params);
-  const unsigned knows = find_op(name)->channels_last(shapes, shape, params);
+  const unsigned knows = cpu::kernel_of(*find_op(name)).channels_last(shapes, shape, params);
   for (unsigned some = 1; some < 1u << (in.size() + 1); ++some) {
     if (some & ~knows) continue;
     std::vector<Array> relaid;
@@ -174,8 +175,8 @@ TEST(Kernels, MatrixProducts) {
       if (k > 10000) continue;
       for (const auto& [left, right] : {std::pair(at.ref, b.ref()), std::pair(a.ref(), bt.ref),
                                         std::pair(at.ref, bt.ref), std::pair(a.ref(), wide.ref)}) {
-        EXPECT_TRUE(find_op("matmul")->accepts_strided(left.shape, left.strides, 0));
-        EXPECT_TRUE(find_op("matmul")->accepts_strided(right.shape, right.strides, 1));
+        EXPECT_TRUE(cpu::kernel_of(*find_op("matmul")).accepts_strided(left.shape, left.strides, 0));
+        EXPECT_TRUE(cpu::kernel_of(*find_op("matmul")).accepts_strided(right.shape, right.strides, 1));
         expect_near(run("matmul", {left, right}, {m, n}, type), want, static_cast<double>(k), what + ", strided");
       }
     }
@@ -189,8 +190,8 @@ TEST(Kernels, VectorsWithAnyStride) {
       small_b.set(i, static_cast<double>(i % 7));
     }
     const Strided row(small_a, {1, 3}), column(small_b, {4, 1});
-    EXPECT_TRUE(find_op("matmul")->accepts_strided(row.ref.shape, row.ref.strides, 0));
-    EXPECT_TRUE(find_op("matmul")->accepts_strided(column.ref.shape, column.ref.strides, 1));
+    EXPECT_TRUE(cpu::kernel_of(*find_op("matmul")).accepts_strided(row.ref.shape, row.ref.strides, 0));
+    EXPECT_TRUE(cpu::kernel_of(*find_op("matmul")).accepts_strided(column.ref.shape, column.ref.strides, 1));
     EXPECT_EQ(run("matmul", {row.ref, column.ref}, {1, 1}, type).at(0), product(small_a, small_b)[0]);
     expect_near(run("matmul", {column.ref, row.ref}, {40, 40}, type), product(small_b, small_a), 1, "outer product");
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/cpu/isa/kernels.h"
+#include "backend/cpu/run_program.h"
 #include "backend/cpu/tile.h"
 #include "ops/elementwise.h"
 #include "ops/records.h"

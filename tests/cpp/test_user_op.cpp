@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "base/failure.h"
 #include "support.h"
 
 namespace owl::test {

@@ -8,10 +8,11 @@
 #include <cstring>
 
 #include "backend/cpu/isa/kernels.h"
+#include "backend/cpu/kernels.h"
 #include "backend/cpu/nan_watch.h"
-#include "backend/cpu/tile.h"
+#include "backend/cpu/run_program.h"
 #include "base/env.h"
-#include "runtime/task.h"
+#include "plan/task.h"
 
 namespace owl::cpu {
 
@@ -64,7 +65,19 @@ class CpuBackend : public Backend {
   void download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) override {
     std::memcpy(host, static_cast<const std::byte*>(from.data) + offset, bytes);
   }
+  void download_strided(void* host, const Storage& from, std::size_t offset, const Shape& shape, const Strides& strides,
+                        DType dtype) override {
+    Program copy;
+    copy.shape = shape;
+    copy.inputs.push_back({dtype, strides, false});
+    copy.outputs.push_back({0, dtype});
+    const void* in = static_cast<const std::byte*>(from.data) + offset;
+    run_program(copy, &in, &host);
+  }
   void clear(void* data, std::size_t bytes) override { std::memset(data, 0, bytes); }
+
+  const KernelTraits& traits(const OpRecord& op) const override { return kernel_of(op); }
+  double program_cost_ns(const Program& program) const override { return cpu::program_cost_ns(program); }
 
   void launch(Task& task, Launch& launch) override {
     if (task.op) return launch_kernel(task, launch);
@@ -109,7 +122,7 @@ class CpuBackend : public Backend {
     } else {
       args.out = out->array;
     }
-    task.op->cpu(args, launch);
+    kernel_of(*task.op).run(args, launch);
     if (task.traced) watch_kernel(task, launch);
   }
 
@@ -121,10 +134,13 @@ class CpuBackend : public Backend {
 // Plans and schedules like any device, but has no values: what is left is the engine itself.
 class NullBackend : public Backend {
  public:
+  const KernelTraits& traits(const OpRecord& op) const override { return kernel_of(op); }
+  double program_cost_ns(const Program& program) const override { return cpu::program_cost_ns(program); }
   void* allocate(std::size_t) override { return nullptr; }
   void free(void*, std::size_t, std::uint64_t) override {}
   void upload(Storage&, const void*) override {}
   void download(void*, const Storage&, std::size_t, std::size_t) override {}
+  void download_strided(void*, const Storage&, std::size_t, const Shape&, const Strides&, DType) override {}
   void clear(void*, std::size_t) override {}
   void launch(Task&, Launch&) override {}
   bool computes() const override { return false; }

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "runtime/device.h"
+#include "device/device.h"
 
 namespace owl::cpu {
 

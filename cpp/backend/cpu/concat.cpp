@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "backend/cpu/strided_copy.h"
+#include "ops/concat.h"
 
 namespace owl::cpu {
 

@@ -1,14 +1,9 @@
 // Joining arrays, and copying strided views.
 #pragma once
 
-#include "graph/op.h"
+#include "device/launch.h"
 
 namespace owl::cpu {
-
-struct ConcatParams : Params {
-  explicit ConcatParams(int axis) : axis(axis) {}
-  int axis;
-};
 
 void concat(const KernelArgs& args, Launch& launch);
 void copy(const KernelArgs& args, Launch& launch);

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "backend/cpu/nn.h"
-#include "runtime/counters.h"
+#include "base/counters.h"
 #include "backend/cpu/onednn_conv.h"
 #include "backend/cpu/plain_conv.h"
 #include "backend/cpu/isa/nn_kernels.h"

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backend/cpu/isa/kernels.h"
+#include "ops/create.h"
 
 namespace owl::cpu {
 

@@ -80,16 +80,12 @@ void NanWatch::look(int step, const void* result, const void* const* operands, s
 std::shared_ptr<const Failure> NanWatch::failure(std::size_t step) const {
   const auto& instruction = program_.instructions[step];
   const Found& found = found_[step];
-  auto f = std::make_shared<Failure>();
-  f->kind = Failure::Kind::kNaN;
-  f->op = elementwise_ops::All::infos[instruction.code].name;
-  f->source = instruction.source;
-  f->sequence = instruction.sequence;
+  const char* const op = elementwise_ops::All::infos[instruction.code].name;
   std::string operands;
   for (int k = 0; k < instruction.arity; ++k) operands += (k ? " and " : "") + text(found.operands[k]);
-  f->message = std::string(f->op) + " made " + text(found.result) + " of " + operands + ", at " +
-               place_in(program_.shape, found.element) + " of its result " + program_.shape.str();
-  return f;
+  return make_failure<NaNError>(std::string(op) + " made " + text(found.result) + " of " + operands + ", at " +
+                                    place_in(program_.shape, found.element) + " of its result " + program_.shape.str(),
+                                op, instruction.source, instruction.sequence);
 }
 
 void NanWatch::report(Task& task) const {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/module_api.h"
-#include "runtime/task.h"
+#include "plan/task.h"
 
 namespace owl::cpu {
 

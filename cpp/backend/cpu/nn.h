@@ -2,7 +2,7 @@
 // computes). Each adds stages to the launch; chunks are cut by size alone.
 #pragma once
 
-#include "graph/op.h"
+#include "device/launch.h"
 
 namespace owl::cpu {
 
@@ -14,7 +14,7 @@ void conv_back_data(const KernelArgs& args, Launch& launch);
 void conv_back_weight(const KernelArgs& args, Launch& launch);
 void conv_back_bias(const KernelArgs& args, Launch& launch);
 
-// See OpRecord::channels_last.
+// See KernelTraits::channels_last.
 unsigned conv_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
 unsigned conv_back_data_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
 unsigned conv_back_weight_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "backend/cpu/isa/kernels.h"
+#include "ops/reduce.h"
 
 namespace owl::cpu {
 

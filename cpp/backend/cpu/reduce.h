@@ -1,17 +1,11 @@
 // Reductions over any set of axes.
 #pragma once
 
-#include "graph/op.h"
+#include "device/launch.h"
 
 namespace owl::cpu {
 
-struct ReduceParams : Params {
-  explicit ReduceParams(unsigned axes, bool all) : axes(axes), all(all) {}
-  unsigned axes;  // bit i: axis i goes
-  bool all;       // no axis was named: the result's shape is [1]
-};
-
-// Whether a reduction reads its operand in pieces that are worth being computed one by one (OpRecord::reads_ranges).
+// Whether a reduction reads its operand in pieces that are worth being computed one by one (KernelTraits::reads_ranges).
 bool reduces_ranges(const Shape& shape, const Params* params);
 bool arg_reduces_ranges(const Shape& shape, const Params* params);
 

@@ -1,121 +1,19 @@
-// Programs cut into chunks, and what they cost. How one runs is in interpreter.cpp.
 #include "backend/cpu/tile.h"
 
-#include <algorithm>
-#include <memory>
-
-#include "backend/cpu/interpreter.h"
-#include "ops/elementwise.h"
+#include "backend/cpu/isa/kernels.h"
 
 namespace owl::cpu {
 
 namespace {
-
-constexpr double kChunkNs = 100e3;
 
 const TileTable& table() {
   static const TileTable& best = best_tile_table();
   return best;
 }
 
-double element_ns(const Program& program) {
-  double ns = 0;
-  for (const auto& i : program.inputs) ns += 0.06 * static_cast<double>(itemsize(i.dtype)) * (i.dense ? 1 : 2);
-  for (const auto& o : program.outputs) ns += 0.09 * static_cast<double>(itemsize(o.dtype));
-  for (const auto& i : program.instructions) {
-    const double cost = elementwise_ops::All::infos[i.code].cost;
-    // Functions of float64 are calls of the C library, one element at a time.
-    const bool calls = i.dtype == DType::kFloat64 && cost >= 10;
-    ns += cost * (calls ? 1.5 : i.dtype == DType::kFloat64 ? 0.2 : 0.1);
-  }
-  return ns;
-}
-
-bool is_copy(const Program& program) {
-  return program.instructions.empty() && program.inputs.size() == 1 &&
-         std::ranges::all_of(program.outputs, [](const auto& o) { return o.value == 0; });
-}
-
-constexpr std::int64_t kSmall = 1 << 13;  // elements: near enough to gather from
-
-// The program itself, or one whose transposed inputs are dense copies made by stages in front.
-std::shared_ptr<const Program> make_dense(const Program& program, std::vector<const void*>& inputs, Launch& launch) {
-  std::shared_ptr<Program> changed;
-  if (program.shape.size() > kSmall)
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      const auto& in = program.inputs[i];
-      if (in.dense) continue;
-      auto copy = std::make_shared<StridedCopy>(program.shape, in.strides, itemsize(in.dtype));
-      if (!copy->transposes()) continue;
-      void* to = launch.scratch(static_cast<std::size_t>(program.shape.size()) * itemsize(in.dtype));
-      launch.stage(copy->chunks(), [copy, to, from = inputs[i]](std::int64_t chunk) { copy->run(chunk, to, from); });
-      if (changed == nullptr) changed = std::make_shared<Program>(program);
-      changed->inputs[i].dense = true;
-      changed->inputs[i].strides = program.shape.dense_strides();
-      inputs[i] = to;
-    }
-  if (changed != nullptr) return changed;
-  return {std::shared_ptr<void>(), &program};  // not owned: the caller keeps it
-}
-
 }  // namespace
 
 TileFn tile_function(std::uint16_t code, DType dtype) { return table().functions[code][static_cast<int>(dtype)]; }
 TileFn cast_function(DType from, DType to) { return table().casts[static_cast<int>(from)][static_cast<int>(to)]; }
-
-double program_cost_ns(const Program& program) {
-  return 100 + 10.0 * static_cast<double>(program.instructions.size()) +
-         element_ns(program) * static_cast<double>(program.shape.size());
-}
-
-void launch_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs,
-                    Launch& launch, NanWatch* watch) {
-  if (program.shape.size() == 0) return;
-  if (is_copy(program)) {
-    const auto& in = program.inputs[0];
-    auto copy = std::make_shared<StridedCopy>(program.shape, in.strides, itemsize(in.dtype));
-    for (void* to : outputs)
-      launch.stage(copy->chunks(), [copy, to, from = inputs[0]](std::int64_t chunk) { copy->run(chunk, to, from); });
-    return;
-  }
-  // A transposed input would be gathered element by element, each from another cache line: copied by blocks first.
-  const auto straight = make_dense(program, inputs, launch);
-  auto interpreter = std::make_shared<Interpreter>(*straight, inputs.data(), outputs.data(), watch);
-  const std::int64_t tile = interpreter->tile(), size = interpreter->size();
-  const auto wanted = static_cast<std::int64_t>(kChunkNs / element_ns(program));
-  const std::int64_t chunk_size = std::max(std::int64_t{1}, wanted / tile) * tile;
-  launch.stage((size + chunk_size - 1) / chunk_size, [interpreter, straight, chunk_size, size](std::int64_t chunk) {
-    interpreter->run(chunk * chunk_size, std::min(size, (chunk + 1) * chunk_size));
-  });
-}
-
-ReadRanges read_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
-  outputs.push_back(nullptr);
-  const auto interpreter = std::make_shared<Interpreter>(program, inputs.data(), outputs.data());
-  return [interpreter, item = static_cast<std::int64_t>(itemsize(program.outputs.back().dtype))](const Ranges& ranges) {
-    static thread_local Arena read;
-    char* const data = read.at_least(static_cast<std::size_t>(ranges.n * ranges.count * item));
-    interpreter->run(ranges, data);
-    return static_cast<const void*>(data);
-  };
-}
-
-FinishRanges finish_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
-  const auto interpreter = std::make_shared<Interpreter>(program, inputs.data(), outputs.data());
-  return [interpreter](const Ranges& ranges) { interpreter->run(ranges); };
-}
-
-void run_program(const Program& program, const void* const* inputs, void* const* outputs) {
-  if (program.shape.size() == 0) return;
-  if (is_copy(program)) {
-    const auto& in = program.inputs[0];
-    const StridedCopy copy(program.shape, in.strides, itemsize(in.dtype));
-    for (std::size_t o = 0; o < program.outputs.size(); ++o)
-      for (std::int64_t chunk = 0; chunk < copy.chunks(); ++chunk) copy.run(chunk, outputs[o], inputs[0]);
-    return;
-  }
-  const Interpreter interpreter(program, inputs, outputs);
-  interpreter.run(0, interpreter.size());
-}
 
 }  // namespace owl::cpu

@@ -9,11 +9,11 @@
 #include <thread>
 
 #include "backend/cpu/nan_watch.h"
-#include "backend/cpu/tile.h"
+#include "backend/cpu/run_program.h"
 #include "backend/cuda/compiler.h"
 #include "base/env.h"
 #include "owl/error.h"
-#include "runtime/engine.h"
+#include "graph/sink.h"
 
 namespace owl::cuda {
 
@@ -42,8 +42,7 @@ bool is_about_capture(CUresult result) {
 }  // namespace
 
 void raise(const Failure& failure) {
-  if (failure.kind == Failure::Kind::kOutOfMemory) throw OutOfMemoryError(failure.message);
-  throw DeviceError(failure.message);
+  std::rethrow_exception(failure.error);
 }
 
 Backend::Backend(int index) : index_(index), process_(getpid()) {
@@ -69,7 +68,7 @@ Backend::Backend(int index) : index_(index), process_(getpid()) {
   const Use ours(*this);
   for (CUstream* stream : {&compute_, &in_, &out_, &aside_})
     check(d.cuStreamCreate(stream, CU_STREAM_NON_BLOCKING), "a stream");
-  renew_entrance();
+  renew_import_stream();
   runner_ = std::make_unique<Runner>(compute_, aside_);
   copy_ = copy_function();  // and an error now, where there is no compiler, rather than at the first operation
 }
@@ -238,7 +237,7 @@ void Backend::launch(Task& task, Launch& launch) {
     if (task.traced) trace(task, launch);
     return;
   }
-  const Kernel* const kernel = find_kernel(task.op->name);
+  const Kernel* const kernel = find_kernel(*task.op);
   if (!kernel) throw DeviceError(std::string(task.op->name) + " has no kernel for GPUs; compute it on a CPU device");
   Args args{{}, {}, task.params.get()};
   if (task.before) {
@@ -291,7 +290,7 @@ void Backend::append(std::vector<Command> commands, Task& task) {
   for (auto& in : task.inputs)
     if (in.storage->device == device_) arrival = std::max(arrival, in.storage->arrival);
   for (auto& out : task.outputs) arrival = std::max(arrival, out.storage->arrival);  // taken over with its memory
-  if (arrival > arrived_) expect(arrival);
+  if (arrival > arrived_) require_arrival(arrival);
   if (settings().log_run)
     for (const auto& c : commands) log_line("gpu " + std::to_string(index_) + ": " + c.op + ": " + c.text());
   Lock lock(mutex_);
@@ -331,7 +330,7 @@ void Backend::copy_in(Task& task) {
   const TaskOperand& from = task.inputs[0];
   Storage& to = *task.outputs[0].storage;
   if (to.bytes == 0) return;
-  if (from.storage->device->backend->gpu() < 0)
+  if (from.storage->device->backend->host_readable())
     upload(to, from.array.data);
   else
     copy_from_gpu(to, from, to.bytes);
@@ -412,7 +411,7 @@ void Backend::wait_for_arrival(CUstream stream, std::uint64_t arrival) {
     check(driver().cuStreamWaitEvent(stream, event, 0), "waiting for a copy");
 }
 
-void Backend::expect(std::uint64_t arrival) {
+void Backend::require_arrival(std::uint64_t arrival) {
   auto known = expected_.load();
   while (known < arrival && !expected_.compare_exchange_weak(known, arrival)) {
   }
@@ -451,15 +450,12 @@ void Backend::forget_finished(Lock& lock) {
 
 void Backend::fail(const std::string& what, const Command* command) {
   if (failed_) return;
-  auto f = std::make_shared<Failure>();
-  f->kind = Failure::Kind::kDevice;
-  f->op = command ? command->op : "";
-  if (command) f->source = command->source;
-  f->message = name_ + " failed" + (command ? std::string(" at ") + command->op : std::string()) + ": " + what +
+  failure_ = make_failure<DeviceError>(
+      name_ + " failed" + (command ? std::string(" at ") + command->op : std::string()) + ": " + what +
                "; nothing more can be computed on device " + std::to_string(device_->id) +
                " in this process, and what was not copied from it is lost. CUDA reports a fault some time after it "
-               "happened: `compute-sanitizer` run on the program finds the place";
-  failure_ = std::move(f);
+               "happened: `compute-sanitizer` run on the program finds the place",
+      command ? command->op : "", command ? command->source : Source{}, 0);
   failed_ = true;
   list_.clear();
   ordered_.clear();
@@ -510,12 +506,11 @@ bool Backend::launch_list() {
 void Backend::drop_failed() {
   if (list_.empty()) return fail(error_, nullptr);  // no command is to blame
   const auto first = std::ranges::find(ordered_, list_.front().order, &Ordered::order);
-  auto failure = std::make_shared<Failure>();
-  failure->kind = lacks_memory_ ? Failure::Kind::kOutOfMemory : Failure::Kind::kDevice;
-  failure->op = list_.front().op;
-  failure->source = list_.front().source;
-  failure->sequence = first == ordered_.end() ? 0 : first->sequence;
-  failure->message = std::string(failure->op) + " failed on " + name_ + ": " + error_;
+  const Command& command = list_.front();
+  const auto sequence = first == ordered_.end() ? 0 : first->sequence;
+  const auto message = std::string(command.op) + " failed on " + name_ + ": " + error_;
+  const auto failure = lacks_memory_ ? make_failure<OutOfMemoryError>(message, command.op, command.source, sequence)
+                                     : make_failure<DeviceError>(message, command.op, command.source, sequence);
   std::set<std::uint64_t> lost{list_.front().order};
   for (auto task = first; task != ordered_.end(); ++task) {
     const bool reads_lost = std::ranges::any_of(task->reads, [&](auto order) { return lost.contains(order); });
@@ -571,7 +566,16 @@ void Backend::submit() {
 
 // ---- waiting
 
-bool Backend::there(const Storage& storage) {
+double Backend::program_cost_ns(const Program& program) const { return cpu::program_cost_ns(program); }
+
+bool Backend::has_all_reduce() const { return nccl() != nullptr; }
+
+// Not called: recording makes views of this memory dense before they are asked for.
+void Backend::download_strided(void*, const Storage&, std::size_t, const Shape&, const Strides&, DType) {
+  throw Error("internal error: a strided view of a GPU's memory is not read by the host");
+}
+
+bool Backend::is_complete(const Storage& storage) {
   const auto is_there = [&] { return failed_ || (storage.ticket <= done_ && storage.arrival <= arrived_); };
   if (is_there() || foreign_process()) return true;
   const Use ours(*this);
@@ -580,7 +584,7 @@ bool Backend::there(const Storage& storage) {
   return is_there();
 }
 
-bool Backend::wait(const Storage* storage, const std::function<bool()>& go_on) {
+bool Backend::synchronize(const Storage* storage, const std::function<bool()>& go_on) {
   if (foreign_process()) return true;
   const Use ours(*this);
   std::uint64_t ticket, arrival;
@@ -645,18 +649,18 @@ std::uintptr_t Backend::stream() {
 }
 
 // Not in_ itself: a stream that is made to wait for work that is being captured becomes part of that capture.
-void Backend::renew_entrance() {
+void Backend::renew_import_stream() {
   const Use ours(*this);
   CUstream made = nullptr;
   check(driver().cuStreamCreate(&made, CU_STREAM_NON_BLOCKING), "a stream");
-  entrance_ = made;
+  import_stream_ = made;
 }
 
 // An arrival without a copy.
 void Backend::receive(Storage& storage) {
   const Use ours(*this);
   Lock lock(mutex_);
-  const CUevent brought = record(entrance_);
+  const CUevent brought = record(import_stream_);
   events_.push_back(brought);
   check(driver().cuStreamWaitEvent(in_, brought, 0), "waiting for another library");
   const CUevent event = record(in_);
@@ -671,7 +675,7 @@ bool Backend::is_capturing(std::uintptr_t stream) {
   return result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT || status != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
-std::uint64_t Backend::lend(const Storage& storage, std::uintptr_t stream) {
+std::uint64_t Backend::export_to_stream(const Storage& storage, std::uintptr_t stream) {
   const Use ours(*this);
   Lock lock(mutex_);
   const auto other = reinterpret_cast<CUstream>(stream);
@@ -683,7 +687,7 @@ std::uint64_t Backend::lend(const Storage& storage, std::uintptr_t stream) {
   return number;
 }
 
-void Backend::take_back(const Ref<Storage>& storage, std::uintptr_t stream, std::uint64_t number) {
+void Backend::join_stream(const Ref<Storage>& storage, std::uintptr_t stream, std::uint64_t number) {
   if (foreign_process()) return;
   const Use ours(*this);
   Lock lock(mutex_);
@@ -834,9 +838,8 @@ struct Shadow {
     this->task.op = task.op;
     this->task.name = task.name;
     this->task.source = task.source;
-    this->task.params = std::move(task.params);
+    this->task.params = task.params;
   }
-  ~Shadow() { original.params = std::move(task.params); }
 };
 
 void run_on_host(Launch& launch) {
@@ -853,7 +856,7 @@ void Backend::trace(Task& task, Launch& launch) {
   launch.stage(1, [this, &task](std::int64_t) {
     Shadow shadow(*this, task);
     Launch host;
-    host.device = &Engine::get().device(0);
+    host.device = &sink().device(0);
     if (task.op) {
       cpu::watch_kernel(shadow.task, host);
       return run_on_host(host);

@@ -20,14 +20,17 @@
 #include <set>
 #include <unordered_map>
 
-#include "backend/backend.h"
 #include "backend/cuda/api.h"
 #include "backend/cuda/commands.h"
 #include "backend/cuda/emit.h"
-#include "runtime/device.h"
-#include "runtime/task.h"
+#include "device/device.h"
+#include "plan/task.h"
+#include "plan/traits.h"
 
 namespace owl::cuda {
+
+// What the kernel of an operation can do (kernels.cpp).
+const KernelTraits& traits_of(const OpRecord& op);
 
 class Backend final : public owl::Backend {
  public:
@@ -38,27 +41,33 @@ class Backend final : public owl::Backend {
   void* allocate(std::size_t bytes) override;
   void free(void* data, std::size_t bytes, std::uint64_t place) override;
   void launch(Task& task, Launch& launch) override;
-  bool knows_channels_last() const override { return false; }
+  const KernelTraits& traits(const OpRecord& op) const override { return traits_of(op); }
+  double program_cost_ns(const Program& program) const override;
+  bool host_readable() const override { return false; }
+  bool is_async() const override { return true; }
   void upload(Storage& to, const void* host) override;
+  void download_strided(void* host, const Storage& from, std::size_t offset, const Shape& shape, const Strides& strides,
+                        DType dtype) override;
   void download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) override;
   void clear(void* data, std::size_t bytes) override;
 
   void submit() override;
-  bool there(const Storage& storage) override;
-  bool wait(const Storage* storage, const std::function<bool()>& go_on) override;
+  bool is_complete(const Storage& storage) override;
+  bool synchronize(const Storage* storage, const std::function<bool()>& go_on) override;
   std::shared_ptr<const Failure> failure(const Storage* value) override;
   std::uint64_t place() override { return place_; }
-  bool passed(std::uint64_t place) override { return place <= done_.load(std::memory_order_acquire); }
-  void expect(std::uint64_t arrival) override;
+  bool has_passed(std::uint64_t place) override { return place <= done_.load(std::memory_order_acquire); }
+  void require_arrival(std::uint64_t arrival) override;
 
   int gpu() const override { return index_; }
   std::uintptr_t stream() override;
-  std::uintptr_t entrance() override { return reinterpret_cast<std::uintptr_t>(entrance_.load()); }
-  void renew_entrance() override;
+  std::uintptr_t import_stream() override { return reinterpret_cast<std::uintptr_t>(import_stream_.load()); }
+  void renew_import_stream() override;
   void receive(Storage& storage) override;
   bool is_capturing(std::uintptr_t stream) override;
-  std::uint64_t lend(const Storage& storage, std::uintptr_t stream) override;
-  void take_back(const Ref<Storage>& storage, std::uintptr_t stream, std::uint64_t number) override;
+  std::uint64_t export_to_stream(const Storage& storage, std::uintptr_t stream) override;
+  void join_stream(const Ref<Storage>& storage, std::uintptr_t stream, std::uint64_t number) override;
+  bool has_all_reduce() const override;
   void when_through(void (*function)(void*), void* data) override;
 
   // For Emit and the libraries' kernels.
@@ -163,7 +172,7 @@ class Backend final : public owl::Backend {
   CUcontext context_ = nullptr;
   std::size_t memory_ = 0;  // the GPU's
   CUstream compute_ = nullptr, in_ = nullptr, out_ = nullptr, aside_ = nullptr;
-  std::atomic<CUstream> entrance_{nullptr};
+  std::atomic<CUstream> import_stream_{nullptr};
   Device* device_ = nullptr;
 
   std::mutex mutex_;
@@ -213,12 +222,11 @@ class Backend final : public owl::Backend {
 // The kernel of an operation: with `loads`, programs may compute its operand 0, with `stores` they may work on its
 // result, element by element in its own launches.
 struct Kernel {
-  const char* op;
-  KernelFn emit;
+  void (*emit)(const Args& args, Emit& emit);
   bool loads = false, loads_once = false, stores = false;
   bool finishes = false;  // ends with Emit::finish, which runs the program on the result too
 };
-const Kernel* find_kernel(const char* op);  // null where there is none
+const Kernel* find_kernel(const OpRecord& op);  // null where there is none
 
 void matmul(const Args&, Emit&);
 void conv(const Args&, Emit&);

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 
-#include "backend/cuda/emit.h"
 #include "base/env.h"
 #include "owl/error.h"
-#include "runtime/counters.h"
+#include "base/counters.h"
 
 namespace owl::cuda {
 

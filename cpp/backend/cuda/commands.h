@@ -12,9 +12,12 @@
 #include <vector>
 
 #include "backend/cuda/api.h"
-#include "graph/node.h"
+#include "base/source.h"
 
 namespace owl::cuda {
+
+inline constexpr int kBlock = 256;  // threads of a block, in every kernel
+inline std::int64_t blocks_for(std::int64_t threads) { return (threads + kBlock - 1) / kBlock; }
 
 // Memory that a library's call reads or writes.
 struct Memory {

@@ -1,7 +1,6 @@
 // Joining arrays along an axis: a launch for each, which copies units as wide as everything is aligned to.
-#include "backend/cpu/concat.h"
-
 #include "backend/cuda/emit.h"
+#include "ops/concat.h"
 
 namespace owl::cuda {
 
@@ -24,7 +23,7 @@ Unit unit_of(std::uint64_t all) {
 }  // namespace
 
 void concat(const Args& args, Emit& emit) {
-  const int axis = static_cast<const cpu::ConcatParams&>(*args.params).axis;
+  const int axis = static_cast<const ConcatParams&>(*args.params).axis;
   auto inner = static_cast<std::int64_t>(itemsize(args.out.dtype));
   for (int i = 0; i < axis; ++i) inner *= args.out.shape[i];
   const std::int64_t step = inner * args.out.shape[axis];

@@ -1,11 +1,10 @@
 // Arrays made from nothing: one value, ranges, random numbers.
-#include "backend/cpu/create.h"
-
 #include <bit>
 #include <cmath>
 
 #include "backend/cuda/emit.h"
 #include "ops/elementwise.h"
+#include "ops/create.h"
 
 namespace owl::cuda {
 
@@ -13,7 +12,7 @@ namespace {
 
 constexpr std::int64_t kEach = 4;  // elements of a thread
 
-const cpu::CreateParams& params(const Args& args) { return static_cast<const cpu::CreateParams&>(*args.params); }
+const CreateParams& params(const Args& args) { return static_cast<const CreateParams&>(*args.params); }
 
 void launch(const char* name, std::string_view file, const char* which, const Slots& more, const Args& args,
             Emit& emit) {

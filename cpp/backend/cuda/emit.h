@@ -11,17 +11,14 @@
 #include <string_view>
 #include <vector>
 
+#include "backend/cuda/commands.h"
+#include "device/launch.h"
 #include "graph/op.h"
 #include "plan/program.h"
 
 namespace owl::cuda {
 
 class Backend;
-class LibraryCall;
-struct Command;
-struct Memory;
-
-inline constexpr int kBlock = 256;  // threads of a block, in every kernel
 
 // The arguments of a launch.
 class Slots {
@@ -87,8 +84,6 @@ class Emit {
 
 // "float", "double", "int32_t", "uint8_t": what a type is called in a kernel's text (a bool is a byte).
 const char* type_name(DType dtype);
-
-inline std::int64_t blocks_for(std::int64_t threads) { return (threads + kBlock - 1) / kBlock; }
 
 // The texts, embedded when owl is built.
 namespace text {

@@ -20,11 +20,10 @@ std::unique_ptr<Device> make_device(int index) {
   return device;
 }
 
-bool reduces() { return nccl() != nullptr; }
 
 }  // namespace
 
 }  // namespace owl::cuda
 
 extern "C" __attribute__((visibility("default"))) const owl::gpu::Library owl_cuda_library = {
-    owl::cuda::count, owl::cuda::make_device, owl::cuda::set_library_folders, owl::cuda::reduces};
+    owl::cuda::count, owl::cuda::make_device, owl::cuda::set_library_folders};

@@ -78,7 +78,7 @@ class Backend::Reduced : public AllReduceRound::Results {
   void give_back(std::size_t i) {
     auto& [device, data, arrival] = sums_[i];
     if (!data) return;
-    device->backend->expect(arrival);  // whoever has the memory next comes after the sum
+    device->backend->require_arrival(arrival);  // whoever has the memory next comes after the sum
     device->allocator.free(std::exchange(data, nullptr), bytes_);
   }
 
@@ -101,7 +101,7 @@ void Backend::all_reduce(Task& task) {
     reduced = std::static_pointer_cast<Reduced>(params.round->results);
   }
   const auto& sum = (*reduced)[params.index];
-  expect(sum.arrival);
+  require_arrival(sum.arrival);
   Command copy;
   copy.op = task.name;
   copy.source = task.source;

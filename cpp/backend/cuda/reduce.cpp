@@ -3,12 +3,11 @@
 // kept, and neighbouring results fold neighbouring columns: several threads have one, and neighbours read neighbours.
 // Where there are too few results to fill a GPU, long folds are cut into parts that a second launch joins. All of this
 // follows from the shape alone.
-#include "backend/cpu/reduce.h"
-
 #include <algorithm>
 
 #include "backend/cpu/strided_copy.h"
 #include "backend/cuda/emit.h"
+#include "ops/reduce.h"
 
 namespace owl::cuda {
 
@@ -194,7 +193,7 @@ class Reduction {
 };
 
 void reduce(const char* fold, const Args& args, Emit& emit) {
-  const auto& p = static_cast<const cpu::ReduceParams&>(*args.params);
+  const auto& p = static_cast<const ReduceParams&>(*args.params);
   Reduction(fold, args, emit).add_launches(args.in[0].shape, p.all ? ~0u : p.axes);
 }
 

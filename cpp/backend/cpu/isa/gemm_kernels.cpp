@@ -1,6 +1,5 @@
 // float64 and int32 matrix products (oneDNN has neither). float64: panels of both operands are packed so that the
 // innermost loop reads them in order and keeps its block of the result in registers.
-
 #include "backend/cpu/isa/nn_kernels.h"
 
 #if defined(__AVX512F__) || defined(__FMA__)

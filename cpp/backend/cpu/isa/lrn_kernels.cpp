@@ -1,5 +1,4 @@
 // Local response normalisation across channels: y = x * s^-beta with s = 1 + alpha * (sum of x^2 over the window).
-
 #include "backend/cpu/isa/nn_kernels.h"
 #include "ops/math.h"
 

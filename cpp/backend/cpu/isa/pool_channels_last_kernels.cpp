@@ -1,6 +1,5 @@
 // Pooling of one image whose channels vary fastest: vectors run over channels. The order of every sum and comparison is
 // that of pool_kernels.cpp, so that a result's bits do not depend on the layout.
-
 #include "backend/cpu/isa/nn_kernels.h"
 #include "backend/cpu/isa/pool_window.h"
 

@@ -1,6 +1,5 @@
 // Pooling of one plane. A window is clipped to the image; equal maxima: the first in memory order (x fastest) wins; a
 // NaN is a maximum.
-
 #include "backend/cpu/isa/nn_kernels.h"
 #include "backend/cpu/isa/pool_window.h"
 

@@ -1,5 +1,4 @@
 // Random numbers: ops/philox.h's, with many blocks of the generator made side by side.
-
 #include "backend/cpu/isa/kernels.h"
 #include "ops/philox.h"
 

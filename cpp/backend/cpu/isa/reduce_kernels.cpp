@@ -1,6 +1,5 @@
 // The inner loops of reductions. Sums of float32 run in double: no error to speak of, and no need for care about order
 // beyond keeping it fixed. Rows are folded in 32 interleaved lanes that are joined pairwise.
-
 #include <type_traits>
 
 #include "backend/cpu/isa/kernels.h"

@@ -1,5 +1,4 @@
 // Softmax, its logarithm and its gradient, and sums: one row, or one column of a block, is one distribution.
-
 #include "backend/cpu/isa/nn_kernels.h"
 #include "ops/math.h"
 

@@ -1,5 +1,4 @@
 // The loops of the elementwise interpreter: one per operation and element type.
-
 #include <utility>
 
 #include "backend/cpu/isa/kernels.h"

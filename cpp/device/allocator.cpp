@@ -1,12 +1,13 @@
-#include "runtime/allocator.h"
+#include "device/allocator.h"
 
 #include <algorithm>
 #include <bit>
 #include <utility>
 
+#include "base/hooks.h"
 #include "base/env.h"
-#include "graph/node.h"
-#include "runtime/device.h"
+#include "device/backend.h"
+#include "device/storage.h"
 
 namespace owl {
 
@@ -45,6 +46,8 @@ void Allocator::give_back(Storage& storage) {
   unlink(storage);
   free_locked(storage.data, rounded(storage.bytes), storage.arrival);
 }
+
+void Storage::give_back() { allocator_->give_back(*this); }
 
 void Allocator::move(Storage& from, Storage& to) {
   std::lock_guard lock(mutex_);
@@ -116,35 +119,34 @@ std::string Allocator::largest_holders(std::size_t count) {
 
 Allocator::Block Allocator::allocate_locked(std::size_t size, bool idle) {
   Block block{};
-  Backend& backend = *device_.backend;
-  if (limit_ && allocated_ + size > limit_) drop_packed_locked();
+    if (limit_ && allocated_ + size > limit_) drop_packed_locked();
   if (auto blocks = cache_.find(size); blocks != cache_.end() && !blocks->second.empty()) {
     if (limit_ && allocated_ + size > limit_) return {};
     auto& all = blocks->second;
     auto at = std::prev(all.end());
     // The newest is likeliest to be in a cache, the oldest to be idle. Where none is, new memory is rather taken.
-    if (idle && !backend.passed(at->place)) {
-      const auto found = std::ranges::find_if(all, [&](const Block& b) { return backend.passed(b.place); });
+    if (idle && !backend_.has_passed(at->place)) {
+      const auto found = std::ranges::find_if(all, [&](const Block& b) { return backend_.has_passed(b.place); });
       if (found != all.end()) at = found;
-      else if (!limit_ && all.size() < kMostBusy) block.data = backend.allocate(size);
+      else if (!limit_ && all.size() < kMostBusy) block.data = backend_.allocate(size);
       else at = all.begin();  // what is copied in waits for it
     }
     if (!block.data) {
       block = *at;
       all.erase(at);
       cached_ -= size;
-      if (!idle) backend.expect(block.arrival);
+      if (!idle) backend_.require_arrival(block.arrival);
     }
   } else {
     if (limit_ && allocated_ + cached_ + size > limit_) {
       trim_locked(allocated_ + cached_ + size - limit_);
       if (allocated_ + cached_ + size > limit_) return {};
     }
-    block.data = backend.allocate(size);
+    block.data = backend_.allocate(size);
     if (!block.data) {
       drop_packed_locked();
       trim_locked(cached_);
-      block.data = backend.allocate(size);
+      block.data = backend_.allocate(size);
     }
     if (!block.data) return {};
     if (settings().log_memory) log("+", size);
@@ -157,13 +159,14 @@ Allocator::Block Allocator::allocate_locked(std::size_t size, bool idle) {
 void Allocator::free_locked(void* data, std::size_t size, std::uint64_t arrival) {
   allocated_ -= size;
   cached_ += size;
-  cache_[size].push_back({data, device_.backend->place(), arrival});
+  cache_[size].push_back({data, backend_.place(), arrival});
   if (limit_ && allocated_ + cached_ > limit_) trim_locked(allocated_ + cached_ - limit_);  // set below what was in use
   // Sizes that vary from step to step would otherwise each keep blocks of their own.
   if (const auto most = std::max(kLeastCache, 2 * peak_); cached_ > most) trim_locked(cached_ - most);
 }
 
 void Allocator::link(Storage& storage) {
+  storage.allocator_ = this;
   storage.older_ = newest_;
   if (newest_) newest_->newer_ = &storage;
   newest_ = &storage;
@@ -176,7 +179,7 @@ void Allocator::unlink(Storage& storage) {
 }
 
 void Allocator::log(const char* sign, std::size_t size) {
-  log_line("memory device " + std::to_string(device_.id) + ": " + sign + std::to_string(size) + " bytes, " +
+  log_line("memory device " + std::to_string(device_id_) + ": " + sign + std::to_string(size) + " bytes, " +
            std::to_string(allocated_) + " in use, " + std::to_string(cached_) + " cached");
 }
 
@@ -221,7 +224,7 @@ void Allocator::trim_locked(std::size_t wanted) {
   std::size_t gone = 0;
   for (auto it = cache_.rbegin(); it != cache_.rend() && gone < wanted; ++it) {
     while (!it->second.empty() && gone < wanted) {
-      device_.backend->free(it->second.back().data, it->first, it->second.back().place);
+      backend_.free(it->second.back().data, it->first, it->second.back().place);
       it->second.pop_back();
       gone += it->first;
       cached_ -= it->first;

@@ -1,4 +1,4 @@
-#include "runtime/task.h"
+#include "plan/task.h"
 
 namespace owl {
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "device/launch.h"
 #include "graph/op.h"
 #include "plan/program.h"
 
@@ -28,7 +29,7 @@ struct Task {
   // `after` works on the kernel's result, its input 0: both range by range, where the kernel reads and writes.
   std::unique_ptr<Program> before;
   const OpRecord* op = nullptr;
-  std::unique_ptr<const Params> params;
+  std::shared_ptr<const Params> params;
   std::unique_ptr<Program> after;
   std::vector<TaskOperand> inputs;   // in memory: of `before`, of the kernel, of `after`
   std::vector<TaskOperand> outputs;  // likewise

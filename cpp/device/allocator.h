@@ -15,12 +15,12 @@
 
 namespace owl {
 
-class Device;
+class Backend;
 class Storage;
 
 class Allocator {
  public:
-  explicit Allocator(Device& device) : device_(device) {}
+  Allocator(Backend& backend, const int& device_id) : backend_(backend), device_id_(device_id) {}
 
   // Null when the limit (after trimming the cache) or the machine has no room.
   OWL_MODULE_API void* allocate(std::size_t bytes);
@@ -70,7 +70,8 @@ class Allocator {
   void unlink(Storage& storage);
   void log(const char* sign, std::size_t size);
 
-  Device& device_;
+  Backend& backend_;
+  const int& device_id_;  // for the log
   std::mutex mutex_;
   std::map<std::size_t, std::vector<Block>> cache_;  // by rounded size
   Storage* newest_ = nullptr;  // the values in memory, as a list

@@ -1,0 +1,7 @@
+#include "base/counters.h"
+
+namespace owl {
+
+Counters counters;
+
+}  // namespace owl

@@ -1,0 +1,18 @@
+// Where the script recorded an operation.
+#pragma once
+
+#include <cstdint>
+
+#include "base/module_api.h"
+
+namespace owl {
+
+// Opaque to the engine: a front end sets `current_source` before it records and knows how to turn one into "file:line"
+// (RuntimeHooks::place).
+struct Source {
+  const void* code = nullptr;
+  std::int32_t offset = -1;
+};
+OWL_MODULE_API extern constinit thread_local Source current_source;
+
+}  // namespace owl

@@ -1,0 +1,7 @@
+#include "device/device.h"
+
+namespace owl {
+
+constinit thread_local Device* device_of_thread = nullptr;
+
+}  // namespace owl

@@ -1,0 +1,55 @@
+// The copies that recording makes by itself: of strided views where an operation needs dense memory, and of values on
+// another device. Their records are here; every backend has kernels for them.
+#include "base/counters.h"
+#include "device/device.h"
+#include "graph/record.h"
+#include "graph/sink.h"
+
+namespace owl {
+
+namespace {
+
+std::pair<Shape, DType> same_type(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
+
+}  // namespace
+
+const OpRecord op_copy{.name = "copy", .doc = "a dense copy of a strided view", .arity = 1, .infer = same_type};
+const OpRecord op_device_copy{.name = "device_copy",
+                              .doc = "x on another device: recorded by itself where operands live apart",
+                              .arity = 1,
+                              .infer = same_type,
+                              .copies_in = true};
+
+NArray dense(const NArray& x) {
+  if (!x.has_value()) throw Error("copy: an empty NArray has no value; assign one first");
+  return x.node()->strides == nullptr ? x : record(op_copy, {x.node()});
+}
+
+NArray copy_to_device(Node* from, Device& to) {
+  NArray source;
+  if (from->strides) {
+    UseDevice there(*from->device);
+    from->retain_handle();
+    source = dense(NArray::adopt(from));
+    from = source.node();
+  }
+  Node* node = Node::create();
+  node->op = &op_device_copy;
+  node->device = &to;
+  node->shape = from->shape;
+  node->dtype = from->dtype;
+  node->source = current_source;
+  node->set_inputs(std::span<Node* const>(&from, 1));
+  count(counters.copies);
+  return hand_out(node);
+}
+
+Ref<Node> on_device(Node* operand, Device& device) {
+  if (operand->device == &device) return Ref<Node>::borrow(operand);
+  return sink().peer_copy_of(operand, &device, [](Node* from, Device* to) {
+    const auto copy = copy_to_device(from, *to);
+    return Ref<Node>::borrow(copy.node());
+  });
+}
+
+}  // namespace owl

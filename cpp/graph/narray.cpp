@@ -1,0 +1,87 @@
+// The handle that scripts hold.
+#include <utility>
+
+#include "device/device.h"
+#include "graph/record.h"
+#include "graph/sink.h"
+#include "owl/narray.h"
+
+namespace owl {
+
+NArray::NArray(const NArray& o) : node_(o.node_) {
+  if (node_) node_->retain_handle();
+}
+
+NArray::~NArray() {
+  if (node_) node_->release_handle();
+}
+
+void detail::refuse_empty() { throw Error("an empty NArray has no value; assign one first"); }
+
+namespace {
+Node& checked(Node* node) {
+  if (!node) detail::refuse_empty();
+  return *node;
+}
+}  // namespace
+
+const Shape& NArray::shape() const { return checked(node_).shape; }
+DType NArray::dtype() const { return checked(node_).dtype; }
+int NArray::device() const { return checked(node_).device->id; }
+
+NArray NArray::copy_to(int device) const {
+  Device& target = sink().device(device);
+  if (checked(node_).device == &target) return *this;
+  return copy_to_device(node_, target);
+}
+
+void NArray::start_eval() const {
+  checked(node_);
+  sink().start(node_);
+}
+
+bool NArray::wait_for_eval(std::optional<double> timeout_s) const {
+  checked(node_);
+  return sink().wait(node_, timeout_s);
+}
+
+bool NArray::ready() const {
+  const Storage* storage = checked(node_).storage();
+  return storage && storage->state.load(std::memory_order_acquire) != Storage::State::kPending &&
+         storage->device->backend->is_complete(*storage);
+}
+
+void NArray::copy_to_host(void* destination) const {
+  auto& backend = *checked(node_).device->backend;
+  if (!backend.host_readable() && node_->strides) {
+    UseDevice there(*node_->device);
+    const Source caller = std::exchange(current_source, node_->source);  // its errors are the view's
+    const NArray whole = dense(*this);
+    current_source = caller;
+    return whole.copy_to_host(destination);
+  }
+  wait_for_eval();
+  if (!backend.computes())
+    throw DeviceError("device " + std::to_string(device()) + " is the null device: it plans, but has no values");
+  const auto offset = static_cast<std::size_t>(node_->offset) * itemsize(dtype());
+  if (node_->strides)
+    return backend.download_strided(destination, *node_->storage(), offset, shape(), *node_->strides, dtype());
+  backend.download(destination, *node_->storage(), offset, static_cast<std::size_t>(size()) * itemsize(dtype()));
+}
+
+double NArray::item() const {
+  if (size() != 1)
+    throw ShapeError("an array of shape " + shape().str() + " has " + std::to_string(size()) +
+                     " elements; only an array of one element is a number");
+  alignas(8) std::byte value[8];
+  copy_to_host(value);
+  switch (dtype()) {
+    case DType::kBool: return *reinterpret_cast<std::uint8_t*>(value);
+    case DType::kInt32: return *reinterpret_cast<std::int32_t*>(value);
+    case DType::kFloat32: return *reinterpret_cast<float*>(value);
+    case DType::kFloat64: return *reinterpret_cast<double*>(value);
+  }
+  return 0;
+}
+
+}  // namespace owl

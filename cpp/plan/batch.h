@@ -1,0 +1,107 @@
+// What the planner's passes share: a batch of recorded operations, the groups that they form, and questions about both.
+#pragma once
+
+#include <bitset>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "device/device.h"
+#include "graph/node.h"
+#include "graph/op.h"
+#include "plan/traits.h"
+
+namespace owl::planner {
+
+inline constexpr std::size_t kMaxBatch = 256;  // operations looked at together: groups are numbered in a bit set
+inline constexpr int kMaxInstructions = 64;    // of one program: its registers stay in the first-level cache
+inline constexpr int kMaxInputs = 24;
+
+using GroupId = std::size_t;  // position in Batch::groups
+inline constexpr GroupId kNoGroup = ~GroupId{0};
+using GroupSet = std::bitset<kMaxBatch>;
+
+// What the device's kernel of the node's operation can do.
+inline const KernelTraits& traits_of(const Node& node) { return node.device->backend->traits(*node.op); }
+
+// Elementwise operations that become one program.
+struct Part {
+  std::vector<Node*> members;        // in the order of recording
+  int instructions = 0, inputs = 0;  // upper bounds, casts included
+  std::int64_t pending_bytes = 0;    // of inputs that only this program reads and that are computed for it
+  bool gathers = false;              // an operand is a strided view
+};
+
+// Operations that become one task: a program, or a kernel with perhaps a program before it, behind it or both.
+struct Group {
+  Part before;  // without a kernel: all there is
+  Node* kernel = nullptr;
+  double kernel_ns = 0;  // its cost
+  Part after;
+  bool channels_last = false;  // its results: images in that order
+  GroupSet needs;              // groups of this batch that must run before, directly or not
+  bool merged_away = false;    // it has become part of another group
+
+  Part& part(TaskPart p) { return p == TaskPart::kAfter ? after : before; }
+  const Part& part(TaskPart p) const { return p == TaskPart::kAfter ? after : before; }
+};
+
+// While it lives, Node::plan of its nodes holds what the passes note there.
+struct Batch {
+  explicit Batch(std::span<Node* const> recorded) : nodes(recorded), group_of(recorded.size(), kNoGroup) {
+    for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i]->plan = {.index = static_cast<std::int32_t>(i)};
+  }
+  ~Batch() {
+    for (Node* node : nodes) node->plan.index = -1;
+  }
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  // The group that computes the operand's memory; kNoGroup: it comes from before this batch.
+  GroupId producer(const Node* operand) const {
+    const auto index = (operand->base ? operand->base : operand)->plan.index;
+    return index < 0 ? kNoGroup : group_of[static_cast<std::size_t>(index)];
+  }
+
+  // Whether the group computes the value. A view of it is none of its members: it is read from memory.
+  bool is_member(const Node* node, const Group& group) const {
+    return node->plan.index >= 0 && !node->base && &groups[producer(node)] == &group;
+  }
+
+  bool is_channels_last(const Node& node) const {
+    return node.plan.index >= 0 && !node.base && groups[producer(&node)].channels_last;
+  }
+
+  const std::span<Node* const> nodes;  // in the order of recording
+  std::vector<GroupId> group_of;       // by position in `nodes`
+  std::vector<Group> groups;
+};
+
+inline bool is_elementwise(const Node& node) { return node.op->cls == OpRecord::Class::kElementwise; }
+
+// Whether the value is read from outside its group, so that it must be in memory. (One reference is the batch's own.)
+inline bool is_wanted(const Node& node) { return node.handles() > 0 || node.refs() > 1 + node.plan.uses; }
+
+// The type to which an elementwise operation brings operand i.
+inline DType operand_type(const Node& node, std::size_t i) {
+  return node.op->rule == TypeRule::kSelect && i == 0 ? DType::kBool : node.compute;
+}
+
+// How many operands must be converted for it.
+inline int casts(const Node& node) {
+  int n = 0;
+  const auto inputs = node.inputs();
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i] && node.op->rule != TypeRule::kCast) n += inputs[i]->dtype != operand_type(node, i);
+  return n;
+}
+
+inline std::vector<Shape> shapes_of_inputs(const Node& node) {
+  std::vector<Shape> shapes;
+  shapes.reserve(node.inputs().size());
+  for (const Node* in : node.inputs()) shapes.push_back(in->shape);
+  return shapes;
+}
+
+}  // namespace owl::planner

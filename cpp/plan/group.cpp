@@ -1,0 +1,263 @@
+// Grouping: in the order of recording, each operation joins the group of an operand's producer or begins a new one.
+// A group is elementwise operations over one shape, which become one fused program, or a kernel, perhaps with such a
+// program before it, behind it or both: they run range by range, where the kernel reads or has just written. An
+// operation may join a group unless something else that it reads must wait for that group; each group's transitive needs
+// are a bit set, so that this is a test of bits.
+#include "plan/group.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "device/device.h"
+
+namespace owl::planner {
+
+namespace {
+
+// Of inputs that only the program reads and that are computed for it: all of them are in memory at once.
+constexpr std::int64_t kMaxPendingBytes = 64 << 20;
+constexpr double kKernelOverheadNs = 200;
+constexpr double kOperationsPerNs = 30;  // what a kernel does on one thread, roughly
+constexpr double kLongNs = 50e3;         // a kernel that has the whole device for itself anyway
+
+// The groups of this batch that an operation reads.
+struct Reads {
+  GroupSet direct;
+  GroupSet viewed;  // of these, those of which it reads a view, and so must wait for
+};
+
+Reads reads_of(const Batch& batch, const Node& node) {
+  Reads reads;
+  for (const Node* in : node.inputs()) {
+    const GroupId g = in ? batch.producer(in) : kNoGroup;
+    if (g == kNoGroup) continue;
+    reads.direct.set(g);
+    if (in->base) reads.viewed.set(g);
+  }
+  return reads;
+}
+
+GroupSet with_needs(const Batch& batch, GroupId g) {
+  GroupSet s = batch.groups[g].needs;
+  s.set(g);
+  return s;
+}
+
+// Whether one of these groups must run after g.
+bool waits_for(const Batch& batch, const GroupSet& some, GroupId g) {
+  for (GroupId other = 0; other < batch.groups.size(); ++other)
+    if (some[other] && batch.groups[other].needs[g]) return true;
+  return false;
+}
+
+// Whether the operation would gather an operand from a strided view, which only a program of its own does well.
+bool gathers(const Node& node) {
+  return std::ranges::any_of(node.inputs(), [](const Node* in) { return in && in->strides; });
+}
+
+// Operands that group g would have to read from memory for this node.
+int new_inputs(const Batch& batch, const Node& node, GroupId g) {
+  int n = 0;
+  for (const Node* in : node.inputs()) n += in && (in->base || batch.producer(in) != g);
+  return n;
+}
+
+// Of the node's operands those that other groups of this batch compute and that have no handle.
+std::int64_t new_pending_bytes(const Batch& batch, const Node& node, GroupId g) {
+  std::int64_t bytes = 0;
+  for (const Node* in : node.inputs()) {
+    const GroupId from = in ? batch.producer(in) : kNoGroup;
+    if (from != kNoGroup && from != g && in->handles() == 0)
+      bytes += in->shape.size() * static_cast<std::int64_t>(itemsize(in->dtype));
+  }
+  return bytes;
+}
+
+std::int64_t max_pending_bytes(Device& device) {
+  const auto limit = static_cast<std::int64_t>(device.allocator.stats().limit);
+  return limit ? std::min(limit / 8, kMaxPendingBytes) : kMaxPendingBytes;
+}
+
+double kernel_cost_ns(const Node& node) {
+  double work = static_cast<double>(node.shape.size());
+  for (const Node* in : node.inputs()) work += static_cast<double>(in->shape.size());
+  if (node.op->cost) work = node.op->cost(shapes_of_inputs(node), node.shape, node.params.get());
+  return kKernelOverheadNs + work / kOperationsPerNs;
+}
+
+// --- which group an operation joins
+
+// Whether group g's kernel may wait for these groups too: it has to anyway, they are programs that need no more than
+// it does, or it is so long that it takes the whole device. Short kernels run side by side, and should not be tied to
+// one another.
+bool may_wait(const Batch& batch, GroupId g, const GroupSet& more) {
+  if (batch.groups[g].kernel_ns >= kLongNs) return true;
+  const GroupSet known = with_needs(batch, g);
+  for (GroupId other = 0; other < batch.groups.size(); ++other) {
+    const Group& group = batch.groups[other];
+    if (more[other] && !known[other] && (group.kernel || (group.needs & ~known).any())) return false;
+  }
+  return true;
+}
+
+bool has_room(const Batch& batch, const Part& part, const Node& node, GroupId g) {
+  if (part.instructions + 1 + casts(node) > kMaxInstructions) return false;
+  if (part.inputs + new_inputs(batch, node, g) > kMaxInputs) return false;
+  const auto pending = new_pending_bytes(batch, node, g);
+  return pending == 0 || part.pending_bytes + pending <= max_pending_bytes(*node.device);
+}
+
+// The part of group g in which the elementwise operation may run, if nothing else that it reads must wait for g.
+std::optional<TaskPart> place_in(const Batch& batch, GroupId g, const Node& node, const GroupSet& direct) {
+  const Group& group = batch.groups[g];
+  bool reads_before = false, reads_result = false;
+  for (const Node* in : node.inputs())
+    if (in && batch.producer(in) == g) (in->plan.part == TaskPart::kBefore ? reads_before : reads_result) = true;
+  if (reads_before && reads_result) return {};
+  const auto place = reads_result ? TaskPart::kAfter : TaskPart::kBefore;
+  const Node& first = reads_result ? *group.kernel : *group.before.members.front();
+  if (first.device != node.device || first.traced != node.traced || !(first.shape == node.shape)) return {};
+  if (group.kernel && (node.traced || gathers(node) || !may_wait(batch, g, direct))) return {};
+  if (reads_result && !traits_of(*group.kernel).finishes_ranges) return {};
+  if (!has_room(batch, group.part(place), node, g) || waits_for(batch, direct, g)) return {};
+  return place;
+}
+
+bool can_merge(const Batch& batch, GroupId a, GroupId b, TaskPart place) {
+  const Group &ga = batch.groups[a], &gb = batch.groups[b];
+  const Part &pa = ga.part(place), &pb = gb.before;
+  return !gb.kernel && !ga.needs[b] && !gb.needs[a] &&
+         (!ga.kernel || (!pb.gathers && may_wait(batch, a, gb.needs))) &&
+         pa.instructions + pb.instructions < kMaxInstructions && pa.inputs + pb.inputs < kMaxInputs &&
+         pa.pending_bytes + pb.pending_bytes <= max_pending_bytes(*gb.before.members.front()->device);
+}
+
+void append(Part& to, Part& from) {
+  std::vector<Node*> members(to.members.size() + from.members.size());
+  std::merge(to.members.begin(), to.members.end(), from.members.begin(), from.members.end(), members.begin(),
+             [](Node* x, Node* y) { return x->plan.index < y->plan.index; });
+  to.members = std::move(members);
+  to.instructions += from.instructions;
+  to.inputs += from.inputs;
+  to.pending_bytes += from.pending_bytes;
+  to.gathers |= from.gathers;
+}
+
+// Group b, a program, becomes part of group a.
+void merge(Batch& batch, GroupId a, GroupId b, TaskPart place) {
+  Group &ga = batch.groups[a], &gb = batch.groups[b];
+  for (Node* node : gb.before.members) {
+    batch.group_of[static_cast<std::size_t>(node->plan.index)] = a;
+    node->plan.part = place;
+  }
+  append(ga.part(place), gb.before);
+  ga.needs |= gb.needs;
+  gb = {};
+  gb.merged_away = true;
+  for (Group& g : batch.groups) {
+    if (!g.needs[a] && !g.needs[b]) continue;
+    g.needs.reset(b);
+    g.needs.set(a);
+    g.needs |= ga.needs;
+  }
+}
+
+// Rather a kernel's task than a program's, and of two kernels the later one's: the other has run by then.
+int rank(const Batch& batch, GroupId g) {
+  const Node* kernel = batch.groups[g].kernel;
+  return kernel ? kernel->plan.index : -1;
+}
+
+// The group that the operation joins; kNoGroup: a new one. Sets node.plan.part; groups that it connects are merged.
+GroupId home_of_elementwise(Batch& batch, Node& node, Reads& reads) {
+  GroupId home = kNoGroup;
+  for (const Node* in : node.inputs()) {
+    const GroupId g = in ? batch.producer(in) : kNoGroup;
+    if (g == kNoGroup || g == home || reads.viewed[g]) continue;
+    const auto part = place_in(batch, g, node, reads.direct);
+    if (!part || (home != kNoGroup && rank(batch, g) <= rank(batch, home))) continue;
+    home = g;
+    node.plan.part = *part;
+  }
+  if (home == kNoGroup) return home;
+  for (const Node* in : node.inputs()) {
+    const GroupId g = in ? batch.producer(in) : kNoGroup;
+    if (g == kNoGroup || g == home || reads.viewed[g] || !place_in(batch, g, node, reads.direct)) continue;
+    if (!can_merge(batch, home, g, node.plan.part)) continue;
+    merge(batch, home, g, node.plan.part);
+    reads.direct.reset(g);
+  }
+  return home;
+}
+
+// A kernel that can read operand 0 range by range joins the program that computes it.
+GroupId home_of_kernel(const Batch& batch, const Node& node, const Reads& reads) {
+  const auto reads_ranges = traits_of(node).reads_ranges;
+  if (!reads_ranges || node.traced) return kNoGroup;
+  const Node* in = node.inputs()[0];
+  const GroupId g = batch.producer(in);
+  if (g == kNoGroup || reads.viewed[g] || in->device != node.device) return kNoGroup;
+  const Group& group = batch.groups[g];
+  if (group.kernel || group.before.gathers || in->traced || !reads_ranges(in->shape, node.params.get()))
+    return kNoGroup;
+  for (const Node* other : node.inputs().subspan(1))
+    if (other && batch.producer(other) == g) return kNoGroup;
+  return waits_for(batch, reads.direct, g) ? kNoGroup : g;
+}
+
+// --- joining it
+
+void add_member(const Batch& batch, Node& node, GroupId home, Part& part) {
+  part.members.push_back(&node);
+  part.instructions += 1 + casts(node);
+  part.inputs += new_inputs(batch, node, home);
+  part.pending_bytes += new_pending_bytes(batch, node, home);
+  part.gathers |= gathers(node);
+}
+
+// The group, and those that need it, need what the operation reads.
+void add_needs(Batch& batch, GroupId home, const GroupSet& direct) {
+  GroupSet& needs = batch.groups[home].needs;
+  for (GroupId g = direct._Find_first(); g < batch.groups.size(); g = direct._Find_next(g))
+    if (g != home) needs |= with_needs(batch, g);
+  for (Group& reader : batch.groups)
+    if (reader.needs[home]) reader.needs |= needs;
+}
+
+void assign(Batch& batch, Node& node) {
+  Reads reads = reads_of(batch, node);
+  const bool elementwise = is_elementwise(node);
+  if (!elementwise) node.plan.part = TaskPart::kKernel;
+  GroupId home = elementwise ? home_of_elementwise(batch, node, reads) : home_of_kernel(batch, node, reads);
+  if (home == kNoGroup) {
+    home = batch.groups.size();
+    batch.groups.emplace_back();
+    if (elementwise) node.plan.part = TaskPart::kBefore;
+  }
+  Group& group = batch.groups[home];
+  if (elementwise) {
+    add_member(batch, node, home, group.part(node.plan.part));
+  } else {
+    group.kernel = &node;
+    group.kernel_ns = kernel_cost_ns(node);
+  }
+  add_needs(batch, home, reads.direct);
+  batch.group_of[static_cast<std::size_t>(node.plan.index)] = home;
+}
+
+void count_uses(const Batch& batch, const Node& reader) {
+  const Group& group = batch.groups[batch.producer(&reader)];
+  for (Node* in : reader.inputs())
+    if (in && !in->base && in->plan.index >= 0)
+      ++(batch.is_member(in, group) ? in->plan.uses : in->plan.outside_uses);
+}
+
+}  // namespace
+
+void group(Batch& batch) {
+  for (Node* node : batch.nodes) assign(batch, *node);
+  for (const Node* node : batch.nodes) count_uses(batch, *node);
+}
+
+}  // namespace owl::planner

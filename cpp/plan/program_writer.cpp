@@ -1,0 +1,89 @@
+#include "plan/program_writer.h"
+
+#include <bit>
+
+namespace owl::planner {
+
+namespace {
+
+Shape in_channels_last_order(const Shape& shape) {
+  const auto& order = channels_last_order;
+  return {shape[order[0]], shape[order[1]], shape[order[2]], shape[order[3]]};
+}
+
+Strides in_channels_last_order(const Strides& strides) {
+  Strides ordered = strides;
+  for (std::size_t axis = 0; axis < 4; ++axis)
+    ordered[axis] = strides[static_cast<std::size_t>(channels_last_order[axis])];
+  return ordered;
+}
+
+}  // namespace
+
+ProgramWriter::ProgramWriter(const Shape& shape, bool channels_last)
+    : shape_(shape), channels_last_(channels_last), program_(std::make_unique<Program>()) {
+  program_->shape = channels_last ? in_channels_last_order(shape) : shape;
+}
+
+std::optional<std::uint16_t> ProgramWriter::find_input(const Node& node) const {
+  for (std::size_t i = 0; i < inputs_.size(); ++i)
+    if (inputs_[i] == &node) return static_cast<std::uint16_t>(i);
+  return {};
+}
+
+std::uint16_t ProgramWriter::input(const Node& node, const Strides& strides) {
+  Strides over_shape = strides;
+  for (int axis = 0; axis < kMaxAxes; ++axis)
+    if (axis >= node.shape.ndim() || (node.shape[axis] == 1 && shape_.at_or_one(axis) != 1))
+      over_shape[static_cast<std::size_t>(axis)] = 0;
+  if (channels_last_) over_shape = in_channels_last_order(over_shape);
+  const bool dense = !node.strides && node.shape.size() == shape_.size();
+  inputs_.push_back(&node);
+  program_->inputs.push_back({node.dtype, over_shape, dense});
+  return static_cast<std::uint16_t>(inputs_.size() - 1);
+}
+
+std::uint16_t ProgramWriter::result_of(const Node& kernel) {
+  inputs_.push_back(&kernel);
+  program_->inputs.push_back({kernel.dtype, program_->shape.dense_strides(), true});
+  return static_cast<std::uint16_t>(inputs_.size() - 1);
+}
+
+std::uint16_t ProgramWriter::constant(DType dtype, double value) {
+  auto& all = program_->constants;
+  for (std::size_t i = 0; i < all.size(); ++i)
+    if (all[i].dtype == dtype && std::bit_cast<std::uint64_t>(all[i].value) == std::bit_cast<std::uint64_t>(value))
+      return static_cast<std::uint16_t>(kConstant + i);
+  all.push_back({dtype, value});
+  return static_cast<std::uint16_t>(kConstant + all.size() - 1);
+}
+
+std::uint16_t ProgramWriter::converted(std::uint16_t value, DType from, DType to, const Node& reader) {
+  if (from == to) return value;
+  for (const auto& c : conversions_)
+    if (c.value == value && c.to == to) return c.result;
+  const auto result = add({kCastCode, from, to, 1, {value, 0, 0}, reader.source, reader.sequence});
+  conversions_.push_back({value, to, result});
+  return result;
+}
+
+std::uint16_t ProgramWriter::add(const Program::Instruction& instruction) {
+  program_->instructions.push_back(instruction);
+  return static_cast<std::uint16_t>(kResult + program_->instructions.size() - 1);
+}
+
+std::unique_ptr<Program> ProgramWriter::finish() {
+  for (auto& instruction : program_->instructions)
+    for (auto& value : instruction.in) value = final_number(value);
+  for (auto& out : program_->outputs) out.value = final_number(out.value);
+  return std::move(program_);
+}
+
+std::uint16_t ProgramWriter::final_number(std::uint16_t value) const {
+  const auto inputs = program_->inputs.size();
+  if (value < kConstant) return value;
+  if (value < kResult) return static_cast<std::uint16_t>(inputs + value - kConstant);
+  return static_cast<std::uint16_t>(inputs + program_->constants.size() + value - kResult);
+}
+
+}  // namespace owl::planner

@@ -1,0 +1,53 @@
+// Collects the program of a part of a group.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "device/launch.h"
+#include "graph/op.h"
+#include "plan/program.h"
+
+namespace owl::planner {
+
+// While a program is written its inputs, constants and results have separate numbers, since how many there are is not
+// known; finish() puts them in a row.
+class ProgramWriter {
+ public:
+  // With `channels_last` the program runs over its axes in that order.
+  ProgramWriter(const Shape& shape, bool channels_last);
+
+  // The input that is the node's value, if the program has it.
+  std::optional<std::uint16_t> find_input(const Node& node) const;
+  // A new one; the strides are those of its memory.
+  std::uint16_t input(const Node& node, const Strides& strides);
+  bool is_dense(std::uint16_t input) const { return program_->inputs[input].dense; }
+  // The kernel's result, a dense value that is not among the task's operands.
+  std::uint16_t result_of(const Node& kernel);
+  std::uint16_t constant(DType dtype, double value);
+  // The value in another type, converted once for all readers.
+  std::uint16_t converted(std::uint16_t value, DType from, DType to, const Node& reader);
+  std::uint16_t add(const Program::Instruction& instruction);
+  void output(std::uint16_t value, DType dtype) { program_->outputs.push_back({value, dtype}); }
+
+  std::unique_ptr<Program> finish();
+
+ private:
+  static constexpr std::uint16_t kConstant = 0x4000, kResult = 0x8000;
+
+  std::uint16_t final_number(std::uint16_t value) const;
+
+  struct Conversion {
+    std::uint16_t value;
+    DType to;
+    std::uint16_t result;
+  };
+  const Shape shape_;
+  const bool channels_last_;
+  std::unique_ptr<Program> program_;
+  std::vector<const Node*> inputs_;
+  std::vector<Conversion> conversions_;
+};
+
+}  // namespace owl::planner

@@ -1,0 +1,34 @@
+// A device's ready tasks, and the workers that run them.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <thread>
+#include <vector>
+
+#include "device/device.h"
+
+namespace owl {
+
+struct Task;
+
+// Guarded by the scheduler's mutex.
+struct Device::Queue {
+  std::deque<Task*> ready;   // whose inputs are there, or which have chunks to hand out
+  std::deque<Task*> parked;  // ready, but without memory for what they need; in the order of submission
+  std::size_t reserved = 0;  // bytes that tasks which start just now will allocate
+  std::vector<std::thread> workers;
+  std::condition_variable wake;
+  bool batch_done = false;   // all tasks of a batch are through: to be handed over together (Backend::submit)
+  int started_workers = 0;
+  int sleeping = 0;
+  int waking = 0;            // of these, told to wake up
+  int running = 0;           // threads inside a task of this device
+  int starved = 0;           // of these, waiting for memory
+  int blocked = 0;           // workers that wait in code of the host language (Scheduler::Outside)
+  int memory_waiters = 0;    // threads on memory_freed: the starved, and scripts that bring data
+  std::condition_variable memory_freed;
+};
+
+}  // namespace owl

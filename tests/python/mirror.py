@@ -2,16 +2,15 @@
 
 import contextlib
 import http.server
-import re
 import threading
 
 
 class Server:
-    """Serves `contents`, bytes by name. `behave(request, number)` may answer request `number` (from 0) itself and
-    return True."""
+    """Serves `contents`, bytes by name. `behave(request)` answers a request in the server's place, unless it returns
+    False."""
 
     def __init__(self, contents, behave=None):
-        self.requests = []  # (name, Range header)
+        self.requests = []  # names
         self.released = threading.Event()  # what ends deliberate silence
         outer = self
 
@@ -19,41 +18,28 @@ class Server:
             def do_GET(self):
                 self.name = self.path.rsplit("/", 1)[-1]
                 self.content = contents.get(self.name)
-                number = len(outer.requests)
-                outer.requests.append((self.name, self.headers.get("Range")))
+                outer.requests.append(self.name)
                 with contextlib.suppress(ConnectionError):
-                    if behave is not None and behave(self, number):
+                    if behave is not None and behave(self) is not False:
                         return
-                    self.honest()
+                    if self.content is None:
+                        self.send_error(404)
+                    else:
+                        self.whole(self.content)
 
-            def honest(self, keep=None):
-                """What a sound server sends; only the first `keep` bytes of it, and the connection is cut."""
-                if self.content is None:
-                    self.send_error(404)
-                    return
-                asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-                begin = self.begin = int(asked[1]) if asked else 0
-                if begin >= len(self.content):
-                    self.send_error(416)
-                    return
-                rest = self.content[begin:]
-                if asked:
-                    self.send_response(206)
-                    self.send_header("Content-Range", f"bytes {begin}-{len(self.content) - 1}/{len(self.content)}")
-                else:
-                    self.send_response(200)
-                self.send_header("Content-Length", str(len(rest)))
-                self.end_headers()
-                self.wfile.write(rest[:keep])
-
-            def whole(self, content, **headers):
-                """Status 200 with this body, whatever range was asked for."""
+            def whole(self, content, keep=None, **headers):
+                """Status 200 with this body; of it only the first `keep` bytes, then the connection is cut."""
                 self.send_response(200)
                 for name, value in {"Content_Length": len(content), **headers}.items():
                     if value is not None:
                         self.send_header(name.replace("_", "-"), str(value))
                 self.end_headers()
-                self.wfile.write(content)
+                self.wfile.write(content[:keep])
+
+            def redirect(self, location):
+                self.send_response(302)
+                self.send_header("Location", location)
+                self.end_headers()
 
             def silence(self):
                 outer.released.wait(100)
@@ -67,11 +53,9 @@ class Server:
         self.thread = threading.Thread(target=self.httpd.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
 
-    def ranges(self, name):
-        """The Range headers of the requests for one file."""
-        return [asked for requested, asked in self.requests if requested == name]
-
     def close(self):
+        if self.released.is_set():
+            return
         self.released.set()
         self.httpd.shutdown()
         self.httpd.server_close()

@@ -144,7 +144,7 @@ def _download(
         folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         path = folder / file.name
-        with _writing(path), replacing(str(path)) as stream:  # first, so that a full or read-only disk costs no download
+        with _writing(path), replacing(str(path)) as stream:  # first: a read-only folder costs no download
             content, source = _ask_in_turn(file, sources, timeout, patience, bar)
             stream.write(content)
         if not quiet:
@@ -172,7 +172,7 @@ def _ask_in_turn(
                 try:
                     found.append((_ask(source + file.name, file, limit, bar, answered), source))
                     return
-                except (OSError, ValueError) as error:
+                except Exception as error:
                     tried.append(f"  {source}{file.name}: {_first_cause(error)}\n")
                 if abandoned.is_set():
                     return
@@ -194,7 +194,7 @@ def _ask_in_turn(
 
 
 def _ask(url: str, file: DataFile, timeout: float, bar: bool, answered: threading.Event) -> bytes:
-    """The content of `file` from one address. OSError or ValueError: what is wrong with it.
+    """The content of `file` from one address. An exception says what is wrong with it.
 
     pooch.retrieve does not serve: the file that it makes has mode 0600 and replaces a symbolic link.
     """

@@ -3,8 +3,6 @@
 
 #include <cstdint>
 
-#include "owl/export.h"
-
 namespace owl {
 
 inline constexpr int kDigitSide = 28;  // pixels along each edge of an image
@@ -13,7 +11,6 @@ inline constexpr int kDigitSide = 28;  // pixels along each edge of an image
 // in 0..9. Every digit is a stroke description under random jitter, elastic and affine distortion, with a random pen
 // width, ink and noise. Image i depends on `seed` and i alone: neither on `count` nor on `threads` (0 or less: one for
 // each processor), so a shorter run gives a prefix of a longer one.
-OWL_API void make_digits(std::uint64_t seed, std::int64_t count, std::uint8_t* images, std::uint8_t* labels,
-                         int threads);
+void make_digits(std::uint64_t seed, std::int64_t count, std::uint8_t* images, std::uint8_t* labels, int threads);
 
 }  // namespace owl

@@ -50,7 +50,7 @@ def test_import_needs_numpy_and_nothing_else():
 
 def test_import_loads_nothing_that_only_downloads_and_training_need():
     loaded = python("import sys, json, numpy; import owl; print(json.dumps(sorted(sys.modules)))")
-    for heavy in ("owl.data", "urllib.request", "http.client", "asyncio", "tqdm", "scipy", "multiprocessing"):
+    for heavy in ("owl.data", "pooch", "requests", "http.client", "asyncio", "tqdm", "scipy", "multiprocessing"):
         before = python(f"import sys, json, numpy; print(json.dumps({heavy!r} in sys.modules))")
         assert before or heavy not in loaded
 
@@ -73,6 +73,13 @@ def test_no_threads_before_first_use():
     assert imported == before
     assert asked == before
     assert used > before  # else nothing was measured
+
+
+def test_only_numpy_is_required():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r"^dependencies = (.*)", text, re.MULTILINE)[1] == '["numpy>=1.23"]'
+    extra = re.search(r"^apps = (.*)", text, re.MULTILINE)[1]
+    assert "pooch" in extra and "tqdm" in extra
 
 
 # ---- the C++ side
@@ -129,8 +136,8 @@ def test_only_the_api_is_exported(installed):
     names = [line.split()[-1] for line in run(nm, "-D", "--defined-only", library).splitlines()]
     assert names
     assert [n for n in names if not re.match(r"_Z(N|NK|TIN|TSN|TVN)3owl", n)] == []
-    # A class of the engine that is no part of any header of owl's.
-    assert [n for n in names if "9Scheduler3add" in n or "7Planner" in n] == []
+    # Classes of the engine that are no part of any header of owl's, and what only the programs and the module need.
+    assert [n for n in names if "9Scheduler3add" in n or "7Planner" in n or "digits" in n] == []
 
 
 def test_external_project(cmake, installed, tmp_path):

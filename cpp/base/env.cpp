@@ -3,11 +3,13 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <string_view>
 #include <thread>
@@ -54,14 +56,23 @@ void warn_unknown_names() {
   }
 }
 
+// The number that is all of `text`; none where it is something else, or more than 64 bits hold.
+std::optional<std::int64_t> whole_number(std::string_view text) {
+  if (text.starts_with('+')) text.remove_prefix(1);
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
+}
+
 std::int64_t integer(const char* name, std::int64_t fallback, std::int64_t least) {
-  const char* text = std::getenv(name);
-  if (!text || !*text) return fallback;
-  char* end = nullptr;
-  const auto value = std::strtoll(text, &end, 10);
-  if (*end || value < least)
-    throw Error(std::string(name) + "=" + text + ": expected a whole number of at least " + std::to_string(least));
-  return value;
+  const char* setting = std::getenv(name);
+  if (!setting || !*setting) return fallback;
+  const std::string text = setting;
+  const auto value = whole_number(text);
+  if (value && *value >= least) return *value;
+  const bool too_large = !value && text.find_first_not_of("+0123456789") == std::string::npos;
+  throw Error(std::string(name) + "=" + text + ": expected a whole number of at " +
+              (too_large ? "most " + std::to_string(INT64_MAX) : "least " + std::to_string(least)));
 }
 
 Settings read() {
@@ -95,7 +106,7 @@ Settings read() {
     for (std::string item; std::getline(list, item, ',');) {
       const auto colon = item.find(':');
       const auto kind = item.substr(0, colon);
-      const auto n = colon == std::string::npos ? 0 : std::strtoll(item.c_str() + colon + 1, nullptr, 10);
+      const auto n = colon == std::string::npos ? 0 : whole_number(item.substr(colon + 1)).value_or(0);
       if ((kind != "alloc" && kind != "op") || n < 1)
         throw Error("OWL_FAULT: '" + item + "' is not alloc:N or op:N with N from 1");
       (kind == "alloc" ? s.fault_alloc : s.fault_op) = n;

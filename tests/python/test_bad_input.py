@@ -166,7 +166,8 @@ def test_a_number_beyond_float32_is_infinite():
 def test_settings_that_make_no_sense(script):
     """A bad value of a setting is told, and never ends in a crash."""
     for name, value in (("OWL_NUM_THREADS", "many"), ("OWL_NUM_THREADS", "-3"), ("OWL_WINDOW", "x"),
-                        ("OWL_SIMULATED_GPUS", "-1"), ("OWL_FAULT", "what")):
+                        ("OWL_SIMULATED_GPUS", "-1"), ("OWL_FAULT", "what"), ("OWL_FAULT", "op:1x"),
+                        ("OWL_FAULT", "op:"), ("OWL_MEMORY_LIMIT", "1" + 19 * "0")):
         done = script("import owl\nprint(float(owl.ones([3]).sum()))", env={name: value}, expect=None)
         assert done.returncode in (0, 1), done.stderr
         assert name in done.stderr, f"{name}={value} is taken in silence"

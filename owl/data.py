@@ -134,11 +134,9 @@ def _download(
     """Puts `files` into `folder`, each from the first of the mirrors `sources` that gives it."""
     if not sources:
         raise DataError(f"{files[0].name} cannot be downloaded: OWL_MIRRORS is empty, so there is nowhere to ask")
-    try:
-        import pooch  # noqa: F401  (here for the message)
-    except ImportError as error:
-        raise DataError(f"{files[0].name} cannot be downloaded: that needs the package pooch, which cannot be imported "
-                        f"({error}); pip install 'owl-engine[apps]' installs it") from error  # fmt: skip
+    if importlib.util.find_spec("pooch") is None:
+        raise DataError(f"{files[0].name} cannot be downloaded: that needs the package pooch, which is not installed "
+                        "(pip install 'owl-engine[apps]')")  # fmt: skip
     bar = not quiet and sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -739,6 +739,11 @@ def test_offline_the_digits_are_drawn(tmp_path, mirror, monkeypatch, capsys):
     monkeypatch.setenv("OWL_MIRRORS", "nonsense")
     assert is_synthetic(mnist_io.load())
     assert "OWL_MIRRORS: expected addresses" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pooch", None)  # as where it is not installed
+        patch.setenv("OWL_MIRRORS", dead)
+        assert is_synthetic(mnist_io.load())
+        assert re.search("no download: .* needs the package pooch.*\n.*SYNTHETIC", capsys.readouterr().err)
     monkeypatch.setenv("OWL_MIRRORS", "")
     assert is_synthetic(mnist_io.load())
     err = capsys.readouterr().err

@@ -124,13 +124,15 @@ std::optional<TaskPart> place_in(const Batch& batch, GroupId g, const Node& node
   return place;
 }
 
-bool can_merge(const Batch& batch, GroupId a, GroupId b, TaskPart place) {
+// Whether program b may become part of group a for `node`, which reads both (and so at most one more array).
+bool can_merge(const Batch& batch, GroupId a, GroupId b, const Node& node) {
   const Group &ga = batch.groups[a], &gb = batch.groups[b];
-  const Part &pa = ga.part(place), &pb = gb.before;
+  const Part &pa = ga.part(node.plan.part), &pb = gb.before;
   return !gb.kernel && !ga.needs[b] && !gb.needs[a] &&
          (!ga.kernel || (!pb.gathers && may_wait(batch, a, gb.needs))) &&
-         pa.instructions + pb.instructions < kMaxInstructions && pa.inputs + pb.inputs < kMaxInputs &&
-         pa.pending_bytes + pb.pending_bytes <= max_pending_bytes(*gb.before.members.front()->device);
+         pa.instructions + pb.instructions + 1 + casts(node) <= kMaxInstructions &&
+         pa.inputs + pb.inputs < kMaxInputs &&
+         pa.pending_bytes + pb.pending_bytes <= max_pending_bytes(*node.device);
 }
 
 void append(Part& to, Part& from) {
@@ -184,7 +186,7 @@ GroupId home_of_elementwise(Batch& batch, Node& node, Reads& reads) {
   for (const Node* in : node.inputs()) {
     const GroupId g = in ? batch.producer(in) : kNoGroup;
     if (g == kNoGroup || g == home || reads.viewed[g] || !place_in(batch, g, node, reads.direct)) continue;
-    if (!can_merge(batch, home, g, node.plan.part)) continue;
+    if (!can_merge(batch, home, g, node)) continue;
     merge(batch, home, g, node.plan.part);
     reads.direct.reset(g);
   }

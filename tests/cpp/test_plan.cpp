@@ -197,6 +197,19 @@ TEST_F(Plan, LongChainsAreCutIntoProgramsOfBoundedLength) {
   EXPECT_EQ(values(x)[0], 1000.0f);
 }
 
+//   31 additions of float32 -+-> [add]        with the addition and its operand's conversion, one program would have 65
+//   32 additions of int32   -+               instructions
+TEST_F(Plan, ProgramsAreJoinedOnlyWhereConversionsFitToo) {
+  auto x = ramp({4}), y = ramp({4}).astype(DType::kInt32);
+  const Since since;
+  for (int i = 0; i < 31; ++i) x = x + 1.0;
+  for (int i = 0; i < 32; ++i) y = y + 1;
+  const auto z = x + y;
+  z.wait_for_eval();
+  EXPECT_EQ(since.kernels(), 2);
+  EXPECT_EQ(values(z)[3], 2 * 3.0f + 63);
+}
+
 TEST(NullDevice, PlansAndSchedulesWithoutComputing) {
   const int null = create_null_device();
   set_device(null);

@@ -5,11 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "device/device.h"
 #include "graph/node.h"
 #include "graph/op.h"
+#include "owl/error.h"
 #include "plan/traits.h"
 
 namespace owl::planner {
@@ -77,6 +79,9 @@ struct Batch {
   std::vector<GroupId> group_of;       // by position in `nodes`
   std::vector<Group> groups;
 };
+
+// A pass did not keep what it promises.
+[[noreturn]] inline void broken(const std::string& what) { throw Error("internal error: planner: " + what); }
 
 inline bool is_elementwise(const Node& node) { return node.op->cls == OpRecord::Class::kElementwise; }
 

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "owl/error.h"
-
 namespace owl::planner {
 
 namespace {
@@ -36,7 +34,7 @@ std::vector<GroupId> order(const Batch& batch) {
       ordered.push_back(g);
       done.set(g);
     }
-    if (blocked.size() == waiting.size()) throw Error("internal error: the planner made a cycle");
+    if (blocked.size() == waiting.size()) broken("the groups that are left wait for one another");
     waiting.swap(blocked);
     blocked.clear();
   }

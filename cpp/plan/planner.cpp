@@ -1,4 +1,4 @@
-// Plans a batch in passes, a file each: group, lay out, order, emit.
+// Plans a batch in passes, a file each: group, lay out, order, emit. Debug builds verify the plan between them.
 #include "plan/planner.h"
 
 #include <algorithm>
@@ -8,19 +8,26 @@
 #include "plan/group.h"
 #include "plan/layout.h"
 #include "plan/order.h"
+#include "plan/verify.h"
 
 namespace owl {
 
 namespace {
 
+using planner::kVerify;
 using Tasks = std::vector<std::unique_ptr<Task>>;
 
 void plan_batch(std::span<Node* const> nodes, Tasks& tasks, DryPlan* dry) {
   planner::Batch batch(nodes);
   planner::group(batch);
+  if (kVerify) planner::verify_groups(batch);
   planner::lay_out(batch);
+  if (kVerify) planner::verify_layouts(batch);
   const auto order = planner::order(batch);
+  if (kVerify) planner::verify_order(batch, order);
+  const auto earlier = tasks.size();
   planner::emit(batch, order, tasks, dry);
+  if (kVerify) planner::verify_tasks(batch, std::span(tasks).subspan(earlier), dry);
 }
 
 template <class F> void for_each_batch(std::span<Node* const> nodes, F f) {

@@ -27,12 +27,25 @@ using GroupSet = std::bitset<kMaxBatch>;
 // What the device's kernel of the node's operation can do.
 inline const KernelTraits& traits_of(const Node& node) { return node.device->backend->traits(*node.op); }
 
-// Elementwise operations that become one program.
-struct Part {
-  std::vector<Node*> members;        // in the order of recording
+// What elementwise operations ask of the program that they become.
+struct Load {
   int instructions = 0, inputs = 0;  // upper bounds, casts included
   std::int64_t pending_bytes = 0;    // of inputs that only this program reads and that are computed for it
   bool gathers = false;              // an operand is a strided view
+
+  Load& operator+=(const Load& more) {
+    instructions += more.instructions;
+    inputs += more.inputs;
+    pending_bytes += more.pending_bytes;
+    gathers |= more.gathers;
+    return *this;
+  }
+};
+
+// Elementwise operations that become one program.
+struct Part {
+  std::vector<Node*> members;  // in the order of recording
+  Load load;
 };
 
 // Operations that become one task: a program, or a kernel with perhaps a program before it, behind it or both.

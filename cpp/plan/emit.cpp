@@ -52,7 +52,7 @@ class Emission {
 
   void emit(const Group& group) {
     auto task = new_task(group.kernel ? *group.kernel : *group.before.members.back());
-    task->inputs.reserve(static_cast<std::size_t>(group.before.inputs + group.after.inputs) +
+    task->inputs.reserve(static_cast<std::size_t>(group.before.load.inputs + group.after.load.inputs) +
                          (group.kernel ? group.kernel->inputs().size() : 0));
     if (!group.before.members.empty()) task->before = emit_before(group, *task);
     if (group.kernel) emit_kernel(group, *task);

@@ -51,27 +51,19 @@ bool waits_for(const Batch& batch, const GroupSet& some, GroupId g) {
   return false;
 }
 
-// Whether the operation would gather an operand from a strided view, which only a program of its own does well.
-bool gathers(const Node& node) {
-  return std::ranges::any_of(node.inputs(), [](const Node* in) { return in && in->strides; });
-}
-
-// Operands that group g would have to read from memory for this node.
-int new_inputs(const Batch& batch, const Node& node, GroupId g) {
-  int n = 0;
-  for (const Node* in : node.inputs()) n += in && (in->base || batch.producer(in) != g);
-  return n;
-}
-
-// Of the node's operands those that other groups of this batch compute and that have no handle.
-std::int64_t new_pending_bytes(const Batch& batch, const Node& node, GroupId g) {
-  std::int64_t bytes = 0;
+// What the elementwise operation would add to a program of group g. Inputs are what it would have to read from memory,
+// pending ones those of them that other groups of this batch compute and that have no handle.
+Load load_of(const Batch& batch, const Node& node, GroupId g) {
+  Load load{.instructions = 1 + casts(node)};
   for (const Node* in : node.inputs()) {
-    const GroupId from = in ? batch.producer(in) : kNoGroup;
+    if (!in) continue;
+    const GroupId from = batch.producer(in);
+    load.inputs += in->base || from != g;
+    load.gathers |= in->strides != nullptr;
     if (from != kNoGroup && from != g && in->handles() == 0)
-      bytes += in->shape.size() * static_cast<std::int64_t>(itemsize(in->dtype));
+      load.pending_bytes += in->shape.size() * static_cast<std::int64_t>(itemsize(in->dtype));
   }
-  return bytes;
+  return load;
 }
 
 std::int64_t max_pending_bytes(Device& device) {
@@ -101,11 +93,9 @@ bool may_wait(const Batch& batch, GroupId g, const GroupSet& more) {
   return true;
 }
 
-bool has_room(const Batch& batch, const Part& part, const Node& node, GroupId g) {
-  if (part.instructions + 1 + casts(node) > kMaxInstructions) return false;
-  if (part.inputs + new_inputs(batch, node, g) > kMaxInputs) return false;
-  const auto pending = new_pending_bytes(batch, node, g);
-  return pending == 0 || part.pending_bytes + pending <= max_pending_bytes(*node.device);
+bool has_room(const Load& load, const Load& more, Device& device) {
+  return load.instructions + more.instructions <= kMaxInstructions && load.inputs + more.inputs <= kMaxInputs &&
+         (more.pending_bytes == 0 || load.pending_bytes + more.pending_bytes <= max_pending_bytes(device));
 }
 
 // The part of group g in which the elementwise operation may run, if nothing else that it reads must wait for g.
@@ -118,32 +108,30 @@ std::optional<TaskPart> place_in(const Batch& batch, GroupId g, const Node& node
   const auto place = reads_result ? TaskPart::kAfter : TaskPart::kBefore;
   const Node& first = reads_result ? *group.kernel : *group.before.members.front();
   if (first.device != node.device || first.traced != node.traced || !(first.shape == node.shape)) return {};
-  if (group.kernel && (node.traced || gathers(node) || !may_wait(batch, g, direct))) return {};
+  const Load load = load_of(batch, node, g);
+  // A strided view is gathered well only by a program of its own.
+  if (group.kernel && (node.traced || load.gathers || !may_wait(batch, g, direct))) return {};
   if (reads_result && !traits_of(*group.kernel).finishes_ranges) return {};
-  if (!has_room(batch, group.part(place), node, g) || waits_for(batch, direct, g)) return {};
+  if (!has_room(group.part(place).load, load, *node.device) || waits_for(batch, direct, g)) return {};
   return place;
 }
 
 // Whether program b may become part of group a for `node`, which reads both (and so at most one more array).
 bool can_merge(const Batch& batch, GroupId a, GroupId b, const Node& node) {
   const Group &ga = batch.groups[a], &gb = batch.groups[b];
-  const Part &pa = ga.part(node.plan.part), &pb = gb.before;
+  const Load &la = ga.part(node.plan.part).load, &lb = gb.before.load;
   return !gb.kernel && !ga.needs[b] && !gb.needs[a] &&
-         (!ga.kernel || (!pb.gathers && may_wait(batch, a, gb.needs))) &&
-         pa.instructions + pb.instructions + 1 + casts(node) <= kMaxInstructions &&
-         pa.inputs + pb.inputs < kMaxInputs &&
-         pa.pending_bytes + pb.pending_bytes <= max_pending_bytes(*node.device);
+         (!ga.kernel || (!lb.gathers && may_wait(batch, a, gb.needs))) &&
+         la.instructions + lb.instructions + 1 + casts(node) <= kMaxInstructions && la.inputs + lb.inputs < kMaxInputs &&
+         la.pending_bytes + lb.pending_bytes <= max_pending_bytes(*node.device);
 }
 
-void append(Part& to, Part& from) {
+void append(Part& to, const Part& from) {
   std::vector<Node*> members(to.members.size() + from.members.size());
   std::merge(to.members.begin(), to.members.end(), from.members.begin(), from.members.end(), members.begin(),
              [](Node* x, Node* y) { return x->plan.index < y->plan.index; });
   to.members = std::move(members);
-  to.instructions += from.instructions;
-  to.inputs += from.inputs;
-  to.pending_bytes += from.pending_bytes;
-  to.gathers |= from.gathers;
+  to.load += from.load;
 }
 
 // Group b, a program, becomes part of group a.
@@ -201,7 +189,7 @@ GroupId home_of_kernel(const Batch& batch, const Node& node, const Reads& reads)
   const GroupId g = batch.producer(in);
   if (g == kNoGroup || reads.viewed[g] || in->device != node.device) return kNoGroup;
   const Group& group = batch.groups[g];
-  if (group.kernel || group.before.gathers || in->traced || !reads_ranges(in->shape, node.params.get()))
+  if (group.kernel || group.before.load.gathers || in->traced || !reads_ranges(in->shape, node.params.get()))
     return kNoGroup;
   for (const Node* other : node.inputs().subspan(1))
     if (other && batch.producer(other) == g) return kNoGroup;
@@ -209,14 +197,6 @@ GroupId home_of_kernel(const Batch& batch, const Node& node, const Reads& reads)
 }
 
 // --- joining it
-
-void add_member(const Batch& batch, Node& node, GroupId home, Part& part) {
-  part.members.push_back(&node);
-  part.instructions += 1 + casts(node);
-  part.inputs += new_inputs(batch, node, home);
-  part.pending_bytes += new_pending_bytes(batch, node, home);
-  part.gathers |= gathers(node);
-}
 
 // The group, and those that need it, need what the operation reads.
 void add_needs(Batch& batch, GroupId home, const GroupSet& direct) {
@@ -239,7 +219,9 @@ void assign(Batch& batch, Node& node) {
   }
   Group& group = batch.groups[home];
   if (elementwise) {
-    add_member(batch, node, home, group.part(node.plan.part));
+    Part& part = group.part(node.plan.part);
+    part.members.push_back(&node);
+    part.load += load_of(batch, node, home);
   } else {
     group.kernel = &node;
     group.kernel_ns = kernel_cost_ns(node);
@@ -249,10 +231,10 @@ void assign(Batch& batch, Node& node) {
 }
 
 void count_uses(const Batch& batch, const Node& reader) {
-  const Group& group = batch.groups[batch.producer(&reader)];
+  const GroupId home = batch.producer(&reader);
   for (Node* in : reader.inputs())
     if (in && !in->base && in->plan.index >= 0)
-      ++(batch.is_member(in, group) ? in->plan.uses : in->plan.outside_uses);
+      ++(batch.producer(in) == home ? in->plan.uses : in->plan.outside_uses);
 }
 
 }  // namespace

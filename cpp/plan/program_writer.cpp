@@ -58,18 +58,12 @@ std::uint16_t ProgramWriter::constant(DType dtype, double value) {
   return static_cast<std::uint16_t>(kConstant + all.size() - 1);
 }
 
-std::uint16_t ProgramWriter::converted(std::uint16_t value, DType from, DType to, const Node& reader) {
-  if (from == to) return value;
+std::uint16_t ProgramWriter::convert(std::uint16_t value, DType from, DType to, const Node& reader) {
   for (const auto& c : conversions_)
     if (c.value == value && c.to == to) return c.result;
   const auto result = add({kCastCode, from, to, 1, {value, 0, 0}, reader.source, reader.sequence});
   conversions_.push_back({value, to, result});
   return result;
-}
-
-std::uint16_t ProgramWriter::add(const Program::Instruction& instruction) {
-  program_->instructions.push_back(instruction);
-  return static_cast<std::uint16_t>(kResult + program_->instructions.size() - 1);
 }
 
 std::unique_ptr<Program> ProgramWriter::finish() {

@@ -27,8 +27,13 @@ class ProgramWriter {
   std::uint16_t result_of(const Node& kernel);
   std::uint16_t constant(DType dtype, double value);
   // The value in another type, converted once for all readers.
-  std::uint16_t converted(std::uint16_t value, DType from, DType to, const Node& reader);
-  std::uint16_t add(const Program::Instruction& instruction);
+  std::uint16_t converted(std::uint16_t value, DType from, DType to, const Node& reader) {
+    return from == to ? value : convert(value, from, to, reader);
+  }
+  std::uint16_t add(const Program::Instruction& instruction) {
+    program_->instructions.push_back(instruction);
+    return static_cast<std::uint16_t>(kResult + program_->instructions.size() - 1);
+  }
   void output(std::uint16_t value, DType dtype) { program_->outputs.push_back({value, dtype}); }
 
   std::unique_ptr<Program> finish();
@@ -36,6 +41,7 @@ class ProgramWriter {
  private:
   static constexpr std::uint16_t kConstant = 0x4000, kResult = 0x8000;
 
+  std::uint16_t convert(std::uint16_t value, DType from, DType to, const Node& reader);
   std::uint16_t final_number(std::uint16_t value) const;
 
   struct Conversion {

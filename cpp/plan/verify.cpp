@@ -70,8 +70,8 @@ void check_limits(const Batch& batch, const Group& group, const Part& part, cons
   }
   std::ranges::sort(inputs);
   const auto distinct = std::ranges::unique(inputs).begin() - inputs.begin();
-  check_limit(where, " instructions", instructions, part.instructions, kMaxInstructions);
-  check_limit(where, " inputs", static_cast<int>(distinct), part.inputs, kMaxInputs);
+  check_limit(where, " instructions", instructions, part.load.instructions, kMaxInstructions);
+  check_limit(where, " inputs", static_cast<int>(distinct), part.load.inputs, kMaxInputs);
 }
 
 // `like`: a node with the device and the shape that the program must have.

@@ -52,7 +52,7 @@ struct Planned {
     from.merged_away = from.before.members.empty() && !from.kernel;
     auto& p = batch.groups[to].part(part);
     p.members.push_back(&moved);
-    p.instructions += 1, p.inputs += static_cast<int>(moved.input_count);
+    p.load.instructions += 1, p.load.inputs += static_cast<int>(moved.input_count);
     batch.group_of[i] = to;
     moved.plan.part = part;
   }
@@ -191,9 +191,9 @@ TEST_F(Verify, ProgramsKeepToTheirLimits) {
   const std::string where = "part 'before' of group 0 has ";
   EXPECT_EQ(groups([](Planned& q) { q.move(q.batch.nodes.size() - 1, 0); }),
             says(where + "65 instructions, more than 64"));
-  EXPECT_EQ(groups([](Planned& q) { q.group_of(0).before.instructions = 63; }),
+  EXPECT_EQ(groups([](Planned& q) { q.group_of(0).before.load.instructions = 63; }),
             says(where + "64 instructions, but noted are 63"));
-  EXPECT_EQ(groups([](Planned& q) { q.group_of(0).before.inputs = 0; }), says(where + "1 inputs, but noted are 0"));
+  EXPECT_EQ(groups([](Planned& q) { q.group_of(0).before.load.inputs = 0; }), says(where + "1 inputs, but noted are 0"));
 }
 
 //   31 additions of float32 -+-> [add]        the addition and its operand's conversion would be instructions 64 and 65

@@ -122,7 +122,8 @@ bool can_merge(const Batch& batch, GroupId a, GroupId b, const Node& node) {
   const Load &la = ga.part(node.plan.part).load, &lb = gb.before.load;
   return !gb.kernel && !ga.needs[b] && !gb.needs[a] &&
          (!ga.kernel || (!lb.gathers && may_wait(batch, a, gb.needs))) &&
-         la.instructions + lb.instructions + 1 + casts(node) <= kMaxInstructions && la.inputs + lb.inputs < kMaxInputs &&
+         la.instructions + lb.instructions + 1 + casts(node) <= kMaxInstructions &&
+         la.inputs + lb.inputs < kMaxInputs &&
          la.pending_bytes + lb.pending_bytes <= max_pending_bytes(*node.device);
 }
 

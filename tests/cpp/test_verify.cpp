@@ -193,7 +193,8 @@ TEST_F(Verify, ProgramsKeepToTheirLimits) {
             says(where + "65 instructions, more than 64"));
   EXPECT_EQ(groups([](Planned& q) { q.group_of(0).before.load.instructions = 63; }),
             says(where + "64 instructions, but noted are 63"));
-  EXPECT_EQ(groups([](Planned& q) { q.group_of(0).before.load.inputs = 0; }), says(where + "1 inputs, but noted are 0"));
+  EXPECT_EQ(groups([](Planned& q) { q.group_of(0).before.load.inputs = 0; }),
+            says(where + "1 inputs, but noted are 0"));
 }
 
 //   31 additions of float32 -+-> [add]        the addition and its operand's conversion would be instructions 64 and 65

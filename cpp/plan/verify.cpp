@@ -105,8 +105,8 @@ void check_read_inside(const Batch& batch, const Node& reader, std::size_t i) {
   const Node& in = *reader.inputs()[i];
   const TaskPart from = in.plan.part, to = reader.plan.part;
   const bool in_program = from == to && is_elementwise(reader);
-  const bool result = from == TaskPart::kKernel && to == TaskPart::kAfter && in.op->finishes_ranges;
-  const bool operand = from == TaskPart::kBefore && to == TaskPart::kKernel && i == 0 && reader.op->reads_ranges;
+  const bool result = from == TaskPart::kKernel && to == TaskPart::kAfter && traits_of(in).finishes_ranges;
+  const bool operand = from == TaskPart::kBefore && to == TaskPart::kKernel && i == 0 && traits_of(reader).reads_ranges;
   if (!in_program && !result && !operand)
     broken(text(reader) + " in part '" + text(to) + "' of " + text(batch.producer(&reader)) + " cannot read " +
            text(in) + " in part '" + text(from) + "'");

@@ -8,7 +8,7 @@
 #include "plan/layout.h"
 #include "plan/order.h"
 #include "plan/verify.h"
-#include "runtime/task.h"
+#include "plan/task.h"
 #include "support.h"
 
 namespace owl::test {

@@ -123,7 +123,7 @@ class Emission {
       task.outputs.push_back(result(node, task, TaskPart::kKernel));
     }
     task.cost_ns += group.kernel_ns;
-    task.params = node.params;
+    task.params = dry_ ? node.params : std::move(node.params);  // a planned node lets go of it, as of its operands
   }
 
   // A task of its own that makes a view's elements dense.

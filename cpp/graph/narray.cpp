@@ -1,6 +1,7 @@
 // The handle that scripts hold.
 #include <utility>
 
+#include "base/visit_dtype.h"
 #include "device/device.h"
 #include "graph/record.h"
 #include "graph/sink.h"
@@ -75,13 +76,7 @@ double NArray::item() const {
                      " elements; only an array of one element is a number");
   alignas(8) std::byte value[8];
   copy_to_host(value);
-  switch (dtype()) {
-    case DType::kBool: return *reinterpret_cast<std::uint8_t*>(value);
-    case DType::kInt32: return *reinterpret_cast<std::int32_t*>(value);
-    case DType::kFloat32: return *reinterpret_cast<float*>(value);
-    case DType::kFloat64: return *reinterpret_cast<double*>(value);
-  }
-  return 0;
+  return visit_any_dtype("item", dtype(), [&]<class T>() { return static_cast<double>(*reinterpret_cast<T*>(value)); });
 }
 
 }  // namespace owl

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "base/fork_mutex.h"
+#include "base/visit_dtype.h"
 #include "graph/record.h"
 #include "ops/create.h"
 #include "ops/records.h"
@@ -163,8 +164,8 @@ NArray random(const OpRecord& op, const Shape& shape, DType dtype, double a, dou
 
 NArray rand(const Shape& shape, double low, double high, DType dtype) {
   require_float("rand", dtype);
-  const double largest = dtype == DType::kFloat32 ? double{std::numeric_limits<float>::max()}
-                                                  : std::numeric_limits<double>::max();
+  const double largest =
+      visit_float("rand", dtype, []<class T>() { return static_cast<double>(std::numeric_limits<T>::max()); });
   if (!(low <= high && high - low <= largest && std::abs(low) <= largest && std::abs(high) <= largest))
     throw ValueError("rand: low must not be above high, and both and their difference must be finite " +
                      std::string(name(dtype)) + " numbers, got " + text(low) + " and " + text(high));

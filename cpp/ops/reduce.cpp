@@ -21,10 +21,10 @@ Shape result_shape(const Node* x, const Params* params) {
 }
 
 std::pair<Shape, DType> infer_sum(std::span<Node* const> in, const Params* p) {
-  return {result_shape(in[0], p), in[0]->dtype == DType::kBool ? DType::kInt32 : in[0]->dtype};
+  return {result_shape(in[0], p), promote(in[0]->dtype, DType::kInt32)};
 }
 std::pair<Shape, DType> infer_mean(std::span<Node* const> in, const Params* p) {
-  return {result_shape(in[0], p), in[0]->dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32};
+  return {result_shape(in[0], p), promote(in[0]->dtype, DType::kFloat32)};
 }
 std::pair<Shape, DType> infer_same(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), in[0]->dtype};

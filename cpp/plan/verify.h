@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "plan/batch.h"
-#include "plan/planner.h"
+#include "plan/dry_plan.h"
 
 namespace owl::planner {
 

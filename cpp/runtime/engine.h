@@ -45,7 +45,7 @@ class Engine final : public Sink {
   // --- waiting
   void start(Node* node) override;
   bool wait(Node* node, std::optional<double> timeout_s) override;
-  OWL_MODULE_API void order(Node* node);  // waits until the value is ordered on its device (backend/backend.h); throws its failure
+  OWL_MODULE_API void order(Node* node);  // waits until the value is ordered on its device (device/backend.h); throws its failure
   void wait_for_all();
 
   // --- planning

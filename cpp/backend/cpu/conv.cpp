@@ -8,6 +8,7 @@
 #include "backend/cpu/onednn_conv.h"
 #include "backend/cpu/plain_conv.h"
 #include "backend/cpu/isa/nn_kernels.h"
+#include "base/visit_dtype.h"
 
 namespace owl::cpu {
 
@@ -277,12 +278,6 @@ template <class T> void launch_back_bias(const KernelArgs& args, Launch& launch)
   });
 }
 
-// Calls f with a value of the type that this result has.
-template <class F> void with_float_type(DType type, F f) {
-  if (type == DType::kFloat32) f(float{});
-  else f(double{});
-}
-
 // Whether oneDNN does it, and channels stay whole.
 bool takes_channels_last(ConvPass pass, const ConvGeometry& g) {
   if (g.groups > 1 || g.images * g.plane() * g.filters * g.taps() == 0) return false;
@@ -310,8 +305,7 @@ unsigned conv_back_bias_channels_last(std::span<const Shape>, const Shape&, cons
 void conv(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
   const auto g = geometry("conv", args.params, args.in[0].shape, args.in[1].shape);
-  with_float_type(args.out.dtype, [&](auto t) {
-    using T = decltype(t);
+  visit_float("conv", args.out.dtype, [&]<class T>() {
     launch_conv(g, {args.in[0].channels_last, args.out.channels_last}, args.in[0].as<const T>(),
                 args.in[1].as<const T>(), args.in[2].as<const T>(), args.out.as<T>(), args.finished, launch);
   });
@@ -320,8 +314,7 @@ void conv(const KernelArgs& args, Launch& launch) {
 void conv_back_data(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
   const auto g = geometry("conv_back_data", args.params, args.out.shape, args.in[1].shape);
-  with_float_type(args.out.dtype, [&](auto t) {
-    using T = decltype(t);
+  visit_float("conv_back_data", args.out.dtype, [&]<class T>() {
     launch_back_data(g, {args.out.channels_last, args.in[0].channels_last}, args.out.as<T>(),
                      args.in[1].as<const T>(), args.in[0].as<const T>(), args.finished, launch);
   });
@@ -330,15 +323,14 @@ void conv_back_data(const KernelArgs& args, Launch& launch) {
 void conv_back_weight(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
   const auto g = geometry("conv_back_weight", args.params, args.in[1].shape, args.out.shape);
-  with_float_type(args.out.dtype, [&](auto t) {
-    using T = decltype(t);
+  visit_float("conv_back_weight", args.out.dtype, [&]<class T>() {
     launch_back_weight(g, {args.in[1].channels_last, args.in[0].channels_last}, args.in[1].as<const T>(),
                        args.out.as<T>(), args.in[0].as<const T>(), args.finished, launch);
   });
 }
 
 void conv_back_bias(const KernelArgs& args, Launch& launch) {
-  with_float_type(args.out.dtype, [&](auto t) { launch_back_bias<decltype(t)>(args, launch); });
+  visit_float("conv_back_bias", args.out.dtype, [&]<class T>() { launch_back_bias<T>(args, launch); });
 }
 
 }  // namespace owl::cpu

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backend/cpu/isa/kernels.h"
+#include "base/visit_dtype.h"
 #include "ops/create.h"
 
 namespace owl::cpu {
@@ -23,15 +24,6 @@ template <class T, class Fill> void stage(const KernelArgs& args, Launch& launch
   });
 }
 
-template <class F> void with_type(DType dtype, F f) {
-  switch (dtype) {
-    case DType::kBool: return f(std::uint8_t{});
-    case DType::kInt32: return f(std::int32_t{});
-    case DType::kFloat32: return f(float{});
-    case DType::kFloat64: return f(double{});
-  }
-}
-
 template <class T> T convert(double v, DType dtype) {
   if (dtype == DType::kBool) return static_cast<T>(v != 0);
   if (dtype == DType::kInt32)
@@ -43,7 +35,7 @@ template <class T> T convert(double v, DType dtype) {
 void random(const KernelArgs& args, Launch& launch, const RandomKernel& kernel) {
   const auto& p = *static_cast<const CreateParams*>(args.params);
   const RandomSpec spec{p.seed, p.call, p.a, p.b};
-  with_type(args.out.dtype, [&]<class T>(T) {
+  visit_any_dtype("a random array", args.out.dtype, [&]<class T>() {
     stage<T>(args, launch, [=, dtype = args.out.dtype](T* dst, std::int64_t begin, std::int64_t n) {
       if constexpr (std::is_same_v<T, float>) {
         kernel.float32(dst, spec, begin, n);
@@ -65,7 +57,7 @@ void random(const KernelArgs& args, Launch& launch, const RandomKernel& kernel) 
 
 void full(const KernelArgs& args, Launch& launch) {
   const double value = static_cast<const CreateParams*>(args.params)->a;
-  with_type(args.out.dtype, [&]<class T>(T) {
+  visit_any_dtype("full", args.out.dtype, [&]<class T>() {
     stage<T>(args, launch, [v = convert<T>(value, args.out.dtype)](T* dst, std::int64_t, std::int64_t n) {
       best_tile_table().fill(dst, &v, sizeof(T), n);
     });
@@ -74,7 +66,7 @@ void full(const KernelArgs& args, Launch& launch) {
 
 void arange(const KernelArgs& args, Launch& launch) {
   const auto& p = *static_cast<const CreateParams*>(args.params);
-  with_type(args.out.dtype, [&]<class T>(T) {
+  visit_any_dtype("arange", args.out.dtype, [&]<class T>() {
     const auto fill = [start = p.a, step = p.b, dtype = args.out.dtype](T* dst, std::int64_t begin, std::int64_t n) {
       for (std::int64_t i = 0; i < n; ++i)
         dst[i] = convert<T>(start + static_cast<double>(begin + i) * step, dtype);

@@ -4,6 +4,7 @@
 #include "backend/cpu/nn.h"
 #include "backend/cpu/onednn.h"
 #include "backend/cpu/isa/nn_kernels.h"
+#include "base/visit_dtype.h"
 #include "ops/nn.h"
 
 namespace owl::cpu {
@@ -58,14 +59,12 @@ template <class T> void launch_lrn_back(const KernelArgs& args, Launch& launch) 
 
 void lrn(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
-  if (args.out.dtype == DType::kFloat32) launch_lrn<float>(args, launch);
-  else launch_lrn<double>(args, launch);
+  visit_float("lrn", args.out.dtype, [&]<class T>() { launch_lrn<T>(args, launch); });
 }
 
 void lrn_back(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
-  if (args.out.dtype == DType::kFloat32) launch_lrn_back<float>(args, launch);
-  else launch_lrn_back<double>(args, launch);
+  visit_float("lrn_back", args.out.dtype, [&]<class T>() { launch_lrn_back<T>(args, launch); });
 }
 
 }  // namespace owl::cpu

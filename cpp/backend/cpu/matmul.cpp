@@ -3,6 +3,7 @@
 
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/nn.h"
+#include "base/visit_dtype.h"
 
 namespace owl::cpu {
 
@@ -104,11 +105,8 @@ template <class T> void launch_matmul(const KernelArgs& args, Launch& launch) {
 }  // namespace
 
 void matmul(const KernelArgs& args, Launch& launch) {
-  switch (args.out.dtype) {
-    case DType::kFloat32: return launch_matmul<float>(args, launch);
-    case DType::kFloat64: return launch_matmul<double>(args, launch);
-    default: return launch_matmul<std::int32_t>(args, launch);
-  }
+  visit_dtype<DType::kFloat32, DType::kFloat64, DType::kInt32>(
+      "matmul", args.out.dtype, [&]<class T>() { launch_matmul<T>(args, launch); });
 }
 
 bool matmul_accepts(const Shape& shape, const Strides& strides, int) {

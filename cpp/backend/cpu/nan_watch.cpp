@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "backend/cpu/isa/kernels.h"
+#include "base/visit_dtype.h"
 #include "ops/elementwise.h"
 #include "owl/error.h"
 
@@ -16,13 +17,7 @@ namespace {
 constexpr std::int64_t kChunk = 1 << 16;  // elements
 
 double element(const void* x, DType dtype, std::int64_t i) {
-  switch (dtype) {
-    case DType::kBool: return static_cast<const std::uint8_t*>(x)[i];
-    case DType::kInt32: return static_cast<const std::int32_t*>(x)[i];
-    case DType::kFloat32: return static_cast<double>(static_cast<const float*>(x)[i]);
-    case DType::kFloat64: return static_cast<const double*>(x)[i];
-  }
-  return 0;
+  return visit_any_dtype("trace_nan", dtype, [&]<class T>() { return static_cast<double>(static_cast<const T*>(x)[i]); });
 }
 
 bool any_nonfinite(const void* x, DType dtype, std::int64_t begin, std::int64_t n) {

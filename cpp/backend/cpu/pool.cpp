@@ -5,6 +5,7 @@
 #include "backend/cpu/onednn.h"
 #include "backend/cpu/isa/kernels.h"
 #include "backend/cpu/isa/nn_kernels.h"
+#include "base/visit_dtype.h"
 #include "ops/nn.h"
 
 namespace owl::cpu {
@@ -132,16 +133,14 @@ unsigned pool_back_channels_last(std::span<const Shape>, const Shape&, const Par
 
 void pool(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
-  if (any_channels_last(args)) launch_channels_last(args, false, launch);
-  else if (args.out.dtype == DType::kFloat32) launch_pool<float>(args, launch);
-  else launch_pool<double>(args, launch);
+  if (any_channels_last(args)) return launch_channels_last(args, false, launch);
+  visit_float("pool", args.out.dtype, [&]<class T>() { launch_pool<T>(args, launch); });
 }
 
 void pool_back(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
-  if (any_channels_last(args)) launch_channels_last(args, true, launch);
-  else if (args.out.dtype == DType::kFloat32) launch_pool_back<float>(args, launch);
-  else launch_pool_back<double>(args, launch);
+  if (any_channels_last(args)) return launch_channels_last(args, true, launch);
+  visit_float("pool_back", args.out.dtype, [&]<class T>() { launch_pool_back<T>(args, launch); });
 }
 
 }  // namespace owl::cpu

@@ -3,6 +3,7 @@
 
 #include "backend/cpu/nn.h"
 #include "backend/cpu/isa/nn_kernels.h"
+#include "base/visit_dtype.h"
 #include "ops/nn.h"
 
 namespace owl::cpu {
@@ -80,8 +81,7 @@ template <class T> void launch_softmax_back(const KernelArgs& args, Launch& laun
 
 void softmax_of(const KernelArgs& args, bool logarithm, Launch& launch) {
   if (args.out.shape.size() == 0) return;
-  if (args.out.dtype == DType::kFloat32) launch_softmax<float>(args, logarithm, launch);
-  else launch_softmax<double>(args, logarithm, launch);
+  visit_float("softmax", args.out.dtype, [&]<class T>() { launch_softmax<T>(args, logarithm, launch); });
 }
 
 }  // namespace
@@ -98,8 +98,7 @@ void log_softmax(const KernelArgs& args, Launch& launch) { softmax_of(args, true
 
 void softmax_back(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
-  if (args.out.dtype == DType::kFloat32) launch_softmax_back<float>(args, launch);
-  else launch_softmax_back<double>(args, launch);
+  visit_float("softmax_back", args.out.dtype, [&]<class T>() { launch_softmax_back<T>(args, launch); });
 }
 
 }  // namespace owl::cpu

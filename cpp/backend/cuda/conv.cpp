@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backend/cuda/backend.h"
+#include "base/visit_dtype.h"
 #include "ops/nn.h"
 #include "owl/error.h"
 
@@ -43,7 +44,7 @@ class Convolution final : public LibraryCall {
   Convolution(Backend& backend, Pass pass, const ConvGeometry& g, DType dtype, MatmulPrecision precision)
       : handle_(backend.cudnn_handle(false)),
         pass_(pass),
-        double_(dtype == DType::kFloat64),
+        double_(visit_float("conv", dtype, []<class T>() { return std::is_same_v<T, double>; })),
         in_full_(precision == MatmulPrecision::kFloat32) {
     const Cudnn& c = cudnn();
     const auto planning = backend.cudnn_handle(true);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "backend/cuda/emit.h"
+#include "base/visit_dtype.h"
 #include "ops/nn.h"
 
 namespace owl::cuda {
@@ -22,8 +23,7 @@ struct Normalisation {
     slots.add(std::min(l.local_size / 2, x[2]));
     slots.add(l.alpha / static_cast<double>(l.local_size));
     slots.add(l.beta);
-    const bool is_double = args.out.dtype == DType::kFloat64;
-    const double beta = is_double ? l.beta : static_cast<float>(l.beta);
+    const double beta = visit_float("lrn", args.out.dtype, [&]<class T>() { return double{static_cast<T>(l.beta)}; });
     const int quarters = beta == 0.75 ? 3 : beta == 0.5 ? 2 : beta == 1 ? 4 : 0;
     types = std::string("using T = ") + type_name(args.out.dtype) +
             ";\nusing R = T;\nconstexpr int kBeta = " + std::to_string(quarters) + ";\n";

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "backend/cuda/backend.h"
+#include "base/visit_dtype.h"
 #include "ops/nn.h"
 #include "owl/error.h"
 
@@ -32,7 +33,7 @@ class Product final : public LibraryCall {
   Product(cublasLtHandle_t handle, DType dtype, MatmulPrecision precision, const Operand& a, const Operand& b,
           std::int64_t m, std::int64_t n, std::int64_t k, std::uint32_t alignment, void* workspace)
       : handle_(handle),
-        double_(dtype == DType::kFloat64),
+        double_(visit_float("matmul", dtype, []<class T>() { return std::is_same_v<T, double>; })),
         workspace_(workspace),
         text_("matmul " + std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n)) {
     const CublasLt& c = cublas();

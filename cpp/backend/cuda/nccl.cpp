@@ -4,6 +4,7 @@
 #include <map>
 
 #include "backend/cuda/backend.h"
+#include "base/visit_dtype.h"
 #include "ops/all_reduce.h"
 #include "owl/error.h"
 
@@ -29,7 +30,9 @@ const std::vector<ncclComm_t>& communicators(const std::vector<int>& gpus) {
 }
 
 ncclDataType_t type_of(DType dtype) {
-  return dtype == DType::kInt32 ? ncclInt32 : dtype == DType::kFloat32 ? ncclFloat32 : ncclFloat64;
+  return visit_dtype<DType::kInt32, DType::kFloat32, DType::kFloat64>("all_reduce", dtype, []<class T>() {
+    return std::is_same_v<T, std::int32_t> ? ncclInt32 : std::is_same_v<T, float> ? ncclFloat32 : ncclFloat64;
+  });
 }
 
 // Calls of one group. Left open, it would hold back every later call of this thread.

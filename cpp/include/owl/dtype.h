@@ -1,4 +1,4 @@
-// Element types of owl arrays and their promotion order.
+// Element types of owl arrays, and which type two of them have together.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,6 @@
 
 namespace owl {
 
-// The order is the promotion order: of two operands the larger type wins.
 enum class DType : std::uint8_t { kBool, kInt32, kFloat32, kFloat64 };
 
 inline constexpr int kDTypeCount = 4;
@@ -22,8 +21,23 @@ constexpr std::string_view name(DType t) {
   return names[static_cast<int>(t)];
 }
 
-constexpr DType promote(DType a, DType b) { return a < b ? b : a; }
-constexpr bool is_float(DType t) { return t >= DType::kFloat32; }
+namespace detail {
+inline constexpr DType promotions[kDTypeCount][kDTypeCount] = {
+    // with        bool              int32             float32           float64
+    /* bool */    {DType::kBool,    DType::kInt32,    DType::kFloat32,  DType::kFloat64},
+    /* int32 */   {DType::kInt32,   DType::kInt32,    DType::kFloat32,  DType::kFloat64},
+    /* float32 */ {DType::kFloat32, DType::kFloat32,  DType::kFloat32,  DType::kFloat64},
+    /* float64 */ {DType::kFloat64, DType::kFloat64,  DType::kFloat64,  DType::kFloat64},
+};
+}  // namespace detail
+
+// The type in which an operation computes arrays of two types.
+constexpr DType promote(DType a, DType b) { return detail::promotions[static_cast<int>(a)][static_cast<int>(b)]; }
+
+constexpr bool is_float(DType t) {
+  constexpr bool floats[] = {false, false, true, true};
+  return floats[static_cast<int>(t)];
+}
 
 template <class T> struct dtype_of;
 template <> struct dtype_of<bool> { static constexpr DType value = DType::kBool; };

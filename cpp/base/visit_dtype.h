@@ -1,0 +1,35 @@
+// From an element type, known when the program runs, to the C++ type of its elements.
+#pragma once
+
+#include <cstdint>
+
+#include "base/module_api.h"
+#include "owl/dtype.h"
+
+namespace owl {
+
+namespace detail {
+template <DType> struct Element;
+template <> struct Element<DType::kBool> { using Type = std::uint8_t; };  // 0 or 1
+template <> struct Element<DType::kInt32> { using Type = std::int32_t; };
+template <> struct Element<DType::kFloat32> { using Type = float; };
+template <> struct Element<DType::kFloat64> { using Type = double; };
+[[noreturn]] OWL_MODULE_API void refuse_dtype(const char* what, DType dtype);
+}  // namespace detail
+
+// Calls f.operator()<T>() with the C++ type of `dtype`, one of the types listed. DTypeError, naming `what`, for all others.
+template <DType First, DType... Others, class F> decltype(auto) visit_dtype(const char* what, DType dtype, F&& f) {
+  if (dtype == First) return f.template operator()<typename detail::Element<First>::Type>();
+  if constexpr (sizeof...(Others) > 0) return visit_dtype<Others...>(what, dtype, f);
+  else detail::refuse_dtype(what, dtype);
+}
+
+// The types of which there are kernels of networks.
+template <class F> decltype(auto) visit_float(const char* what, DType dtype, F&& f) {
+  return visit_dtype<DType::kFloat32, DType::kFloat64>(what, dtype, f);
+}
+template <class F> decltype(auto) visit_any_dtype(const char* what, DType dtype, F&& f) {
+  return visit_dtype<DType::kBool, DType::kInt32, DType::kFloat32, DType::kFloat64>(what, dtype, f);
+}
+
+}  // namespace owl

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "backend/cuda/backend.h"
+#include "backend/cuda/kernels.h"
 #include "backend/gpu.h"
 #include "owl/inspect.h"
 #include "runtime/engine.h"

@@ -11,6 +11,7 @@
 #include "backend/cpu/nan_watch.h"
 #include "backend/cpu/run_program.h"
 #include "backend/cuda/compiler.h"
+#include "backend/cuda/kernels.h"
 #include "base/env.h"
 #include "owl/error.h"
 #include "graph/sink.h"
@@ -70,7 +71,7 @@ Backend::Backend(int index) : index_(index), process_(getpid()) {
     check(d.cuStreamCreate(stream, CU_STREAM_NON_BLOCKING), "a stream");
   renew_import_stream();
   runner_ = std::make_unique<Runner>(compute_, aside_);
-  copy_ = copy_function();  // and an error now, where there is no compiler, rather than at the first operation
+  copy_ = copy_function(*this);  // and an error now, where there is no compiler, rather than at the first operation
 }
 
 Backend::Use::Use(const Backend& backend) {
@@ -565,6 +566,8 @@ void Backend::submit() {
 }
 
 // ---- waiting
+
+const KernelTraits& Backend::traits(const OpRecord& op) const { return traits_of(op); }
 
 double Backend::program_cost_ns(const Program& program) const { return cpu::program_cost_ns(program); }
 

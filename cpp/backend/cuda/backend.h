@@ -22,17 +22,13 @@
 
 #include "backend/cuda/api.h"
 #include "backend/cuda/commands.h"
-#include "backend/cuda/emit.h"
+#include "backend/cuda/resources.h"
 #include "device/device.h"
 #include "plan/task.h"
-#include "plan/traits.h"
 
 namespace owl::cuda {
 
-// What the kernel of an operation can do (kernels.cpp).
-const KernelTraits& traits_of(const OpRecord& op);
-
-class Backend final : public owl::Backend {
+class Backend final : public owl::Backend, public Resources {
  public:
   explicit Backend(int index);  // DeviceError
   void attach(Device& device) { device_ = &device; }
@@ -41,7 +37,7 @@ class Backend final : public owl::Backend {
   void* allocate(std::size_t bytes) override;
   void free(void* data, std::size_t bytes, std::uint64_t place) override;
   void launch(Task& task, Launch& launch) override;
-  const KernelTraits& traits(const OpRecord& op) const override { return traits_of(op); }
+  const KernelTraits& traits(const OpRecord& op) const override;
   double program_cost_ns(const Program& program) const override;
   bool host_readable() const override { return false; }
   bool is_async() const override { return true; }
@@ -70,12 +66,12 @@ class Backend final : public owl::Backend {
   bool has_all_reduce() const override;
   void when_through(void (*function)(void*), void* data) override;
 
-  // For Emit and the libraries' kernels.
-  CUfunction function(const std::string& key, const char* name, const std::function<std::string()>& text);
-  const LibraryCall& library_call(const std::string& key, const std::function<std::unique_ptr<LibraryCall>()>& make);
-  void* workspace(std::size_t bytes);  // for one call at a time in the compute stream; lives as long as the device
-  cublasLtHandle_t cublas_handle();
-  cudnnHandle_t cudnn_handle(bool planning);  // for calls, or for planning: a handle is for one thread at a time
+  CUfunction function(const std::string& key, const char* name, const std::function<std::string()>& text) override;
+  const LibraryCall& library_call(const std::string& key,
+                                  const std::function<std::unique_ptr<LibraryCall>()>& make) override;
+  void* workspace(std::size_t bytes) override;
+  cublasLtHandle_t cublas_handle() override;
+  cudnnHandle_t cudnn_handle(bool planning) override;
   // While it lives this is the thread's current GPU. Other libraries in the process have a current one of their own;
   // they may also be capturing a CUDA graph on another thread, which must neither hinder owl nor be spoilt by it.
   class Use {
@@ -92,7 +88,6 @@ class Backend final : public owl::Backend {
   };
 
  private:
-  friend class Emit;
   using Lock = std::unique_lock<std::mutex>;
 
   // Something on a stream, and what it keeps until it has run.
@@ -137,8 +132,6 @@ class Backend final : public owl::Backend {
   void copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t bytes);
   void append(std::vector<Command> commands, Task& task);
   template <class Make> auto with_room(const Make& make);
-  CUfunction copy_function();
-  CUfunction clear_function();
   void refuse_if_failed();
   void trace(Task& task, Launch& launch);
 
@@ -218,20 +211,5 @@ class Backend final : public owl::Backend {
 };
 
 [[noreturn]] void raise(const Failure& failure);
-
-// The kernel of an operation: with `loads`, programs may compute its operand 0, with `stores` they may work on its
-// result, element by element in its own launches.
-struct Kernel {
-  void (*emit)(const Args& args, Emit& emit);
-  bool loads = false, loads_once = false, stores = false;
-  bool finishes = false;  // ends with Emit::finish, which runs the program on the result too
-};
-const Kernel* find_kernel(const OpRecord& op);  // null where there is none
-
-void matmul(const Args&, Emit&);
-void conv(const Args&, Emit&);
-void conv_back_data(const Args&, Emit&);
-void conv_back_weight(const Args&, Emit&);
-void copy(const Args&, Emit&);
 
 }  // namespace owl::cuda

@@ -3,6 +3,7 @@
 // day bound to them.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -18,6 +19,15 @@ namespace owl::cuda {
 
 inline constexpr int kBlock = 256;  // threads of a block, in every kernel
 inline std::int64_t blocks_for(std::int64_t threads) { return (threads + kBlock - 1) / kBlock; }
+
+// The arguments of a launch.
+class Slots {
+ public:
+  void add(const void* pointer) { values.push_back(reinterpret_cast<std::uintptr_t>(pointer)); }
+  void add(std::int64_t n) { values.push_back(static_cast<std::uint64_t>(n)); }
+  void add(double x) { values.push_back(std::bit_cast<std::uint64_t>(x)); }
+  std::vector<std::uint64_t> values;
+};
 
 // Memory that a library's call reads or writes.
 struct Memory {

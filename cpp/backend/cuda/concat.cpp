@@ -1,5 +1,5 @@
 // Joining arrays along an axis: a launch for each, which copies units as wide as everything is aligned to.
-#include "backend/cuda/emit.h"
+#include "backend/cuda/kernels.h"
 #include "ops/concat.h"
 
 namespace owl::cuda {

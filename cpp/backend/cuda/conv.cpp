@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "backend/cuda/backend.h"
+#include "backend/cuda/kernels.h"
 #include "base/visit_dtype.h"
 #include "ops/nn.h"
 #include "owl/error.h"
@@ -41,13 +41,13 @@ std::vector<Algorithm> proposals_of(const Performance* found, int count, const s
 
 class Convolution final : public LibraryCall {
  public:
-  Convolution(Backend& backend, Pass pass, const ConvGeometry& g, DType dtype, MatmulPrecision precision)
-      : handle_(backend.cudnn_handle(false)),
+  Convolution(Resources& resources, Pass pass, const ConvGeometry& g, DType dtype, MatmulPrecision precision)
+      : handle_(resources.cudnn_handle(false)),
         pass_(pass),
         double_(visit_float("conv", dtype, []<class T>() { return std::is_same_v<T, double>; })),
         in_full_(precision == MatmulPrecision::kFloat32) {
     const Cudnn& c = cudnn();
-    const auto planning = backend.cudnn_handle(true);
+    const auto planning = resources.cudnn_handle(true);
     const auto type = double_ ? CUDNN_DATA_DOUBLE : CUDNN_DATA_FLOAT;
     const auto number = [](std::int64_t n) {
       if (n > INT32_MAX) throw DeviceError("conv: a length of " + std::to_string(n) + " is more than cuDNN takes");
@@ -97,7 +97,7 @@ class Convolution final : public LibraryCall {
       proposals_ = proposals_of(found, count, text_);
     }
     for (const auto& each : proposals_) workspace_bytes_ = std::max(workspace_bytes_, each.workspace);
-    if (workspace_bytes_ > 0) workspace_ = backend.workspace(workspace_bytes_);
+    if (workspace_bytes_ > 0) workspace_ = resources.workspace(workspace_bytes_);
     set_math();
   }
 
@@ -172,8 +172,8 @@ void convolve(Pass pass, const ConvGeometry& g, MatmulPrecision precision, const
         g.out_height, g.out_width, g.pad_y, g.pad_x, g.stride_y, g.stride_x, g.dilation_y, g.dilation_x, g.groups,
         static_cast<std::int64_t>(args.out.dtype), static_cast<std::int64_t>(precision)})
     key += " " + std::to_string(part);
-  const LibraryCall& call = emit.backend().library_call(
-      key, [&] { return std::make_unique<Convolution>(emit.backend(), pass, g, args.out.dtype, precision); });
+  const LibraryCall& call = emit.resources().library_call(
+      key, [&] { return std::make_unique<Convolution>(emit.resources(), pass, g, args.out.dtype, precision); });
   emit.call(call, {{aligned(args.in[0], emit), args.in[0].nbytes(), false},
                    {aligned(args.in[1], emit), args.in[1].nbytes(), false},
                    {result, args.out.nbytes(), true}});

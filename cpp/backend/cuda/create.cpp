@@ -2,7 +2,8 @@
 #include <bit>
 #include <cmath>
 
-#include "backend/cuda/emit.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/printer.h"
 #include "ops/elementwise.h"
 #include "ops/create.h"
 

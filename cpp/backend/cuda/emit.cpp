@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "backend/cuda/backend.h"
 #include "backend/cuda/printer.h"
 
 namespace owl::cuda {
@@ -57,8 +56,8 @@ Program joined(const Program& program, const Program& after) {
 
 }  // namespace
 
-Emit::Emit(Backend& backend, const char* op, Source source, Launch* launch)
-    : backend_(backend), op_(op), source_(source), launch_(launch) {}
+Emit::Emit(Resources& resources, const char* op, Source source, Launch* launch)
+    : resources_(resources), op_(op), source_(source), launch_(launch) {}
 
 Command& Emit::add() {
   Command& c = commands_.emplace_back();
@@ -72,7 +71,7 @@ void* Emit::scratch(std::size_t bytes) { return launch_->scratch(bytes); }
 void Emit::clear(void* data, std::size_t bytes) {
   Command& c = add();
   c.name = "owl_clear";
-  c.kernel = backend_.clear_function();
+  c.kernel = clear_function(resources_);
   c.blocks = blocks_to_copy(bytes);
   c.slots = {reinterpret_cast<std::uintptr_t>(data), bytes};
 }
@@ -93,7 +92,7 @@ void Emit::program(const Program& program, std::vector<const void*> in, std::vec
   printer.add_key(key);
   Command& c = add();
   c.name = "owl_program";
-  c.kernel = backend_.function(key, c.name, [&] { return whole(slots.values.size(), wide, printer.text()); });
+  c.kernel = resources_.function(key, c.name, [&] { return whole(slots.values.size(), wide, printer.text()); });
   c.blocks = static_cast<unsigned>(printer.blocks());
   c.slots = std::move(slots.values);
 }
@@ -143,14 +142,14 @@ void Emit::launch(const KernelText& text, std::int64_t blocks, const Slots& more
   };
   Command& c = add();
   c.name = text.name;
-  c.kernel = backend_.function(key, text.name, make);
+  c.kernel = resources_.function(key, text.name, make);
   c.blocks = static_cast<unsigned>(blocks);
   c.slots = std::move(slots.values);
 }
 
 // 16 bytes a thread, where both ends may be read so; the rest, fewer than that, by the first block's threads.
-CUfunction Backend::copy_function() {
-  return function("copy", "owl_copy", [] {
+CUfunction copy_function(Resources& resources) {
+  return resources.function("copy", "owl_copy", [] {
     return whole(3, true, R"(
 OWL_KERNEL(owl_copy) {
   using Words = Pack<uint32_t>;
@@ -175,8 +174,8 @@ OWL_KERNEL(owl_copy) {
   });
 }
 
-CUfunction Backend::clear_function() {
-  return function("clear", "owl_clear", [] {
+CUfunction clear_function(Resources& resources) {
+  return resources.function("clear", "owl_clear", [] {
     return whole(2, true, R"(
 OWL_KERNEL(owl_clear) {
   uint8_t* const to = pointer<uint8_t>(args, 0);

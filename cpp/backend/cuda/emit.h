@@ -4,7 +4,6 @@
 // launch names the text, what it is specialised for, and its arguments, 8 bytes each: the slots.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "backend/cuda/commands.h"
+#include "backend/cuda/resources.h"
 #include "device/launch.h"
 #include "graph/op.h"
 #include "plan/program.h"
@@ -19,15 +19,6 @@
 namespace owl::cuda {
 
 class Backend;
-
-// The arguments of a launch.
-class Slots {
- public:
-  void add(const void* pointer) { values.push_back(reinterpret_cast<std::uintptr_t>(pointer)); }
-  void add(std::int64_t n) { values.push_back(static_cast<std::uint64_t>(n)); }
-  void add(double x) { values.push_back(std::bit_cast<std::uint64_t>(x)); }
-  std::vector<std::uint64_t> values;
-};
 
 // A kernel's text: `file` defines OWL_KERNEL(name) in terms of what `types` says ("using T = float;\n"). Two launches
 // with equal texts run the same compiled code, so `types` holds only what code must be made for; lengths are slots.
@@ -60,14 +51,14 @@ class Emit {
   void clear(void* data, std::size_t bytes);
   // A call of a library (commands.h).
   void call(const LibraryCall& call, std::vector<Memory> memory);
-  Backend& backend() { return backend_; }
+  Resources& resources() { return resources_; }
 
  private:
   friend class Backend;
-  Emit(Backend& backend, const char* op, Source source, Launch* launch);
+  Emit(Resources& resources, const char* op, Source source, Launch* launch);
   Command& add();
 
-  Backend& backend_;
+  Resources& resources_;
   const char* const op_;
   const Source source_;
   Launch* const launch_;
@@ -82,39 +73,14 @@ class Emit {
   Side before_, after_;
 };
 
-// "float", "double", "int32_t", "uint8_t": what a type is called in a kernel's text (a bool is a byte).
-const char* type_name(DType dtype);
-
 // The texts, embedded when owl is built.
 namespace text {
 extern const std::string_view prelude, math, elementwise, philox;
 extern const std::string_view reduce, softmax, pool, lrn, random, create, concat, matmul;
 }  // namespace text
 
-using KernelFn = void (*)(const Args& args, Emit& emit);
-
-// The kernels that are launches of text. Results without elements never come here.
-void sum(const Args&, Emit&);
-void mean(const Args&, Emit&);
-void max(const Args&, Emit&);
-void min(const Args&, Emit&);
-void argmax(const Args&, Emit&);
-void argmin(const Args&, Emit&);
-void count_zero(const Args&, Emit&);
-void softmax(const Args&, Emit&);
-void log_softmax(const Args&, Emit&);
-void softmax_back(const Args&, Emit&);
-void pool(const Args&, Emit&);
-void pool_back(const Args&, Emit&);
-void lrn(const Args&, Emit&);
-void lrn_back(const Args&, Emit&);
-void full(const Args&, Emit&);
-void arange(const Args&, Emit&);
-void rand(const Args&, Emit&);
-void randn(const Args&, Emit&);
-void randb(const Args&, Emit&);
-void concat(const Args&, Emit&);
-void conv_back_bias(const Args&, Emit&);  // the sum of err over every axis but the channels'
-void int_matmul(const Args&, Emit&);      // of int32; operands may be transposed views (strides)
+// Of this library's own: bytes from slot 0 to slot 1, and zeros.
+CUfunction copy_function(Resources& resources);
+CUfunction clear_function(Resources& resources);
 
 }  // namespace owl::cuda

@@ -1,5 +1,5 @@
 // The matrix product of int32, for which there is no library.
-#include "backend/cuda/emit.h"
+#include "backend/cuda/kernels.h"
 
 namespace owl::cuda {
 

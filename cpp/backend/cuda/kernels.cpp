@@ -2,7 +2,7 @@
 #include <unordered_map>
 
 #include "backend/cpu/kernels.h"
-#include "backend/cuda/backend.h"
+#include "backend/cuda/kernels.h"
 #include "ops/records.h"
 
 namespace owl::cuda {

@@ -1,7 +1,8 @@
 // Local response normalisation and its gradient: a thread for each element.
 #include <algorithm>
 
-#include "backend/cuda/emit.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/printer.h"
 #include "base/visit_dtype.h"
 #include "ops/nn.h"
 

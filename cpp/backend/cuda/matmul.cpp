@@ -1,7 +1,7 @@
 // The matrix product of float32 and float64: cuBLASLt, whose matrices are column-major as owl's are.
 #include <algorithm>
 
-#include "backend/cuda/backend.h"
+#include "backend/cuda/kernels.h"
 #include "base/visit_dtype.h"
 #include "ops/nn.h"
 #include "owl/error.h"
@@ -132,9 +132,9 @@ void matmul(const Args& args, Emit& emit) {
        {m, n, k, std::int64_t{alignment}, a.stride, b.stride, std::int64_t{a.transposed}, std::int64_t{b.transposed},
         static_cast<std::int64_t>(args.out.dtype), static_cast<std::int64_t>(precision)})
     key += " " + std::to_string(part);
-  const LibraryCall& product = emit.backend().library_call(key, [&] {
-    return std::make_unique<Product>(emit.backend().cublas_handle(), args.out.dtype, precision, a, b, m, n, k,
-                                     alignment, emit.backend().workspace(kWorkspace));
+  const LibraryCall& product = emit.resources().library_call(key, [&] {
+    return std::make_unique<Product>(emit.resources().cublas_handle(), args.out.dtype, precision, a, b, m, n, k,
+                                     alignment, emit.resources().workspace(kWorkspace));
   });
   emit.call(product,
             {{x.data, span_of(x), false}, {y.data, span_of(y), false}, {args.out.data, args.out.nbytes(), true}});

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "backend/cuda/backend.h"
+#include "backend/cuda/emit.h"
 #include "base/visit_dtype.h"
 #include "ops/all_reduce.h"
 #include "owl/error.h"
@@ -108,7 +109,7 @@ void Backend::all_reduce(Task& task) {
   Command copy;
   copy.op = task.name;
   copy.source = task.source;
-  copy.kernel = copy_function();
+  copy.kernel = copy_function(*this);
   copy.name = "owl_copy";
   copy.blocks = blocks_to_copy(out.bytes);
   copy.slots = {reinterpret_cast<std::uintptr_t>(sum.data),

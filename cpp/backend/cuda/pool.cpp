@@ -2,7 +2,8 @@
 #include <algorithm>
 #include <initializer_list>
 
-#include "backend/cuda/emit.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/printer.h"
 #include "ops/nn.h"
 
 namespace owl::cuda {

@@ -5,9 +5,13 @@
 #include <string>
 #include <vector>
 
-#include "backend/cuda/emit.h"
+#include "backend/cuda/commands.h"
+#include "plan/program.h"
 
 namespace owl::cuda {
+
+// "float", "double", "int32_t", "uint8_t": what a type is called in a kernel's text (a bool is a byte).
+const char* type_name(DType dtype);
 
 class Printer {
  public:

@@ -6,7 +6,8 @@
 #include <algorithm>
 
 #include "backend/cpu/strided_copy.h"
-#include "backend/cuda/emit.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/printer.h"
 #include "ops/reduce.h"
 
 namespace owl::cuda {

@@ -1,5 +1,6 @@
 // Softmax, its logarithm and its gradient: how many threads have one distribution (see device/softmax.h).
-#include "backend/cuda/emit.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/printer.h"
 #include "ops/nn.h"
 
 namespace owl::cuda {

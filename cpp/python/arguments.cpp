@@ -42,20 +42,6 @@ bool take_int(PyObject* o, const char* what, std::int64_t& value) {
 
 }  // namespace
 
-std::string type_name(PyObject* o) { return Py_TYPE(o)->tp_name; }
-
-std::string shown(PyObject* o) {
-  constexpr std::size_t kLongest = 60;
-  const auto text = py::reinterpret_steal<py::object>(PyObject_ASCII(o));
-  if (!text) {
-    if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
-    PyErr_Clear();  // an object that cannot be shown
-    return "an object of type " + type_name(o);
-  }
-  const auto s = text.cast<std::string>();
-  return s.size() > kLongest ? s.substr(0, kLongest - 3) + "..." : s;
-}
-
 void Call::parse(const char* function, std::span<const char* const> names, int required, std::size_t by_position,
                  PyObject** slots) const {
   const auto count = static_cast<Py_ssize_t>(names.size());

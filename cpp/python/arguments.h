@@ -4,6 +4,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -58,7 +60,7 @@ PyMethodDef method(const char* name, const char* doc) {
   auto* entry = reinterpret_cast<void (*)()>(&fast<Function>);  // the step that CPython's own tables take
   return {name, reinterpret_cast<PyCFunction>(entry), METH_FASTCALL | METH_KEYWORDS, doc};
 }
-// Adds the functions of a table (which ends with a null name, and lives for ever) to the module; scripts know it as
+// Adds the functions of a table, which ends with a null name and must never be freed, to the module; scripts know it as
 // `name`.
 void add_functions(py::module_& m, PyMethodDef* table, const char* name = "owl");
 
@@ -75,8 +77,5 @@ std::vector<std::int64_t> to_ints(PyObject* o, const char* what);  // a list, a 
 [[noreturn]] void refuse_integers(PyObject* o, const char* what);
 std::vector<std::int64_t> to_axes(PyObject* o, const char* what);  // the same; None is "all", as an empty vector
 Shape to_shape(PyObject* o, const char* what);
-DType to_dtype(PyObject* o, DType fallback = DType::kFloat32);      // whatever numpy.dtype() takes
-std::string type_name(PyObject* o);
-std::string shown(PyObject* o);  // its repr, cut where it is long
 
 }  // namespace owl::python

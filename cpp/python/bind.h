@@ -7,16 +7,17 @@ namespace owl::python {
 
 namespace py = pybind11;
 
-void bind_errors(py::module_& m);    // the exception classes
-void bind_numpy(py::module_& m);     // dtypes, from_numpy
-void bind_narray(py::module_& m);    // the class NArray
-void bind_creation(py::module_& m);  // zeros, randn, concat ...
-void bind_dlpack(py::module_& m);    // from_dlpack
-void bind_elewise(py::module_& m);   // the submodule elewise
-void bind_conv(py::module_& m);      // the submodule conv
-void bind_device(py::module_& m);    // devices, waiting, memory, counters
-void bind_inspect(py::module_& m);   // explain, dot, profile, trace_nan
-void bind_user_op(py::module_& m);   // operations defined in Python
-void bind_source(py::module_& m);    // where the script recorded an operation
+void bind_errors(py::module_& m);          // the exception classes
+void bind_numpy(py::module_& m);           // dtypes
+void bind_numpy_exchange(py::module_& m);  // from_numpy
+void bind_narray(py::module_& m);          // the class NArray
+void bind_creation(py::module_& m);        // zeros, randn, concat ...
+void bind_dlpack(py::module_& m);          // from_dlpack
+void bind_elewise(py::module_& m);         // the submodule elewise
+void bind_conv(py::module_& m);            // the submodule conv
+void bind_device(py::module_& m);          // devices, waiting, memory, counters
+void bind_inspect(py::module_& m);         // explain, dot, profile, trace_nan
+void bind_user_op(py::module_& m);         // operations defined in Python
+void bind_source(py::module_& m);          // where the script recorded an operation
 
 }  // namespace owl::python

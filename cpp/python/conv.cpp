@@ -11,6 +11,7 @@
 #include "python/bind.h"
 #include "python/caster.h"
 #include "python/source.h"
+#include "python/text.h"
 
 namespace owl::python {
 

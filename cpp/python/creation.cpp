@@ -10,6 +10,7 @@
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
 #include "python/source.h"
+#include "python/text.h"
 
 namespace owl::python {
 

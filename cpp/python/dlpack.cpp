@@ -11,8 +11,10 @@
 #include "python/gil.h"
 #include "python/later.h"
 #include "python/narray_type.h"
+#include "python/numpy_exchange.h"
 #include "python/numpy_types.h"
 #include "python/source.h"
+#include "python/text.h"
 #include "runtime/engine.h"
 
 namespace owl::python {

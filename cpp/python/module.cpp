@@ -10,6 +10,7 @@ PYBIND11_MODULE_EXEC(_owl, m) {
   bind_errors(m);
   bind_source(m);
   bind_numpy(m);
+  bind_numpy_exchange(m);
   bind_narray(m);
   bind_creation(m);
   bind_dlpack(m);

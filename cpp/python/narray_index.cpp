@@ -2,9 +2,11 @@
 #include <vector>
 
 #include "python/arguments.h"
+#include "python/narray_class.h"
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
 #include "python/source.h"
+#include "python/text.h"
 
 namespace owl::python {
 

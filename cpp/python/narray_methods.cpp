@@ -4,7 +4,9 @@
 
 #include "python/arguments.h"
 #include "python/dlpack.h"
+#include "python/narray_class.h"
 #include "python/narray_type.h"
+#include "python/numpy_exchange.h"
 #include "python/numpy_types.h"
 #include "python/source.h"
 

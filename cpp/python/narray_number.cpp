@@ -2,6 +2,7 @@
 #include "graph/op.h"
 #include "graph/record.h"
 #include "python/arguments.h"
+#include "python/narray_class.h"
 #include "python/narray_type.h"
 #include "python/operand.h"
 #include "python/source.h"

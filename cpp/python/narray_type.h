@@ -1,5 +1,5 @@
-// The Python class NArray: a hand-written CPython type, because its creation, operators and release are the cost that
-// every script pays for every operation.
+// The objects of the Python class NArray: a hand-written CPython type, because their creation, operators and release are
+// the cost that every script pays for every operation. narray_class.h has what the class is made of.
 #pragma once
 
 #include <Python.h>
@@ -23,11 +23,6 @@ inline const NArray& narray(PyObject* o) { return reinterpret_cast<PyNArray*>(o)
 // A new Python object that takes over the value; null with the Python error set where there is no memory.
 PyObject* wrap(NArray value) noexcept;
 
-// The areas of the class, each in a file of its own.
-extern PyMethodDef narray_methods[];       // narray_methods.cpp
-extern const PyType_Slot number_slots[];   // narray_number.cpp; ends with {0, null}
-extern const PyType_Slot mapping_slots[];  // narray_index.cpp
-PyObject* narray_repr(PyObject* self) noexcept;
-PyObject* narray_item(const NArray& x);  // waits; a Python bool, int or float; throws
+void dealloc_narray(PyObject* self) noexcept;  // the class's tp_dealloc
 
 }  // namespace owl::python

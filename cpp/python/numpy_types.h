@@ -1,13 +1,27 @@
 // NumPy's classes and the four dtypes, looked up once.
 #pragma once
 
-#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
 
-#include "owl/narray.h"
+#include <cstdint>
+
+#include "owl/dtype.h"
 
 namespace owl::python {
 
 namespace py = pybind11;
+
+// What owl uses of NumPy; never freed.
+struct NumpyModule {
+  py::object asarray, ascontiguousarray, dtype, array2string, get_printoptions;
+  py::object ndarray, generic, boolean, integer, floating;
+  py::handle dtypes[kDTypeCount];
+};
+extern const NumpyModule* numpy;
+
+inline bool is_a(PyObject* o, py::handle type) {
+  return PyObject_TypeCheck(o, reinterpret_cast<PyTypeObject*>(type.ptr())) != 0;
+}
 
 enum class NumberKind : std::uint8_t { kNone, kBool, kInt, kFloat };
 
@@ -16,11 +30,7 @@ NumberKind numpy_number(PyObject* o);
 // NumPy arrays, lists and tuples: what users take for operands and owl does not.
 bool is_array_like(PyObject* o);
 
-py::handle numpy_dtype(DType dtype);  // borrowed
-
-// Whether the value is ready in host memory.
-bool readable_on_host(const NArray& x);
-// Waits; a new, writable NumPy array with the axes reversed.
-py::array to_numpy(const NArray& x);
+py::handle numpy_dtype(DType dtype);                             // borrowed
+DType to_dtype(PyObject* o, DType fallback = DType::kFloat32);  // whatever numpy.dtype() takes; null or None: fallback
 
 }  // namespace owl::python

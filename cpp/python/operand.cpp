@@ -2,6 +2,7 @@
 
 #include "python/arguments.h"
 #include "python/numpy_types.h"
+#include "python/text.h"
 
 namespace owl::python {
 

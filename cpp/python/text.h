@@ -18,4 +18,7 @@ py::str from_utf8(std::string_view text);
 py::list from_utf8(const std::vector<std::string>& texts);
 void set_error(PyObject* error_class, std::string_view message) noexcept;  // the Python error of this thread
 
+std::string type_name(PyObject* o);
+std::string shown(PyObject* o);  // its repr, cut where it is long
+
 }  // namespace owl::python

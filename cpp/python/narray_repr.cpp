@@ -1,0 +1,63 @@
+// repr(x), by NumPy's rules of printing.
+#include <pybind11/numpy.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "graph/print.h"
+#include "python/errors.h"
+#include "python/narray_class.h"
+#include "python/narray_type.h"
+#include "python/numpy_types.h"
+#include "python/text.h"
+
+namespace owl::python {
+
+namespace {
+
+// Laid out by NumPy in owl's order of axes, so that what is printed agrees with the shape and with x[i, j].
+std::string values_text(const NArray& x) {
+  const py::dict options = numpy->get_printoptions();
+  const double threshold = options["threshold"].cast<double>();  // infinite: everything
+  const bool all = !(threshold < static_cast<double>(x.size()));
+  const Excerpt excerpt = excerpt_of(x, all ? x.size() : 0, options["edgeitems"].cast<std::int64_t>());
+  const auto owner = py::capsule(&excerpt, [](void*) {});  // no copy: the array does not outlive this call
+  const Shape& shape = excerpt.shape;
+  std::vector<py::ssize_t> lengths(shape.begin(), shape.end());
+  std::reverse(lengths.begin(), lengths.end());
+  const auto dtype = py::reinterpret_borrow<py::dtype>(numpy_dtype(x.dtype()));
+  const py::array shown(dtype, lengths, excerpt.values.data(), owner);
+  py::dict how(py::arg("separator") = ", ", py::arg("prefix") = "NArray(");
+  if (excerpt.cut) how["threshold"] = 0;
+  return numpy->array2string(shown.attr("T"), **how).cast<std::string>();
+}
+
+// The error in flight, "kind: message".
+std::string error_text() {
+  set_python_error();
+  const py::error_already_set error;
+  return type_name(error.value().ptr()) + ": " + py::str(error.value()).cast<std::string>();
+}
+
+std::string values_or_error(const NArray& x) {
+  try {
+    return values_text(x);
+  } catch (const Error&) {
+    return "<" + error_text() + ">";
+  }
+}
+
+}  // namespace
+
+PyObject* narray_repr(PyObject* self) noexcept {
+  return guarded([&] {
+    const NArray& x = narray(self);
+    return py::str("NArray(" + values_or_error(x) + ", shape=" + x.shape().str() + ", dtype=" +
+                   std::string(name(x.dtype())) + ", device=" + std::to_string(x.device()) + ")")
+        .release()
+        .ptr();
+  });
+}
+
+}  // namespace owl::python

@@ -50,7 +50,9 @@ build: $(BUILD)/build.ninja  ## virtual environment, dependencies, module (ready
 	$(say) "building owl ($(JOBS) jobs)"
 	@$(LOCK) $(CMAKE) --build $(BUILD) --parallel $(JOBS)
 
-mnist: build  ## build, then train the MLP on MNIST (ARGS="--help" shows its options)
+mnist: $(BUILD)/build.ninja  ## build the module alone, then train the MLP on MNIST (ARGS="--help" shows its options)
+	$(say) "building the Python module ($(JOBS) jobs)"
+	@$(LOCK) $(CMAKE) --build $(BUILD) --target owl_module --parallel $(JOBS)
 	$(say) "training: apps/mnist/mnist_mlp.py $(ARGS)"
 	@$(PY) apps/mnist/mnist_mlp.py $(ARGS)
 

@@ -12,10 +12,11 @@ import re
 import textwrap
 from pathlib import Path
 
-import owl
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from pygments.formatters import HtmlFormatter
+
+import owl
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -411,6 +411,7 @@ def _refused(sign: str, hint: str, other_side: str) -> Callable[..., Any]:
 
     def refuse(self: Any, *others: Any) -> Any:
         import numpy as np
+
         import owl
 
         known = (owl.NArray, int, float, complex, str, bytes, list, tuple, np.ndarray, np.generic)
@@ -432,6 +433,7 @@ class ClassOfArrays(type):
 def prepare() -> None:
     """Puts the names into the base class of NArray, once the package is complete."""
     import numpy as np
+
     import owl
 
     base: Any = owl.NArray.__base__

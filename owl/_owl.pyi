@@ -7,8 +7,7 @@ from typing import Any, Literal, SupportsIndex, TypeAlias, final, overload
 import numpy as np
 from numpy.typing import DTypeLike
 
-from owl import conv as conv
-from owl import elewise as elewise
+from owl import conv as conv, elewise as elewise
 
 _Number: TypeAlias = float | np.number[Any] | np.bool_
 _Operand: TypeAlias = NArray | _Number

@@ -4,12 +4,11 @@
 import math
 import sys
 
-import training
-from options import parse_options
-
 import owl
 import owl.conv as conv
 import owl.elewise as ele
+import training
+from options import parse_options
 
 conv1 = conv.Convolver(0, 0, 1, 1)
 conv2 = conv.Convolver(2, 2, 1, 1)

@@ -60,8 +60,8 @@ def load(path=None):
     """All of MNIST, as `(train_images, train_labels), (test_images, test_labels)`.
 
     Images are uint8 `[n, 28, 28]` (0 background, 255 ink), labels uint8 `[n]` in 0..9. `path` names a folder or a
-    `.npz` or `.mat` file (whose suffix may be left out); without it the places that the module names are searched, then a download is tried, and
-    synthetic digits (60,000 + 10,000) are the last resort.
+    `.npz` or `.mat` file (whose suffix may be left out); without it the places that the module names are searched, then
+    a download is tried, and synthetic digits (60,000 + 10,000) are the last resort.
 
     Raises `owl.DataError` where a named place does not hold the data, or a file is not what it should be.
     """

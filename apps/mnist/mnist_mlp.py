@@ -4,12 +4,11 @@
 import math
 import sys
 
-import training
-from options import parse_options
-
 import owl
 import owl.conv as conv
 import owl.elewise as ele
+import training
+from options import parse_options
 
 
 def initial_parameters(hidden):

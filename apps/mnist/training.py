@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import mnist_io
 import numpy as np
-from options import EXIT_FAILED, EXIT_INTERRUPTED, RunError, refuse_options, say
 
+import mnist_io
 import owl
 import owl.conv as conv
 import owl.elewise as ele
+from options import EXIT_FAILED, EXIT_INTERRUPTED, RunError, refuse_options, say
 
 try:
     import tqdm
@@ -318,9 +318,11 @@ def pick_devices(options):
     """The ids of the devices that `options` ask for, the parameters' device first."""
     if options.num_gpus is not None:
         if options.device not in ("auto", "gpu"):
-            refuse_options(options, f"--num-gpus {options.num_gpus} takes the first GPUs; it does not go with --device {options.device}")
+            refuse_options(options, f"--num-gpus {options.num_gpus} takes the first GPUs; it does not go with "
+                           f"--device {options.device}")
         if options.num_gpus > options.batch_size:
-            refuse_options(options, f"--num-gpus {options.num_gpus} leaves nothing to share in --batch-size {options.batch_size}")
+            refuse_options(options, f"--num-gpus {options.num_gpus} leaves nothing to share in --batch-size "
+                           f"{options.batch_size}")
         return [owl.create_gpu_device(i) for i in range(options.num_gpus)]
     if options.device == "cpu" or (options.device == "auto" and owl.get_gpu_device_count() == 0):
         return [0]  # the CPU device that exists from the start

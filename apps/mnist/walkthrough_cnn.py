@@ -7,7 +7,6 @@ script shows the array code alone. Images are [width, height, channels, batch], 
 import sys
 
 import mnist_io
-
 import owl
 import owl.conv as conv
 import owl.elewise as ele

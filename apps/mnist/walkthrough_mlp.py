@@ -7,7 +7,6 @@ script shows the array code alone. Minibatches are columns: [784, 256] samples, 
 import sys
 
 import mnist_io
-
 import owl
 import owl.conv as conv
 import owl.elewise as ele

@@ -1,10 +1,9 @@
 """The network of apps/mnist/mnist_cnn.py, with momentum and weight decay: seconds for a minibatch, data on the card."""
-from owl_side import on_card, use
-from shared import images, minibatches, options, report, timed
-
 import mnist_cnn
 import owl
 import training
+from owl_side import on_card, use
+from shared import images, minibatches, options, report, timed
 
 A = options(__doc__, batch=256, batches=100, rounds=6)
 use(A.device)
@@ -16,8 +15,8 @@ velocity = [owl.zeros(p.shape) for p in params]
 
 
 def one_round():
-    for images, target in batches:
-        gradients = mnist_cnn.backward(params, images, target, *mnist_cnn.forward(params, images))
+    for x, target in batches:
+        gradients = mnist_cnn.backward(params, x, target, *mnist_cnn.forward(params, x))
         gradients = [g / A.batch for g in gradients]
         training.update(params, velocity, gradients, lr=0.05, momentum=0.9, weight_decay=1e-4)
     owl.wait_for_all()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_on_terminal
 
 import owl
+from conftest import run_on_terminal
 
 APPS = Path(__file__).resolve().parents[2] / "apps" / "mnist"
 sys.path.insert(0, str(APPS))

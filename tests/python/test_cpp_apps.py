@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_on_terminal
 
 import owl
+from conftest import run_on_terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("mnist_mlp", "mnist_cnn", "mnist_cnn_2gpu")

@@ -12,12 +12,12 @@ import types
 
 import numpy as np
 import pytest
-from conftest import CUDA, TEST_DEVICE, same_bits, settle, unflushed
-from dlpack_capsules import GPU, HOST, MANAGED, Producer, Taken
 from numpy.lib.stride_tricks import as_strided
-from reference import DTYPES
 
 import owl
+from conftest import CUDA, TEST_DEVICE, same_bits, settle, unflushed
+from dlpack_capsules import GPU, HOST, MANAGED, Producer, Taken
+from reference import DTYPES
 
 pytestmark = pytest.mark.skipif(not TEST_DEVICE, reason="needs a GPU: OWL_TEST_DEVICE is not set")
 on_gpu_only = pytest.mark.skipif(TEST_DEVICE != "gpu", reason="needs a GPU: OWL_TEST_DEVICE is not gpu")
@@ -537,7 +537,7 @@ def test_there_and_back(gpu):
 
     a = np.random.default_rng(2).standard_normal((50, 40)).astype("f4")
     x = owl.from_numpy(a)
-    for turn in range(30):
+    for _ in range(30):
         x = owl.from_dlpack(Hidden(x + 1))
     np.testing.assert_allclose(x.to_numpy(), a + 30, rtol=1e-5, atol=1e-5)
     before = settle()["live_storages"]

@@ -12,10 +12,10 @@ import time
 
 import numpy as np
 import pytest
-from conftest import run_on_terminal
-from mirror import Server
 
 import owl
+from conftest import run_on_terminal
+from mirror import Server
 from owl import data
 
 pytest.importorskip("pooch")

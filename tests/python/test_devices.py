@@ -444,7 +444,7 @@ def test_a_program_that_fits_runs_at_the_limit(limit):
     settle()
     limit(owl.memory_stats()["allocated"] + (12 << 20))
     x = owl.ones([500, 1000])
-    for k in range(300):
+    for _ in range(300):
         x = (x + 1.0).reshape([-1])[::-1].reshape([500, 1000])
     assert (val(x) == 301).all()
     assert owl.memory_stats()["allocated"] <= owl.memory_stats()["limit"]

@@ -6,13 +6,13 @@ import gc
 import sys
 import types
 
-import dlpack_capsules as capsules
 import numpy as np
 import pytest
+
+import dlpack_capsules as capsules
+import owl
 from conftest import TEST_DEVICE, same_bits, settle
 from reference import DTYPES
-
-import owl
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,13 @@ bool and int32 as they are or as the float32 they become."""
 
 import numpy as np
 import pytest
+
+import owl
 import reference as ref
 from conftest import same_bits
 from reference import DTYPES, arr, val
 from test_conv import CONVS
 from test_indexing import INDICES, in_owl
-
-import owl
 
 C = owl.conv
 each_type = pytest.mark.parametrize("dtype", DTYPES)

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-import owl
 import children
+import owl
 from conftest import SOAK, line_of, rss, same_bits, settle
 from reference import arr, val
 

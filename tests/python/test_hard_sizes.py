@@ -147,4 +147,3 @@ def test_too_many_axes():
                  lambda: owl.ones([2])[(None,) * 9]):
         with pytest.raises((owl.ShapeError, owl.IndexError)):
             call()
-    del x

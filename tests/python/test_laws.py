@@ -466,7 +466,7 @@ def test_dropping_at_any_moment_spares_what_is_held(seed):
     rng = random.Random(seed)
     first = np.random.default_rng(seed).integers(-9, 9, (40, 40)).astype(np.int32)
     held = [(arr(first), first)]
-    for step in range(150):
+    for _ in range(150):
         (x, a), (y, b) = rng.choice(held), rng.choice(held)
         made = [lambda: (x * y, a @ b), lambda: (x + y, a + b), lambda: (x.trans() - 1, a.T - 1),
                 lambda: (owl.concat([x, y], 0)[20:60], np.concatenate([a, b])[20:60])]
@@ -477,6 +477,6 @@ def test_dropping_at_any_moment_spares_what_is_held(seed):
             time.sleep(0.0002)
         while len(held) > 1 and rng.random() < 0.5:
             held.pop(rng.randrange(len(held)))
-        del x, y, made
+        x = y = made = None  # these hold nothing
     for x, a in held:
         assert same_bits(val(x), a)

@@ -1,5 +1,4 @@
 """What is held and what is given back; leaving, forking and interrupting at any moment."""
-import gc
 import random
 import weakref
 

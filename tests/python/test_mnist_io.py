@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SOAK
-from mirror import Server
 
 import owl
+from conftest import SOAK
+from mirror import Server
 
 APPS = Path(__file__).resolve().parents[2] / "apps" / "mnist"
 sys.path.insert(0, str(APPS))

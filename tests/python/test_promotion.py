@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference import DTYPES
 
 import owl
+from reference import DTYPES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "dtypes.md"
 NUMBERS = {"bool": True, "int": 1, "float": 1.0, "np.bool_": np.bool_(True), "np.int8": np.int8(1),

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import line_of, same_bits, settle, unflushed
-from reference import DTYPES, arr, val
 
 import owl
+from conftest import line_of, same_bits, settle, unflushed
+from reference import DTYPES, arr, val
 
 softsign = owl.op(
     lambda x: x / (1 + abs(x)), lambda err, y, x: err / (1 + abs(x)) ** 2, name="softsign"
@@ -318,10 +318,10 @@ def test_threads():
 
     def work(k):
         x = owl.full([50], float(k))
-        for i in range(30):
+        for _ in range(30):
             x = softsign(x) + float(k)
         want = np.full(50, k, np.float32)
-        for i in range(30):
+        for _ in range(30):
             want = want / (1 + abs(want)) + np.float32(k)
         if not same_bits(x.to_numpy(), want):
             wrong.append(k)

@@ -19,6 +19,7 @@ if A.peer == "cupy":
         cupy.cuda.get_current_stream().synchronize()
 else:
     import torch
+
     from torch_side import choose, synchronize
 
     device = choose(A.device)

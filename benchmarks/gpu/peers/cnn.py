@@ -4,8 +4,9 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import torch
-from shared import images, minibatches, options, report, timed
 from torch import nn
+
+from shared import images, minibatches, options, report, timed
 from torch_side import captured, choose, synchronize
 
 A = options(__doc__, ("torch", "torch-graphs"), batch=256, batches=100, rounds=6)

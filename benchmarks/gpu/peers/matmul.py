@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import torch
+
 from shared import options, report, timed
 from torch_side import choose, synchronize
 

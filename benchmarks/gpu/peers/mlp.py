@@ -4,6 +4,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import numpy as np
+
 from shared import images, minibatches, options, report, timed
 
 A = options(__doc__, ("torch", "torch-graphs", "jax"), hidden=256, images=60000, epochs=8)
@@ -42,6 +43,7 @@ if A.peer == "jax":
     weights = lambda: map(np.array, P)
 else:
     import torch
+
     from torch_side import captured, choose, synchronize
 
     torch.set_grad_enabled(False)

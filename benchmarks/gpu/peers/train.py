@@ -5,8 +5,9 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
-from shared import images, options, report, timed
 from torch import nn
+
+from shared import images, options, report, timed
 from torch_side import choose, synchronize
 
 A = options(__doc__, ("torch",), units=1000, images=60000, epochs=3)

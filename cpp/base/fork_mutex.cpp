@@ -1,5 +1,6 @@
 #include "base/fork_mutex.h"
 
+#include <mutex>
 #include <utility>
 
 namespace owl {
@@ -16,7 +17,7 @@ ForkMutex::ForkMutex() {
 
 void ForkMutex::lock_all() {
   list_mutex.lock();
-  for (ForkMutex* m = first; m; m = m->next_) m->lock();
+  for (ForkMutex* m = first; m; m = m->next_) m->lock_at_fork();
 }
 
 void ForkMutex::unlock_all() {

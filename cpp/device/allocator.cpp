@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
+#include <mutex>
 #include <utility>
 
 #include "base/hooks.h"
@@ -42,6 +44,7 @@ bool Allocator::allocate(Storage& storage, bool idle) {
 
 void Allocator::give_back(Storage& storage) {
   std::lock_guard lock(mutex_);
+  assert(storage.refs() == 0 && storage.allocator_ == this);
   drop_packed_locked(storage);
   unlink(storage);
   free_locked(storage.data, rounded(storage.bytes), storage.arrival);
@@ -51,6 +54,7 @@ void Storage::give_back() { allocator_->give_back(*this); }
 
 void Allocator::move(Storage& from, Storage& to) {
   std::lock_guard lock(mutex_);
+  assert(from.allocator_ == this && from.data && !to.data);
   drop_packed_locked(from);
   unlink(from);
   to.data = std::exchange(from.data, nullptr);
@@ -83,6 +87,7 @@ Allocator::Packing Allocator::pack(Storage& storage, std::int64_t layout, std::s
 void Allocator::unpack(Storage& storage, std::int64_t layout, bool filled) {
   std::lock_guard lock(mutex_);
   const auto found = std::ranges::find(storage.packed_, layout, &Storage::Packed::layout);
+  assert(found != storage.packed_.end() && found->users > 0);
   --found->users;
   found->ready |= filled;
   if (!found->ready) drop_packed_locked(storage);
@@ -152,11 +157,13 @@ Allocator::Block Allocator::allocate_locked(std::size_t size, bool idle) {
     if (settings().log_memory) log("+", size);
   }
   allocated_ += size;
+  assert(block.data && (!limit_ || allocated_ <= limit_));
   peak_ = std::max(peak_, allocated_);
   return block;
 }
 
 void Allocator::free_locked(void* data, std::size_t size, std::uint64_t arrival) {
+  assert(data && allocated_ >= size);
   allocated_ -= size;
   cached_ += size;
   cache_[size].push_back({data, backend_.place(), arrival});
@@ -227,6 +234,7 @@ void Allocator::trim_locked(std::size_t wanted) {
       backend_.free(it->second.back().data, it->first, it->second.back().place);
       it->second.pop_back();
       gone += it->first;
+      assert(cached_ >= it->first);
       cached_ -= it->first;
       if (settings().log_memory) log("-", it->first);
     }

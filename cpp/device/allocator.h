@@ -6,11 +6,11 @@
 #include <cstddef>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "base/module_api.h"
+#include "base/ranked_mutex.h"
 #include "owl/device.h"
 
 namespace owl {
@@ -48,7 +48,7 @@ class Allocator {
   void set_limit(std::size_t bytes);
   std::size_t limit() const { return limit_; }  // takes no lock
   MemoryStats stats();
-  void lock_for_fork() { mutex_.lock(); }
+  void lock_for_fork() { mutex_.lock_at_fork(); }
   void unlock_after_fork() { mutex_.unlock(); }
 
   // The size a request occupies: classes an eighth of a power of two apart, at least 64 bytes.
@@ -72,7 +72,7 @@ class Allocator {
 
   Backend& backend_;
   const int& device_id_;  // for the log
-  std::mutex mutex_;
+  RankedMutex<LockRank::kAllocator> mutex_;
   std::map<std::size_t, std::vector<Block>> cache_;  // by rounded size
   Storage* newest_ = nullptr;  // the values in memory, as a list
   std::int64_t packings_ = 0;  // kept beside them

@@ -29,7 +29,7 @@ class Device {
   const std::unique_ptr<Backend> backend;
   Allocator allocator;
 
-  struct Queue;  // of tasks, and the workers that run them (runtime/queue.h)
+  struct Queue;  // of tasks, and the workers that run them (runtime/device_queue.h)
   std::shared_ptr<Queue> queue;  // made when the scheduler gets to know the device
   std::atomic<std::uint64_t> pushes{0};  // watched by spinning workers
   std::size_t copied_bytes = 0;  // of values of other devices, kept beside these (Engine::peer_copy_of)

@@ -1,5 +1,7 @@
 #include "graph/node.h"
 
+#include <cassert>
+
 #include "base/counters.h"
 #include "graph/sink.h"
 
@@ -21,6 +23,7 @@ Node* Node::create() {
 Node::~Node() { count(counters.live_nodes, -1); }
 
 void Node::set_inputs(std::span<Node* const> nodes) {
+  assert(input_count == 0);
   input_count = static_cast<std::uint32_t>(nodes.size());
   if (nodes.size() > kInlineInputs) more_inputs_.reset(new Node*[nodes.size()]);
   Node** to = more_inputs_ ? more_inputs_.get() : few_inputs_;
@@ -49,6 +52,7 @@ void Node::destroy(Node* node) {
   destroying = true;
   while (Node* next = dead_list) {
     dead_list = next->next_dead_;
+    assert(next->refs() == 0 && next->handles() == 0);
     next->clear_inputs();
     if (next->base) next->base->release_handle();
     if (next->has_been_copied) sink().forget_peer_copies(*next);

@@ -4,12 +4,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 
 #include "backend/cpu/backend.h"
 #include "backend/gpu.h"
@@ -19,6 +21,7 @@
 #include "owl/inspect.h"
 #include "plan/explain.h"
 #include "plan/planner.h"
+#include "runtime/faults.h"
 #include "runtime/profile.h"
 #include "runtime/scheduler.h"
 
@@ -95,6 +98,7 @@ Engine::Engine()
     : window_limit_(static_cast<std::size_t>(settings().window)), idle_us_(settings().idle_us),
       eager_(settings().eager), memory_limit_(static_cast<std::size_t>(settings().memory_limit)) {
   if (!settings().profile.empty()) start_profile(settings().profile);
+  Scheduler::get().set_window(*this);
   add_device(cpu::make_device());
   std::atexit([] { shutdown(); });
   pthread_atfork([] { Engine::get().before_fork(); }, [] { Engine::get().after_fork_parent(); },
@@ -218,6 +222,7 @@ void Engine::append(Node* node) {
   {
     std::lock_guard lock(window_mutex_);
     node->sequence = recorded_.fetch_add(1, std::memory_order_relaxed) + 1;
+    assert(window_.empty() || window_.back()->sequence < node->sequence);
     window_.push_back(node);
     window_bytes_ += bytes_of(*node);
     window_count_.store(window_.size(), std::memory_order_seq_cst);
@@ -233,7 +238,7 @@ void Engine::append(Node* node) {
   if (scheduler.unwatched.load(std::memory_order_seq_cst)) scheduler.wake_watcher(*node->device);
   if (full || large) {
     flush(large ? kKeptWhenLarge : window_limit(), true);
-    scheduler.wait_for_room();
+    scheduler.wait_for_task_slots();
   }
 }
 
@@ -252,6 +257,7 @@ void Engine::drop_dead_locked() {
     Node* node = window_[i];
     if (!is_dead(*node)) continue;
     node->clear_inputs();
+    assert(window_bytes_ >= bytes_of(*node));
     window_bytes_ -= bytes_of(*node);
     node->release();
     window_[i] = nullptr;
@@ -302,6 +308,7 @@ void Engine::flush(std::size_t keep, bool inline_ok) {
         batch.assign(window_.begin(), end);
         window_.erase(window_.begin(), end);
         for (Node* node : batch) window_bytes_ -= bytes_of(*node);
+        assert(!window_.empty() || window_bytes_ == 0);
       }
       window_count_.store(window_.size(), std::memory_order_seq_cst);
     }
@@ -315,6 +322,15 @@ void Engine::flush(std::size_t keep, bool inline_ok) {
     Scheduler::get().submit(plan(batch), inline_ok ? &inline_tasks : nullptr);
   }
   Scheduler::get().run_inline(inline_tasks);
+}
+
+void Engine::allocate_for_data(Storage& storage) {
+  const bool injected = Faults::due(faults().alloc);
+  auto& allocator = storage.device->allocator;
+  if (!injected && ((allocator.limit() == 0 && allocator.allocate(storage, true)) ||
+                    Scheduler::get().wait_for_data_memory(storage) || Scheduler::get().take_for_result(storage, true)))
+    return;
+  refuse_memory(storage, injected);
 }
 
 void Engine::give_up(Ref<Storage> value) { Scheduler::get().give_up(std::move(value)); }
@@ -370,7 +386,7 @@ void Engine::wait_for_all() {
 // ---- fork
 
 namespace {
-std::mutex hold_mutex;
+RankedMutex<LockRank::kHeldWindows> hold_mutex;
 int holds = 0;  // HoldWindows that live; the first notes what the last restores
 thread_local int own_holds = 0;  // of them, made by this thread
 std::size_t held_count;

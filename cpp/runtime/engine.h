@@ -4,15 +4,16 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <unordered_set>
 #include <vector>
 
 #include "base/module_api.h"
+#include "base/ranked_mutex.h"
+#include "device/device.h"
 #include "graph/sink.h"
 #include "owl/device.h"
-#include "device/device.h"
+#include "runtime/window.h"
 
 namespace owl {
 
@@ -23,7 +24,7 @@ OWL_MODULE_API void shutdown();
 // quiet an idle worker takes them all (negative: never). For tests and for OWL_WINDOW.
 OWL_MODULE_API void set_window(std::size_t count, std::int64_t idle_us);
 
-class Engine final : public Sink {
+class Engine final : public Sink, public Window {
  public:
   OWL_MODULE_API static Engine& get();
 
@@ -37,27 +38,24 @@ class Engine final : public Sink {
   Ref<Node> peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Node*, Device*)) override;
   void forget_peer_copies(Node& node) override;
   void give_up(Ref<Storage> value) override;
-  void allocate_for_data(Storage& storage) override;  // memory_wait.cpp
-  // Drops copies on the device that only their originals keep, the longest unused first, until `bytes` are free again.
-  // False where there was none. Not under the scheduler's lock.
-  bool drop_peer_copies(Device& device, std::size_t bytes);
+  void allocate_for_data(Storage& storage) override;
+  bool drop_peer_copies(Device& device, std::size_t bytes) override;
 
   // --- waiting
   void start(Node* node) override;
   bool wait(Node* node, std::optional<double> timeout_s) override;
-  OWL_MODULE_API void order(Node* node);  // waits until the value is ordered on its device (device/backend.h); throws its failure
+  // Waits until the value is ordered on its device (device/backend.h); throws its failure.
+  OWL_MODULE_API void order(Node* node);
   void wait_for_all();
 
   // --- planning
-  // Plans all but the newest `keep` operations. `inline_ok`: run what is tiny on this thread.
-  void flush(std::size_t keep, bool inline_ok);
-  bool window_empty() const { return window_count_.load(std::memory_order_seq_cst) == 0; }
-  std::uint64_t recorded() const { return recorded_.load(std::memory_order_relaxed); }
+  void flush(std::size_t keep, bool inline_ok) override;
+  bool window_empty() const override { return window_count_.load(std::memory_order_seq_cst) == 0; }
+  std::uint64_t recorded() const override { return recorded_.load(std::memory_order_relaxed); }
   bool is_eager() const { return eager_.load(std::memory_order_relaxed); }
   void set_eager(bool on) { eager_ = on; }
-  std::int64_t idle_us() const { return idle_us_.load(std::memory_order_relaxed); }
-  // Calls f with the recorded, not yet planned operations while nothing is recorded or planned.
-  void with_window(const std::function<void(const std::vector<Node*>&)>& f);
+  std::int64_t idle_us() const override { return idle_us_.load(std::memory_order_relaxed); }
+  void with_window(const std::function<void(const std::vector<Node*>&)>& f) override;
   std::size_t prune();              // drops dead operations from the window; returns how many are left
 
   // fork(): no lock may be held by a thread that the child lacks.
@@ -75,7 +73,7 @@ class Engine final : public Sink {
   void dump(const std::vector<Node*>& batch);
   void unlock_after_fork(bool child);
 
-  std::mutex window_mutex_;
+  RankedMutex<LockRank::kWindow> window_mutex_;
   std::vector<Node*> window_;  // recorded, not yet planned, in order
   std::size_t window_bytes_ = 0;
   std::atomic<std::size_t> window_count_{0};
@@ -85,12 +83,12 @@ class Engine final : public Sink {
   std::atomic<bool> eager_;
   int dumps_ = 0;              // files written for OWL_DUMP; guarded by plan_mutex_
 
-  std::mutex plan_mutex_;      // one planner at a time, in the order of recording
+  RankedMutex<LockRank::kPlanner> plan_mutex_;  // one planner at a time, in the order of recording
 
-  std::mutex peers_mutex_;
+  RankedMutex<LockRank::kPeerCopies> peers_mutex_;
   std::unordered_set<Node*> copied_nodes_;  // that have peer copies
   std::uint64_t peer_uses_ = 0;
-  std::mutex devices_mutex_;
+  RankedMutex<LockRank::kDevices> devices_mutex_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::size_t memory_limit_;   // of devices to come
 };

@@ -1,16 +1,17 @@
 // Memory under a limit: who may take it when, and waiting for it.
 //
 // The verdict "out of memory" must not depend on how many threads run tasks at once. So recorded order is the measure:
-// what fits when tasks run one after another in that order always goes through. A task that is ready before earlier ones
-// have started may take memory only if all of these could still run in order, each with what it needs; otherwise it is
-// parked until others have ended. The earliest task that has not started takes what there is.
+// what fits when tasks run one after another in that order always goes through. A task that is ready before earlier
+// ones have started may take memory only if all of these could still run in order, each with what it needs; otherwise it
+// is parked until others have ended. The earliest task that has not started takes what there is.
 #include <algorithm>
+#include <cassert>
 #include <unordered_map>
 
-#include "runtime/engine.h"
 #include "runtime/faults.h"
-#include "runtime/queue.h"
+#include "runtime/device_queue.h"
 #include "runtime/scheduler.h"
+#include "runtime/window.h"
 
 namespace owl {
 
@@ -55,8 +56,8 @@ std::size_t bytes_freed_by(const Task& task, const Device& device, std::unordere
 
 namespace {
 
-// A kernel is launched on trial to learn what scratch memory it asks for: a launch only adds stages. Null where it might
-// do more than that.
+// A kernel is launched on trial to learn what scratch memory it asks for: a launch only adds stages. Null where it
+// might do more than that.
 std::optional<std::size_t> scratch_of(Task& task) {
   if ((task.op && task.op->runs_user_code) || task.device->backend->is_async()) return {};
   Launch trial;
@@ -93,7 +94,8 @@ std::vector<Task*> Scheduler::measure_scratch(const std::vector<std::unique_ptr<
 bool Scheduler::can_spare(Device& device, std::size_t bytes, const Task* end) const {
   const auto is_to_start = [&](const Task& task) { return task.device == &device && !task.placed && !task.reserved; };
   const auto is_unmeasured = [&](const Task& task) { return task.device == &device && !task.placed && !task.scratch; };
-  const std::size_t limit = device.allocator.limit(), taken = device.allocator.allocated() + device.queue->reserved + bytes;
+  const std::size_t limit = device.allocator.limit();
+  const std::size_t taken = device.allocator.allocated() + device.queue->reserved + bytes;
   if (device.queue->reserved > 0 && taken > limit) return false;  // those that start just now come first
   std::size_t most = taken;  // if nothing were freed on the way
   for (const Task* task = oldest_; task != end; task = task->newer) {
@@ -121,6 +123,7 @@ bool Scheduler::reserve(Task& task) {
   if (!can_spare(*task.device, needs, &task) &&
       !(allocator.drop_packed() && can_spare(*task.device, needs, &task)))
     return false;
+  assert(task.reserved == 0 && !task.placed);
   task.reserved = needs;
   task.device->queue->reserved += needs;
   return true;
@@ -128,14 +131,15 @@ bool Scheduler::reserve(Task& task) {
 
 void Scheduler::place(Task& task, bool has_memory) {
   std::lock_guard lock(mutex_);
+  assert(task.device->queue->reserved >= task.reserved);
   task.device->queue->reserved -= std::exchange(task.reserved, 0);
   task.placed = has_memory;
 }
 
-bool take_for_result(Storage& storage, bool idle) {
+bool Scheduler::take_for_result(Storage& storage, bool idle) {
   auto& allocator = storage.device->allocator;
   return allocator.allocate(storage, idle) ||
-         (Engine::get().drop_peer_copies(*storage.device, storage.bytes) && allocator.allocate(storage, idle));
+         (window_->drop_peer_copies(*storage.device, storage.bytes) && allocator.allocate(storage, idle));
 }
 
 [[noreturn]] void refuse_memory(const Storage& storage, bool injected) {
@@ -145,6 +149,7 @@ bool take_for_result(Storage& storage, bool idle) {
 // The task has no memory for its results, or may not take it yet: it waits for others to end. Where none runs, the
 // earliest of those that wait must do with what there is, and fails if that is not enough.
 void Scheduler::park(Task* task) {
+  assert(!task->started && task->threads == 0 && task->reserved == 0);
   auto& parked = task->device->queue->parked;
   const auto submitted_earlier = [](const Task* a, const Task* b) { return a->order < b->order; };
   parked.insert(std::upper_bound(parked.begin(), parked.end(), task, submitted_earlier), task);
@@ -180,6 +185,7 @@ bool Scheduler::can_free_memory() const {
 bool Scheduler::wait_for_memory(Device& device, const std::function<bool()>& take) {
   std::unique_lock lock(mutex_);
   auto& q = *device.queue;
+  assert(q.starved < q.running);
   // Another task may give memory back when it ends; if all that run wait like this, none will.
   while (q.running - q.starved > 1 && !stopped_ && !paused_) {
     ++q.starved;
@@ -194,10 +200,11 @@ bool Scheduler::wait_for_memory(Device& device, const std::function<bool()>& tak
   return false;
 }
 
-void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take) {
+void Scheduler::with_memory(Device& device, std::size_t bytes, const std::string& what,
+                            const std::function<bool()>& take) {
   const bool injected = Faults::due(faults().alloc);
-  if (injected || !(take() || (Engine::get().drop_peer_copies(device, bytes) && take()) ||
-                    Scheduler::get().wait_for_memory(device, take)))
+  if (injected || !(take() || (window_->drop_peer_copies(device, bytes) && take()) ||
+                    wait_for_memory(device, take)))
     refuse_memory(device, bytes, what, injected);
 }
 
@@ -208,7 +215,8 @@ void* Launch::scratch(std::size_t bytes) {
     return &stand_in;
   }
   void* data = nullptr;
-  with_memory(*device, bytes, "scratch memory", [&] { return (data = device->allocator.allocate(bytes)) != nullptr; });
+  Scheduler::get().with_memory(*device, bytes, "scratch memory",
+                               [&] { return (data = device->allocator.allocate(bytes)) != nullptr; });
   scratch_blocks.emplace_back(data, bytes);
   return data;
 }
@@ -227,7 +235,7 @@ void* Launch::packed(const void* operand, std::int64_t layout, std::size_t bytes
 
 // Earlier operations come first, those included that are being planned: a flush waits for these too.
 bool Scheduler::wait_for_data_memory(Storage& storage) {
-  Engine::get().flush(0, true);
+  window_->flush(0, true);
   std::unique_lock lock(mutex_);
   auto& q = *storage.device->queue;
   auto& allocator = storage.device->allocator;
@@ -241,15 +249,6 @@ bool Scheduler::wait_for_data_memory(Storage& storage) {
     return taken || last_try;
   });
   return taken;
-}
-
-void Engine::allocate_for_data(Storage& storage) {
-  const bool injected = Faults::due(faults().alloc);
-  auto& allocator = storage.device->allocator;
-  if (!injected && ((allocator.limit() == 0 && allocator.allocate(storage, true)) ||
-                    Scheduler::get().wait_for_data_memory(storage) || take_for_result(storage, true)))
-    return;
-  refuse_memory(storage, injected);
 }
 
 void set_fault(std::int64_t alloc, std::int64_t op) {

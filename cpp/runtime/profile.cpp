@@ -37,7 +37,7 @@ struct Event {
 };
 
 struct Recording {
-  std::mutex mutex;
+  RankedMutex<LockRank::kProfile> mutex;
   std::string path;                // of the file that stop_profile replaces
   std::unique_ptr<FileReplacement> file;  // opened at once: a path that cannot be written is known at the start
   Clock::time_point started;

@@ -1,9 +1,10 @@
-// Runs tasks when their inputs are there: workers of every device, and callers for what is tiny.
+// Runs tasks when their inputs are there: workers of every device, and callers for what is tiny. A file per concern:
+// queue.cpp (submission, ready tasks, their end), start_task.cpp (memory and launch), worker.cpp (the workers' loop, chunks,
+// watching the window), wait.cpp, memory_wait.cpp, fork.cpp.
 #pragma once
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -11,14 +12,18 @@
 #include <vector>
 
 #include "base/module_api.h"
+#include "base/ranked_mutex.h"
 #include "device/device.h"
 #include "plan/task.h"
 
 namespace owl {
 
+class Window;
+
 class Scheduler {
  public:
   static Scheduler& get();
+  void set_window(Window& window) { window_ = &window; }  // before any device is registered
 
   // Takes over planned tasks, in an order in which inputs come first. Ready tasks that are tiny are returned in
   // `inline_tasks` (where given) for run_inline; everything else goes to the devices' workers.
@@ -34,7 +39,7 @@ class Scheduler {
   // Behind that, where the device runs behind its worker: until the value, or (null) all that was ordered, is there.
   bool wait_complete(Backend& backend, const Storage* storage, Deadline deadline);
   void wait_idle();
-  void wait_for_room();  // while more tasks are in flight than a script may run ahead
+  void wait_for_task_slots();  // while more tasks are in flight than a script may run ahead
 
   // The script recorded into an empty window while nobody watched: wake, or start, a worker of the device.
   void wake_watcher(Device& device);
@@ -49,9 +54,14 @@ class Scheduler {
 
   std::string describe();  // one line per device and per task in flight
 
-  // Memory for data that a script brings (memory_wait.cpp): plans what was recorded before and waits until that can spare
-  // it; false when nothing is left that could make room.
+  // Memory for data that a script brings (memory_wait.cpp): plans what was recorded before and waits until that can
+  // spare it; false when nothing is left that could free memory.
   bool wait_for_data_memory(Storage& storage);
+  // Memory for a result: copies of values of other devices that can be made again go first.
+  bool take_for_result(Storage& storage, bool idle);
+  // Calls `take` until it gets the memory, while there is something to drop or to wait for; else OutOfMemoryError, for
+  // `what`.
+  void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take);
 
   std::int64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
 
@@ -71,8 +81,8 @@ class Scheduler {
   };
 
  private:
-  friend void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take);
-  using Lock = std::unique_lock<std::mutex>;
+  using Mutex = RankedMutex<LockRank::kScheduler>;
+  using Lock = std::unique_lock<Mutex>;
 
   // A waiter counter that is right however the wait ends.
   struct Counted {
@@ -103,6 +113,8 @@ class Scheduler {
   [[noreturn]] static void refuse_to_wait(Device& device);  // no thread runs the device's tasks; without the lock
   void work(Device& device);  // a worker's loop
   void idle(Lock& lock, Device& device, bool& spun);
+  void spin(Lock& lock, const Device& device);
+  void watch_window(Lock& lock, Device::Queue& queue);
   void pass_watch_on(Device& device);
   void wake_anyone(Device& device);
   void step(Lock& lock, Device& device);  // starts the task at the queue's front, or runs chunks of it
@@ -110,15 +122,20 @@ class Scheduler {
   // that is the task's failure instead.
   bool start_task(Task& task, bool last_resort);
   bool bind_and_launch(Task& task, bool last_resort);
+  bool bind_result(Task& task, TaskOperand& out, bool last_resort);
+  bool run_whole(Task& task);
+  // The exception being handled, as a value. It is the task's kernel's, or that of the operation whose result got no
+  // memory.
+  static std::shared_ptr<const Failure> caught(const Task& task, const Storage* result = nullptr);
   void make_ready(Task* task, bool first, bool taken_here = false);
   void wake_for(Device& device, std::int64_t tasks);  // so many more threads have something to do
   void run_alone(Task& task);                       // without the lock: the stages of one chunk that come next
   void run_chunks(Task& task, const Launch::Stage& stage);  // without the lock: until none is left to take
-  // Memory under a limit (memory_wait.cpp). `reserve`: whether the task may take now what it needs; until `place`, which
-  // takes the lock itself, that counts as taken.
+  // Memory under a limit (memory_wait.cpp).
   // Notes what scratch memory each task's launch will ask for, where a limit makes that matter. Without the lock. The
   // tasks are left `on_trial`.
   std::vector<Task*> measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
+  // Whether the task may take now what it needs; until `place`, which takes the lock itself, that counts as taken.
   bool reserve(Task& task);
   void place(Task& task, bool has_memory);
   // Whether all tasks before `end` could still run in order if `bytes` of the device were taken now.
@@ -130,17 +147,22 @@ class Scheduler {
   void enter(Task& task);
   void leave(Task& task);
   void finish(Task* task, std::vector<Task*>* inline_tasks);
-  bool has_room() const;
+  bool publish(Task& task);
+  void release_memory(Task& task);
+  bool has_task_slots() const;
   void refuse_own_value(const Storage& wanted) const;
   // Returns and throws without the lock: the host language's own lock is taken back on the way out.
-  bool block(Lock& lock, std::condition_variable& cv, Deadline deadline, const std::function<bool()>& done);
+  bool block(Lock& lock, RankedCondition& condition, Deadline deadline, const std::function<bool()>& done);
+  void start_missing_workers(Lock& lock);  // or throws, without the lock, where the system starts none
+  void replace_this_worker(Lock& lock);    // likewise
   bool wait_for_memory(Device& device, const std::function<bool()>& take);  // without the lock
 
   Scheduler();
 
-  std::mutex mutex_;
-  std::condition_variable value_done_, idle_done_, room_done_, paused_done_;
-  int idle_waiters_ = 0, room_waiters_ = 0;
+  Window* window_ = nullptr;
+  Mutex mutex_;
+  RankedCondition value_done_, idle_done_, slots_freed_, paused_done_;
+  int idle_waiters_ = 0, slot_waiters_ = 0;
   std::atomic<std::int64_t> in_flight_{0};
   std::atomic<double> in_flight_bytes_{0};
   int running_ = 0;        // threads inside a task, workers and callers
@@ -162,8 +184,6 @@ class Scheduler {
   static thread_local std::vector<std::unique_ptr<Task>> finished_tasks;
 };
 
-// Memory for a result: copies of values of other devices that can be made again go first.
-bool take_for_result(Storage& storage, bool idle);
 [[noreturn]] void refuse_memory(const Storage& storage, bool injected);
 
 // From now on the n-th task, or request for memory, fails (0: none does). For tests, and for OWL_FAULT.

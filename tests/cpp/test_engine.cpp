@@ -7,9 +7,11 @@
 #include <cstring>
 #include <chrono>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <thread>
 
+#include "base/ranked_mutex.h"
 #include "graph/record.h"
 #include "ops/nn.h"
 #include "ops/user.h"
@@ -34,6 +36,54 @@ constexpr const char* kNoForkBesideThreads =
     "AddressSanitizer's allocator does not take its locks over a fork before GCC 14: a child hangs in malloc";
 #else
 constexpr const char* kNoForkBesideThreads = nullptr;
+#endif
+
+// ---- locks
+
+TEST(Engine, LocksAreTakenInOneOrder) {
+  HeldRanks held;
+  for (std::size_t r = 0; r < kLockRanks; ++r) {
+    EXPECT_EQ(held.conflict(static_cast<LockRank>(r)), "");
+    held.add(static_cast<LockRank>(r));
+    for (std::size_t earlier = 0; earlier <= r; ++earlier)
+      EXPECT_NE(held.conflict(static_cast<LockRank>(earlier)), "") << earlier << " after " << r;
+    EXPECT_EQ(held.conflict(static_cast<LockRank>(r), true), "") << "at a fork, all of rank " << r;
+  }
+  for (std::size_t r = kLockRanks; r-- > 1;) held.remove(static_cast<LockRank>(r));
+  EXPECT_EQ(held.conflict(LockRank::kPlanner), "");
+  held.add(LockRank::kScheduler);
+  EXPECT_EQ(held.conflict(LockRank::kWindow),
+            "lock order: a thread takes the lock \"window (rank 2)\" while it holds \"scheduler (rank 4)\"; "
+            "see LockRank in base/ranked_mutex.h");
+  EXPECT_NE(held.conflict(LockRank::kWindow, true), "");
+}
+
+#ifndef NDEBUG
+TEST(EngineDeathTest, ALockOutOfOrderEndsTheProcess) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  static RankedMutex<LockRank::kAllocator> one, other;
+  static RankedMutex<LockRank::kScheduler> scheduler;
+  EXPECT_DEATH(
+      {
+        const std::lock_guard first(one);
+        const std::lock_guard second(scheduler);
+      },
+      "\"scheduler .rank 4.\" while it holds \"allocator .rank 6.\"");
+  EXPECT_DEATH(
+      {
+        const std::lock_guard first(one);
+        const std::lock_guard second(other);
+      },
+      "while it holds \"allocator");
+  {  // as before a fork, and freed again
+    one.lock_at_fork();
+    other.lock_at_fork();
+    other.unlock();
+    one.unlock();
+  }
+  const std::lock_guard first(scheduler);
+  const std::lock_guard second(one);
+}
 #endif
 
 TEST(Engine, WorkStartsByItself) {

@@ -1,12 +1,12 @@
 // A device's ready tasks, and the workers that run them.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <thread>
 #include <vector>
 
+#include "base/ranked_mutex.h"
 #include "device/device.h"
 
 namespace owl {
@@ -19,7 +19,7 @@ struct Device::Queue {
   std::deque<Task*> parked;  // ready, but without memory for what they need; in the order of submission
   std::size_t reserved = 0;  // bytes that tasks which start just now will allocate
   std::vector<std::thread> workers;
-  std::condition_variable wake;
+  RankedCondition wake;
   bool batch_done = false;   // all tasks of a batch are through: to be handed over together (Backend::submit)
   int started_workers = 0;
   int sleeping = 0;
@@ -28,7 +28,7 @@ struct Device::Queue {
   int starved = 0;           // of these, waiting for memory
   int blocked = 0;           // workers that wait in code of the host language (Scheduler::Outside)
   int memory_waiters = 0;    // threads on memory_freed: the starved, and scripts that bring data
-  std::condition_variable memory_freed;
+  RankedCondition memory_freed;
 };
 
 }  // namespace owl

@@ -1,0 +1,162 @@
+// The scheduler's queues: tasks come in, wait for their operands, become ready, and end.
+#include "runtime/device_queue.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "runtime/scheduler.h"
+
+namespace owl {
+
+namespace {
+
+constexpr double kTinyNs = 4'000;  // what a caller runs itself: handing it to a worker costs about as much
+
+double bytes_of(const Task& task) {
+  double bytes = 0;
+  for (auto& o : task.outputs) bytes += static_cast<double>(o.storage->bytes);
+  return bytes;
+}
+
+[[maybe_unused]] bool is_pending(const TaskOperand& in) { return !in.storage->ready() && !in.storage->failed(); }
+
+}  // namespace
+
+thread_local std::vector<std::unique_ptr<Task>> Scheduler::finished_tasks;
+
+void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks) {
+  std::vector<std::pair<Device*, std::shared_ptr<int>>> batches;
+  const auto measured = measure_scratch(tasks);
+  std::lock_guard lock(mutex_);
+  for (Task* task : measured) task->on_trial = false;
+  for (auto& owned : tasks) {
+    Task* task = owned.release();
+    assert(task->unfinished_inputs == 0 && !task->started && task->threads == 0);
+    task->order = ++submitted_;
+    if (task->device->backend->is_async()) {
+      auto batch = std::ranges::find(batches, task->device, &std::pair<Device*, std::shared_ptr<int>>::first);
+      if (batch == batches.end()) batch = batches.emplace(batch, task->device, std::make_shared<int>(0));
+      task->batch = batch->second;
+      ++*task->batch;
+    }
+    in_flight_.fetch_add(1, std::memory_order_relaxed);
+    in_flight_bytes_ += bytes_of(*task);
+    task->older = newest_;
+    (newest_ ? newest_->newer : oldest_) = task;
+    newest_ = task;
+    for (auto& input : task->inputs) {
+      if (Task* producer = input.storage->producer) {
+        producer->successors.push_back(task);
+        ++task->unfinished_inputs;
+      }
+    }
+    if (task->unfinished_inputs == 0) push_ready(task, inline_tasks);
+  }
+  if (inline_tasks && !inline_tasks->empty()) ++inline_callers_;
+}
+
+void Scheduler::give_up(Ref<Storage> value) {
+  Storage::DeferForeign deferred;
+  std::vector<Ref<Storage>> values;  // here and in their tasks only, perhaps
+  values.push_back(std::move(value));
+  std::lock_guard lock(mutex_);
+  while (!values.empty()) {
+    const auto given_up = std::move(values.back());
+    values.pop_back();
+    Task* task = given_up->producer;
+    if (!task || task->on_trial || task->threads > 0 || task->started) continue;  // threads first: they set `started`
+    const auto is_wanted = [&](const TaskOperand& out) {
+      return out.storage->refs() > (out.storage == given_up ? 2 : 1);
+    };
+    if (std::ranges::any_of(task->outputs, is_wanted)) continue;
+    for (auto& in : task->inputs)
+      if (!in.storage->ready() && std::ranges::find(values, in.storage) == values.end()) values.push_back(in.storage);
+    task->inputs.clear();
+    task->given_up = true;
+  }
+}
+
+void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks, bool taken_here) {
+  assert(task->unfinished_inputs == 0 && std::ranges::none_of(task->inputs, is_pending));
+  if (inline_tasks && task->cost_ns <= kTinyNs && task->device->kind == Device::Kind::kCpu) {
+    inline_tasks->push_back(task);
+    return;
+  }
+  make_ready(task, false, taken_here);
+}
+
+void Scheduler::make_ready(Task* task, bool first, bool taken_here) {
+  auto& queue = *task->device->queue;
+  if (first) {
+    queue.ready.push_front(task);
+  } else {
+    // In the order of recording, behind tasks that have chunks left: what makes a value runs close to what uses it up,
+    // and memory holds few values that only wait.
+    const auto is_later = [&](const Task& other) { return !other.started && other.sequence > task->sequence; };
+    auto place = queue.ready.end();
+    while (place != queue.ready.begin() && is_later(**std::prev(place))) --place;
+    queue.ready.insert(place, task);
+  }
+  if (!taken_here || queue.ready.size() > 1) wake_for(*task->device, 1);
+}
+
+void Scheduler::wake_for(Device& device, std::int64_t tasks) {
+  auto& queue = *device.queue;
+  device.pushes.fetch_add(1, std::memory_order_relaxed);
+  if (queue.workers.empty()) start_workers(device);
+  for (; tasks > 0 && queue.waking < queue.sleeping; --tasks, ++queue.waking) queue.wake.notify_one();
+}
+
+// Lock held. Publishes the results and lets successors go.
+void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
+  assert(task->threads == 0 && task->helpers == 0);
+  const bool waited = publish(*task);
+  for (Task* next : task->successors) {
+    assert(next->unfinished_inputs > 0);
+    if (--next->unfinished_inputs == 0)  // a worker goes on with its own device's
+      push_ready(next, inline_tasks, !inline_tasks && next->device == task->device);
+  }
+  in_flight_bytes_ = in_flight_bytes_ - bytes_of(*task);
+  release_memory(*task);
+  const auto left = in_flight_.fetch_sub(1, std::memory_order_relaxed) - 1;
+  assert(left >= 0);
+  if (waited) value_done_.notify_all();
+  if (left == 0 && idle_waiters_) idle_done_.notify_all();
+  if (slot_waiters_ && has_task_slots()) slots_freed_.notify_all();
+  (task->older ? task->older->newer : oldest_) = task->newer;
+  (task->newer ? task->newer->older : newest_) = task->older;
+  assert(!task->batch || *task->batch > 0);
+  auto& queue = *task->device->queue;
+  if (task->batch && --*task->batch == 0) queue.batch_done = true;
+  if (queue.memory_waiters) queue.memory_freed.notify_all();
+  unpark();
+  finished_tasks.emplace_back(task);
+}
+
+// Ends the task's results. Whether a thread waits for one of them.
+bool Scheduler::publish(Task& task) {
+  bool waited = false;
+  for (auto& out : task.outputs) {
+    Storage& value = *out.storage;
+    assert(value.producer == &task && !value.ready() && !value.failed());
+    value.producer = nullptr;
+    waited |= value.waited;
+    const auto& failure = task.failure ? task.failure : out.failure;
+    if (failure) value.fail(failure);
+    else value.state.store(Storage::State::kReady, std::memory_order_release);
+  }
+  return waited;
+}
+
+// Under the lock, so that a task which starts later sees whether it may take over this memory. Foreign memory waits
+// until the lock is free.
+void Scheduler::release_memory(Task& task) {
+  for (auto& [storage, layout] : task.launch.packed_operands)
+    storage->device->allocator.unpack(*storage, layout, !task.failure);
+  std::erase_if(task.inputs, [](const TaskOperand& in) { return !in.storage->foreign_release; });
+  task.outputs.clear();
+  for (auto& [data, bytes] : task.launch.scratch_blocks) task.device->allocator.free(data, bytes);
+}
+
+}  // namespace owl

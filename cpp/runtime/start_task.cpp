@@ -1,0 +1,126 @@
+// Starting a task: its operands' and results' memory, and the backend's launch.
+#include <algorithm>
+#include <cassert>
+#include <optional>
+
+#include "base/counters.h"
+#include "base/env.h"
+#include "runtime/faults.h"
+#include "runtime/profile.h"
+#include "runtime/scheduler.h"
+
+namespace owl {
+
+namespace {
+
+void inject_fault(const Task& task) {
+  if (Faults::due(faults().op)) throw Error(std::string(task.name) + ": injected fault (OWL_FAULT)");
+}
+
+bool has_failed(const TaskOperand& in) { return in.storage->failed(); }
+
+// An operand's memory may become the result's when nothing else can read it any more.
+bool can_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
+  return may_take_over(task, from, to) && !from.storage->foreign_release && from.storage->data &&
+         from.storage->refs() == 1;
+}
+
+bool take_over_operand(Task& task, TaskOperand& out) {
+  const auto from = std::ranges::find_if(task.inputs, [&](auto& in) { return can_take_over(task, in, out); });
+  if (from == task.inputs.end()) return false;
+  out.storage->device->allocator.move(*from->storage, *out.storage);
+  out.array.data = out.storage->data;
+  count(counters.in_place);
+  return true;
+}
+
+// By a handle, or by a task that waits for it.
+bool is_wanted(const Task& task) {
+  return std::ranges::any_of(task.outputs, [](auto& out) { return !out.failure && out.storage->refs() > 1; });
+}
+
+// `failed`: some operands have failed, while results that do not need them are still computed.
+void bind_operands(Task& task, bool failed) {
+  for (auto& in : task.inputs) {
+    const Storage& storage = *in.storage;
+    assert(storage.ready() || storage.failed());
+    void* data = storage.data;
+    if (failed && !data && has_failed(in) && task.device->backend->computes())  // for results that nobody will see
+      task.device->backend->clear(data = task.launch.scratch(storage.bytes), storage.bytes);
+    in.array.data = static_cast<std::byte*>(data) + in.byte_offset();
+  }
+  task.bound = true;
+}
+
+void launch(Task& task) {
+  std::optional<profile::Span> span;  // on the CPU its chunks have theirs
+  if (task.device->backend->is_async()) span.emplace(task);
+  task.device->backend->launch(task, task.launch);
+  count(counters.kernels);
+  if (settings().log_run) log_line("run " + std::string(task.name) + " on device " + std::to_string(task.device->id));
+}
+
+}  // namespace
+
+std::shared_ptr<const Failure> Scheduler::caught(const Task& task, const Storage* result) {
+  return failure_of(std::current_exception(), result ? result->op : task.name, result ? result->source : task.source,
+                    task.sequence);
+}
+
+bool Scheduler::start_task(Task& task, bool last_resort) {
+  const bool has_memory = bind_and_launch(task, last_resort);
+  if (task.reserved > 0 || last_resort) place(task, has_memory);
+  return has_memory;
+}
+
+// False: there is no memory for the result now.
+bool Scheduler::bind_result(Task& task, TaskOperand& out, bool last_resort) {
+  if (!take_over_operand(task, out) && task.device->backend->computes()) {
+    const bool injected = Faults::due(faults().alloc);
+    if (injected || !take_for_result(*out.storage, task.op && task.op->copies_in)) {
+      if (!injected && !last_resort) return false;
+      refuse_memory(*out.storage, injected);
+    }
+    out.array.data = out.storage->data;
+  }
+  count(counters.buffers_written);
+  count(counters.bytes_written, static_cast<std::int64_t>(out.storage->bytes));
+  return true;
+}
+
+// Binds memory and asks the backend for stages; whatever goes wrong becomes the task's failure.
+bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
+  const Storage* wants_memory = nullptr;
+  task.started = true;
+  task.launch.device = task.device;
+  task.launch.task = &task;
+  try {
+    task.device->require_own_process();
+    const bool failed = std::ranges::any_of(task.inputs, has_failed);
+    if (failed && !spread_failures(task)) return true;
+    if (task.given_up || !is_wanted(task)) {
+      count(counters.tasks_skipped);
+      return true;
+    }
+    if (!task.bound) {  // an earlier try may have made an operand's memory a result's
+      inject_fault(task);
+      bind_operands(task, failed);
+    }
+    for (auto& out : task.outputs) {
+      if (out.array.data) continue;  // from an earlier try
+      wants_memory = out.storage.get();
+      if (!bind_result(task, out, last_resort)) {
+        task.started = false;
+        return false;
+      }
+      wants_memory = nullptr;
+    }
+    launch(task);
+  } catch (...) {
+    task.failure = caught(task, wants_memory);
+    task.launch.stages.clear();
+  }
+  return true;
+}
+
+}  // namespace owl

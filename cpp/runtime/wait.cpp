@@ -1,0 +1,163 @@
+// Waiting: for a value, for all of them, for a device that runs behind its worker, and for task slots.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+
+#include "base/hooks.h"
+#include "runtime/profile.h"
+#include "runtime/device_queue.h"
+#include "runtime/scheduler.h"
+#include "runtime/window.h"
+
+namespace owl {
+
+namespace {
+
+// How far a script may run ahead of the devices.
+constexpr std::int64_t kMaxTasksInFlight = 512;
+constexpr double kMaxBytesInFlight = 2e9;
+
+}  // namespace
+
+bool Scheduler::block(Lock& lock, RankedCondition& condition, Deadline deadline, const std::function<bool()>& done) {
+  if (done()) {
+    lock.unlock();
+    return true;
+  }
+  start_missing_workers(lock);
+  std::optional<Counted> blocked;
+  if (outside_of_thread && !stopped_) {
+    blocked.emplace(outside_of_thread->task_.device->queue->blocked, lock);
+    replace_this_worker(lock);
+  }
+  lock.unlock();
+  profile::Span span("wait");
+  Blocking blocking;  // lets go of the host language's lock
+  lock.lock();
+  bool finished = true;
+  while (!done()) {
+    if (stopped_) {
+      lock.unlock();
+      throw Error("owl has been shut down; the value was not computed");
+    }
+    auto until = std::chrono::steady_clock::now() + kSignalPoll;
+    if (deadline && *deadline < until) until = *deadline;
+    condition.wait_until(lock, until);
+    const auto now = std::chrono::steady_clock::now();
+    if (now < until || done()) continue;
+    if (deadline && now >= *deadline) {
+      finished = false;
+      break;
+    }
+    lock.unlock();
+    if (blocking.interrupted()) throw Interrupted();
+    lock.lock();
+  }
+  lock.unlock();
+  return finished;
+}
+
+// After a fork the child has no workers yet.
+void Scheduler::start_missing_workers(Lock& lock) {
+  for (Device* d : devices_) {
+    if (d->queue->ready.empty() || !d->queue->workers.empty() || stopped_) continue;
+    start_workers(*d);
+    if (!d->queue->workers.empty()) continue;
+    lock.unlock();
+    refuse_to_wait(*d);
+  }
+}
+
+// A worker is about to block: another takes its place.
+void Scheduler::replace_this_worker(Lock& lock) {
+  Device& device = *outside_of_thread->task_.device;
+  const auto& queue = *device.queue;
+  unpark();  // what waited for this thread's memory
+  const auto workers = [&] { return static_cast<int>(queue.workers.size()); };
+  if (workers() >= device.threads + queue.blocked || start_worker(device) || workers() > queue.blocked) return;
+  lock.unlock();
+  refuse_to_wait(device);
+}
+
+void Scheduler::refuse_to_wait(Device& device) {
+  std::string limits;
+  const auto name_limit = [&](auto which, const char* what, const char* command) {
+    rlimit limit{};
+    if (getrlimit(which, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+      limits += (limits.empty() ? "" : ", ") + std::string(what) + " is " + std::to_string(limit.rlim_cur) + " (" +
+                command + ")";
+  };
+  name_limit(RLIMIT_NPROC, "the limit of this user's processes and threads", "ulimit -u");
+  name_limit(RLIMIT_AS, "the limit of address space in bytes", "ulimit -v");
+  std::string pids;
+  if (std::ifstream("/sys/fs/cgroup/pids.max") >> pids && pids != "max")
+    limits += (limits.empty() ? "" : ", ") + std::string("the limit of this container's tasks is ") + pids +
+              " (cgroup pids.max)";
+  throw DeviceError("device " + std::to_string(device.id) + " (" + device.name +
+                    "): the system starts no thread for it, so nothing can be computed; " +
+                    (limits.empty() ? "no limit of this process is set, so the machine's own is reached" : limits));
+}
+
+bool Scheduler::wait_complete(Backend& backend, const Storage* storage, Deadline deadline) {
+  profile::Span span("wait");
+  Blocking blocking;
+  auto asked = std::chrono::steady_clock::now();
+  return backend.synchronize(storage, [&] {
+    const auto now = std::chrono::steady_clock::now();
+    if (deadline && now >= *deadline) return false;
+    if (now - asked < kSignalPoll) return true;
+    asked = now;
+    if (blocking.interrupted()) throw Interrupted();
+    return true;
+  });
+}
+
+bool Scheduler::wait_value(Storage& storage, Deadline deadline) {
+  if (storage.state.load(std::memory_order_acquire) != Storage::State::kPending) return true;
+  if (outside_of_thread) window_->with_window([](const auto&) {});  // no plan is half made
+  std::unique_lock lock(mutex_);
+  if (outside_of_thread) refuse_own_value(storage);
+  storage.waited = true;
+  return block(lock, value_done_, deadline,
+               [&] { return storage.state.load(std::memory_order_relaxed) != Storage::State::kPending; });
+}
+
+// Lock held. Code that runs for a task would wait for ever for what that task makes.
+void Scheduler::refuse_own_value(const Storage& wanted) const {
+  std::vector<const Task*> seen;
+  const auto visit = [&](const Storage& storage) {
+    if (storage.producer && std::find(seen.begin(), seen.end(), storage.producer) == seen.end())
+      seen.push_back(storage.producer);
+  };
+  visit(wanted);
+  for (std::size_t i = 0; i < seen.size(); ++i) {
+    if (seen[i] == &outside_of_thread->task_)
+      throw Error(std::string(seen[i]->name) + ": waits for a value that needs its own result");
+    for (auto& input : seen[i]->inputs) visit(*input.storage);
+  }
+}
+
+void Scheduler::wait_idle() {
+  if (outside_of_thread)
+    throw Error(std::string(outside_of_thread->task_.name) +
+                ": wait_for_all inside an operation would wait for that operation itself; wait for single values");
+  std::unique_lock lock(mutex_);
+  Counted waiting(idle_waiters_, lock);
+  block(lock, idle_done_, {}, [&] { return in_flight_.load() == 0; });
+}
+
+bool Scheduler::has_task_slots() const {
+  return in_flight_.load(std::memory_order_relaxed) <= kMaxTasksInFlight / 2 && in_flight_bytes_ <= kMaxBytesInFlight;
+}
+
+void Scheduler::wait_for_task_slots() {
+  if (outside_of_thread) return;  // it would wait for its own task too
+  if (in_flight_.load(std::memory_order_relaxed) <= kMaxTasksInFlight && in_flight_bytes_ <= kMaxBytesInFlight) return;
+  std::unique_lock lock(mutex_);
+  Counted waiting(slot_waiters_, lock);
+  block(lock, slots_freed_, {}, [&] { return has_task_slots() || in_flight_.load() == 0; });
+}
+
+}  // namespace owl

@@ -1,0 +1,330 @@
+// The workers: their loop, the stages and chunks of tasks, and the watch over the window while there is nothing to run.
+#include <algorithm>
+#include <cassert>
+#include <system_error>
+#include <utility>
+
+#include "backend/cpu/denormals.h"
+#include "base/counters.h"
+#include "runtime/profile.h"
+#include "runtime/device_queue.h"
+#include "runtime/scheduler.h"
+#include "runtime/window.h"
+
+namespace owl {
+
+namespace {
+
+constexpr double kInlineBudgetNs = 100'000;  // what a caller runs itself in one go
+constexpr int kSpins = 2'000;  // about 50 us: the gap between two stages of a task, or two tasks of a chain
+
+}  // namespace
+
+// ---- the loop
+
+bool Scheduler::start_worker(Device& device) {
+  try {
+    device.queue->workers.emplace_back([this, &device] { work(device); });
+    return true;
+  } catch (const std::system_error&) {  // the next need for it tries again; block() tells the script where none runs
+    return false;
+  }
+}
+
+void Scheduler::start_workers(Device& device) {
+  for (int i = 0; i < device.threads && start_worker(device); ++i) {
+  }
+}
+
+void Scheduler::work(Device& device) {
+  DenormalsToZero flush_denormals;
+  std::unique_lock lock(mutex_);
+  profile::name_lane("device " + std::to_string(device.id) + ", worker " +
+                     std::to_string(++device.queue->started_workers));
+  bool spun = false;
+  while (!stopped_) {
+    if (std::exchange(device.queue->batch_done, false)) {
+      Unlocked unlocked(lock);
+      device.backend->submit();
+    }
+    if (!device.queue->ready.empty() && !paused_) {
+      spun = false;
+      if (!watching_ && (sleeping_ > 0 || watch_owed_)) pass_watch_on(device);
+      step(lock, device);
+    } else {
+      idle(lock, device, spun);
+    }
+  }
+}
+
+// ---- tasks
+
+// Lock held, nobody is inside the task. Runs stages of one chunk here; hands out the next that has several.
+void Scheduler::advance(Lock& lock, Task* task) {
+  const auto& stages = task->launch.stages;
+  assert(task->threads == 0 && task->helpers == 0);
+  while (true) {
+    while (task->stage < stages.size() && (stages[task->stage].chunks == 0 || task->failure)) ++task->stage;
+    if (task->stage == stages.size()) return finish(task, nullptr);
+    const auto chunks = stages[task->stage].chunks;
+    if (chunks > 1 || halted_) {  // halted: back to the queue, where a forked child finds it
+      task->next_chunk = 0;
+      task->device->queue->ready.push_front(task);
+      return wake_for(*task->device, chunks - 1);  // one is for this thread
+    }
+    enter(*task);
+    {
+      Unlocked unlocked(lock);
+      run_alone(*task);
+    }
+    leave(*task);
+  }
+}
+
+void Scheduler::run_alone(Task& task) {
+  const auto& stages = task.launch.stages;
+  for (; task.stage < stages.size() && !task.failure && !halted_ && stages[task.stage].chunks <= 1; ++task.stage) {
+    const auto& stage = stages[task.stage];
+    if (stage.chunks == 0) continue;
+    try {
+      profile::Span span(task, 0, 1);
+      stage.body(0);
+    } catch (...) {
+      task.failure = caught(task);
+    }
+  }
+}
+
+void Scheduler::run_chunks(Task& task, const Launch::Stage& stage) {
+  while (!halted_) {
+    const auto chunk = task.next_chunk.fetch_add(1, std::memory_order_relaxed);
+    if (chunk >= stage.chunks) return;
+    assert(chunk >= 0);
+    try {
+      profile::Span span(task, chunk, stage.chunks);
+      stage.body(chunk);
+    } catch (...) {
+      auto failure = caught(task);
+      task.next_chunk = stage.chunks;
+      std::lock_guard lock(mutex_);
+      if (!task.failure) task.failure = std::move(failure);
+    }
+  }
+}
+
+void Scheduler::enter(Task& task) {
+  ++running_;
+  ++task.device->queue->running;
+  ++task.threads;
+}
+
+void Scheduler::leave(Task& task) {
+  assert(task.threads > 0 && task.device->queue->running > 0 && running_ > 0);
+  --task.threads;
+  --task.device->queue->running;
+  if (--running_ == 0 && paused_) paused_done_.notify_all();
+}
+
+constinit thread_local Scheduler::Outside* Scheduler::outside_of_thread = nullptr;
+
+Scheduler::Outside::Outside(Task& task) : task_(task) {
+  assert(!outside_of_thread);
+  outside_of_thread = this;
+  auto& scheduler = Scheduler::get();
+  std::lock_guard lock(scheduler.mutex_);
+  scheduler.outside_.push_back(&task);
+  scheduler.leave(task);
+}
+
+Scheduler::Outside::~Outside() {
+  auto& scheduler = Scheduler::get();
+  std::lock_guard lock(scheduler.mutex_);
+  std::erase(scheduler.outside_, &task_);
+  scheduler.enter(task_);
+  outside_of_thread = nullptr;
+}
+
+// Lock held; the device's queue is not empty.
+void Scheduler::step(Lock& lock, Device& device) {
+  auto& ready = device.queue->ready;
+  Task* task = ready.front();
+  if (!task->started) {
+    ready.pop_front();
+    task->last_resort = task->last_resort && !can_free_memory();
+    if (!task->last_resort && !reserve(*task)) return park(task);
+    enter(*task);
+    bool has_memory;
+    {
+      Unlocked unlocked(lock);
+      has_memory = start_task(*task, task->last_resort);
+      if (has_memory) run_alone(*task);
+    }
+    leave(*task);
+    if (!has_memory) return park(task);
+    unpark();
+    return advance(lock, task);
+  }
+  assert(task->stage < task->launch.stages.size());
+  const auto& stage = task->launch.stages[task->stage];
+  enter(*task);
+  ++task->helpers;
+  {
+    Unlocked unlocked(lock);
+    run_chunks(*task, stage);
+  }
+  leave(*task);
+  --task->helpers;
+  assert(task->helpers >= 0 && (task->next_chunk >= stage.chunks || halted_));
+  if (task->next_chunk < stage.chunks) return;  // halted
+  if (const auto place = std::ranges::find(ready, task); place != ready.end()) ready.erase(place);
+  if (task->helpers > 0) return;  // the last to leave goes on
+  ++task->stage;
+  advance(lock, task);
+}
+
+void Scheduler::run_inline(std::vector<Task*>& tasks) {
+  if (tasks.empty()) return;
+  DenormalsToZero flush_denormals;
+  std::unique_lock lock(mutex_);
+  double spent = 0;
+  // A finished task appends what it made ready; the list grows while it is walked.
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    Task* task = tasks[i];
+    if (spent > kInlineBudgetNs || paused_) {
+      push_ready(task, nullptr);
+      continue;
+    }
+    spent += task->cost_ns;
+    count(counters.inline_tasks);
+    enter(*task);
+    bool has_memory = reserve(*task);
+    if (has_memory) {
+      Unlocked unlocked(lock);
+      has_memory = run_whole(*task);
+    }
+    leave(*task);
+    if (has_memory) finish(task, &tasks);
+    else make_ready(task, true);
+  }
+  assert(inline_callers_ > 0);
+  --inline_callers_;
+  unpark();
+  if (paused_ && running_ == 0) paused_done_.notify_all();
+  lock.unlock();
+  finished_tasks.clear();
+}
+
+// Without the lock. False: there is no memory for a result now.
+bool Scheduler::run_whole(Task& task) {
+  profile::Span span(task);
+  const bool has_memory = start_task(task, false);
+  for (auto& stage : task.launch.stages) {
+    for (std::int64_t c = 0; c < stage.chunks && !task.failure; ++c) {
+      try {
+        stage.body(c);
+      } catch (...) {
+        task.failure = caught(task);
+      }
+    }
+  }
+  return has_memory;
+}
+
+// ---- idle
+
+// This thread no longer looks after the window; one that sleeps, on whichever device, can. What is in the window
+// already must not be forgotten: perhaps nothing more will be recorded.
+void Scheduler::pass_watch_on(Device& device) {
+  if (window_->idle_us() < 0) return;
+  if (!watch_owed_) {
+    if (unwatched.exchange(true, std::memory_order_seq_cst) || window_->window_empty()) return;
+    unwatched.store(false, std::memory_order_seq_cst);
+    watch_owed_ = true;
+  }
+  wake_anyone(device);
+}
+
+// Lock held. Prefers the device's own workers to another's, and those who sleep to those not started yet. Where all
+// are busy, the first to be done looks at the window by itself.
+void Scheduler::wake_anyone(Device& device) {
+  if (device.queue->workers.empty()) return start_workers(device);
+  if (device.queue->sleeping > 0) return device.queue->wake.notify_one();
+  for (Device* d : devices_)
+    if (d->queue->sleeping > 0) return d->queue->wake.notify_one();
+  for (Device* d : devices_)
+    if (d->queue->workers.empty()) return start_workers(*d);
+}
+
+void Scheduler::idle(Lock& lock, Device& device, bool& spun) {
+  auto& queue = *device.queue;
+  if (!spun && device.backend->is_async()) {
+    Unlocked unlocked(lock);
+    device.backend->submit();
+  }
+  if (!spun && !paused_) {  // the next task is often a few microseconds away, and waking up costs more than that
+    spun = true;
+    return spin(lock, device);
+  }
+  ++queue.sleeping;
+  ++sleeping_;
+  if (watching_ || window_->idle_us() < 0 || paused_) {
+    queue.wake.wait(lock);
+  } else if (window_->window_empty()) {
+    watch_owed_ = false;
+    unwatched.store(true, std::memory_order_seq_cst);
+    if (window_->window_empty()) queue.wake.wait(lock);  // else it was filled just now: look again
+  } else {
+    watch_window(lock, queue);
+  }
+  assert(queue.sleeping > 0 && sleeping_ >= queue.sleeping);
+  --queue.sleeping;
+  --sleeping_;
+  queue.waking = std::max(0, queue.waking - 1);
+  spun = false;
+}
+
+void Scheduler::spin(Lock& lock, const Device& device) {
+  const auto seen = device.pushes.load(std::memory_order_relaxed);
+  Unlocked unlocked(lock);
+  profile::Span span("wait");
+  for (int i = 0; i < kSpins && device.pushes.load(std::memory_order_relaxed) == seen; ++i) cpu_relax();
+}
+
+// Once the script stays quiet, plans what it left in the window.
+void Scheduler::watch_window(Lock& lock, Device::Queue& queue) {
+  assert(!watching_);
+  watching_ = true;
+  watch_owed_ = false;
+  unwatched.store(false, std::memory_order_seq_cst);
+  const auto seen = window_->recorded();
+  queue.wake.wait_for(lock, std::chrono::microseconds(window_->idle_us()));
+  if (window_->idle_us() >= 0 && window_->recorded() == seen && queue.ready.empty() && !paused_ && !stopped_) {
+    lock.unlock();
+    window_->flush(0, false);
+    lock.lock();
+  }
+  watching_ = false;
+  watch_owed_ = !window_->window_empty();  // for the case that work keeps this thread from coming back to it
+}
+
+void Scheduler::wake_watcher(Device& device) {
+  std::lock_guard lock(mutex_);
+  if (watching_ || !unwatched.load() || stopped_) return;
+  unwatched.store(false);  // a worker that is busy now looks at the window when it is done
+  watch_owed_ = true;      // ... and one that finds work instead passes the watch on
+  wake_anyone(device);
+}
+
+void Scheduler::settings_changed() {
+  std::unique_lock lock(mutex_);
+  unwatched.store(true);
+  for (Device* d : devices_) d->queue->wake.notify_all();
+  // Once idle workers have been told to leave the window alone, none may be about to take it.
+  while (watching_ && window_->idle_us() < 0) {
+    lock.unlock();
+    std::this_thread::yield();
+    lock.lock();
+  }
+}
+
+}  // namespace owl

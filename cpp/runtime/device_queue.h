@@ -20,7 +20,7 @@ struct Device::Queue {
   std::size_t reserved = 0;  // bytes that tasks which start just now will allocate
   std::vector<std::thread> workers;
   RankedCondition wake;
-  bool batch_done = false;   // all tasks of a batch are through: to be handed over together (Backend::submit)
+  bool batch_done = false;   // all tasks of a batch have ended: to be handed over together (Backend::submit)
   int started_workers = 0;
   int sleeping = 0;
   int waking = 0;            // of these, told to wake up

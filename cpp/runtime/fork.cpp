@@ -29,11 +29,13 @@ void Scheduler::after_fork_child() {
   // The workers and waiters of the parent do not exist here: their condition variables start anew.
   for (auto* cv : {&value_done_, &idle_done_, &slots_freed_, &paused_done_}) new (cv) RankedCondition;
   idle_waiters_ = slot_waiters_ = inline_callers_ = 0;
-  // Their code of the host language went with them; this thread's own goes on.
+  // Their code of the host language ended with them; this thread's own goes on.
   for (Task* task : outside_) {
     if (outside_of_thread && &outside_of_thread->task_ == task) continue;
+    auto& ready = task->device->queue->ready;
+    if (std::ranges::find(ready, task) == ready.end()) ready.push_front(task);  // one from the queue is still in there
     task->next_chunk = 0;
-    task->device->queue->ready.push_front(task);
+    task->helpers = 0;
   }
   std::erase_if(outside_, [](Task* t) { return !outside_of_thread || &outside_of_thread->task_ != t; });
   for (Device* d : devices_) {

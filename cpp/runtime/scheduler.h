@@ -1,6 +1,6 @@
 // Runs tasks when their inputs are there: workers of every device, and callers for what is tiny. A file per concern:
-// queue.cpp (submission, ready tasks, their end), start_task.cpp (memory and launch), worker.cpp (the workers' loop, chunks,
-// watching the window), wait.cpp, memory_wait.cpp, fork.cpp.
+// queue.cpp (submission, ready tasks, their end), start_task.cpp (memory and launch), worker.cpp (the workers' loop,
+// chunks, the watch over the window), wait.cpp, memory_wait.cpp, fork.cpp.
 #pragma once
 
 #include <atomic>
@@ -29,8 +29,8 @@ class Scheduler {
   // `inline_tasks` (where given) for run_inline; everything else goes to the devices' workers.
   void submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks);
   void run_inline(std::vector<Task*>& tasks);
-  // Nobody will ask for the value any more: what was only to be computed for it, and has not begun, lets go of its
-  // operands, and is skipped.
+  // No handle, operation or task asks for the value any more: tasks that only it needs, and that have not started,
+  // release their operands and are skipped.
   void give_up(Ref<Storage> value);
 
   // Block (see RuntimeHooks) until done; false when the deadline passed. Throw Interrupted.
@@ -41,7 +41,7 @@ class Scheduler {
   void wait_idle();
   void wait_for_task_slots();  // while more tasks are in flight than a script may run ahead
 
-  // The script recorded into an empty window while nobody watched: wake, or start, a worker of the device.
+  // The script recorded into an empty window that no worker watched: wakes, or starts, a worker of the device.
   void wake_watcher(Device& device);
   std::atomic<bool> unwatched{true};
   void settings_changed();  // the window's limits: sleeping workers look again
@@ -95,7 +95,7 @@ class Scheduler {
     Lock& lock;
   };
 
-  // While it lives the lock is free.
+  // Frees the lock while it lives.
   struct Unlocked {
     explicit Unlocked(Lock& lock) : lock(lock) {
       lock.unlock();
@@ -106,32 +106,51 @@ class Scheduler {
   };
 
   // With `mutex_` held on entry and return, unless said otherwise.
-  // `taken_here`: this thread is about to look into the device's queue.
+
+  // --- queue.cpp. `taken_here`: this thread is about to look into the device's queue.
   void push_ready(Task* task, std::vector<Task*>* inline_tasks, bool taken_here = false);
-  bool start_worker(Device& device);    // false where the system has no thread left
-  void start_workers(Device& device);   // as many of the device's threads as the system has
-  [[noreturn]] static void refuse_to_wait(Device& device);  // no thread runs the device's tasks; without the lock
-  void work(Device& device);  // a worker's loop
+  void make_ready(Task* task, bool first, bool taken_here = false);
+  void wake_for(Device& device, std::int64_t tasks);  // so many more threads have something to do
+  void finish(Task* task, std::vector<Task*>* inline_tasks);
+  bool publish(Task& task);
+  void release_memory(Task& task);
+
+  // --- start_task.cpp, without the lock. False: there is no memory for a result, and the task may be tried again
+  // later. As a last resort that is the task's failure instead.
+  bool start_task(Task& task, bool last_resort);
+  bool bind_and_launch(Task& task, bool last_resort);
+  bool bind_result(Task& task, TaskOperand& out, bool last_resort);
+  // The exception being handled, as a value. It is the task's kernel's, or that of the operation whose result got no
+  // memory.
+  static std::shared_ptr<const Failure> caught(const Task& task, const Storage* result = nullptr);
+
+  // --- worker.cpp
+  bool start_worker(Device& device);   // false where the system has no thread left
+  void start_workers(Device& device);  // as many of the device's threads as the system has
+  void work(Device& device);           // a worker's loop
+  void step(Lock& lock, Device& device);  // starts the task at the queue's front, or runs chunks of it
+  void advance(Lock& lock, Task* task);
+  void enter(Task& task);
+  void leave(Task& task);
+  void run_alone(Task& task);  // without the lock: the stages of one chunk that come next
+  void run_chunks(Task& task, const Launch::Stage& stage);  // without the lock: until none is left to take
+  bool run_whole(Task& task);  // without the lock: starts the task and runs it on this thread
   void idle(Lock& lock, Device& device, bool& spun);
   void spin(Lock& lock, const Device& device);
   void watch_window(Lock& lock, Device::Queue& queue);
   void pass_watch_on(Device& device);
   void wake_anyone(Device& device);
-  void step(Lock& lock, Device& device);  // starts the task at the queue's front, or runs chunks of it
-  // Without the lock. False: there is no memory for a result, and the task may be tried again later. As a last resort
-  // that is the task's failure instead.
-  bool start_task(Task& task, bool last_resort);
-  bool bind_and_launch(Task& task, bool last_resort);
-  bool bind_result(Task& task, TaskOperand& out, bool last_resort);
-  bool run_whole(Task& task);
-  // The exception being handled, as a value. It is the task's kernel's, or that of the operation whose result got no
-  // memory.
-  static std::shared_ptr<const Failure> caught(const Task& task, const Storage* result = nullptr);
-  void make_ready(Task* task, bool first, bool taken_here = false);
-  void wake_for(Device& device, std::int64_t tasks);  // so many more threads have something to do
-  void run_alone(Task& task);                       // without the lock: the stages of one chunk that come next
-  void run_chunks(Task& task, const Launch::Stage& stage);  // without the lock: until none is left to take
-  // Memory under a limit (memory_wait.cpp).
+
+  // --- wait.cpp
+  // Returns and throws without the lock: the host language's own lock is taken back on the way out.
+  bool block(Lock& lock, RankedCondition& condition, Deadline deadline, const std::function<bool()>& done);
+  void start_missing_workers(Lock& lock);  // or throws, without the lock, where the system starts none
+  void replace_this_worker(Lock& lock);    // likewise
+  [[noreturn]] static void refuse_to_wait(Device& device);  // no thread runs the device's tasks; without the lock
+  void refuse_own_value(const Storage& wanted) const;
+  bool has_task_slots() const;
+
+  // --- memory_wait.cpp
   // Notes what scratch memory each task's launch will ask for, where a limit makes that matter. Without the lock. The
   // tasks are left `on_trial`.
   std::vector<Task*> measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
@@ -141,20 +160,8 @@ class Scheduler {
   // Whether all tasks before `end` could still run in order if `bytes` of the device were taken now.
   bool can_spare(Device& device, std::size_t bytes, const Task* end) const;
   void park(Task* task);
-  void unpark();                // the oldest task of each device that waits for memory tries again
+  void unpark();                 // the oldest task of each device that waits for memory tries again
   bool can_free_memory() const;  // something runs, or is about to
-  void advance(Lock& lock, Task* task);
-  void enter(Task& task);
-  void leave(Task& task);
-  void finish(Task* task, std::vector<Task*>* inline_tasks);
-  bool publish(Task& task);
-  void release_memory(Task& task);
-  bool has_task_slots() const;
-  void refuse_own_value(const Storage& wanted) const;
-  // Returns and throws without the lock: the host language's own lock is taken back on the way out.
-  bool block(Lock& lock, RankedCondition& condition, Deadline deadline, const std::function<bool()>& done);
-  void start_missing_workers(Lock& lock);  // or throws, without the lock, where the system starts none
-  void replace_this_worker(Lock& lock);    // likewise
   bool wait_for_memory(Device& device, const std::function<bool()>& take);  // without the lock
 
   Scheduler();
@@ -166,21 +173,21 @@ class Scheduler {
   std::atomic<std::int64_t> in_flight_{0};
   std::atomic<double> in_flight_bytes_{0};
   int running_ = 0;        // threads inside a task, workers and callers
-  int inline_callers_ = 0;  // threads that got tasks from submit and are not through with them
+  int inline_callers_ = 0;  // threads that have tasks of submit's to run
   int sleeping_ = 0;       // workers of all devices
-  bool paused_ = false;    // for fork: nobody starts a chunk
+  bool paused_ = false;    // for fork: no thread starts a chunk
   bool stopped_ = false;
   std::atomic<bool> halted_{false};  // either of them
   std::vector<Task*> outside_;  // whose chunk is inside an Outside
   bool watching_ = false;  // a worker looks after the window
-  bool watch_owed_ = false;  // nobody does, though somebody was asked to or did: who sleeps is to be woken for it
+  bool watch_owed_ = false;  // the window has no watcher and needs one: the next sleeping worker must be woken
   std::vector<Device*> devices_;
   Task *oldest_ = nullptr, *newest_ = nullptr;  // the tasks in flight, as a list in the order of submission
   std::uint64_t submitted_ = 0;
 
   static constexpr auto kSignalPoll = std::chrono::milliseconds(50);
   static constinit thread_local Outside* outside_of_thread;  // whose code this thread runs
-  // Tasks that this thread is through with, until it lets go of the lock: deleting them may call foreign code.
+  // Ended tasks, deleted when this thread has freed the lock: that may call foreign code.
   static thread_local std::vector<std::unique_ptr<Task>> finished_tasks;
 };
 

@@ -45,7 +45,7 @@ void bind_operands(Task& task, bool failed) {
     const Storage& storage = *in.storage;
     assert(storage.ready() || storage.failed());
     void* data = storage.data;
-    if (failed && !data && has_failed(in) && task.device->backend->computes())  // for results that nobody will see
+    if (failed && !data && has_failed(in) && task.device->backend->computes())  // for results without a reader
       task.device->backend->clear(data = task.launch.scratch(storage.bytes), storage.bytes);
     in.array.data = static_cast<std::byte*>(data) + in.byte_offset();
   }

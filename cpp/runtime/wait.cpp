@@ -124,7 +124,7 @@ bool Scheduler::wait_value(Storage& storage, Deadline deadline) {
                [&] { return storage.state.load(std::memory_order_relaxed) != Storage::State::kPending; });
 }
 
-// Lock held. Code that runs for a task would wait for ever for what that task makes.
+// Lock held. Deadlock check: a task's own callback must not wait for its result.
 void Scheduler::refuse_own_value(const Storage& wanted) const {
   std::vector<const Task*> seen;
   const auto visit = [&](const Storage& storage) {

@@ -59,7 +59,7 @@ void Scheduler::work(Device& device) {
 
 // ---- tasks
 
-// Lock held, nobody is inside the task. Runs stages of one chunk here; hands out the next that has several.
+// Lock held, no thread is inside the task. Runs stages of one chunk here; hands out the next that has several.
 void Scheduler::advance(Lock& lock, Task* task) {
   const auto& stages = task->launch.stages;
   assert(task->threads == 0 && task->helpers == 0);
@@ -244,7 +244,7 @@ void Scheduler::pass_watch_on(Device& device) {
   wake_anyone(device);
 }
 
-// Lock held. Prefers the device's own workers to another's, and those who sleep to those not started yet. Where all
+// Lock held. Prefers the device's own workers to another's, and sleeping ones to those not started yet. Where all
 // are busy, the first to be done looks at the window by itself.
 void Scheduler::wake_anyone(Device& device) {
   if (device.queue->workers.empty()) return start_workers(device);
@@ -310,7 +310,7 @@ void Scheduler::watch_window(Lock& lock, Device::Queue& queue) {
 void Scheduler::wake_watcher(Device& device) {
   std::lock_guard lock(mutex_);
   if (watching_ || !unwatched.load() || stopped_) return;
-  unwatched.store(false);  // a worker that is busy now looks at the window when it is done
+  unwatched.store(false);  // a worker that is busy now looks at the window when its task ends
   watch_owed_ = true;      // ... and one that finds work instead passes the watch on
   wake_anyone(device);
 }

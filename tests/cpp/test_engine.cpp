@@ -15,6 +15,7 @@
 #include "graph/record.h"
 #include "ops/nn.h"
 #include "ops/user.h"
+#include "runtime/scheduler.h"
 #include "support.h"
 
 namespace owl::test {
@@ -271,6 +272,60 @@ TEST(Engine, AForkedChildGoesOnWorking) {
     EXPECT_EQ(status, 0) << "round " << round;
     EXPECT_TRUE(std::isfinite(x.sum().item()));
   }
+}
+
+// A worker that runs code of the host language does not exist in a forked child, which runs that chunk anew. The first
+// fork brings the task back to the device's queue between its two stages; the second comes while such code runs.
+TEST(Engine, AForkedChildRunsTheHostsCodeAnew) {
+  if (kNoForkBesideThreads) GTEST_SKIP() << kNoForkBesideThreads;
+  static std::atomic<bool> in_first, in_second, first_open, second_open;
+  const auto until = [](const std::atomic<bool>& flag) {
+    while (!flag) std::this_thread::sleep_for(100us);
+  };
+  auto params = std::make_shared<UserParams>();
+  params->result = {{1}, DType::kFloat32};
+  params->work = 1e9;
+  params->run = [until](const KernelArgs& args, Launch& launch) {
+    launch.stage(1, [until](std::int64_t) {
+      in_first = true;
+      until(first_open);
+    });
+    launch.stage(1, [until, data = args.out.as<float>(), task = launch.task](std::int64_t) {
+      const Scheduler::Outside outside(*task);
+      in_second = true;
+      until(second_open);
+      *data = 1;
+    });
+  };
+  const auto x = ones({1});
+  Node* const operand = x.node();
+  const auto y = record_user(user_record("outside"), {&operand, 1}, std::move(params));
+  y.start_eval();
+  until(in_first);
+  std::thread opener([] {
+    std::this_thread::sleep_for(100ms);  // until the fork waits for the stage
+    first_open = true;
+  });
+  const auto status_of_child = [&](const auto& work) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(20);
+      _exit(work() ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return status;
+  };
+  EXPECT_EQ(status_of_child([] { return true; }), 0);
+  opener.join();
+  until(in_second);
+  EXPECT_EQ(status_of_child([&] {
+              second_open = true;
+              const auto z = y + 1.0;
+              return z.item() == 2 && (wait_for_all(), true) && (ramp({5000}) + y).sum().item() > 0;
+            }), 0);
+  second_open = true;
+  EXPECT_EQ(y.item(), 1);
 }
 
 // What threads do over and over while another one forks, and the child once: each takes a lock of the engine.

@@ -44,7 +44,7 @@ struct Gpus {
   Gpus() {
     void* driver = nullptr;
     for (const char* file : {"libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9", "libnccl.so.2"}) {
-      void* const library = dlopen((std::string(OWL_STANDIN_DIR) + "/" + file).c_str(), RTLD_NOW | RTLD_LOCAL);
+      void* const library = dlopen((std::string(OWL_STANDIN_DIR "/") + file).c_str(), RTLD_NOW | RTLD_LOCAL);
       if (!library) throw std::runtime_error(dlerror());
       if (!driver) driver = library;
     }

@@ -188,15 +188,20 @@ TEST(UserOp, ErrorsNameTheOperation) {
   EXPECT_EQ(message_of(std::type_identity<DTypeError>{},
                        [&] { Op("mine", same_as_first, copy)(ones(3, DType::kInt32)).wait_for_eval(); }),
             "mine: the elements are int32, not float32");
-  const auto kernel_error = [&]<class E>(std::type_identity<E>) {
+  const auto kernel_error = [&]<class E, class Seen>(std::type_identity<E>, std::type_identity<Seen> seen) {
     const Op op("mine", same_as_first, [](std::span<const ConstMemory>, const Memory&, Work& work) {
       work.stage(3, [](std::int64_t chunk) { if (chunk == 1) throw E("bad chunk"); });
     });
-    const NArray y = op(ones(3));
-    return message_of(std::type_identity<Error>{}, [&] { y.wait_for_eval(); });
+    const NArray y = op(ones(3)), after = y + 1.0;
+    EXPECT_EQ(message_of(seen, [&] { after.wait_for_eval(); }), "mine: bad chunk");
+    EXPECT_EQ(message_of(seen, [&] { y.wait_for_eval(); }), "mine: bad chunk");
   };
-  EXPECT_EQ(kernel_error(std::type_identity<ShapeError>{}), "mine: bad chunk");
-  EXPECT_EQ(kernel_error(std::type_identity<std::runtime_error>{}), "mine: bad chunk");
+  const auto keeps_its_kind = [&]<class... E>(std::type_identity<E>... kinds) { (kernel_error(kinds, kinds), ...); };
+  keeps_its_kind(std::type_identity<ShapeError>{}, std::type_identity<DTypeError>{}, std::type_identity<DeviceError>{},
+                 std::type_identity<IndexError>{}, std::type_identity<DataError>{},
+                 std::type_identity<OutOfMemoryError>{}, std::type_identity<NaNError>{},
+                 std::type_identity<OverflowError>{}, std::type_identity<ValueError>{}, std::type_identity<Error>{});
+  kernel_error(std::type_identity<std::runtime_error>{}, std::type_identity<Error>{});
 }
 
 TEST(UserOp, OnAnotherDevice) {

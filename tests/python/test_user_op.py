@@ -135,6 +135,18 @@ def test_a_wrong_result(result, error, words):
     assert words in str(caught.value) and str(caught.value).startswith("wrong: ")
 
 
+@pytest.mark.parametrize("error", [owl.ShapeError, owl.DTypeError, owl.DeviceError, owl.IndexError, owl.DataError,
+                                   owl.OutOfMemoryError, owl.NaNError, owl.Error])
+def test_an_error_of_owls_keeps_its_kind(error):
+    def careless(x):
+        raise error("no")
+    bad = owl.op(careless)(owl.ones([3]))
+    for value in (bad * 2.0, bad):
+        with pytest.raises(error) as caught:
+            value.to_numpy()
+        assert caught.type is error and type(caught.value.__cause__) is error
+
+
 def test_an_exception_comes_home_with_its_line_and_its_cause(script):
     done = script("""
         import owl

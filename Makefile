@@ -39,7 +39,7 @@ endif
 CUDA_IS := $(BUILD)/.cuda-$(OWL_CUDA)
 
 .DEFAULT_GOAL := help
-.PHONY: help build mnist test test-cpp test-python test-standin test-gpu kernels soak bench bench-gpu sdist wheel wheels docs \
+.PHONY: help build module mnist test test-cpp test-python test-standin test-gpu kernels soak bench bench-gpu sdist wheel wheels docs \
   clean distclean
 
 help:  ## this list
@@ -50,9 +50,11 @@ build: $(BUILD)/build.ninja  ## virtual environment, dependencies, module (ready
 	$(say) "building owl ($(JOBS) jobs)"
 	@$(LOCK) $(CMAKE) --build $(BUILD) --parallel $(JOBS)
 
-mnist: $(BUILD)/build.ninja  ## build the module alone, then train the MLP on MNIST (ARGS="--help" shows its options)
+module: $(BUILD)/build.ninja  ## of these only the module
 	$(say) "building the Python module ($(JOBS) jobs)"
 	@$(LOCK) $(CMAKE) --build $(BUILD) --target owl_module --parallel $(JOBS)
+
+mnist: module  ## build the module, then train the MLP on MNIST (ARGS="--help" shows its options)
 	$(say) "training: apps/mnist/mnist_mlp.py $(ARGS)"
 	@$(PY) apps/mnist/mnist_mlp.py $(ARGS)
 

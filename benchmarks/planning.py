@@ -5,7 +5,7 @@ processor time that its thread spent in it. Planning is what the spans of plans 
 scheduler included. Scheduling is what the workers' threads took outside all spans (ordering tasks, giving them memory,
 handing out chunks, waking and falling asleep), and what waiting took of the script's thread. A span includes what
 noting it costs. The epoch's own time is that of the whole process, without a profile: recording and the script's copies
-are in it. `looking_for_work` is what workers without any took before they fell asleep, which nobody else missed; it is
+are in it. `looking_for_work` is what workers without any took before they fell asleep, which no other thread missed; it is
 not among the scheduling. All are medians of epochs with and without a profile in turn.
 """
 import json

@@ -1,7 +1,7 @@
 """owl: lazy dataflow over column-major arrays.
 
 Operations on arrays are recorded, not run; a device's threads compute them behind the script, fused where that helps,
-and only what somebody can still ask for. Only what reads values waits: ``to_numpy``, ``float(x)``, ``print(x)``,
+and only what the script can still ask for. Only what reads values waits: ``to_numpy``, ``float(x)``, ``print(x)``,
 ``wait_for_all``.
 
 >>> import owl

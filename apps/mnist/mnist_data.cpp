@@ -137,7 +137,7 @@ std::string home() {
   return folder ? folder : "";
 }
 
-// Loads from a place that somebody named: it has to be there.
+// Loads from a place that the user named: it has to be there.
 Data load_named(std::string name, const std::string& who) {
   if (name.empty()) throw DataError(who + " is empty; it should name a folder with MNIST");
   if (name[0] == '~' && (name.size() == 1 || name[1] == '/') && !home().empty()) name.replace(0, 1, home());

@@ -8,7 +8,7 @@
 //   4. the user's cache, $XDG_CACHE_HOME/owl/mnist or ~/.cache/owl/mnist (`python -m owl.data fetch mnist` downloads
 //      into it), then the folder above it.
 //
-// Otherwise synthetic digits are drawn, which is said on stderr. A place that somebody named (1, 2) must hold the data;
+// Otherwise synthetic digits are drawn, which is said on stderr. A place that the user named (1, 2) must hold the data;
 // in 3 and 4 a file that is there must be sound. Whatever is wrong with a file is an owl::DataError that names it.
 #pragma once
 

@@ -8,7 +8,7 @@ Both entry points look in the same places, in this order:
 4. the user's cache, `$XDG_CACHE_HOME/owl/mnist` or `~/.cache/owl/mnist`, then the folder above it.
 
 Where none has it, the four IDX files are downloaded into the cache (`owl.data.fetch`; an empty `OWL_MIRRORS` prevents
-it), and where that fails, **synthetic digits** are drawn. Both are said on stderr. A place that somebody named (1, 2)
+it), and where that fails, **synthetic digits** are drawn. Both are said on stderr. A place that the user named (1, 2)
 must hold the data; in 3 and 4 a file that is there must be sound. Whatever is wrong with a file is an `owl.DataError`
 that names it.
 
@@ -49,7 +49,7 @@ MAX_BYTES = 1 << 30  # that one file may hold, unpacked: a million images and mo
 
 FIRST_BYTE_S = 5  # how long a program waits for a download to begin
 NO_ANSWER_NAME = ".no-answer"  # in the cache: made when nothing answered for that long
-NO_ANSWER_S = 3600  # for how long nobody is asked then
+NO_ANSWER_S = 3600  # for how long no mirror is asked then
 
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 60_000, 10_000
 SYNTHETIC_SEED = 1
@@ -119,7 +119,7 @@ def one_hot(labels):
 
 
 def _load_named(path, who):
-    """Loads from a place that somebody named: it has to be there."""
+    """Loads from a place that the user named: it has to be there."""
     if not os.fspath(path):
         raise owl.DataError(f"{who} is empty; it should name a folder with MNIST, or a .npz or .mat file")
     named = path = Path(os.path.expanduser(os.fsdecode(path)))
@@ -422,7 +422,7 @@ def _reading(path):
 
 
 def _download(folder):
-    """Tries to fetch MNIST into `folder`; whether it is there now. Where nobody answers, that takes FIRST_BYTE_S."""
+    """Tries to fetch MNIST into `folder`; whether it is there now. Where no mirror answers, that takes FIRST_BYTE_S."""
 
     def say(text):
         print(f"mnist_io: {text}", file=sys.stderr, flush=True)
@@ -471,7 +471,7 @@ def _synthetic():
             reason = "it holds another number of images"
         except owl.DataError as error:
             reason = str(error)
-        # Nobody's data is lost here: the file is owl's own and can be drawn again.
+        # No user's data is lost here: the file is owl's own and can be drawn again.
         print(f"mnist_io: drawing the digits of {cached} again: {reason}", file=sys.stderr, flush=True)
 
     images, labels = owl._owl.make_digits(SYNTHETIC_SEED, SYNTHETIC_TRAIN + SYNTHETIC_TEST)

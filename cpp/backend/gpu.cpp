@@ -47,7 +47,7 @@ const Library& library() {
 int count() {
   try {
     return library().count();
-  } catch (const DeviceError&) {  // whoever asks for a device hears of it
+  } catch (const DeviceError&) {  // make_device() reports it
     return 0;
   }
 }

@@ -1,4 +1,4 @@
-// The way to libowl_cuda, which holds everything of CUDA and is opened when a GPU is first asked for.
+// Loads libowl_cuda, which holds everything of CUDA, when a GPU is first asked for.
 #pragma once
 
 #include <memory>

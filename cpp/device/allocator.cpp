@@ -78,7 +78,7 @@ Allocator::Packing Allocator::pack(Storage& storage, std::int64_t layout, std::s
     if (!found->data) return {};
     ++packings_;
   } else if (!found->ready) {
-    return {};  // somebody else is filling it
+    return {};  // another kernel is filling it
   }
   ++found->users;
   return {found->data, found->ready};

@@ -30,7 +30,7 @@ class Allocator {
   bool allocate(Storage& storage, bool idle = false);
   void give_back(Storage& storage);
   void move(Storage& from, Storage& to);  // `to` takes over from's memory
-  // Room for the value in a layout of some kernel's own, kept beside it for whoever reads it so again. Only for what is
+  // Cached copy of a value in a kernel-specific layout, made on its second use and kept beside the value. Only for what is
   // asked for a second time, and while a quarter of the limit stays free; without users it goes when memory is short.
   // `data` is null where there is none; until `ready` the caller fills it.
   struct Packing {
@@ -64,7 +64,7 @@ class Allocator {
   Block allocate_locked(std::size_t size, bool idle = false);
   void free_locked(void* data, std::size_t size, std::uint64_t arrival = 0);
   void trim_locked(std::size_t wanted);
-  void drop_packed_locked(Storage& storage);  // what nobody uses
+  void drop_packed_locked(Storage& storage);  // those in no use
   void drop_packed_locked();
   void link(Storage& storage);
   void unlink(Storage& storage);

@@ -38,7 +38,7 @@ class Backend {
   // Whether the host can read its memory.
   virtual bool host_readable() const { return true; }
 
-  // Host memory to the storage's, which nobody else knows yet; `host` may change when it returns. And back: waits.
+  // Host memory to the storage's, which no task knows yet; `host` may change when it returns. And back: waits.
   virtual void upload(Storage& to, const void* host) = 0;
   virtual void download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) = 0;
   // The same for a strided view, made dense. Where the host can read the memory.

@@ -11,7 +11,7 @@ namespace owl {
 
 namespace {
 
-// Storages of this thread whose memory is somebody else's, and how many scopes hold their release back.
+// Storages of this thread whose memory another library owns, and how many scopes hold their release back.
 thread_local std::vector<Storage*> foreign_list;
 thread_local int deferrals = 0;
 

@@ -43,11 +43,11 @@ class Storage {
   Task* producer = nullptr;                // while pending; set by the planner, then guarded by the scheduler's mutex
   bool waited = false;                     // a thread blocks on it; guarded by the scheduler's mutex
   std::shared_ptr<const Failure> failure;  // set before state becomes kFailed
-  // Memory that somebody else owns (DLPack, a buffer lent by the host): called instead of giving `data` back.
+  // Memory that another library owns (DLPack, a buffer lent by the host): called instead of giving `data` back.
   void (*foreign_release)(void*) = nullptr;
   void* foreign = nullptr;
-  // Numbers of its device, where that runs behind its worker: what must have run before anybody else touches the memory,
-  // and the copy from elsewhere that the device itself must wait for (backend/cuda/backend.h).
+  // Numbers of its device, where that is asynchronous: what must have run before the host or another device touches the
+  // memory, and the copy from elsewhere that the device itself must wait for (backend/cuda/backend.h).
   std::uint64_t ticket = 0, arrival = 0;
   std::atomic<std::uint64_t> order{0};  // the number of the task that made it there; 0: none of the device's own
   const char* op;  // for messages about memory

@@ -1,4 +1,4 @@
-// Values that the script brings: copies of host memory, and memory that somebody else owns.
+// Values that the script brings: copies of host memory, and memory that another owner lends.
 #include <cstring>
 #include <vector>
 

@@ -82,7 +82,7 @@ class Node {
   OWL_MODULE_API Storage* storage() const;  // null while not planned
 
   // Views: a window onto base's memory. Dense (strides null) or strided, both with an offset in elements.
-  Node* base = nullptr;                      // held as a handle: whoever can read the view can read the base
+  Node* base = nullptr;                      // held as a handle: a script that has the view can ask for the base
   std::int64_t offset = 0;
   std::unique_ptr<const Strides> strides;    // null: dense column-major
 

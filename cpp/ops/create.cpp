@@ -27,7 +27,7 @@ class Generator {
   }
   std::pair<std::uint64_t, std::uint64_t> next() {
     const std::lock_guard lock(mutex_);
-    if (!seeded_) {  // nobody asked for repeatable numbers
+    if (!seeded_) {  // without owl::seed: other numbers in each process
       std::random_device entropy;
       seed_ = static_cast<std::uint64_t>(entropy()) << 32 | entropy();
       seeded_ = true;

@@ -43,7 +43,7 @@ PlannedTask describe(const Task& task) {
   return d;
 }
 
-// Whether the task would write one of its results where this operand was, once nobody else reads it.
+// Whether the task would write one of its results where this operand was, once no other task reads it.
 bool fits_in_place(const Task& task, const TaskOperand& in) {
   if (std::ranges::count(task.inputs, in.storage.get(), [](const TaskOperand& o) { return o.storage.get(); }) > 1)
     return false;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "device/launch.h"
@@ -17,7 +18,7 @@ struct TaskOperand {
   ArrayRef array;             // data is filled in when the task starts
   std::int64_t offset = 0;    // in elements
   TaskPart part = TaskPart::kKernel;  // which reads it; of a result: which writes its memory first
-  bool replaceable = false;   // a result of the same part may take over its memory, if nobody else reads it
+  bool replaceable = false;   // a result of the same part may take over its memory, if no other task reads it
   std::shared_ptr<const Failure> failure;  // of this result alone; where unset, the task's counts
 
   std::size_t byte_offset() const { return static_cast<std::size_t>(offset) * itemsize(array.dtype); }
@@ -63,6 +64,30 @@ struct Task {
   std::atomic<std::int64_t> next_chunk{0};  // of the stage; taken without the lock
   std::shared_ptr<const Failure> failure;
 };
+
+// A task's operands and results by the part that reads or writes them, which is the order in which they lie. Those of the
+// program before and behind a kernel that have no memory, its operand and its result, are not among them.
+struct TaskSides {
+  std::span<const TaskOperand> before_inputs{}, kernel_inputs{}, after_inputs{};
+  std::span<const TaskOperand> before_outputs{}, outputs{};  // the latter: of the program behind, or the kernel's result
+};
+inline TaskSides sides_of(const Task& task) {
+  const std::span<const TaskOperand> in(task.inputs), out(task.outputs);
+  if (!task.op) return {.before_inputs = in, .before_outputs = out};
+  const std::size_t read = task.before ? task.before->inputs.size() : 0;
+  const std::size_t written = task.before ? task.before->outputs.size() - 1 : 0;
+  const std::size_t behind = in.size() - (task.after ? task.after->inputs.size() - 1 : 0);
+  return {.before_inputs = in.first(read), .kernel_inputs = in.subspan(read, behind - read),
+          .after_inputs = in.subspan(behind), .before_outputs = out.first(written), .outputs = out.subspan(written)};
+}
+
+// Where they lie in memory. P: void*, or const void*.
+template <class P> std::vector<P> addresses_of(std::span<const TaskOperand> operands) {
+  std::vector<P> all;
+  all.reserve(operands.size() + 1);  // a kernel's own operand or result may come beside them
+  for (const auto& operand : operands) all.push_back(operand.array.data);
+  return all;
+}
 
 // Gives each result the failure of the operands that it is computed from, if any. Whether a result is free of them.
 bool spread_failures(Task& task);

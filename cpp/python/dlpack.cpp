@@ -108,7 +108,7 @@ template <class Managed> struct Export {
     try {
       if (loan.stream)
         backend_of(array).join_stream(Ref<Storage>::borrow(array.node()->storage()), loan.stream, loan.number);
-    } catch (const Error&) {  // of a GPU that failed; whoever computes on it hears of it
+    } catch (const Error&) {  // of a GPU that failed, which every operation on it reports
     }
   }
 };

@@ -71,7 +71,7 @@ PyObject* matrix_product(PyObject* a, PyObject* b) noexcept {
   });
 }
 
-// In-place forms make a new value for the name on the left; nobody else who holds the old one sees a change.
+// In-place forms make a new value for the name on the left; other holders of the old one see no change.
 using InPlace = NArray& (*)(NArray&, const Operand&);
 
 PyObject* in_place(PyObject* a, PyObject* b, const char* place, InPlace apply) noexcept {

@@ -57,7 +57,7 @@ Shape reversed_shape(const py::array& a) {
 void refuse_masked(PyObject* a) {
   if (Py_TYPE(a) == reinterpret_cast<PyTypeObject*>(numpy->ndarray.ptr()) || !is_a(a, numpy->ndarray)) return;
   const auto name = py::str("numpy.ma");
-  const auto ma = py::reinterpret_steal<py::object>(PyImport_GetModule(name.ptr()));  // null: nobody has imported it
+  const auto ma = py::reinterpret_steal<py::object>(PyImport_GetModule(name.ptr()));  // null: not imported, so no mask
   if (ma && ma.attr("is_masked")(py::handle(a)).cast<bool>())
     throw py::type_error("from_numpy: the array has masked elements, and owl has no masks; hand over a.filled(value)");
 }

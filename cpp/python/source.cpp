@@ -19,7 +19,7 @@ std::string& package_folder() {
   return folder;
 }
 
-// What is known of a code object that has recorded something. Such an object is kept alive for ever: nodes point to it.
+// What is known of a code object that has recorded something. It is kept until the process ends: nodes point to it.
 struct Known {
   bool own;  // belongs to the package
   std::string file;

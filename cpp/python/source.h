@@ -1,4 +1,4 @@
-// Where the script recorded an operation: a code object and an instruction offset, resolved only when somebody asks.
+// Where the script recorded an operation: a code object and an instruction offset, resolved only for a message.
 #pragma once
 
 #include <Python.h>

@@ -25,7 +25,7 @@ namespace {
 constexpr double kWork = 1e9;
 
 // What Python wants to know of this thread. Making it takes a lock of the interpreter's that a forked child would find
-// taken for ever: so it is made where fork() waits for this thread, that is before the engine lets it Outside.
+// taken until the process ends: so it is made where fork() waits for this thread, that is before the engine lets it Outside.
 class ThreadState {
  public:
   ThreadState() : state_(PyThreadState_New(PyInterpreterState_Main())) {}

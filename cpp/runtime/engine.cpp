@@ -66,7 +66,7 @@ void write_text(const std::string& path, const std::string& text) {
   if (!(file << text).flush()) throw Error("cannot write " + path + ": " + std::strerror(errno));
 }
 
-// Nobody can ask for it: no handle, and only the window holds it.
+// Dead: no handle can ask for the value, and only the window holds the node.
 bool is_dead(const Node& node) { return node.handles() == 0 && node.refs() == 1; }
 
 bool has_failed(const Node& node) {
@@ -80,7 +80,7 @@ void shutdown() {
   Scheduler::get().shutdown();
   try {
     if (profile::on && !settings().profile.empty()) stop_profile();
-  } catch (const std::exception& e) {  // nobody is left to catch it
+  } catch (const std::exception& e) {  // the process ends: no caller is left to catch it
     log_line(std::string("OWL_PROFILE: ") + e.what());
   }
 }

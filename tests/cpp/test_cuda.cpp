@@ -218,7 +218,7 @@ TEST(Cuda, UploadsHaveAStreamOfTheirOwn) {
   OnDevice on(gpus().id[0]);
   gpus().standin.delay(20'000);
   bool waited = false;
-  for (int i = 0; i < 20 && !waited; ++i) {  // the copy may be through before anybody needs to wait for it
+  for (int i = 0; i < 20 && !waited; ++i) {  // the copy may be through before a thread needs to wait for it
     wait_for_all();
     Log log;
     const std::vector<float> data(1000, 2);

@@ -128,7 +128,7 @@ TEST_F(Plan, ProgramsOverDifferentShapesStayApartAndBroadcast) {
   EXPECT_EQ(values(y)[5], 5.0f + 2.0f);
 }
 
-TEST_F(Plan, WhatNobodyHoldsIsNotComputed) {
+TEST_F(Plan, WhatHasNoHandleIsNotComputed) {
   const auto x = ramp({16});
   const Since since;
   for (int i = 0; i < 100; ++i) (x + double(i)).sum();

@@ -39,7 +39,7 @@ bool same(const NArray& x, const std::vector<float>& want) {
   return got.size() == want.size() && std::memcmp(got.data(), want.data(), got.size() * sizeof(float)) == 0;
 }
 
-// Everything below is computed from these by every thread; nobody has waited for `pending`.
+// Everything below is computed from these by every thread; no thread has waited for `pending`.
 struct Shared {
   NArray x = ramp({24, 20}, -200) * 0.01;
   NArray w = ramp({20, 24}, -100) * 0.02;

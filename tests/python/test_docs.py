@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 NUMBERS_VARY = "<!-- numbers vary -->"
 
-MAKE = f"make -C {ROOT} -o build PY={sys.executable}"
+MAKE = f"make -C {ROOT} -o build -o module PY={sys.executable}"
 INSTEAD = [  # commands that a test runs in another way
     (r"make mnist\b.*", f'{MAKE} mnist ARGS="--max-steps 3 --quiet"'),
     (r"make bench\b.*", f'{MAKE} bench ARGS="--help"'),

@@ -46,7 +46,7 @@ void* map_huge(std::size_t bytes) {
   if (before) munmap(data, before);
   if (before < kHugePage) munmap(data + before + bytes, kHugePage - before);
 #ifdef MADV_HUGEPAGE
-  madvise(data + before, bytes, MADV_HUGEPAGE);  // a wish: what the system does not grant is missed by nobody
+  madvise(data + before, bytes, MADV_HUGEPAGE);  // a hint: without huge pages the block works as well
 #endif
   return data + before;
 }
@@ -81,46 +81,31 @@ class CpuBackend : public Backend {
 
   void launch(Task& task, Launch& launch) override {
     if (task.op) return launch_kernel(task, launch);
-    std::vector<const void*> in;
-    std::vector<void*> out;
-    for (auto& operand : task.inputs) in.push_back(operand.array.data);
-    for (auto& operand : task.outputs) out.push_back(operand.array.data);
     const auto watch = task.traced ? std::make_shared<NanWatch>(*task.before) : nullptr;
-    launch_program(*task.before, std::move(in), std::move(out), launch, watch.get());
+    launch_program(*task.before, addresses_of<const void*>(task.inputs), addresses_of<void*>(task.outputs), launch,
+                   watch.get());
     if (watch) launch.stage(1, [watch, &task](std::int64_t) { watch->report(task); });
   }
 
  private:
-  // A kernel, with the programs before and after it. Operands and results lie in the order of the parts.
+  // A kernel, with the programs before and after it.
   static void launch_kernel(Task& task, Launch& launch) {
-    auto in = task.inputs.begin();
-    auto out = task.outputs.begin();
-    const auto data_of = [](auto& at, std::size_t count, auto& to) {
-      for (; count > 0; --count) to.push_back((at++)->array.data);
-    };
-    KernelArgs args{{}, {}, task.params.get()};
+    const TaskSides sides = sides_of(task);
+    KernelArgs args{{}, sides.outputs.back().array, task.params.get()};
     if (task.before) {
-      std::vector<const void*> read;
-      std::vector<void*> written;
-      data_of(in, task.before->inputs.size(), read);
-      data_of(out, task.before->outputs.size() - 1, written);  // the last is the kernel's operand
-      args.read = read_program(*task.before, std::move(read), std::move(written));
+      args.read = read_program(*task.before, addresses_of<const void*>(sides.before_inputs),
+                               addresses_of<void*>(sides.before_outputs));
       launch.operands.push_back(dense_array(task.before->shape, task.before->outputs.back().dtype));
     }
-    for (; in != task.inputs.end() && in->part == TaskPart::kKernel; ++in) launch.operands.push_back(in->array);
+    for (const auto& in : sides.kernel_inputs) launch.operands.push_back(in.array);
     args.in = launch.operands;
-    if (task.after) {
-      args.out = task.outputs.back().array;  // of the same shape and layout
+    if (task.after) {  // the kernel's result has the shape and layout of the program's
       args.out.dtype = task.after->inputs[0].dtype;
       args.out.data = task.kernel_output >= 0 ? task.outputs[static_cast<std::size_t>(task.kernel_output)].array.data
                                               : launch.scratch(args.out.nbytes());
-      std::vector<const void*> read{args.out.data};
-      std::vector<void*> written;
-      data_of(in, task.after->inputs.size() - 1, read);
-      data_of(out, task.after->outputs.size(), written);
-      args.finished = finish_program(*task.after, std::move(read), std::move(written));
-    } else {
-      args.out = out->array;
+      auto read = addresses_of<const void*>(sides.after_inputs);
+      read.insert(read.begin(), args.out.data);
+      args.finished = finish_program(*task.after, std::move(read), addresses_of<void*>(sides.outputs));
     }
     kernel_of(*task.op).run(args, launch);
     if (task.traced) watch_kernel(task, launch);

@@ -22,7 +22,7 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   ~Arena();
-  char* at_least(std::size_t bytes);  // 64-byte aligned; what was there before is lost
+  char* at_least(std::size_t bytes);  // 64-byte aligned; earlier contents are lost
 
  private:
   char* data_ = nullptr;

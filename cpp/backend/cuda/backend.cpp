@@ -222,68 +222,54 @@ void Backend::launch(Task& task, Launch& launch) {
   const Use ours(*this);
   if (task.op && task.op->copies_in) return copy_in(task);
   if (task.op && task.op->joins_devices) return all_reduce(task);
-  const auto data_of = [](auto& at, std::size_t count, auto& to) {
-    for (; count > 0; --count) to.push_back((at++)->array.data);
-  };
-  auto in = task.inputs.begin();
-  auto out = task.outputs.begin();
   Emit emit(*this, task.name, task.source, &launch);
-  if (!task.op) {
-    std::vector<const void*> read;
-    std::vector<void*> written;
-    data_of(in, task.inputs.size(), read);
-    data_of(out, task.outputs.size(), written);
-    emit.program(*task.before, std::move(read), std::move(written));
-    append(std::move(emit.commands_), task);
-    if (task.traced) trace(task, launch);
-    return;
-  }
+  if (task.op) launch_kernel(task, launch, emit);
+  else emit.program(*task.before, addresses_of<const void*>(task.inputs), addresses_of<void*>(task.outputs));
+  append(std::move(emit.commands_), task);
+  if (task.traced) trace(task, launch);
+}
+
+void Backend::launch_kernel(Task& task, Launch& launch, Emit& emit) {
   const Kernel* const kernel = find_kernel(*task.op);
   if (!kernel) throw DeviceError(std::string(task.op->name) + " has no kernel for GPUs; compute it on a CPU device");
-  Args args{{}, {}, task.params.get()};
-  if (task.before) {
-    const Program& before = *task.before;
-    std::vector<const void*> read;
-    std::vector<void*> written;
-    data_of(in, before.inputs.size(), read);
-    data_of(out, before.outputs.size() - 1, written);  // the last is the kernel's operand
-    ArrayRef operand{nullptr, before.shape, before.shape.dense_strides(), before.outputs.back().dtype, true};
-    // A kernel that looks at its operand several times must not find an input that a result has taken over.
-    if (kernel->loads && (kernel->loads_once || written.empty())) {
-      emit.before_ = {&before, std::move(read), std::move(written)};
-    } else {
-      operand.data = launch.scratch(operand.nbytes());
-      written.push_back(operand.data);
-      emit.program(before, std::move(read), std::move(written));
-    }
-    launch.operands.push_back(operand);
-  }
-  for (; in != task.inputs.end() && in->part == TaskPart::kKernel; ++in) launch.operands.push_back(in->array);
-  args.in = launch.operands;
+  const TaskSides sides = sides_of(task);
+  if (task.before) launch.operands.push_back(emit_before(task, *kernel, launch, emit));
+  for (const auto& in : sides.kernel_inputs) launch.operands.push_back(in.array);
+  Args args{launch.operands, sides.outputs.back().array, task.params.get()};
   Emit::Side after{task.after.get(), {}, {}};
-  if (!task.after) {
-    args.out = out->array;
-  } else {
-    args.out = task.outputs.back().array;  // of the same shape
+  if (task.after) {  // the kernel's result has the shape of the program's
     args.out.dtype = task.after->inputs[0].dtype;
     args.out.data = nullptr;
-    data_of(in, task.after->inputs.size() - 1, after.in);
-    data_of(out, task.after->outputs.size(), after.out);
-    if (kernel->stores) {
-      emit.after_ = std::move(after);
-    } else {
+    after.in = addresses_of<const void*>(sides.after_inputs);
+    after.out = addresses_of<void*>(sides.outputs);
+    if (!kernel->stores) {
       args.out.data = task.kernel_output >= 0 ? task.outputs[static_cast<std::size_t>(task.kernel_output)].array.data
                                               : launch.scratch(args.out.nbytes());
       after.in.insert(after.in.begin(), args.out.data);
-      if (kernel->finishes) emit.after_ = std::move(after);
     }
+    if (kernel->stores || kernel->finishes) emit.after_ = std::exchange(after, {});
   }
   emit.args_ = &args;
   if (args.out.shape.size() > 0) kernel->emit(args, emit);
-  if (task.after && !kernel->stores && !kernel->finishes)
-    emit.program(*after.program, std::move(after.in), std::move(after.out));
-  append(std::move(emit.commands_), task);
-  if (task.traced) trace(task, launch);
+  if (after.program) emit.program(*after.program, std::move(after.in), std::move(after.out));
+}
+
+// The program before a kernel, as part of it or in front of it. Gives the kernel's operand.
+ArrayRef Backend::emit_before(const Task& task, const Kernel& kernel, Launch& launch, Emit& emit) {
+  const Program& before = *task.before;
+  const TaskSides sides = sides_of(task);
+  auto read = addresses_of<const void*>(sides.before_inputs);
+  auto written = addresses_of<void*>(sides.before_outputs);
+  ArrayRef operand{nullptr, before.shape, before.shape.dense_strides(), before.outputs.back().dtype, true};
+  // A kernel that looks at its operand several times must not find an input that a result has taken over.
+  if (kernel.loads && (kernel.loads_once || written.empty())) {
+    emit.before_ = {&before, std::move(read), std::move(written)};
+  } else {
+    operand.data = launch.scratch(operand.nbytes());
+    written.push_back(operand.data);
+    emit.program(before, std::move(read), std::move(written));
+  }
+  return operand;
 }
 
 void Backend::append(std::vector<Command> commands, Task& task) {
@@ -864,12 +850,9 @@ void Backend::trace(Task& task, Launch& launch) {
       cpu::watch_kernel(shadow.task, host);
       return run_on_host(host);
     }
-    std::vector<const void*> in;
-    std::vector<void*> out;
-    for (auto& operand : shadow.task.inputs) in.push_back(operand.array.data);
-    for (auto& operand : shadow.task.outputs) out.push_back(operand.array.data);
     cpu::NanWatch watch(*task.before);
-    cpu::launch_program(*task.before, std::move(in), std::move(out), host, &watch);
+    cpu::launch_program(*task.before, addresses_of<const void*>(shadow.task.inputs),
+                        addresses_of<void*>(shadow.task.outputs), host, &watch);
     run_on_host(host);
     watch.report(task);
   });

@@ -28,6 +28,9 @@
 
 namespace owl::cuda {
 
+class Emit;
+struct Kernel;
+
 class Backend final : public owl::Backend, public Resources {
  public:
   explicit Backend(int index);  // DeviceError
@@ -125,6 +128,8 @@ class Backend final : public owl::Backend, public Resources {
   };
 
   bool foreign_process() const;
+  void launch_kernel(Task& task, Launch& launch, Emit& emit);
+  ArrayRef emit_before(const Task& task, const Kernel& kernel, Launch& launch, Emit& emit);
   class Reduced;
   void copy_in(Task& task);
   void all_reduce(Task& task);

@@ -1,6 +1,6 @@
 // The sum of arrays on several GPUs, on all of them, by NCCL. Every GPU has a task of its own, for its own result; the
 // first that runs does the work for all (a call for each GPU, in one group, from one thread), into memory from which
-// the others take theirs. So no GPU waits for a task that nobody needs any more.
+// the others take theirs. So no GPU waits for a task whose results have been dropped.
 #include <map>
 
 #include "backend/cuda/backend.h"
@@ -82,7 +82,7 @@ class Backend::Reduced : public AllReduceRound::Results {
   void give_back(std::size_t i) {
     auto& [device, data, arrival] = sums_[i];
     if (!data) return;
-    device->backend->require_arrival(arrival);  // whoever has the memory next comes after the sum
+    device->backend->require_arrival(arrival);  // the memory's next user comes after the sum
     device->allocator.free(std::exchange(data, nullptr), bytes_);
   }
 

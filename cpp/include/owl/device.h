@@ -64,7 +64,7 @@ MatmulPrecision matmul_precision();
 // What the engine did since it started. Tests hold the planner to these.
 struct Stats {
   std::int64_t live_nodes = 0, live_storages = 0, window_nodes = 0, tasks_in_flight = 0;
-  std::int64_t recorded = 0, dropped = 0;        // operations; those never computed because nobody could ask
+  std::int64_t recorded = 0, dropped = 0;        // operations; those dropped because no handle could ask for them
   std::int64_t kernels = 0, fused_operations = 0; // tasks run; operations inside fused programs
   std::int64_t in_place = 0, copies = 0;         // outputs that took over an input's memory; layout or device copies
   std::int64_t buffers_written = 0, bytes_written = 0;

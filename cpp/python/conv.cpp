@@ -129,7 +129,7 @@ PyObject* softmax_back(PyObject*, const Call& call) {
   return wrap(conv::softmax_back(error, result, over));
 }
 
-PyMethodDef functions[] = {
+PyMethodDef conv_functions[] = {
     method<softmax>("softmax",
         "softmax(x, op=soft_op.instance)\n--\n\n"
         "exp(x) / sum of exp(x), stable for large values: over all axes but the last (soft_op.instance) or over the\n"
@@ -244,7 +244,7 @@ void bind_conv(py::module_& m) {
   py::options options;
   options.disable_function_signatures();  // *args, **kwargs: the words say more
   bind_enums(module);
-  add_functions(module, functions, "owl.conv");
+  add_functions(module, conv_functions, "owl.conv");
   bind_convolver(module);
   bind_pooler(module);
   bind_lrner(module);

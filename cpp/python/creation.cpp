@@ -288,7 +288,7 @@ PyObject* all_reduce(PyObject*, const Call& call) {
   return sums.release().ptr();
 }
 
-PyMethodDef functions[] = {
+PyMethodDef creation_functions[] = {
     method<zeros>("zeros",
         "zeros(shape, *lengths, dtype='float32')\n--\n\n"
         "An array of zeros. The lengths may also be given one by one: zeros(3, 4) is zeros([3, 4]).\n\n"
@@ -360,6 +360,6 @@ PyMethodDef functions[] = {
 
 }  // namespace
 
-void bind_creation(py::module_& m) { add_functions(m, functions); }
+void bind_creation(py::module_& m) { add_functions(m, creation_functions); }
 
 }  // namespace owl::python

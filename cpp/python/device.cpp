@@ -156,7 +156,7 @@ PyObject* initialize(PyObject*, const Call& call) {
   Py_RETURN_NONE;
 }
 
-PyMethodDef functions[] = {
+PyMethodDef device_functions[] = {
     method<initialize>("initialize",
         "initialize(argv=None)\n--\n\nDoes nothing: owl starts by itself. Kept because Minerva's scripts call it."),
     method<create_cpu>("create_cpu_device",
@@ -243,7 +243,7 @@ py::tuple digits(std::uint64_t seed, std::int64_t count, int threads) {
 
 void bind_device(py::module_& m) {
   bind_devices(m);
-  add_functions(m, functions);
+  add_functions(m, device_functions);
   bind_engine(m);
   m.def("make_digits", &digits, py::arg("seed"), py::arg("count"), py::arg("threads") = 0,
         "Synthetic handwritten digits: images uint8 (count, 28, 28) and labels uint8 (count,), the same for the same\n"

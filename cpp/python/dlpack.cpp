@@ -392,7 +392,7 @@ PyObject* from_cupy(PyObject*, const Call& call) {
   return import_from(array, "from_cupy");
 }
 
-PyMethodDef functions[] = {
+PyMethodDef dlpack_functions[] = {
     method<from_dlpack>("from_dlpack",
         "from_dlpack(y)\n--\n\n"
         "An array of another library (NumPy, PyTorch, CuPy, JAX: whatever has __dlpack__) without a copy, axes\n"
@@ -516,6 +516,6 @@ PyObject* to_cupy(PyObject* self, const Call& call) {
   return cupy("to_cupy").attr("from_dlpack")(py::handle(self)).release().ptr();
 }
 
-void bind_dlpack(py::module_& m) { add_functions(m, functions); }
+void bind_dlpack(py::module_& m) { add_functions(m, dlpack_functions); }
 
 }  // namespace owl::python

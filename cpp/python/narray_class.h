@@ -7,6 +7,8 @@
 
 namespace owl::python {
 
+template <class T> PyType_Slot type_slot(int id, T* what) { return {id, reinterpret_cast<void*>(what)}; }
+
 // The areas of the class, each in a file of its own.
 extern PyMethodDef narray_methods[];       // narray_methods.cpp
 extern const PyType_Slot number_slots[];   // narray_number.cpp; ends with {0, null}

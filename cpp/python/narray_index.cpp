@@ -19,7 +19,7 @@ using Kind = IndexItem::Kind;
                        "; for a choice by condition use owl.elewise.where");
 }
 
-bool is_integer(PyObject* key) {
+bool is_index(PyObject* key) {
   if (PyBool_Check(key)) return false;
   return PyLong_Check(key) || (PyIndex_Check(key) && !is_narray(key) && !is_array_like(key));
 }
@@ -53,7 +53,7 @@ NArray subscript(const NArray& x, std::span<PyObject* const> keys) {
       if (ellipsis) throw IndexError("an index can only have a single Ellipsis ('...')");
       ellipsis = true;
     } else if (key != Py_None) {
-      if (!PySlice_Check(key) && !is_integer(key)) refuse_index(key);
+      if (!PySlice_Check(key) && !is_index(key)) refuse_index(key);
       ++named;
     }
   }
@@ -114,17 +114,15 @@ PyObject* get_at(PyObject* self, Py_ssize_t index) noexcept {
 
 PyObject* iterate(PyObject* self) noexcept { return PySeqIter_New(self); }
 
-template <class T> PyType_Slot slot(int id, T* function) { return {id, reinterpret_cast<void*>(function)}; }
-
 }  // namespace
 
 const PyType_Slot mapping_slots[] = {
-    slot(Py_mp_subscript, &get_item),
-    slot(Py_mp_ass_subscript, &set_item),
-    slot(Py_mp_length, &length),
-    slot(Py_sq_length, &length),
-    slot(Py_sq_item, &get_at),
-    slot(Py_tp_iter, &iterate),
+    type_slot(Py_mp_subscript, &get_item),
+    type_slot(Py_mp_ass_subscript, &set_item),
+    type_slot(Py_mp_length, &length),
+    type_slot(Py_sq_length, &length),
+    type_slot(Py_sq_item, &get_at),
+    type_slot(Py_tp_iter, &iterate),
     {0, nullptr},
 };
 

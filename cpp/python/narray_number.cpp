@@ -162,28 +162,26 @@ PyObject* index(PyObject* a) noexcept {
   });
 }
 
-template <class T> constexpr PyType_Slot slot(int id, T* function) { return {id, reinterpret_cast<void*>(function)}; }
-
 }  // namespace
 
 const PyType_Slot number_slots[] = {
-    slot(Py_nb_add, &add),
-    slot(Py_nb_subtract, &subtract),
-    slot(Py_nb_multiply, &multiply),
-    slot(Py_nb_true_divide, &divide),
-    slot(Py_nb_power, &power),
-    slot(Py_nb_matrix_multiply, &matrix_product),
-    slot(Py_nb_inplace_add, &in_place_add),
-    slot(Py_nb_inplace_subtract, &in_place_subtract),
-    slot(Py_nb_inplace_true_divide, &in_place_divide),
-    slot(Py_nb_negative, &negative),
-    slot(Py_nb_positive, &positive),
-    slot(Py_nb_absolute, &absolute),
-    slot(Py_nb_bool, &truth),
-    slot(Py_nb_int, &convert<PyNumber_Long>),
-    slot(Py_nb_float, &convert<PyNumber_Float>),
-    slot(Py_nb_index, &index),
-    slot(Py_tp_richcompare, &compare),
+    type_slot(Py_nb_add, &add),
+    type_slot(Py_nb_subtract, &subtract),
+    type_slot(Py_nb_multiply, &multiply),
+    type_slot(Py_nb_true_divide, &divide),
+    type_slot(Py_nb_power, &power),
+    type_slot(Py_nb_matrix_multiply, &matrix_product),
+    type_slot(Py_nb_inplace_add, &in_place_add),
+    type_slot(Py_nb_inplace_subtract, &in_place_subtract),
+    type_slot(Py_nb_inplace_true_divide, &in_place_divide),
+    type_slot(Py_nb_negative, &negative),
+    type_slot(Py_nb_positive, &positive),
+    type_slot(Py_nb_absolute, &absolute),
+    type_slot(Py_nb_bool, &truth),
+    type_slot(Py_nb_int, &convert<PyNumber_Long>),
+    type_slot(Py_nb_float, &convert<PyNumber_Float>),
+    type_slot(Py_nb_index, &index),
+    type_slot(Py_tp_richcompare, &compare),
     {0, nullptr},
 };
 

@@ -81,7 +81,7 @@ PyObject* from_numpy(PyObject*, const Call& call) {
   return wrap(std::move(result));
 }
 
-PyMethodDef functions[] = {
+PyMethodDef exchange_functions[] = {
     method<from_numpy>("from_numpy",
         "from_numpy(a)\n--\n\n"
         "A copy of a NumPy array (or of what numpy.asarray makes one of) with the axes reversed: shape (n, h, w)\n"
@@ -117,6 +117,6 @@ py::array to_numpy(const NArray& x) {
   return result;
 }
 
-void bind_numpy_exchange(py::module_& m) { add_functions(m, functions); }
+void bind_numpy_exchange(py::module_& m) { add_functions(m, exchange_functions); }
 
 }  // namespace owl::python

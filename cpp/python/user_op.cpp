@@ -169,7 +169,7 @@ PyObject* record_function(PyObject*, const Call& arguments) {
   return wrap(record_user(op, nodes, std::move(params)));
 }
 
-PyMethodDef functions[] = {
+PyMethodDef user_op_functions[] = {
     method<record_function>("record_function",
         "record_function(name, function, arrays, shape, dtype)\n--\n\n"
         "Records a call of function(*operands as NumPy arrays), which gives an array of this shape (axes reversed)\n"
@@ -179,6 +179,6 @@ PyMethodDef functions[] = {
 
 }  // namespace
 
-void bind_user_op(py::module_& m) { add_functions(m, functions); }
+void bind_user_op(py::module_& m) { add_functions(m, user_op_functions); }
 
 }  // namespace owl::python

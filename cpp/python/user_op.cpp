@@ -1,4 +1,6 @@
 // Operations defined in Python: a function over NumPy arrays, called on a worker thread (owl.op is built on this).
+#include <pybind11/numpy.h>
+
 #include <algorithm>
 #include <exception>
 

@@ -1,7 +1,8 @@
 """tanh(a*b + c)*a - b/(c + 1.5) in float32, as one kernel should do it: GB/s, of three arrays read and one written."""
-import owl
 from owl_side import use
 from shared import options, report, timed
+
+import owl
 
 A = options(__doc__, size=256 << 20, rounds=15)
 use(A.device)

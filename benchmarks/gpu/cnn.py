@@ -1,9 +1,10 @@
 """The network of apps/mnist/mnist_cnn.py, with momentum and weight decay: seconds for a minibatch, data on the card."""
+from owl_side import on_card, use
+from shared import images, minibatches, options, report, timed
+
 import mnist_cnn
 import owl
 import training
-from owl_side import on_card, use
-from shared import images, minibatches, options, report, timed
 
 A = options(__doc__, batch=256, batches=100, rounds=6)
 use(A.device)

@@ -1,9 +1,10 @@
 """A product of two float32 matrices in owl, at a precision: milliseconds."""
 import sys
 
-import owl
 from owl_side import use
 from shared import options, report, timed
+
+import owl
 
 A = options(__doc__, size=8192, precision="float32", rounds=15)
 if not hasattr(owl, "set_matmul_precision"):

@@ -1,8 +1,9 @@
 """The walkthrough's MLP, 784-H-10 with hand-written gradients, minibatch 256: seconds for an epoch, data on the card."""
-import owl
-from network import BATCH, Mlp
 from owl_side import on_card, use
 from shared import images, minibatches, options, report, timed
+
+import owl
+from network import BATCH, Mlp
 
 A = options(__doc__, hidden=256, images=60000, epochs=8, from_numpy=0)
 use(A.device)

@@ -2,10 +2,10 @@
 import math
 
 import numpy as np
-
-import owl
 from owl_side import use
 from shared import images, options, report, timed
+
+import owl
 
 A = options(__doc__, units=1000, images=60000, epochs=3)
 BATCH, RATE, BETA1, BETA2, EPSILON = 100, 1e-3, 0.9, 0.999, 1e-8

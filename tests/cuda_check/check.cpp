@@ -244,7 +244,7 @@ std::vector<std::string> take_texts(const std::filesystem::path& folder) {
 
 std::unique_ptr<Compiler> find_compiler(const std::vector<std::string>& libraries) {
   for (const auto& library : libraries)
-    if (auto compiler = std::make_unique<Compiler>(library); compiler->is_complete()) return compiler;
+    if (auto compiler = std::make_unique<Compiler>(library); compiler->there()) return compiler;
   std::printf("FAILED: no libnvrtc.so.13 among the folders\n");
   return nullptr;
 }

@@ -64,6 +64,7 @@ void NArray::copy_to_host(void* destination) const {
   wait_for_eval();
   if (!backend.computes())
     throw DeviceError("device " + std::to_string(device()) + " is the null device: it plans, but has no values");
+  if (size() == 0) return;
   const auto offset = static_cast<std::size_t>(node_->offset) * itemsize(dtype());
   if (node_->strides)
     return backend.download_strided(destination, *node_->storage(), offset, shape(), *node_->strides, dtype());

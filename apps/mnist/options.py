@@ -1,5 +1,6 @@
 """The command line of the MNIST programs. options.cpp is the same for the C++ programs: one changes with the other."""
 
+import contextlib
 import math
 import os
 import re
@@ -69,6 +70,9 @@ def say(text):
     try:
         print(text, flush=True)
     except OSError as error:
+        # What could not be written stays in the buffer; at the interpreter's end it would fail again, with exit code 120.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise RunError(f"standard output: {error.strerror}") from None
 
 

@@ -284,7 +284,7 @@ def test_standard_output_that_cannot_be_written_ends_both(options, few):
     for command in ([binary("mnist_mlp")], [sys.executable, ROOT / "apps/mnist/mnist_mlp.py"]):
         name = Path(command[-1]).name
         with open("/dev/full", "w") as full:
-            done = subprocess.run([*command, "--data", few, *options], env=environment(), stdout=full,
+            done = subprocess.run([*command, "--data", few, *options], env=environment(PYTHONUNBUFFERED=""), stdout=full,
                                   stderr=subprocess.PIPE, text=True, timeout=PATIENCE)  # fmt: skip
         assert (done.returncode, done.stderr) == (1, f"{name}: error: standard output: No space left on device\n")
         reader, writer = os.pipe()

@@ -9,7 +9,7 @@
 
 #define OWL_KERNEL_OPERATIONS(X)                                                              \
   X(full) X(arange) X(rand) X(randn) X(randb)                        /* create.cpp */         \
-  X(copy) X(concat)                                                  /* shape.cpp */          \
+  X(copy) X(concat)                          /* graph/copy.cpp, shape.cpp */                  \
   X(sum) X(mean) X(max) X(min) X(argmax) X(argmin) X(count_zero)     /* reduce.cpp */         \
   X(matmul)                                                          /* matmul.cpp */         \
   X(softmax) X(log_softmax) X(softmax_back)                          /* softmax.cpp */        \

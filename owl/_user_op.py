@@ -114,15 +114,9 @@ class op(metaclass=_Hinting):
             raise ShapeError(f"{self.name}.back: the error has shape {err.shape}, the result {y.shape}; "
                              "they must be the same")
         types = [x.dtype if x.dtype.kind == "f" else np.dtype("float32") for x in operands]
-        together = _larger(types)
         name = self.name + ".back"
-        packed = _owl.record_function(name, _packed(name, self.backward, together), (err, y, *operands),
-                                      [sum(x.size for x in operands)], together)
-        errors = []
-        start = 0
-        for x, dtype in zip(operands, types):
-            errors.append(packed[start : start + x.size].reshape(x.shape).astype(dtype))
-            start += x.size
+        errors = _owl.record_functions(name, _checked(name, self.backward, types), (err, y, *operands),
+                                       [(x.shape, dtype) for x, dtype in zip(operands, types)])
         return errors[0] if len(errors) == 1 else tuple(errors)
 
     def __repr__(self) -> str:
@@ -158,23 +152,20 @@ class op(metaclass=_Hinting):
         return _larger([x.dtype for x in operands])
 
 
-def _packed(name: str, backward: Callable[..., Any], dtype: np.dtype[Any]) -> Callable[..., Any]:
-    """A function that gives all of backward's results one after another: an operation has one result."""
+def _checked(name: str, backward: Callable[..., Any], types: Sequence[np.dtype[Any]]) -> Callable[..., Any]:
+    """A function that gives an array for each operand, of its shape and of these types."""
 
     def run(err: Any, y: Any, *operands: Any) -> Any:
         given = backward(err, y, *operands)
         errors = given if isinstance(given, (tuple, list)) else (given,)
         if len(errors) != len(operands):
             raise ShapeError(f"{name}: backward returned {len(errors)} errors for {len(operands)} operands")
-        packed = np.zeros(sum(x.size for x in operands), dtype)
-        start = 0
-        for i, (error, x) in enumerate(zip(errors, operands)):
-            if error is not None:
-                if np.shape(error) != x.shape:
-                    raise ShapeError(f"{name}: backward returned an error of shape {np.shape(error)} for operand {i}, "
-                                     f"expected {x.shape}")
-                packed[start : start + x.size] = np.asarray(error).ravel()
-            start += x.size
-        return packed
+        whole = []
+        for i, (error, x, dtype) in enumerate(zip(errors, operands, types)):
+            if error is not None and np.shape(error) != x.shape:
+                raise ShapeError(f"{name}: backward returned an error of shape {np.shape(error)} for operand {i}, "
+                                 f"expected {x.shape}")
+            whole.append(np.zeros(x.shape, dtype) if error is None else np.asarray(error).astype(dtype, copy=False))
+        return whole if len(whole) > 1 else whole[0]
 
     return run

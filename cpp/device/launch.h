@@ -66,7 +66,7 @@ class Launch {
 
   std::optional<std::size_t> measured;  // set: scratch() only adds up here what it is asked for
   std::vector<Stage> stages;
-  std::vector<ArrayRef> operands;  // what KernelArgs::in shows, for as long as the stages run
+  std::vector<ArrayRef> operands, results;  // what KernelArgs::in and results show, for as long as the stages run
   Device* device = nullptr;
   Task* task = nullptr;
   std::vector<std::pair<void*, std::size_t>> scratch_blocks;
@@ -86,6 +86,8 @@ struct KernelArgs {
   std::span<const ArrayRef> in;
   ArrayRef out;
   const Params* params;
+  // Of an operation with several results: all of them, in place of `out`; one without memory is not wanted.
+  std::span<const ArrayRef> results{};
   // Elementwise operations in the same task. `read`, where set, computes operand 0 (which has no memory then): the runs
   // one after another, valid until this thread's next call; each element is asked for once. `finished`, where set, must
   // be told of every element of the result, once, when it is final.

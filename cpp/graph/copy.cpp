@@ -9,7 +9,7 @@ namespace owl {
 
 namespace {
 
-std::pair<Shape, DType> same_type(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
+Results same_type(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
 
 }  // namespace
 

@@ -43,7 +43,37 @@ void Node::clear_inputs() {
 
 Storage* Node::storage() const {
   const Node* owner = base ? base : this;
-  return owner->planned() ? owner->storage_.get() : nullptr;
+  if (!owner->planned()) return nullptr;
+  return owner->results ? owner->results[result].storage.get() : owner->storage_.get();
+}
+
+void Node::make_results(std::size_t count) {
+  results.reset(new Result[count]);
+  result_count = static_cast<std::uint16_t>(count);
+}
+
+void Node::set_base(Node& of, std::uint16_t which) {
+  base = &of;
+  result = which;
+  if (of.results) of.results[which].nodes.fetch_add(1, std::memory_order_relaxed);
+  of.retain_handle();
+}
+
+namespace {
+
+// The value's last node goes, and only the task that is to compute it has it still, perhaps.
+void drop_value(Ref<Storage> value) {
+  if (value && !value->ready() && value->refs() == 2) sink().give_up(std::move(value));
+}
+
+}  // namespace
+
+void Node::leave_base() {
+  if (base->results) {
+    Result& of = base->results[result];
+    if (of.nodes.fetch_sub(1, std::memory_order_acq_rel) == 1 && base->planned()) drop_value(std::move(of.storage));
+  }
+  base->release_handle();
 }
 
 void Node::destroy(Node* node) {
@@ -54,10 +84,9 @@ void Node::destroy(Node* node) {
     dead_list = next->next_dead_;
     assert(next->refs() == 0 && next->handles() == 0);
     next->clear_inputs();
-    if (next->base) next->base->release_handle();
+    if (next->base) next->leave_base();
     if (next->has_been_copied) sink().forget_peer_copies(*next);
-    if (const auto& value = next->storage_; value && !value->ready() && value->refs() == 2)  // ours and its task's
-      sink().give_up(std::move(next->storage_));
+    drop_value(std::move(next->storage_));
     delete next;
   }
   destroying = false;

@@ -81,6 +81,19 @@ class Node {
   void set_storage(Ref<Storage> s) { storage_ = std::move(s); planned_.store(true, std::memory_order_release); }
   OWL_MODULE_API Storage* storage() const;  // null while not planned
 
+  // An operation with several results: its node has the operands and the task, but no value. Each result is a node of its
+  // own, whose base it is, so that each has handles of its own, and one that none asks for is not computed.
+  struct Result {
+    std::atomic<int> nodes{0};  // that stand for it: its own, and views
+    Ref<Storage> storage;       // set by the planner, if there were any
+  };
+  std::unique_ptr<Result[]> results;  // null: one result, the node itself
+  std::uint16_t result_count = 1;
+  std::uint16_t result = 0;           // of a node whose base has several: which
+  void make_results(std::size_t count);
+  // Makes this node stand for a result, or a view, of `of`.
+  void set_base(Node& of, std::uint16_t which);
+
   // Views: a window onto base's memory. Dense (strides null) or strided, both with an offset in elements.
   Node* base = nullptr;                      // held as a handle: a script that has the view can ask for the base
   std::int64_t offset = 0;
@@ -104,6 +117,7 @@ class Node {
 
  private:
   static void destroy(Node* node);
+  void leave_base();
   Node() = default;
   ~Node();
   std::atomic<int> refs_{1};

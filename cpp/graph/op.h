@@ -16,7 +16,22 @@ namespace owl {
 class Operand;
 struct OpRecord;
 
-using InferFn = std::pair<Shape, DType> (*)(std::span<Node* const> in, const Params* params);  // throws owl errors
+struct ResultType {
+  Shape shape;
+  DType dtype;
+};
+// What an operation makes: most one result, of which nothing is allocated.
+struct Results {
+  Results(const Shape& shape, DType dtype) : first{shape, dtype} {}
+  explicit Results(std::span<const ResultType> all) : first(all[0]), more(all.begin() + 1, all.end()) {}
+  std::size_t size() const { return 1 + more.size(); }
+  const ResultType& operator[](std::size_t i) const { return i == 0 ? first : more[i - 1]; }
+
+  ResultType first;
+  std::vector<ResultType> more;
+};
+
+using InferFn = Results (*)(std::span<Node* const> in, const Params* params);  // throws owl errors
 using CheckFn = void (*)(const OpRecord& op, std::span<const Operand> operands);  // throws owl errors
 using CostFn = double (*)(std::span<const Shape> in, const Shape& out, const Params* params);
 

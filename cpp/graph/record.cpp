@@ -139,17 +139,49 @@ Ref<Node> new_node(const OpRecord& op, Device& device, const Shape& shape, DType
   return node;
 }
 
+// A handle on a node that stands for a result of `base`, or for a view of one.
+NArray hand_out_part(Node& base, std::uint16_t result, const Shape& shape, DType dtype, std::int64_t offset,
+                     const Strides* strides) {
+  Node* node = Node::create();
+  node->set_base(base, result);
+  node->device = base.device;
+  node->shape = shape;
+  node->dtype = node->compute = dtype;
+  node->source = current_source;
+  node->offset = offset;
+  if (strides) node->strides = std::make_unique<const Strides>(*strides);
+  node->retain_handle();
+  node->release();  // the creator's reference
+  return NArray::adopt(node);
+}
+
 }  // namespace
 
 NArray record(const OpRecord& op, std::span<Node* const> inputs, std::shared_ptr<const Params> params) {
   Device& device = device_for_recording();
-  const auto [shape, dtype] = op.infer(inputs, params.get());
+  const auto [shape, dtype] = op.infer(inputs, params.get()).first;
   require_axes(op.name, shape);
   auto node = new_node(op, device, shape, dtype, dtype);
   node->params = std::move(params);
   if (op.joins_devices) node->set_inputs(inputs);
   else set_inputs_on(node.get(), inputs, device);  // may copy between devices, and there be interrupted
   return hand_out(node.detach());
+}
+
+std::vector<NArray> record_all(const OpRecord& op, std::span<Node* const> inputs,
+                               std::shared_ptr<const Params> params) {
+  Device& device = device_for_recording();
+  const Results made = op.infer(inputs, params.get());
+  for (std::size_t i = 0; i < made.size(); ++i) require_axes(op.name, made[i].shape);
+  auto node = new_node(op, device, made.first.shape, made.first.dtype, made.first.dtype);
+  node->params = std::move(params);
+  node->make_results(made.size());
+  set_inputs_on(node.get(), inputs, device);
+  std::vector<NArray> results;
+  for (std::size_t i = 0; i < made.size(); ++i)
+    results.push_back(hand_out_part(*node, static_cast<std::uint16_t>(i), made[i].shape, made[i].dtype, 0, nullptr));
+  sink().append(node.detach());
+  return results;
 }
 
 NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands) {
@@ -177,19 +209,8 @@ NArray record_cast(const NArray& x, DType dtype) {
 }
 
 NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, const Strides* strides) {
-  Node* from = x.node();
-  Node* node = Node::create();
-  node->base = from->base ? from->base : from;
-  node->base->retain_handle();
-  node->device = from->device;
-  node->shape = shape;
-  node->dtype = node->compute = from->dtype;
-  node->source = current_source;
-  node->offset = from->offset + offset;
-  if (strides) node->strides = std::make_unique<const Strides>(*strides);
-  node->retain_handle();
-  node->release();  // the creator's reference
-  return NArray::adopt(node);
+  Node& from = *x.node();
+  return hand_out_part(from.base ? *from.base : from, from.result, shape, from.dtype, from.offset + offset, strides);
 }
 
 Ref<Storage> storage_for(const Node& node) {

@@ -24,6 +24,10 @@ inline NArray record(const OpRecord& op, std::initializer_list<Node*> inputs,
   return record(op, std::span<Node* const>(inputs.begin(), inputs.size()), std::move(params));
 }
 
+// The same with several results, one array each.
+OWL_MODULE_API std::vector<NArray> record_all(const OpRecord& op, std::span<Node* const> inputs,
+                                              std::shared_ptr<const Params> params);
+
 // An operation of class kElementwise; broadcasts, promotes. At least one operand is an array.
 OWL_MODULE_API NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands);
 // The conversion to another type (x itself where it has the type already).

@@ -59,7 +59,7 @@ bool library_can(const std::vector<NArray>& arrays) {
   return arrays.size() > 1 && gpus.size() == arrays.size() && *gpus.begin() >= 0 && arrays[0].node()->device->backend->has_all_reduce();
 }
 
-std::pair<Shape, DType> same_type(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
+Results same_type(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
 
 std::vector<NArray> reduce_by_library(const std::vector<NArray>& arrays) {
   const auto round = std::make_shared<AllReduceRound>();

@@ -38,7 +38,7 @@ void check_error(const char* op, const Shape& err, const ConvGeometry& g, const 
 
 const ConvParams& of(const Params* params) { return static_cast<const ConvParams&>(*params); }
 
-std::pair<Shape, DType> infer_conv(std::span<Node* const> in, const Params* params) {
+Results infer_conv(std::span<Node* const> in, const Params* params) {
   const Shape &x = in[0]->shape, &w = in[1]->shape, &b = in[2]->shape;
   const auto g = conv_geometry("conv", of(params).convolver, x, w);
   if (b != Shape{g.filters})
@@ -46,19 +46,19 @@ std::pair<Shape, DType> infer_conv(std::span<Node* const> in, const Params* para
                      number(g.filters) + "], one for each output channel");
   return {out_shape(g), in[0]->dtype};
 }
-std::pair<Shape, DType> infer_back_data(std::span<Node* const> in, const Params* params) {
+Results infer_back_data(std::span<Node* const> in, const Params* params) {
   const auto& p = of(params);
   const auto g = conv_geometry("conv_back_data", p.convolver, p.result, in[1]->shape);
   check_error("conv_back_data", in[0]->shape, g, p.result, in[1]->shape);
   return {p.result, in[0]->dtype};
 }
-std::pair<Shape, DType> infer_back_weight(std::span<Node* const> in, const Params* params) {
+Results infer_back_weight(std::span<Node* const> in, const Params* params) {
   const auto& p = of(params);
   const auto g = conv_geometry("conv_back_weight", p.convolver, in[1]->shape, p.result);
   check_error("conv_back_weight", in[0]->shape, g, in[1]->shape, p.result);
   return {p.result, in[0]->dtype};
 }
-std::pair<Shape, DType> infer_back_bias(std::span<Node* const> in, const Params*) {
+Results infer_back_bias(std::span<Node* const> in, const Params*) {
   const Shape& err = in[0]->shape;
   if (err.ndim() != 4)
     throw ShapeError("conv_back_bias: the error has shape " + err.str() + ", expected [W, H, C, N]");

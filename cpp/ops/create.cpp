@@ -42,7 +42,7 @@ class Generator {
 };
 Generator generator;
 
-std::pair<Shape, DType> infer_result(std::span<Node* const>, const Params* params) {
+Results infer_result(std::span<Node* const>, const Params* params) {
   const auto* p = static_cast<const CreateParams*>(params);
   return {p->shape, p->dtype};
 }

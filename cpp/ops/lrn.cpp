@@ -21,12 +21,12 @@ void check_same(const char* op, const char* what, const Shape& shape, const Shap
     throw ShapeError(std::string(op) + ": " + what + " has shape " + shape.str() + ", the images have " + x.str());
 }
 
-std::pair<Shape, DType> infer_lrn(std::span<Node* const> in, const Params* params) {
+Results infer_lrn(std::span<Node* const> in, const Params* params) {
   check("lrn", in[0]->shape, params);
   return {in[0]->shape, in[0]->dtype};
 }
 
-std::pair<Shape, DType> infer_lrn_back(std::span<Node* const> in, const Params* params) {
+Results infer_lrn_back(std::span<Node* const> in, const Params* params) {
   const Shape& x = in[1]->shape;
   check("lrn_back", x, params);
   check_same("lrn_back", "the error", in[0]->shape, x);

@@ -9,7 +9,7 @@ namespace owl {
 
 namespace {
 
-std::pair<Shape, DType> infer_matmul(std::span<Node* const> in, const Params*) {
+Results infer_matmul(std::span<Node* const> in, const Params*) {
   const Shape &a = in[0]->shape, &b = in[1]->shape;
   const auto what = [&] { return "matrix product of " + a.str() + " and " + b.str() + ": "; };
   if (a.ndim() != 2 || b.ndim() != 2)

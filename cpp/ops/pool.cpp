@@ -27,13 +27,13 @@ std::int64_t out_length(const std::string& what, const char* axis, std::int64_t 
   return out;
 }
 
-std::pair<Shape, DType> infer_pool(std::span<Node* const> in, const Params* params) {
+Results infer_pool(std::span<Node* const> in, const Params* params) {
   const Shape& x = in[0]->shape;
   const auto g = pool_geometry(static_cast<const PoolParams&>(*params).pooler, x);
   return {Shape{g.out_width, g.out_height, x[2], x[3]}, in[0]->dtype};
 }
 
-std::pair<Shape, DType> infer_pool_back(std::span<Node* const> in, const Params* params) {
+Results infer_pool_back(std::span<Node* const> in, const Params* params) {
   const auto& p = static_cast<const PoolParams&>(*params);
   const auto g = pool_geometry(p.pooler, p.x);
   const Shape y{g.out_width, g.out_height, p.x[2], p.x[3]};

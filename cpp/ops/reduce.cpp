@@ -20,19 +20,19 @@ Shape result_shape(const Node* x, const Params* params) {
   return reduced_shape(x->shape, *static_cast<const ReduceParams*>(params));
 }
 
-std::pair<Shape, DType> infer_sum(std::span<Node* const> in, const Params* p) {
+Results infer_sum(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), promote(in[0]->dtype, DType::kInt32)};
 }
-std::pair<Shape, DType> infer_mean(std::span<Node* const> in, const Params* p) {
+Results infer_mean(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), promote(in[0]->dtype, DType::kFloat32)};
 }
-std::pair<Shape, DType> infer_same(std::span<Node* const> in, const Params* p) {
+Results infer_same(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), in[0]->dtype};
 }
-std::pair<Shape, DType> infer_index(std::span<Node* const> in, const Params* p) {
+Results infer_index(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), DType::kInt32};
 }
-std::pair<Shape, DType> infer_count(std::span<Node* const> in, const Params* p) {
+Results infer_count(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), DType::kFloat64};  // a count may exceed int32
 }
 

@@ -30,7 +30,7 @@ NArray view(const NArray& x, const Shape& shape, std::int64_t offset, const Stri
   return record_view(x, shape, offset, is_dense ? nullptr : &strides);
 }
 
-std::pair<Shape, DType> infer_concat(std::span<Node* const> in, const Params* params) {
+Results infer_concat(std::span<Node* const> in, const Params* params) {
   const int axis = static_cast<const ConcatParams*>(params)->axis;
   const Shape& first = in[0]->shape;
   std::int64_t length = 0;

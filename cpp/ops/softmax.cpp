@@ -16,12 +16,12 @@ void check(const char* op, const Shape& x, const Params* params) {
                      "axes are needed");
 }
 
-std::pair<Shape, DType> infer_softmax(std::span<Node* const> in, const Params* params) {
+Results infer_softmax(std::span<Node* const> in, const Params* params) {
   check("softmax", in[0]->shape, params);
   return {in[0]->shape, in[0]->dtype};
 }
 
-std::pair<Shape, DType> infer_softmax_back(std::span<Node* const> in, const Params* params) {
+Results infer_softmax_back(std::span<Node* const> in, const Params* params) {
   check("softmax_back", in[1]->shape, params);
   if (in[0]->shape != in[1]->shape)
     throw ShapeError("softmax_back: the error has shape " + in[0]->shape.str() + ", the softmax has " +

@@ -16,8 +16,8 @@ namespace {
 
 const UserParams& of(const Params* params) { return static_cast<const UserParams&>(*params); }
 
-std::pair<Shape, DType> infer_user(std::span<Node* const>, const Params* params) {
-  return {of(params).result.shape, of(params).result.dtype};
+Results infer_user(std::span<Node* const>, const Params* params) {
+  return Results(of(params).results);
 }
 
 constexpr std::int64_t kTruths = 1 << 20;  // bools of a chunk
@@ -35,11 +35,14 @@ std::string list_of(std::span<const ArrayType> operands) {
 // Users' code may write any byte into a bool.
 void run_user(const KernelArgs& args, Launch& launch) {
   of(args.params).run(args, launch);
-  if (args.out.dtype != DType::kBool) return;
-  const auto n = args.out.shape.size();
-  launch.stage((n + kTruths - 1) / kTruths, [n, out = args.out.as<std::uint8_t>()](std::int64_t chunk) {
-    make_truths(out + chunk * kTruths, std::min(kTruths, n - chunk * kTruths));
-  });
+  const std::span<const ArrayRef> results = args.results.empty() ? std::span(&args.out, 1) : args.results;
+  for (const ArrayRef& result : results) {
+    if (result.dtype != DType::kBool || !result.data) continue;
+    const auto n = result.shape.size();
+    launch.stage((n + kTruths - 1) / kTruths, [n, out = result.as<std::uint8_t>()](std::int64_t chunk) {
+      make_truths(out + chunk * kTruths, std::min(kTruths, n - chunk * kTruths));
+    });
+  }
 }
 
 void throw_named(const std::string& op, const Error& e) {
@@ -71,15 +74,21 @@ const OpRecord& user_record(const std::string& name) {
   return named->record;
 }
 
-NArray record_user(const OpRecord& op, std::span<Node* const> inputs, std::shared_ptr<const Params> params) {
+std::vector<NArray> record_user(const OpRecord& op, std::span<Node* const> inputs,
+                                std::shared_ptr<const UserParams> params) {
+  const auto record_here = [&]() -> std::vector<NArray> {
+    if (params->results.size() > 1) return record_all(op, inputs, std::move(params));
+    return {record(op, inputs, std::move(params))};
+  };
   Device& device = sink().current_device();
-  if (device.backend->host_readable()) return record(op, inputs, std::move(params));
-  NArray result;
+  if (device.backend->host_readable()) return record_here();
+  std::vector<NArray> results;
   {
     UseDevice host(sink().device(0));
-    result = record(op, inputs, std::move(params));
+    results = record_here();
   }
-  return result.copy_to(device.id);
+  for (NArray& result : results) result = result.copy_to(device.id);
+  return results;
 }
 
 namespace detail {
@@ -131,15 +140,16 @@ NArray Op::operator()(std::span<const NArray> operands) const {
   std::vector<ArrayType> types;
   std::vector<Node*> nodes;
   auto params = std::make_shared<UserParams>();
-  params->result = naming(state_->name, [&] {
+  const ArrayType type = naming(state_->name, [&] {
     for (const NArray& x : operands) {
       types.push_back({x.shape(), x.dtype()});
       nodes.push_back(x.node());
     }
     return state_->rule(types);
   });
-  if (params->result.shape.ndim() == 0) throw ShapeError(state_->name + ": the rule gave a shape without axes");
-  params->work = state_->cost * static_cast<double>(params->result.shape.size());
+  if (type.shape.ndim() == 0) throw ShapeError(state_->name + ": the rule gave a shape without axes");
+  params->results = {{type.shape, type.dtype}};
+  params->work = state_->cost * static_cast<double>(type.shape.size());
   params->run = [state = state_](const KernelArgs& args, Launch& launch) {
     std::vector<ConstMemory> in;
     for (const ArrayRef& a : args.in) in.push_back({a.data, a.shape, a.dtype});
@@ -151,7 +161,7 @@ NArray Op::operator()(std::span<const NArray> operands) const {
         naming_all(state->name, [&] { body(chunk); });
       };
   };
-  return record_user(state_->record, nodes, std::move(params));
+  return record_user(state_->record, nodes, std::move(params))[0];
 }
 
 ArrayType same_as_first(std::span<const ArrayType> operands) {

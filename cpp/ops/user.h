@@ -2,7 +2,10 @@
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/module_api.h"
 #include "device/launch.h"
@@ -13,7 +16,7 @@
 namespace owl {
 
 struct UserParams : Params {
-  ArrayType result;
+  std::vector<ResultType> results;
   double work = 0;  // in additions
   std::function<void(const KernelArgs& args, Launch& launch)> run;
 };
@@ -36,9 +39,9 @@ void run_user(const KernelArgs& args, Launch& launch);
 // Lives as long as the process, because failures and memory statistics name operations.
 OWL_MODULE_API const OpRecord& user_record(const std::string& name);
 
-// Records it. Users' code works on the host's memory: on a GPU the operation is computed by device 0, and its result
+// Records it, with one array for each of the parameters' results. Users' code works on the host's memory: on a GPU the operation is computed by device 0, and its result
 // copied.
-OWL_MODULE_API NArray record_user(const OpRecord& op, std::span<Node* const> inputs,
-                                  std::shared_ptr<const Params> params);
+OWL_MODULE_API std::vector<NArray> record_user(const OpRecord& op, std::span<Node* const> inputs,
+                                               std::shared_ptr<const UserParams> params);
 
 }  // namespace owl

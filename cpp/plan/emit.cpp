@@ -76,7 +76,7 @@ class Emission {
 
   Storage* storage_of(const Node& node) const {
     if (dry_)
-      if (const auto found = dry_->storages.find(node.base ? node.base : &node); found != dry_->storages.end())
+      if (const auto found = dry_->storages.find(DryPlan::value_of(node)); found != dry_->storages.end())
         return found->second.get();
     return node.storage();
   }
@@ -93,7 +93,7 @@ class Emission {
   TaskOperand result(Node& node, Task& task, TaskPart part) {
     auto storage = storage_for(node);
     storage->producer = &task;
-    if (dry_) dry_->storages[&node] = storage;
+    if (dry_) dry_->storages[DryPlan::value_of(node)] = storage;
     else node.set_storage(storage);
     TaskOperand o;
     o.storage = std::move(storage);
@@ -118,12 +118,33 @@ class Emission {
       task.inputs.push_back(readable ? operand(in) : dense_copy(in, task));
       task.inputs.back().replaceable = traits.in_place == static_cast<int>(i);
     }
-    if (group.after.members.empty()) {
+    if (node.results) {
+      emit_results(node, task);
+    } else if (group.after.members.empty()) {
       task.kernel_output = static_cast<int>(task.outputs.size());
       task.outputs.push_back(result(node, task, TaskPart::kKernel));
     }
     task.cost_ns += group.kernel_ns;
     task.params = dry_ ? node.params : std::move(node.params);  // a planned node lets go of it, as of its operands
+  }
+
+  // Of several results those for which a node stands.
+  void emit_results(Node& node, Task& task) {
+    const Results types = node.op->infer(node.inputs(), node.params.get());
+    for (std::uint16_t i = 0; i < node.result_count; ++i) {
+      const bool wanted = node.results[i].nodes.load(std::memory_order_acquire) > 0;
+      task.kernel_outputs.push_back(wanted ? static_cast<int>(task.outputs.size()) : -1);
+      if (!wanted) continue;
+      const auto& [shape, dtype] = types[i];
+      TaskOperand o;
+      o.storage = Storage::create(*node.device, shape, dtype, node.op->name, node.source);
+      o.storage->producer = &task;
+      o.array = {nullptr, shape, shape.dense_strides(), dtype, true};
+      if (dry_) dry_->storages[{&node, i}] = o.storage;
+      else node.results[i].storage = o.storage;
+      task.outputs.push_back(std::move(o));
+    }
+    if (!dry_) node.set_storage({});
   }
 
   // A task of its own that makes a view's elements dense.

@@ -15,8 +15,6 @@ namespace owl {
 
 namespace {
 
-Node* owner_of(Node* node) { return node->base ? node->base : node; }
-
 std::int64_t bytes_of(const ArrayRef& array) { return static_cast<std::int64_t>(array.nbytes()); }
 
 PlannedTask describe(const Task& task) {
@@ -65,8 +63,8 @@ Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* 
   };
 
   std::unordered_set<const Storage*> held;  // by the script: not to be written over
-  for (const auto& [node, storage] : dry.storages)
-    if (node->handles() > 0) held.insert(storage.get());
+  for (const auto& [value, storage] : dry.storages)
+    if (value.first->handles() > 0) held.insert(storage.get());
   std::map<const Storage*, std::size_t> last_reader;
   for (std::size_t t = 0; t < count; ++t)
     for (const auto& in : dry.tasks[t]->inputs) last_reader[in.storage.get()] = t;
@@ -74,7 +72,7 @@ Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* 
   std::vector<bool> needed(count, values == nullptr);
   if (values != nullptr)
     for (Node* node : *values)
-      if (const auto found = dry.storages.find(owner_of(node)); found != dry.storages.end())
+      if (const auto found = dry.storages.find(DryPlan::value_of(*node)); found != dry.storages.end())
         needed[producer(found->second.get())] = true;
   for (std::size_t t = count; t-- > 0;) {
     if (!needed[t]) continue;

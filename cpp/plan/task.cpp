@@ -44,7 +44,7 @@ bool spread_failures(Task& task) {
       after.insert(after.begin(), cause);
       for (auto& each : outputs_of(*task.after, std::move(after))) results.push_back(std::move(each));
     } else {
-      results.push_back(cause);
+      results.resize(task.outputs.size(), cause);
     }
   }
   bool free = false;

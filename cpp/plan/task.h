@@ -35,6 +35,7 @@ struct Task {
   std::vector<TaskOperand> inputs;   // in memory: of `before`, of the kernel, of `after`
   std::vector<TaskOperand> outputs;  // likewise
   int kernel_output = -1;        // in whose memory the kernel writes its result; -1: in scratch memory
+  std::vector<int> kernel_outputs;  // instead, of an operation with several results: which outputs they are; -1: not wanted
 
   const char* name = "";         // for errors and logs: the kernel's, or that of the program's last operation
   Source source;

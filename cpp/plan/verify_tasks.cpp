@@ -1,4 +1,5 @@
 // Checks of tasks and their programs.
+#include <algorithm>
 #include <string>
 #include <unordered_map>
 
@@ -84,6 +85,13 @@ void check_operands(const Task& task, const std::string& where) {
 // The kernel writes a result of its own. With a program behind it that is one of the program's, if its elements are as
 // large, or scratch memory.
 void check_kernel_output(const Task& task, const std::string& where) {
+  if (!task.kernel_outputs.empty()) {
+    for (const int at : task.kernel_outputs)
+      if (at >= static_cast<int>(task.outputs.size()))
+        broken(where + " has its kernel write result " + std::to_string(at) + ", of " +
+               std::to_string(task.outputs.size()));
+    return;
+  }
   if (task.kernel_output < 0) {
     if (task.op && !task.after) broken(where + " has a kernel without a result");
     return;
@@ -97,6 +105,8 @@ void check_kernel_output(const Task& task, const std::string& where) {
 
 void check_results(const Task& task, const std::string& where) {
   std::size_t expected = task.op && !task.after ? 1 : 0;
+  if (!task.kernel_outputs.empty())
+    expected = static_cast<std::size_t>(std::ranges::count_if(task.kernel_outputs, [](int at) { return at >= 0; }));
   if (task.before) expected += task.before->outputs.size() - (task.op ? 1 : 0);
   if (task.after) expected += task.after->outputs.size();
   check_count(where, " results", task.outputs.size(), expected);
@@ -141,9 +151,10 @@ void check_precedence(const Task& task, std::size_t at, const Makers& makers, co
   }
 }
 
-const Storage* storage_of(const Node& node, const DryPlan* dry) {
-  if (!dry) return node.storage();
-  const auto found = dry->storages.find(&node);
+// Of the node, or of one of its results.
+const Storage* storage_of(const Node& node, int result, const DryPlan* dry) {
+  if (!dry) return node.results ? node.results[result].storage.get() : node.storage();
+  const auto found = dry->storages.find({&node, result});
   return found == dry->storages.end() ? nullptr : found->second.get();
 }
 
@@ -174,10 +185,13 @@ void verify_tasks(const Batch& batch, std::span<const std::unique_ptr<Task>> tas
     check_precedence(*tasks[t], t, makers, where);
   }
   for (const Node* node : batch.nodes) {
-    const Storage* storage = storage_of(*node, dry);
     const auto who = "operation " + std::to_string(node->plan.index) + " (" + node->op->name + ")";
-    if (!storage && is_wanted(*node)) broken(who + " is read from memory, but has none");
-    if (storage && !makers.contains(storage)) broken(who + " has memory that no task writes");
+    for (int i = 0; i < node->result_count; ++i) {
+      const Storage* storage = storage_of(*node, i, dry);
+      const bool wanted = node->results ? node->results[i].nodes > 0 : is_wanted(*node);
+      if (!storage && wanted) broken(who + " is read from memory, but has none");
+      if (storage && !makers.contains(storage)) broken(who + " has memory that no task writes");
+    }
   }
 }
 

@@ -116,6 +116,15 @@ void take_result(const char* name, py::handle given, const TaskOperand& out) {
   if (wanted.shape.size() > 0) view_of(out, true)[py::ellipsis()] = given;
 }
 
+// One array or, of an operation with several results, a sequence of them, of which those are taken that are wanted.
+void take_results(const py::object& given, const Task& task) {
+  if (task.kernel_outputs.empty()) return take_result(task.name, given, task.outputs[0]);
+  const auto all = given.cast<py::sequence>();
+  for (std::size_t i = 0; i < task.kernel_outputs.size(); ++i)
+    if (const int at = task.kernel_outputs[i]; at >= 0)
+      take_result(task.name, py::object(all[i]), task.outputs[static_cast<std::size_t>(at)]);
+}
+
 // On a worker, inside the task's one chunk.
 void call(PyObject* function, Task& task) {
 #if PY_VERSION_HEX >= 0x030D0000  // the interpreter itself holds that lock over a fork: waiting for us it must not be
@@ -135,8 +144,7 @@ void call(PyObject* function, Task& task) {
       release_what_is_due();
       py::tuple arguments(task.inputs.size());
       for (std::size_t i = 0; i < task.inputs.size(); ++i) arguments[i] = view_of(task.inputs[i], false);
-      const py::object given = py::reinterpret_borrow<py::object>(function)(*arguments);
-      take_result(task.name, given, task.outputs[0]);
+      take_results(py::reinterpret_borrow<py::object>(function)(*arguments), task);
     } catch (py::error_already_set& e) {
       const py::object value = e.value();
       if (e.trace()) PyException_SetTraceback(value.ptr(), e.trace().ptr());
@@ -151,12 +159,14 @@ void call(PyObject* function, Task& task) {
   if (failure) std::rethrow_exception(failure);
 }
 
-PyObject* record_function(PyObject*, const Call& arguments) {
-  const auto [name, function, arrays, shape, dtype] =
-      arguments.get("record_function", {"name", "function", "arrays", "shape", "dtype"});
-  const auto op_name = to_utf8(name);
+ResultType to_result_type(const std::string& op, PyObject* shape, PyObject* dtype) {
+  return naming(op, [&] { return ResultType{to_shape(shape, (op + ": shape").c_str()), to_dtype(dtype)}; });
+}
+
+std::vector<NArray> record_call(const std::string& op_name, PyObject* function, PyObject* arrays,
+                                std::vector<ResultType> results) {
   auto params = std::make_shared<UserParams>();
-  params->result = naming(op_name, [&] { return ArrayType{to_shape(shape, (op_name + ": shape").c_str()), to_dtype(dtype)}; });
+  params->results = std::move(results);
   params->work = kWork;
   params->run = [function = share(function)](const KernelArgs&, Launch& launch) {
     launch.stage(1, [function, task = launch.task](std::int64_t) { call(function.get(), *task); });
@@ -168,7 +178,29 @@ PyObject* record_function(PyObject*, const Call& arguments) {
     nodes.push_back(to_narray(PySequence_Fast_GET_ITEM(items.ptr(), i), "operand").node());
   const OpRecord& op = user_record(op_name);
   note_source();
-  return wrap(record_user(op, nodes, std::move(params)));
+  return record_user(op, nodes, std::move(params));
+}
+
+PyObject* record_function(PyObject*, const Call& arguments) {
+  const auto [name, function, arrays, shape, dtype] =
+      arguments.get("record_function", {"name", "function", "arrays", "shape", "dtype"});
+  const auto op = to_utf8(name);
+  return wrap(record_call(op, function, arrays, {to_result_type(op, shape, dtype)})[0]);
+}
+
+PyObject* record_functions(PyObject*, const Call& arguments) {
+  const auto [name, function, arrays, types] =
+      arguments.get("record_functions", {"name", "function", "arrays", "types"});
+  const auto op = to_utf8(name);
+  std::vector<ResultType> results;
+  for (const py::handle type : py::reinterpret_borrow<py::object>(types)) {
+    const auto pair = type.cast<py::tuple>();
+    results.push_back(to_result_type(op, py::object(pair[0]).ptr(), py::object(pair[1]).ptr()));
+  }
+  py::list all;
+  for (NArray& result : record_call(op, function, arrays, std::move(results)))
+    all.append(py::reinterpret_steal<py::object>(wrap(std::move(result))));
+  return all.release().ptr();
 }
 
 PyMethodDef user_op_functions[] = {
@@ -176,6 +208,10 @@ PyMethodDef user_op_functions[] = {
         "record_function(name, function, arrays, shape, dtype)\n--\n\n"
         "Records a call of function(*operands as NumPy arrays), which gives an array of this shape (axes reversed)\n"
         "and type. What owl.op is built on."),
+    method<record_functions>("record_functions",
+        "record_functions(name, function, arrays, types)\n--\n\n"
+        "The same for a function that gives several arrays, of these shapes and types: a list of as many NArrays. Results\n"
+        "that are dropped before it runs take no memory."),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -99,7 +99,7 @@ std::atomic<bool> gate_open{true};
 
 NArray record_gate(const NArray& x) {
   auto params = std::make_shared<UserParams>();
-  params->result = {x.shape(), x.dtype()};
+  params->results = {{x.shape(), x.dtype()}};
   params->work = 1e9;
   params->run = [](const KernelArgs& args, Launch& launch) {
     launch.stage(64, [data = args.out.as<float>()](std::int64_t i) {
@@ -108,7 +108,7 @@ NArray record_gate(const NArray& x) {
     });
   };
   Node* const operand = x.node();
-  return record_user(user_record("gate"), {&operand, 1}, std::move(params));
+  return record_user(user_record("gate"), {&operand, 1}, std::move(params))[0];
 }
 
 bool eventually(const NArray& x) {
@@ -283,7 +283,7 @@ TEST(Engine, AForkedChildRunsTheHostsCodeAnew) {
     while (!flag) std::this_thread::sleep_for(100us);
   };
   auto params = std::make_shared<UserParams>();
-  params->result = {{1}, DType::kFloat32};
+  params->results = {{{1}, DType::kFloat32}};
   params->work = 1e9;
   params->run = [until](const KernelArgs& args, Launch& launch) {
     launch.stage(1, [until](std::int64_t) {
@@ -299,7 +299,7 @@ TEST(Engine, AForkedChildRunsTheHostsCodeAnew) {
   };
   const auto x = ones({1});
   Node* const operand = x.node();
-  const auto y = record_user(user_record("outside"), {&operand, 1}, std::move(params));
+  const auto y = record_user(user_record("outside"), {&operand, 1}, std::move(params))[0];
   y.start_eval();
   until(in_first);
   std::thread opener([] {

@@ -348,7 +348,7 @@ TEST_F(Verify, WhatIsReadFromMemoryIsThere) {
   const Products p;
   EXPECT_EQ(tasks([](Planned& q) { q.dry.tasks.pop_back(); }),
             says("operation 2 (matmul) has memory that no task writes"));
-  EXPECT_EQ(tasks([](Planned& q) { q.dry.storages.erase(&q.node(3)); }),
+  EXPECT_EQ(tasks([](Planned& q) { q.dry.storages.erase(DryPlan::value_of(q.node(3))); }),
             says("operation 3 (relu) is read from memory, but has none"));
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import owl
-from conftest import line_of, same_bits, settle, unflushed
+from conftest import Counted, line_of, same_bits, settle, unflushed
 from reference import DTYPES, arr, val
 
 softsign = owl.op(
@@ -145,6 +145,27 @@ def test_an_error_of_owls_keeps_its_kind(error):
         with pytest.raises(error) as caught:
             value.to_numpy()
         assert caught.type is error and type(caught.value.__cause__) is error
+
+
+def test_errors_at_several_operands_are_results_of_their_own():
+    calls = []
+
+    def backward(err, y, a, b):
+        calls.append(1)
+        return err * 2, None
+    f = owl.op(lambda a, b: a + b.sum(), backward, shape=lambda a, b: a)
+    a, b = owl.ones([3, 2]), owl.ones([4], np.float64)
+    y = f(a, b)
+    a_err, b_err = f.back(owl.ones([3, 2]), y, a, b)
+    assert a_err.shape == [3, 2] and a_err.dtype == np.float32 and b_err.shape == [4] and b_err.dtype == np.float64
+    assert (a_err.to_numpy() == 2).all() and (b_err.to_numpy() == 0).all() and calls == [1]
+    err = owl.from_numpy(np.ones((2, 3), np.float32))
+    settle()
+    with unflushed(), Counted() as c:
+        kept, dropped = f.back(err, y, a, b)
+        del dropped
+        assert (kept.to_numpy() == 2).all()
+    assert calls == [1, 1] and c.buffers_written == 1
 
 
 def test_an_exception_comes_home_with_its_line_and_its_cause(script):

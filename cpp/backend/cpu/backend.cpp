@@ -107,6 +107,9 @@ class CpuBackend : public Backend {
       read.insert(read.begin(), args.out.data);
       args.finished = finish_program(*task.after, std::move(read), addresses_of<void*>(sides.outputs));
     }
+    for (const int at : task.kernel_outputs)
+      launch.results.push_back(at < 0 ? ArrayRef{} : task.outputs[static_cast<std::size_t>(at)].array);
+    args.results = launch.results;
     kernel_of(*task.op).run(args, launch);
     if (task.traced) watch_kernel(task, launch);
   }

@@ -1,8 +1,8 @@
 """owl: lazy dataflow over column-major arrays.
 
-Operations on arrays are recorded, not run; a device's threads compute them behind the script, fused where that helps,
-and only what the script can still ask for. Only what reads values waits: ``to_numpy``, ``float(x)``, ``print(x)``,
-``wait_for_all``.
+Operations on arrays are recorded, not run; a device's threads compute them while the script goes on, fused where that
+is faster, and skip results that no name refers to. Only functions that read values wait: ``to_numpy``, ``float(x)``,
+``print(x)``, ``wait_for_all``.
 
 >>> import owl
 >>> x = owl.randn([784, 256])
@@ -74,7 +74,7 @@ __version__ = _owl.__version__
 _owl.set_package_folder(_os.path.dirname(__file__) + _os.sep)
 _atexit.register(_owl.leave)
 
-from owl import conv, elewise  # noqa: E402  (after the engine is set up)
+from owl import conv, elewise  # noqa: E402  (needs the engine's setup above)
 from owl._user_op import op  # noqa: E402
 from owl.elewise import *  # noqa: E402, F403  (owl.exp is owl.elewise.exp, and so on)
 from owl.elewise import abs as abs  # noqa: E402
@@ -101,7 +101,7 @@ if _typing.TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        if name == "data":  # imported by its first use: few programs download
+        if name == "data":  # imported at its first use: few programs download
             import importlib
 
             return importlib.import_module("owl.data")
@@ -111,7 +111,7 @@ else:
 def get_cmake_dir() -> str:
     """The folder of the CMake package for C++ programs that use this owl: ``cmake -Dowl_DIR=...``, ``find_package(owl)``.
 
-    Error: this owl was built in a checkout, whose C++ side is installed by CMake.
+    Error: this owl was built in a checkout, where CMake installs the C++ files.
     """
     folder = _os.path.join(_os.path.dirname(__file__), "lib", "cmake", "owl")
     if not _os.path.isdir(folder):
@@ -123,9 +123,9 @@ def get_cmake_dir() -> str:
 
 
 class device:
-    """``with owl.device(id):`` computes what the block records on that device, then returns to the one before.
+    """``with owl.device(id):`` makes this device current for the block, then restores the previous one.
 
-    It may be entered again, also while it is active. DeviceError: there is no such device.
+    The same object may be entered again, also while it is active. DeviceError: there is no such device.
     """
 
     def __init__(self, id: int) -> None:
@@ -147,7 +147,7 @@ class device:
         return f"owl.device({self.id})"
 
 
-# IndexError, slice and abs are left out: a star import should not replace Python's own.
+# Without IndexError, slice and abs: a star import should not replace Python's own.
 __all__ = [
     "DTypeError",
     "DataError",

@@ -1,4 +1,4 @@
-"""``python -m owl``: which owl this is and what it runs on; ``--cmake-dir`` and others: where its C++ side lies."""
+"""``python -m owl``: prints version, folder and devices; ``--cmake-dir`` and others print a folder of its C++ files."""
 
 import argparse
 import io
@@ -7,7 +7,7 @@ import sys
 
 import owl
 
-# Of the C++ side, within the package.
+# Folders of the C++ files, within the package.
 _FOLDERS = {
     "cmake": ("lib", "cmake", "owl"),
     "include": ("include",),
@@ -17,14 +17,14 @@ _FOLDERS = {
 
 
 def print_any_path() -> None:
-    """Lets standard output take names of files that are no text: their bytes pass through."""
+    """Lets standard output print file names that are not valid text: their bytes pass through unchanged."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line ``arguments`` (those of the process by default) and returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m owl", description="Says which owl this is and what it runs on.")
+    parser = argparse.ArgumentParser(prog="python -m owl", description="Prints owl's version, folder and devices.")
     parser.add_argument("--version", action="version", version=f"owl {owl.__version__}")
     parser.add_argument(
         "--cmake-dir",

@@ -1,11 +1,11 @@
-"""Where CUDA's libraries are, if they were installed from PyPI (``pip install owl-engine[cuda]``)."""
+"""Finds CUDA's libraries that were installed from PyPI (``pip install owl-engine[cuda]``)."""
 
 import importlib.util
 import os
 
 
 def library_folders() -> list[str]:
-    """The folders of NVIDIA's packages with libraries that owl may open; asked when a GPU is first asked for."""
+    """The folders of NVIDIA's packages with libraries that owl may open; called when a script first asks for a GPU."""
     try:
         spec = importlib.util.find_spec("nvidia")
     except (ImportError, ValueError):

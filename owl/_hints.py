@@ -1,8 +1,8 @@
-"""What to write for names that NumPy, PyTorch, MLX and others have and owl lacks or spells otherwise.
+"""Hints for names that NumPy, PyTorch, MLX and others have and owl lacks or spells otherwise: what to write instead.
 
-Asked after a name was not found: by ``__getattr__`` of the modules, and for arrays by _Hint. In a hint, what stands
-between backquotes is code: with x and y arrays of shape [3, 4], w a matrix [2, 3], a NumPy array ``a`` and so on, it
-runs (tests/python/test_hints.py runs all of it).
+Used when a name was not found: by ``__getattr__`` of the modules, and for arrays by _Hint. In a hint, text between
+backquotes is code that runs, given arrays x and y of shape [3, 4], a matrix w [2, 3], a NumPy array ``a`` and so on
+(tests/python/test_hints.py runs all of it).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _DTYPES = 'owl has bool, int32, float32 and float64: `x.astype("int32")`, `owl.z
 _LAYOUT = "owl decides how a value lies in memory; `x.to_numpy()` is in C order, axes reversed"
 _COMPLEX = "owl has no complex numbers; every array is real"
 _MADE = "`owl.from_numpy(a)` makes an array of a NumPy array, a list or a number; it reverses the axes"
-_DEVICE = "`x.copy_to(device)` brings a value to the device with this id; `owl.devices()` lists them"
+_DEVICE = "`x.copy_to(device)` copies a value to the device with this id; `owl.devices()` lists them"
 _GPU = "`owl.has_cuda()` tells whether there is a GPU, owl.create_gpu_device(0) opens it, `owl.set_device(device)` chooses it"
 _OWN = "`owl.op(function)` makes a function over NumPy arrays an operation"
 _JOIN = "`owl.concat([x, y], axis)`"
 _VIEW = "`x.reshape(shape)`"
 _PRODUCT = "the product of two matrices is `w * x`, or `w @ x`"
-_WAIT = "owl starts by itself; `x.wait_for_eval()` waits for one value, `owl.wait_for_all()` for all"
+_WAIT = "owl computes without being asked; `x.wait_for_eval()` waits for one value, `owl.wait_for_all()` for all"
 _STACK = "`owl.concat([x[..., None], y[..., None]], -1)` joins along a new last axis"
 _BOOLS = "`owl.multiply(x > 0, y > 0)` is and, `owl.maximum(x > 0, y > 0)` is or, `(x > 0) != (y > 0)` is xor, `mask == False` is not"
 _RANDOM = "`owl.rand(shape, low, high)`, `owl.randn(shape, mu, sigma)`, `owl.randb(shape, prob)`, `owl.seed(n)`"
 _GATHER = "an index is an integer or a slice, `x[1]`, `x[:, 1:3]`; for arrays of indices go through NumPy: `owl.from_numpy(a[[0, 2]])`"
-_BROADCAST = "operations stretch axes of length 1 by themselves; `x + owl.zeros(shape)` has the whole shape"
+_BROADCAST = "operations broadcast axes of length 1; `x + owl.zeros(shape)` has the full shape"
 _EINSUM = "owl has products of two matrices, `w * x`; reshape and transpose to two axes first"
 _PRINT = "values are printed as NumPy prints them: `np.set_printoptions(precision=4)`"
 _THREADS = "the environment variable OWL_NUM_THREADS sets the number of threads before owl is imported"
@@ -78,7 +78,7 @@ _GROUPS = {
     "itemsize element_size": "`x.dtype.itemsize`",
     "strides stride data data_ptr storage storage_offset untyped_storage flags base ctypes is_contiguous": _LAYOUT,
     "contiguous is_pinned pin_memory layout memory_format": _LAYOUT,
-    "clone copy deepcopy": "arrays never change, so `x` itself is as good as a copy; `x.to_numpy()` is one that may change",
+    "clone copy deepcopy": "arrays never change, so `x` needs no copy; `x.to_numpy()` is a copy that may be changed",
     "tobytes dump": "`x.to_numpy().tobytes()`",
     "is_cuda is_cpu is_mps get_device": "`x.device` is the id of the device",
     "is_tensor isTensor": "`isinstance(x, owl.NArray)`",
@@ -172,7 +172,7 @@ _GROUPS = {
     "average reduce_mean": "`x.mean(axis)`", "reduce_sum": "`x.sum(axis)`",
     "std": f"`{_VAR} ** 0.5`", "var": f"`{_VAR}`", "std_mean var_mean": f"`{_VAR}` and `x.mean(axis)`",
     "prod": "`owl.exp(owl.log(x).sum(axis))` for x above 0",
-    # owl's own hand a NaN on
+    # owl's own reductions propagate NaN
     "nansum": "`owl.where(owl.isnan(x), 0.0, x).sum(axis)`", "nanmean": f"`{_NAN_MEAN}`",
     "nanmax": "`owl.where(owl.isnan(x), -math.inf, x).max(axis)`", "nanmin": "`owl.where(owl.isnan(x), math.inf, x).min(axis)`",
     "nanargmax": "`owl.where(owl.isnan(x), -math.inf, x).argmax(axis)`",
@@ -195,11 +195,11 @@ _GROUPS = {
     "backward grad requires_grad requires_grad_ retain_grad is_leaf grad_fn register_hook": _GRADIENTS,
     "autograd value_and_grad vjp jvp jacobian hessian GradientTape Tape checkpoint set_grad_enabled": _GRADIENTS,
     "no_grad enable_grad inference_mode is_grad_enabled detach stop_gradient detach_": (
-        "owl records no gradients, so nothing has to be switched off: `x` is what you want"),
+        "owl records no gradients, so there is nothing to switch off: use `x`"),
     "nn optim functional F layers Module ModuleList ModuleDict Parameter Sequential losses optimizers keras links": _LAYERS,
     "LSTM GRU RNN LSTMCell GRUCell RNNCell Transformer MultiheadAttention": (
         "owl has no layers; a recurrent network is a loop over steps such as `owl.tanh(w * x + b)`"),
-    "Identity": "`x` itself is what it gives",
+    "Identity": "it returns `x` itself",
     "Flatten": "`image.reshape([-1, image.shape[-1]])` keeps the last axis, the minibatch",
     "embedding Embedding": "a product with one-hot columns picks columns: "
         "`w * (owl.arange(n).reshape([n, 1]) == labels.reshape([1, -1])).astype(\"float32\")`",
@@ -223,7 +223,7 @@ _GROUPS = {
     "savez savez_compressed save_safetensors save_gguf savetxt": '`owl.save(path, {"w": w})`',
     "loadtxt genfromtxt fromfile memmap": "read with NumPy, then `owl.from_numpy(a)`",
     "eval async_eval synchronize block_until_ready compute realize wait": _WAIT,
-    "compile jit vmap pmap disable_compile enable_compile export": "owl fuses what is recorded by itself; `print(owl.explain(lambda: x + y))` shows how",
+    "compile jit vmap pmap disable_compile enable_compile export": "owl fuses operations without being asked; `print(owl.explain(lambda: x + y))` shows how",
     "is_available cuda_is_available": "`owl.has_cuda()`", "device_count": "`owl.get_gpu_device_count()`",
     "device_info": "`owl.devices()`",
     "default_device set_default_device get_default_device default_stream set_default_stream": "`owl.set_device(device)`, or a block with owl.device(id)",
@@ -244,7 +244,7 @@ _GROUPS = {
 
 HINTS = {name: hint for names, hint in _GROUPS.items() for name in names.split()}
 
-# Further names of PyTorch and MLX that nothing in owl stands for. NumPy's are known from NumPy itself.
+# Further names of PyTorch and MLX without a counterpart in owl. NumPy's names are looked up in NumPy itself.
 ELSEWHERE = set("""
 addbmm addmv addr argsort bartlett_window bincount blackman_window block_diag block_masked_mm bucketize cartesian_prod
 cdist cholesky cholesky_inverse cholesky_solve clear_streams combinations compiled_with_cxx11_abi conv1d conv3d
@@ -268,7 +268,7 @@ _NO_NAME = "{module} has no {name}: {hint}"
 
 
 def of_array(name: str) -> AttributeError | None:
-    """The error for ``x.name``, or None where no library that we know has the name."""
+    """The error for ``x.name``, or None if no library known here has the name."""
     hint = HINTS.get(name) or _function(name) or _elsewhere(name) or _in_place(name)
     return _error(_NO_METHOD.format(name=name, hint=hint), name) if hint else None
 
@@ -289,7 +289,7 @@ def _of_function(module: str, name: str) -> str | None:
 
 
 _CODE = "`[^`]*`"
-# Where code, or several pieces of it, is all that is said, or has something behind it that is not its verb.
+# The start of a hint that is only code (one piece or several), or code followed by something other than a verb.
 _CODE_ALONE = re.compile(rf": (?={_CODE}(?:(?:, or|,| or| and) {_CODE})*(?:$|[;:]| for |, (?!or `|`)))")
 
 
@@ -298,12 +298,12 @@ def _worded(hint: str) -> str:
 
 
 def _error(text: str, name: str) -> AttributeError:
-    # Without the object: Python would add "Did you mean", a name that is merely spelled alike.
+    # Without obj=: Python would add "Did you mean" with a name of similar spelling.
     return AttributeError(_worded(text).replace("`", ""), name=name)
 
 
 def _arguments(function: Any) -> str:
-    """As they are declared, without self: "x, low, high", "x, slope=0.01"."""
+    """The parameters as declared, without self: "x, low, high", "x, slope=0.01"."""
     parameters = [each for each in inspect.signature(function).parameters.values() if each.name != "self"]
     parts = []
     for each in parameters:
@@ -341,7 +341,7 @@ def _method(name: str) -> str | None:
 
 
 def _in_place(name: str) -> str | None:
-    """PyTorch's relu_, for names that are known without the underscore."""
+    """The hint for PyTorch's relu_ and others: names that are known without the underscore."""
     base = name[:-1]
     if not name.endswith("_") or not (base in _IN_PLACE_ALONE or _of_function("", base)):
         return None
@@ -353,7 +353,7 @@ _IN_PLACE_ALONE = {"zero", "set", "map", "log_normal"}
 
 
 def _layer(name: str) -> str | None:
-    """PyTorch's classes are named as its functions: LeakyReLU, MSELoss, BatchNorm1d."""
+    """The hint for PyTorch's classes, which are named like its functions: LeakyReLU, MSELoss, BatchNorm1d."""
     if not name[:1].isupper():
         return None
     plain = name.lower()
@@ -384,10 +384,10 @@ def _elsewhere(name: str) -> str | None:
 
 
 class _Hint:
-    """Stands in the base class of NArray for a name that is not there.
+    """A descriptor in the base class of NArray for a name that arrays lack: raises the error with the hint.
 
-    A ``__getattr__`` of the class would do the same, and make each method call slower by half and ``numpy.asarray(x)``
-    by several times: Python looks methods and protocols up by a short cut, which it takes only where there is none.
+    A ``__getattr__`` of the class would do the same, but make each method call slower by half and ``numpy.asarray(x)``
+    several times slower: Python's fast path for methods and protocols needs a class without ``__getattr__``.
     """
 
     __slots__ = ("name",)
@@ -399,7 +399,7 @@ class _Hint:
         raise of_array(self.name) or AttributeError(f"'owl.NArray' object has no attribute {self.name!r}")
 
 
-# Python's operators that arrays lack, and the function of which the hint speaks.
+# Python's operators that arrays lack, and the function whose hint applies.
 _OPERATORS = {
     "and": ("&", "logical_and"), "or": ("|", "logical_or"), "xor": ("^", "logical_xor"), "invert": ("~", "logical_not"),
     "floordiv": ("//", "floor_divide"), "mod": ("%", "mod"), "divmod": ("divmod", "divmod"),
@@ -407,7 +407,7 @@ _OPERATORS = {
 
 
 def _refused(sign: str, hint: str, other_side: str) -> Callable[..., Any]:
-    """Stands in the base class of NArray for an operator: x & y, or y & x."""
+    """A method in the base class of NArray for an operator that arrays lack: x & y, or y & x."""
 
     def refuse(self: Any, *others: Any) -> Any:
         import numpy as np
@@ -416,14 +416,14 @@ def _refused(sign: str, hint: str, other_side: str) -> Callable[..., Any]:
 
         known = (owl.NArray, int, float, complex, str, bytes, list, tuple, np.ndarray, np.generic)
         if any(hasattr(type(other), other_side) and not isinstance(other, known) for other in others):
-            return NotImplemented  # it may know better
+            return NotImplemented  # the other operand may define the operator
         raise TypeError(_worded(f"an NArray has no operator {sign}: {hint}").replace("`", ""))
 
     return refuse
 
 
 class ClassOfArrays(type):
-    """The class of the class NArray: ``dir``, completion and help leave the hints out."""
+    """The metaclass of NArray: hides the hints from ``dir``, completion and help."""
 
     def __dir__(cls) -> list[str]:
         hints = vars(cls.__base__)
@@ -431,7 +431,7 @@ class ClassOfArrays(type):
 
 
 def prepare() -> None:
-    """Puts the names into the base class of NArray, once the package is complete."""
+    """Adds the hints to the base class of NArray, once the package is complete."""
     import numpy as np
 
     import owl

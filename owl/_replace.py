@@ -1,4 +1,4 @@
-"""A file that appears whole: what is written goes to a new file beside the old one, which then takes its place."""
+"""Atomic replacement of files: the content is written to a new file beside the old one, which it then replaces."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import IO
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[IO[bytes]]:
-    """A file for the new content of ``path``, which is there when the block ends; an exception leaves the old one.
+    """A file for the new content of ``path``, which it replaces when the block ends, unless by an exception.
 
-    At every moment a reader finds the old file or the new one, and two writers at once leave one of the two. A symbolic
-    link stays, its target is replaced; a new file has the mode and owner of the old one, or those of any new file. A
-    pipe or a device is written as it is. OSError: the file cannot be written. (cpp/base/replace_file.h is the same for
-    C++.)
+    A reader always finds either the whole old file or the whole new one, and of two concurrent writers one wins. A
+    symbolic link stays and its target is replaced; the new file gets the mode and owner of the old one, or the
+    defaults. A pipe or a device is written directly. OSError: the file cannot be written. (cpp/base/replace_file.h does
+    the same in C++.)
     """
     try:
         old = os.stat(path)
     except FileNotFoundError:
         old = None
     if old is not None and not stat.S_ISREG(old.st_mode):
-        with open(path, "wb") as file:  # which refuses a folder
+        with open(path, "wb") as file:  # raises for a folder
             yield file
         return
     if old is not None and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
@@ -48,7 +48,7 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
 def keep_mode_and_owner(handle: int, old: os.stat_result) -> None:
     """Gives an open file the mode, group and owner of another, as far as the system allows.
 
-    A group that cannot be kept loses its access: the file's new group is another one.
+    If the group cannot be kept, the group's permissions are removed: they would apply to another group.
     """
     now, mode = os.fstat(handle), stat.S_IMODE(old.st_mode)
     if now.st_gid != old.st_gid and not _changed_owner(handle, -1, old.st_gid):
@@ -56,20 +56,20 @@ def keep_mode_and_owner(handle: int, old: os.stat_result) -> None:
     if now.st_uid != old.st_uid and not _changed_owner(handle, old.st_uid, -1):
         mode &= 0o777
     if stat.S_IMODE(now.st_mode) != mode:
-        with contextlib.suppress(OSError):  # a file system without modes
+        with contextlib.suppress(OSError):  # the file system has no modes
             os.fchmod(handle, mode)
 
 
 def _changed_owner(handle: int, user: int, group: int) -> bool:
     try:
         os.fchown(handle, user, group)
-    except OSError:  # not permitted, or a user that this container does not know
+    except OSError:  # not permitted, or the container does not map this user
         return False
     return True
 
 
 def _open_beside(target: str, path: str) -> tuple[str, int]:
-    """A file that did not exist, in the same folder, with the mode that the process gives new files; open to write."""
+    """Creates a new file in the same folder, with the process's default mode, and opens it for writing."""
     while True:
         part = os.path.join(os.path.dirname(target), f".owl-{os.urandom(8).hex()}.part")
         try:

@@ -1,4 +1,4 @@
-"""Operations that a script defines: owl.op."""
+"""User-defined operations: owl.op."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from owl._owl import DTypeError, NArray, ShapeError
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-_TYPES = ("bool", "int32", "float32", "float64")  # the larger wins
+_TYPES = ("bool", "int32", "float32", "float64")  # the largest operand type wins
 
 
 def _larger(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
@@ -21,7 +21,7 @@ def _larger(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
 
 
 def _broadcast(shapes: Sequence[list[int]]) -> list[int] | None:
-    """The shape of operands whose axes of length 1 stretch, aligned at the first axis; None where they don't fit."""
+    """The broadcast shape of the operands, aligned at the first axis; None if they do not broadcast."""
     result = [1] * max(len(shape) for shape in shapes)
     for shape in shapes:
         for axis, length in enumerate(shape):
@@ -32,7 +32,7 @@ def _broadcast(shapes: Sequence[list[int]]) -> list[int] | None:
 
 
 class _Hinting(type):
-    """So that ``owl.op.relu`` says where the functions are."""
+    """Makes the error for ``owl.op.relu`` name the function's module."""
 
     def __getattr__(cls, name: str) -> Any:
         from owl import elewise
@@ -44,23 +44,23 @@ class _Hinting(type):
 class op(metaclass=_Hinting):
     """An operation of your own, from a function over NumPy arrays.
 
-    ``f = owl.op(forward)`` makes it; ``y = f(x1, x2)`` records it, like any other operation: without waiting and without
-    calling ``forward``. When the operands have their values, a worker thread of the device calls
-    ``forward(*operands)``. The operands come as NumPy arrays with the axes as ``to_numpy()`` shows them (owl's
-    reversed), read-only and without a copy; it returns the result as a NumPy array, which is copied.
+    ``f = owl.op(forward)`` makes it; ``y = f(x1, x2)`` records it, like any other operation: without waiting and
+    without calling ``forward``. When the operands are computed, a worker thread of the device calls
+    ``forward(*operands)``. The operands are NumPy arrays with the axes of ``to_numpy()`` (owl's reversed), read-only
+    and not copied; ``forward`` returns the result as a NumPy array, which owl copies.
 
     ``shape`` is the result's shape in owl's order of axes: a function of the operands' shapes (lists), or one list. If
     it is left out, the operands broadcast. ``dtype`` is the result's type: a function of the operands' dtypes, or one
-    dtype; if it is left out, the largest of the operands' (bool < int32 < float32 < float64). ``name`` (the function's,
-    if it is left out) stands in errors and profiles.
+    dtype; if it is left out, the largest of the operands' (bool < int32 < float32 < float64). Errors and profiles show
+    ``name``, by default that of the function.
 
-    An exception in ``forward`` is raised as owl.Error, with the line that recorded the operation and the exception as
-    its cause, where the value or one computed from it is waited for. A result of another shape or type than was
-    announced is a ShapeError or DTypeError there.
+    An exception in ``forward`` is raised as owl.Error where the script waits for the value, or for one computed from
+    it; it names the line that recorded the operation and has the exception as its cause. A result whose shape or type
+    differs from the announced one raises a ShapeError or DTypeError there.
 
     ``backward(err, y, *operands)``, if given, gets the error at the result, the result and the operands, as NumPy
     arrays. It returns the error at the operand or, if there are several operands, a tuple with one for each; None
-    stands for zeros. ``f.back(err, y, *operands)`` records it as an operation too.
+    stands for zeros. ``f.back(err, y, *operands)`` records it as an operation.
 
     >>> softsign = owl.op(lambda x: x / (1 + abs(x)), lambda err, y, x: err / (1 + abs(x)) ** 2, name="softsign")
     >>> x = owl.randn([3, 4])
@@ -94,7 +94,7 @@ class op(metaclass=_Hinting):
                 raise DTypeError(f"{self.name}: {error}") from None
 
     def __call__(self, *operands: NArray) -> NArray:
-        """Records forward(*operands): an NArray of the shape and type that the rules give. Never waits."""
+        """Records forward(*operands) and returns an NArray of the announced shape and type. Never waits."""
         self._check(operands)
         return _owl.record_function(self.name, self.forward, operands, self._result_shape(operands),
                                     self._result_dtype(operands))
@@ -102,8 +102,8 @@ class op(metaclass=_Hinting):
     def back(self, err: NArray, y: NArray, *operands: NArray) -> NArray | tuple[NArray, ...]:
         """Records backward(err, y, *operands): the errors at the operands, from the error at the result y.
 
-        One NArray if there is one operand, else a tuple with one for each. Each has its operand's shape; its type is the
-        operand's, or float32 where that is not a float type. ShapeError: err has not y's shape.
+        Returns one NArray if there is one operand, else a tuple with one for each. Each has its operand's shape; its
+        type is the operand's, or float32 if that is not a float type. ShapeError: err and y have different shapes.
         """
         if self.backward is None:
             raise TypeError(f"{self.name}: the operation was made without a backward function")
@@ -139,7 +139,7 @@ class op(metaclass=_Hinting):
         shape = _broadcast(shapes)
         if shape is None:
             raise ShapeError(f"{self.name} of {' and '.join(map(str, shapes))}: the shapes do not broadcast (axes are "
-                             "aligned at the first); say shape= when the operation is made")
+                             "aligned at the first); pass shape= to owl.op")
         return shape
 
     def _result_dtype(self, operands: Sequence[NArray]) -> Any:
@@ -153,7 +153,7 @@ class op(metaclass=_Hinting):
 
 
 def _checked(name: str, backward: Callable[..., Any], types: Sequence[np.dtype[Any]]) -> Callable[..., Any]:
-    """A function that gives an array for each operand, of its shape and of these types."""
+    """Wraps backward: the result is one array for each operand, of its shape and of these types."""
 
     def run(err: Any, y: Any, *operands: Any) -> Any:
         given = backward(err, y, *operands)

@@ -14,7 +14,7 @@ Lrner = _owl.conv.Lrner
 __all__ = ["Convolver", "Lrner", "Pooler", "log_softmax", "pool_op", "soft_op", "softmax", "softmax_back"]
 
 
-# Compiled functions and classes cannot tell a signature with soft_op.instance in it.
+# inspect.signature cannot read defaults such as soft_op.instance from a compiled function.
 def _signature(by_position, by_name=()):
     def parameters(described, kind):
         return [_Parameter(name, kind, default=default) for name, default in described]
@@ -43,7 +43,7 @@ Pooler.__signature__ = _signature([("h", _needed), ("w", _needed), ("stride_v", 
 Lrner.__signature__ = _signature([("local_size", _needed), ("alpha", _needed), ("beta", _needed)])
 
 
-# How pickle and copy carry them: the class and what it was called with.
+# For pickle and copy: the class and its constructor's arguments.
 def _reduce(self):
     given = {name: getattr(self, name) for name in type(self).__signature__.parameters}
     return _partial(type(self), **given), ()

@@ -1,10 +1,10 @@
-"""Data sets from the net: ``python -m owl.data fetch mnist``, or ``owl.data.fetch("mnist")``.
+"""Downloads data sets: ``python -m owl.data fetch mnist``, or ``owl.data.fetch("mnist")``.
 
-A data set is a few files with known sizes and checksums, held by several mirrors. A file gets its name when all of it is
-there and its checksum is right: a reader that finds ``NAME`` finds the whole file, and several processes may fetch it at
-once. ``OWL_MIRRORS``, a comma-separated list of ``http://`` or ``https://`` folders, replaces the mirrors; where it is
-set but empty, nothing is downloaded. A download needs pooch (``pip install owl-engine[apps]``); files that are there
-already need neither pooch nor a network.
+A data set is a few files with known sizes and checksums, which several mirrors have. A file gets its final name only
+when it is complete and its checksum is right: a reader that finds ``NAME`` finds the whole file, and several processes
+may fetch it at once. ``OWL_MIRRORS``, a comma-separated list of ``http://`` or ``https://`` folders, replaces the
+mirrors; if it is set but empty, nothing is downloaded. A download needs pooch (``pip install owl-engine[apps]``); files
+that exist already need neither pooch nor a network.
 """
 
 import contextlib
@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 from owl._owl import DataError
 from owl._replace import replacing
 
-# What only a download needs (pooch, hashlib, tqdm) is imported there: programs that find their data on disk import this
-# module too.
+# Only the download imports pooch, hashlib and tqdm: programs that find their data on disk import this module too.
 
 __all__ = ["DATA_SETS", "DataFile", "DataSet", "cache_folder", "fetch", "main", "mirrors"]
 
@@ -36,7 +35,7 @@ class DataFile(NamedTuple):
 
 
 class DataSet(NamedTuple):
-    """Files, and the addresses of the folders that hold all of them, the preferred one first."""
+    """Files, and the addresses of the folders that have all of them, the preferred one first."""
 
     mirrors: tuple[str, ...]
     files: tuple[DataFile, ...]
@@ -59,9 +58,9 @@ DATA_SETS = {
 }
 
 TIMEOUT_S = 10.0
-PIECE = 1 << 16  # bytes that are read at once
+PIECE = 1 << 16  # bytes of one read
 
-EXIT_FAILED = 1  # argparse's own 2 is for wrong options
+EXIT_FAILED = 1  # argparse exits with 2 for wrong options
 EXIT_INTERRUPTED = 130  # what shells report for SIGINT
 
 
@@ -73,17 +72,17 @@ def fetch(
     first_byte_within: float | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Downloads what is missing of the data set `name`; gives the folder that then holds all of it.
+    """Downloads the missing files of the data set `name`; returns the folder that then has all of them.
 
-    `folder` is made where it does not exist; by default it is `cache_folder() / name`. Files that are there and sound
-    are kept, without any request; others of their names are replaced.
+    `folder` is created if it does not exist; by default it is `cache_folder() / name`. Existing files with the right
+    checksum are kept, without any request; files with a wrong one are replaced.
 
-    `timeout` is how long, in seconds, a mirror may be silent before the next one is asked. `first_byte_within` bounds
-    the time until any of them answers, for callers that can do without. Progress goes to stderr, unless `quiet`: a bar
-    on a terminal where tqdm is installed, otherwise a line for each file.
+    `timeout` is how long, in seconds, a mirror may be silent before `fetch` tries the next. `first_byte_within` bounds
+    the time until any of them answers, for callers that can do without the data. Progress goes to stderr, unless
+    `quiet`: a bar on a terminal if tqdm is installed, otherwise a line for each file.
 
-    Raises `DataError` where no mirror gives a file, with the addresses and what each of them said, where the folder
-    cannot be written, and where pooch is not installed; `ValueError` for a name or a time that makes no sense.
+    Raises `DataError` if no mirror gives a file, with each address and its answer, if the folder cannot be written, or
+    if pooch is not installed; `ValueError` for an unknown name or an invalid time.
     """
     if name not in DATA_SETS:
         raise ValueError(f"there is no data set {name!r}; known: {', '.join(DATA_SETS)}")
@@ -103,7 +102,7 @@ def fetch(
 
 
 def mirrors(name: str) -> list[str]:
-    """The addresses that `fetch(name)` tries, in order: OWL_MIRRORS where it is set, else the data set's own."""
+    """The addresses that `fetch(name)` tries, in order: OWL_MIRRORS if it is set, else the data set's own."""
     text = os.environ.get("OWL_MIRRORS")
     if text is None:
         return list(DATA_SETS[name].mirrors)
@@ -115,9 +114,9 @@ def mirrors(name: str) -> list[str]:
 
 
 def cache_folder() -> Path | None:
-    """The user's cache folder for owl, which need not exist; None where the user has no home."""
+    """The user's cache folder for owl, which need not exist; None if the user has no home folder."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(base):  # The XDG rules say to ignore a relative path.
+    if os.path.isabs(base):  # The XDG specification says to ignore a relative path.
         return Path(base) / "owl"
     try:
         return Path.home() / ".cache" / "owl"
@@ -133,21 +132,21 @@ def _download(
 ) -> None:
     """Puts `files` into `folder`, each from the first of the mirrors `sources` that gives it."""
     if not sources:
-        raise DataError(f"{files[0].name} cannot be downloaded: OWL_MIRRORS is empty, so there is nowhere to ask")
+        raise DataError(f"{files[0].name} cannot be downloaded: OWL_MIRRORS is empty, so no mirror is allowed")
     if importlib.util.find_spec("pooch") is None:
-        raise DataError(f"{files[0].name} cannot be downloaded: that needs the package pooch, which is not installed "
+        raise DataError(f"{files[0].name} cannot be downloaded: this needs the package pooch, which is not installed "
                         "(pip install 'owl-engine[apps]')")  # fmt: skip
     bar = not quiet and sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         path = folder / file.name
-        with _writing(path), replacing(str(path)) as stream:  # first: a read-only folder costs no download
+        with _writing(path), replacing(str(path)) as stream:  # opened first, to fail early if the folder is read-only
             content, source = _ask_in_turn(file, sources, timeout, patience, bar)
             stream.write(content)
         if not quiet:
             print(f"{file.name}: {file.size:,} bytes from {source}{file.name}", file=sys.stderr, flush=True)
-        sources = sorted(sources, key=lambda s: s != source)  # The mirror that has one file is asked first for the next.
+        sources = sorted(sources, key=lambda s: s != source)  # The mirror that gave one file comes first for the next.
         patience = None
 
 
@@ -156,8 +155,8 @@ def _ask_in_turn(
 ) -> tuple[bytes, str]:
     """The content of `file`, and the mirror that gave it.
 
-    A thread asks: looking up a name has no time limit, and connecting has one for each address of a host. So the caller
-    waits no longer than `patience` for the first answer.
+    A thread sends the requests, so that the caller waits no longer than `patience` for the first answer: a name lookup
+    has no timeout, and connecting has one for each address of a host.
     """
     answered, abandoned = threading.Event(), threading.Event()
     found: list[tuple[bytes, str]] = []
@@ -192,9 +191,9 @@ def _ask_in_turn(
 
 
 def _ask(url: str, file: DataFile, timeout: float, bar: bool, answered: threading.Event) -> bytes:
-    """The content of `file` from one address. An exception says what is wrong with it.
+    """The content of `file` from one address. Raises an exception that names the fault.
 
-    pooch.retrieve does not serve: the file that it makes has mode 0600 and replaces a symbolic link.
+    Not by pooch.retrieve, which creates files with mode 0600 and replaces symbolic links.
     """
     import pooch
 
@@ -202,7 +201,7 @@ def _ask(url: str, file: DataFile, timeout: float, bar: bool, answered: threadin
 
     def headers_are_here(response: Any, **_: Any) -> None:
         answered.set()
-        # A server may call a .gz file compressed content, which requests would unpack: the file is kept as it is stored.
+        # A server may declare a .gz file as compressed content, which requests would unpack; the file must stay packed.
         response.raw.headers.pop("Content-Encoding", None)
 
     content = _Content(file.size)
@@ -218,7 +217,7 @@ def _ask(url: str, file: DataFile, timeout: float, bar: bool, answered: threadin
 
 
 class _Content(io.BytesIO):
-    """Takes at most `limit` bytes: a server may send without end."""
+    """Accepts at most `limit` bytes: a faulty server may never stop sending."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -231,7 +230,7 @@ class _Content(io.BytesIO):
 
 
 def _first_cause(error: BaseException) -> str:
-    """What the exception says that set off `error`, on one line: urllib3 and requests wrap it several times."""
+    """The message of the exception that caused `error`, on one line: urllib3 and requests wrap it several times."""
     while cause := error.__cause__ or error.__context__:
         error = cause
     return " ".join(str(error).split()) or type(error).__name__
@@ -242,7 +241,7 @@ def _first_cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a DataError that names the path."""
+    """Turns an OSError of the file system into a DataError that names the path."""
     try:
         yield
     except OSError as error:
@@ -250,7 +249,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _is_sound(path: Path, file: DataFile) -> bool:
-    """Whether `path` holds `file`, to the last bit."""
+    """Whether `path` has the size and checksum of `file`."""
     try:
         return path.stat().st_size == file.size and _md5(path.read_bytes()) == file.md5
     except FileNotFoundError:
@@ -262,7 +261,7 @@ def _is_sound(path: Path, file: DataFile) -> bool:
 def _md5(data: bytes) -> str:
     import hashlib
 
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()  # to find accidents, not attacks
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()  # against accidents, not attacks
 
 
 # ---- Command line ---------------------------------------------------------------------------------------------------
@@ -282,7 +281,7 @@ def _seconds(text: str) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m owl.data``. Gives the exit code."""
+    """``python -m owl.data``. Returns the exit code."""
     import argparse
 
     from owl.__main__ import print_any_path
@@ -292,12 +291,12 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser(
         "fetch",
         help="download a data set",
-        description="Downloads what is missing of a data set and prints the folder that holds it.",
+        description="Downloads the missing files of a data set and prints its folder.",
         epilog="OWL_MIRRORS, a comma-separated list of addresses, replaces the mirrors. Files that are "
-        "complete stay when a download is interrupted. Exit codes: 0 complete, 1 failed, 130 interrupted.",
+        "complete stay if a download is interrupted. Exit codes: 0 complete, 1 failed, 130 interrupted.",
     )
     command.add_argument("name", choices=sorted(DATA_SETS), help="the data set")
-    command.add_argument("--folder", metavar="FOLDER", help="where to (default: the user's cache for owl)")
+    command.add_argument("--folder", metavar="FOLDER", help="folder of the files (default: the user's cache for owl)")
     command.add_argument("--timeout", type=_seconds, default=TIMEOUT_S, metavar="SECONDS",
                          help="how long a mirror may be silent (default: %(default)g)")  # fmt: skip
     command.add_argument("--quiet", action="store_true", help="no progress on stderr")

@@ -1,11 +1,11 @@
 """Elementwise functions.
 
 Operands are arrays or numbers, at least one array. Axes of length 1 broadcast, aligned at the first axis. int32 gives
-float32, except where a function's text says otherwise. The backward forms take the error at the result and the
+float32, unless the function's text says otherwise. The backward functions take the error at the result and the
 result: ``relu_back(err, y)``, ``sigm_back(err, y)``, ``tanh_back(err, y)``. ``log``, ``sigmoid`` and ``multiply`` are
 other names of ``ln``, ``sigm`` and ``mult``. Each function is in ``owl`` too: ``owl.exp``.
 
-The functions come from the engine's registry of operations, so an operation that is added there appears here by itself.
+The functions come from the engine's registry of operations, so an operation added there appears here too.
 """
 
 from owl import _owl

@@ -19,14 +19,14 @@ FORMATS = (".npz", ".safetensors")
 
 
 def save(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], arrays: Mapping[str, NArray]) -> None:
-    """Writes named arrays to a file, as ``to_numpy()`` shows them (axes reversed); waits for their values.
+    """Writes named arrays to a file, with the axes of ``to_numpy()`` (reversed); waits for their values.
 
-    The suffix says how: ``.npz`` (NumPy's ``np.load`` reads it) or ``.safetensors`` (needs the package safetensors). The
-    file is written beside its place and then renamed, so that at every moment there is the old file or the new one,
-    whole, also where several threads or processes save under one name. A symbolic link stays and its target is replaced;
-    the old file's mode and owner are kept. ValueError: another suffix. TypeError: something else than NArrays under
-    names. OSError: the file cannot be written. What went wrong with a value is raised as its owl error, and no file is
-    touched.
+    The suffix chooses the format: ``.npz`` (NumPy's ``np.load`` reads it) or ``.safetensors`` (needs the package
+    safetensors). The content is written to a new file, which is then renamed, so that a reader always finds the whole
+    old file or the whole new one, even if several threads or processes save under one name. A symbolic link stays and
+    its target is replaced; the old file's mode and owner are kept. ValueError: another suffix. TypeError: not a dict of
+    NArrays by name. OSError: the file cannot be written. If a value has failed, its owl error is raised, and the file
+    stays as it was.
 
     >>> owl.save("weights.npz", {"w1": owl.ones([2, 3]), "b1": owl.zeros([2])})
     >>> sorted(owl.load("weights.npz"))
@@ -53,9 +53,9 @@ def load(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> dict[str,
     """The arrays of a ``.npz`` or ``.safetensors`` file by name, on the current device, axes reversed.
 
     Elements become the nearest of owl's types, as in :func:`owl.from_numpy`; bfloat16 and the float8 formats of
-    ``.safetensors`` become float32, which holds them exactly. Nothing in a file is ever run: arrays of Python objects are
-    refused. DataError: the file is missing, truncated, not of its format, or holds an array that owl has no type for,
-    which the message names. ValueError: another suffix.
+    ``.safetensors`` become float32, which holds them exactly. Loading never runs code of the file: arrays of Python
+    objects are refused. DataError: the file is missing, truncated or malformed, or has an array whose type owl lacks;
+    the message names it. ValueError: another suffix.
     """
     path, suffix = _name(path)
     try:
@@ -65,11 +65,11 @@ def load(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> dict[str,
         raise DataError(f"{path}: no such file") from None
     except (DataError, ImportError, MemoryError):
         raise
-    except Exception as error:  # the readers raise a dozen kinds for what is only a bad file
+    except Exception as error:  # the readers raise a dozen classes for a bad file
         raise DataError(f"{path}: not a readable {suffix} file: {error}") from error
 
 
-# What a file holds: names, element types where they are known before the values, functions that read these.
+# A file's contents: names, element types if known before the values, functions that read the values.
 _Contents = Iterator[tuple[str, str, Callable[[], Any]]]
 
 
@@ -91,7 +91,7 @@ def _array(path: str, name: str, dtype: str, read: Callable[[], Any]) -> NArray:
 
 
 def _write_npz(file: IO[bytes], values: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """What np.savez writes, whose own arguments take some names for themselves."""
+    """Writes like np.savez, whose parameters' names could not be used as names of arrays."""
     with zipfile.ZipFile(file, "w") as members:
         for name, value in values.items():
             with members.open(name + ".npy", "w", force_zip64=True) as member:
@@ -109,11 +109,11 @@ def _npz(path: str) -> _Contents:
 
 
 def _safetensors_file(path: str) -> _Contents:
-    """The package checks the file and reads what NumPy has types for; small floats are read here."""
+    """The package checks the file and reads the types that NumPy has; small floats are read here."""
     with _safetensors().safe_open(path, framework="np") as tensors, open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
-        for name in tensors.keys():  # noqa: SIM118  (it is no mapping)
+        for name in tensors.keys():  # noqa: SIM118  (not a mapping)
             entry = header[name]
             dtype = entry["dtype"]
             if dtype in _SMALL_FLOATS:
@@ -127,9 +127,9 @@ def _bfloat16(bits: Any) -> Any:
 
 
 def _float8(exponent_bits: int, bias: int, special: str) -> Callable[[Any], Any]:
-    """From bytes: a sign, an exponent, a mantissa. ``special``: which of them are no numbers.
+    """A function from bytes (sign, exponent, mantissa) to float32. ``special``: which bytes are not finite numbers.
 
-    "ieee": those of the largest exponent, infinity and NaN; "fn": those with all bits set, NaN; "fnuz": minus zero, NaN.
+    "ieee": the largest exponent, for infinity and NaN; "fn": all bits set, for NaN; "fnuz": minus zero, for NaN.
     """
     mantissa_bits = 7 - exponent_bits
     values = []
@@ -144,7 +144,7 @@ def _float8(exponent_bits: int, bias: int, special: str) -> Callable[[Any], Any]
     return np.array(values, np.float32).__getitem__
 
 
-# Formats that NumPy has no type for: how they are stored, and how they become float32, which holds each exactly.
+# Formats without a NumPy type: the stored type, and the conversion to float32, which represents each exactly.
 _SMALL_FLOATS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "BF16": ("<u2", _bfloat16),
     "F8_E4M3": ("u1", _float8(4, 7, "fn")),

@@ -1,4 +1,4 @@
-"""Seeing inside the engine: what would run, where time goes, who made the first NaN."""
+"""Inspection of the engine: what would run, where time goes, which operation made the first NaN."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class PlannedTask(NamedTuple):
     #: operations that run on its operand or result while that is in the cache) or ``"copy"``
     kind: str
     device: int  #: id of the device that computes it
-    shape: list[int]  #: of what it computes
-    channels_last: bool  #: its results are images whose channels are neighbours in memory, between convolutions
+    shape: list[int]  #: of its result
+    channels_last: bool  #: its results are images with the channels of a pixel adjacent in memory, between convolutions
     operations: list[str]  #: in the order in which they run
     places: list[str]  #: ``file:line`` of each, empty where unknown
     bytes_read: int  #: of its operands
@@ -37,10 +37,10 @@ class PlannedTask(NamedTuple):
 
 
 class Plan:
-    """What would run, in an order in which it could; ``print`` shows it as a table."""
+    """The tasks that would run, in a possible order; ``print`` shows them as a table."""
 
     def __init__(self, tasks: list[PlannedTask], table: str) -> None:
-        self.tasks = tasks  #: in that order
+        self.tasks = tasks  #: in a possible order
         self._table = table
 
     def __str__(self) -> str:
@@ -74,17 +74,17 @@ def _shown(function: str, show: Callable[[list[NArray] | None], _Shown], x: Expl
         return show(_recorded(function, x))
     hold = _owl.HoldWindow()
     try:
-        return show(_recorded(function, x))  # without a name for the values: they must be gone when the window opens
+        return show(_recorded(function, x))  # unnamed values: they must be dropped before the window opens
     finally:
         hold.release()
 
 
 def explain(x: Explained = None) -> Plan:
-    """What would run to compute ``x``: tasks, what is fused in each, buffers taken over, copies. Runs nothing.
+    """The tasks that would compute ``x``: the operations fused in each, buffers taken over, copies. Runs nothing.
 
-    ``x`` is an NArray, several, or None for everything recorded so far. Values that are there, or being computed, need
-    no task; since owl starts by itself, that is soon true of every array. To see how something is computed give a
-    function without arguments: it is called while nothing may start, and what it returns is explained.
+    ``x`` is an NArray, several, or None for everything recorded so far. A value that is computed, or being computed,
+    needs no task; owl starts tasks without being asked, so this soon holds for every array. To see how a value is
+    computed, pass a function without arguments: it is called while no task may start, and its result is explained.
 
     >>> a = owl.randn([100, 50])
     >>> owl.wait_for_all()
@@ -97,16 +97,16 @@ def explain(x: Explained = None) -> Plan:
 
 
 def draw(x: Explained) -> str:
-    """The recorded, not yet planned graph behind ``x`` in Graphviz's language (``dot -Tsvg``).
+    """The recorded, not yet planned graph of ``x`` in Graphviz's language (``dot -Tsvg``).
 
-    Operations that would run as one task share a frame, values in memory are dashed, values that the script holds have
-    a thick border. ``x`` as in :func:`explain`, a function included.
+    Operations that would run as one task share a frame, values in memory are dashed, values with a handle have a thick
+    border. ``x`` as in :func:`explain`, a function included.
     """
     return _shown("draw", lambda values: _owl.draw(values or []), x)
 
 
 def dot(x: Explained, *others: object) -> str:
-    """The old name of :func:`draw`, which will go with the next release. TypeError: several arguments, as a product has."""
+    """The old name of :func:`draw`; the next release removes it. TypeError: several arguments, as of a product."""
     if others:
         raise TypeError("owl.dot draws a graph, and is called owl.draw now; for a matrix product use W * A or W @ A")
     _warnings.warn("owl.dot is called owl.draw now", DeprecationWarning, stacklevel=2)
@@ -117,9 +117,9 @@ class profile:
     """``with owl.profile("trace.json"):`` records what every thread does and writes it when the block ends.
 
     The file opens in https://ui.perfetto.dev and in chrome://tracing: a lane for each worker and each recording thread,
-    a bar for each task (or chunk of one) with its shape and the script's line. The end of the block waits for what was
-    recorded in it. ``OWL_PROFILE=trace.json`` does the same for a whole run. owl.Error: the file cannot be written, or
-    another profile is being recorded.
+    a bar for each task (or chunk of one) with its shape and the script's line. The end of the block waits for the
+    operations recorded in it. ``OWL_PROFILE=trace.json`` does the same for a whole run. owl.Error: the file cannot be
+    written, or another profile is being recorded.
     """
 
     def __init__(self, path: str | bytes | _os.PathLike[str] | _os.PathLike[bytes]) -> None:
@@ -136,13 +136,13 @@ class profile:
             if kind is None:
                 wait_for_all()
         except Error:
-            pass  # a failed value, perhaps an older one: it is raised where it is asked for
+            pass  # a failed value, perhaps an older one: raised where the script waits for it
         finally:
             _owl.stop_profile()
 
 
 class _Switch:
-    """A setting that a call changes for good, and a ``with`` block until its end."""
+    """A setting that a call changes permanently, and a ``with`` block until its end."""
 
     _read: Callable[[], bool]
     _write: Callable[[bool], None]
@@ -164,8 +164,9 @@ class trace_nan(_Switch):
     """Watches every operation recorded from now on: the first that makes a NaN or infinity from finite operands
     becomes an ``owl.NaNError`` where its value, or one computed from it, is first waited for.
 
-    ``owl.trace_nan()`` switches it on, ``owl.trace_nan(False)`` off, for all threads; ``with owl.trace_nan():`` does it
-    for a block. The error names the operation, the element, its operands and the script's line. Values do not change.
+    ``owl.trace_nan()`` switches it on, ``owl.trace_nan(False)`` off, for all threads; ``with owl.trace_nan():``
+    switches it on for a block. The error names the operation, the element, its operands and the script's line. Values
+    do not change.
     """
 
     _read, _write = staticmethod(_owl.tracing_nan), staticmethod(_owl.trace_nan)
@@ -173,25 +174,25 @@ class trace_nan(_Switch):
 
 class eager(_Switch):
     """From now on every operation runs alone, before the next is recorded: an error is raised at its own line, and a
-    debugger sees every value. Values are the same as without.
+    debugger sees every value. Values are the same as in lazy mode.
 
-    ``owl.eager()`` switches it on, ``owl.eager(False)`` off, for all threads; ``with owl.eager():`` does it for a
-    block; ``OWL_EAGER=1`` for a whole run.
+    ``owl.eager()`` switches it on, ``owl.eager(False)`` off, for all threads; ``with owl.eager():`` switches it on for
+    a block; ``OWL_EAGER=1`` for a whole run.
     """
 
     _read, _write = staticmethod(_owl.is_eager), staticmethod(_owl.eager)
 
 
 def dump(file: TextIO | None = None) -> None:
-    """Prints what the engine is doing: recorded operations, tasks that run or wait and for what, memory and its holders.
+    """Prints the engine's state: recorded operations, tasks that run, tasks that wait and for what, memory in use.
 
-    ``file`` is standard error unless given. For scripts that seem to hang; see also :func:`dump_on_signal`.
+    ``file`` is standard error by default. For scripts that seem to hang; see also :func:`dump_on_signal`.
     """
     print(_owl.describe_engine(), end="", file=file or _sys.stderr, flush=True)
 
 
 def dump_on_signal(number: int = _signal.SIGUSR1) -> None:
-    """From now on this signal prints :func:`dump`, also while the script waits in owl (``kill -USR1 PID``)."""
+    """Makes this signal print :func:`dump`, even while the script waits in owl (``kill -USR1 PID``)."""
 
     def handler(number: int, frame: FrameType | None) -> None:
         dump()

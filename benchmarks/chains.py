@@ -7,7 +7,7 @@ import owl
 from common import arguments, report, timed
 
 A = arguments(__doc__, workers=2, length=200, rounds=50)
-os.environ["OWL_NUM_THREADS"] = str(A.workers)  # read when owl is first used
+os.environ["OWL_NUM_THREADS"] = str(A.workers)  # owl reads it at its first use
 if owl.devices()[0].threads != A.workers:
     raise SystemExit(f"this machine has {owl.devices()[0].threads} processors for {A.workers} workers")
 # Orthogonal, so that no product grows or vanishes.

@@ -1,8 +1,8 @@
 // Seconds for the five convolution passes of the walkthrough's CNN over a minibatch of 256, in a bare loop:
 // conv_floor [--images 256] [--batches 40] [--rounds 4]
 //
-// Each pass has its operands in the layouts in which it is quickest here: oneDNN's own choice, nhwc or nchw, for its
-// images and its results apart. What it would take to bring them there is not counted.
+// Each pass has its operands in the layouts in which it is fastest on this machine: oneDNN's own choice, nhwc or nchw,
+// separately for its images and its results. Converting them is not counted.
 #include <string_view>
 #include <unordered_map>
 
@@ -29,7 +29,7 @@ struct Pass {
   Convolution convolution;
   Way way;
 };
-constexpr Pass kPasses[] = {  // the gradient of the first one's images is of no use
+constexpr Pass kPasses[] = {  // no gradient of the first layer's images: training does not need it
     {"conv1_forward", kFirst, Way::kForward},
     {"conv2_forward", kSecond, Way::kForward},
     {"conv2_data_gradient", kSecond, Way::kDataGradient},
@@ -63,7 +63,7 @@ void run(const Ready& r) {
   stream().wait();
 }
 
-// In these layouts; false where oneDNN has only its reference implementation, which is thousands of times slower.
+// Makes the pass in these layouts; false if oneDNN has only its reference implementation, thousands of times slower.
 bool make(const Pass& pass, memory::dim images, Tag image_layout, Tag result_layout, Ready& ready) {
   const auto& c = pass.convolution;
   const memory::desc x({images, c.channels, c.size, c.size}, kFloat, image_layout);

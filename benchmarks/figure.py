@@ -1,10 +1,10 @@
-"""Draws the ratios of a table of benchmarks as bars, each with what is wanted at most."""
+"""Draws the ratios of a table of benchmarks as bars, each with its target."""
 
 MET, MISSED = "#4c9a6a", "#d0613c"
 
 
 def require():
-    """matplotlib, or an error that says what to do: to be called before anything is measured."""
+    """Imports matplotlib, or exits with the command that installs it: call this before measuring."""
     try:
         import matplotlib
     except ModuleNotFoundError:
@@ -13,7 +13,7 @@ def require():
 
 
 def draw(results, title, path):
-    """`results`: those with a ratio are drawn, from the top."""
+    """Draws those of `results` that have a ratio, from the top."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter, LogLocator
 

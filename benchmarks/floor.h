@@ -1,7 +1,7 @@
-// What the floors share: options, threads, timing and the line of JSON that benchmarks/run.py reads.
+// Shared by the floors: options, threads, timing and the line of JSON that benchmarks/run.py reads.
 //
-// A floor is what owl's work would cost if nothing but its large kernels had to run: a bare loop that calls the library
-// that owl itself calls, on as many threads as owl would use, with nothing planned, scheduled or updated in between.
+// A floor is the cost of owl's large kernels alone: a bare loop that calls the library that owl itself calls, on as
+// many threads as owl would use, without planning, scheduling or updates in between.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +27,7 @@ inline int option(int argc, char** argv, const char* name, int otherwise) {
   return otherwise;
 }
 
-// oneDNN partitions its work for as many threads as OpenMP promises when a primitive is made: call this first.
+// oneDNN partitions its work for the number of OpenMP threads at the time it creates a primitive: call this first.
 inline int use_threads_of_owl() {
   const int threads = owl::devices().front().threads;
   omp_set_num_threads(threads);
@@ -46,7 +46,7 @@ template <class Work> double seconds(Work work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// The least of `times` measurements, after one that is not counted: memory is touched and code is generated there.
+// The least of `times` measurements, after an uncounted one that touches memory and generates code.
 template <class Work> double best(int times, Work work) {
   work();
   double least = seconds(work);

@@ -1,6 +1,6 @@
 """Milliseconds that `import owl` takes beyond NumPy's import, in fresh interpreters.
 
-The libraries are in the page cache after the first run, which is not counted.
+The first run, which loads the libraries into the page cache, is not counted.
 """
 import statistics
 import subprocess

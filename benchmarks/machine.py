@@ -1,4 +1,4 @@
-"""What a table of benchmarks was measured on."""
+"""Describes the machine of a table of benchmarks."""
 import os
 import platform
 import subprocess
@@ -15,7 +15,7 @@ for name in sys.argv[1:]:
 
 
 def lines_of(path, key):
-    """The values of `key` in a file of lines "key: value"; none where there is no such file."""
+    """The values of `key` in a file of lines "key: value"; none if there is no such file."""
     try:
         with open(path) as file:
             return [line.split(":", 1)[1].strip() for line in file if line.split(":")[0].strip() == key]
@@ -35,7 +35,7 @@ def memory():
 
 
 def versions(python, *packages):
-    """"torch 2.13.0, jax 0.10.2": those that this interpreter has."""
+    """"torch 2.13.0, jax 0.10.2": the versions of the packages that this interpreter has."""
     try:
         done = subprocess.run([python, "-c", ASK_VERSIONS, *packages], capture_output=True, text=True)
     except OSError as error:

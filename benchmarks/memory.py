@@ -1,11 +1,11 @@
 """Megabytes of an MLP epoch at its peak, beyond the weights and the data set, beside one step's live set.
 
-The data set is one array of owl's and minibatches are slices of it, which share its memory: what owl allocates is what
-the steps make. The live set is what a step's plan (owl.explain) holds at its widest point: every array that a task
-writes is alive from that task to the last that reads it, the new weights to the end of the step; one that takes over
-another's memory begins where that ends. Tasks count in the order of the plan, one at a time, one step at a time.
+The data set is one owl array and minibatches are slices of it, which share its memory, so owl allocates only the steps'
+results. The live set is the maximum over a step's plan (owl.explain): every array that a task writes is alive from that
+task to its last reader, the new weights to the end of the step; an array that takes over another's memory begins where
+that one ends. Tasks count in the order of the plan, one at a time, one step at a time.
 
-`with_cache` counts the freed blocks too that owl keeps for the next array.
+`with_cache` also counts the freed blocks that owl keeps for the next array.
 """
 import numpy as np
 
@@ -32,7 +32,7 @@ images, labels = owl.from_numpy(x[:A.images]), owl.from_numpy(np.eye(10, dtype="
 owl.wait_for_all()
 before = owl.memory_stats()
 if before["peak"] > before["allocated"]:
-    raise SystemExit("what was loaded took more memory for a while: the peak of an epoch cannot be seen")
+    raise SystemExit("loading had a higher peak than the epoch, which therefore cannot be measured")
 
 
 def step(i):
@@ -40,7 +40,7 @@ def step(i):
     return [network.w1, network.b1, network.w2, network.b2]
 
 
-live = live_set(owl.explain(lambda: step(0)).tasks)  # it is run as soon as it has been explained
+live = live_set(owl.explain(lambda: step(0)).tasks)  # the explained step runs afterwards
 for i in range(BATCH, len(x[:A.images]) // BATCH * BATCH, BATCH):
     step(i)
 owl.wait_for_all()

@@ -35,6 +35,6 @@ class Mlp:
 
 
 def minibatches(x, y):
-    """Whole ones only."""
+    """The full minibatches."""
     labels = np.eye(10, dtype="f4")[y]
     return [(x[i:i + BATCH], labels[i:i + BATCH]) for i in range(0, len(x) // BATCH * BATCH, BATCH)]

@@ -1,12 +1,12 @@
-"""Processor seconds that planning and scheduling take of an MLP epoch, beside those of the whole epoch.
+"""Processor seconds of planning and scheduling in an MLP epoch, beside those of the whole epoch.
 
-owl.profile notes a span for each plan, each chunk of a kernel and each time a thread looks for work or waits, with the
-processor time that its thread spent in it. Planning is what the spans of plans took, the handing over of tasks to the
-scheduler included. Scheduling is what the workers' threads took outside all spans (ordering tasks, giving them memory,
-handing out chunks, waking and falling asleep), and what waiting took of the script's thread. A span includes what
-noting it costs. The epoch's own time is that of the whole process, without a profile: recording and the script's copies
-are in it. `looking_for_work` is what workers without any took before they fell asleep, which no other thread missed; it is
-not among the scheduling. All are medians of epochs with and without a profile in turn.
+owl.profile records a span for each plan, each chunk of a kernel and each time a thread looks for work or waits, with
+the thread's processor time in it. Planning is the time of the plans' spans, including submission to the scheduler.
+Scheduling is the workers' time outside all spans (ordering tasks, allocating, distributing chunks, waking and going to
+sleep), and the script's thread's time while it waits. A span includes the cost of recording it. The epoch's own time is
+that of the whole process, without a profile: it includes recording and the script's copies. `looking_for_work` is the
+time of idle workers before they sleep, which delays no other thread; scheduling does not include it. All are medians of
+epochs with and without a profile in turn.
 """
 import json
 import os
@@ -20,7 +20,7 @@ from network import Mlp, minibatches
 
 
 def processor_seconds(work):
-    """Of the process, and of all threads but this one."""
+    """Processor seconds of the process, and of all threads but this one."""
     process, thread = time.process_time(), time.thread_time()
     work()
     process = time.process_time() - process
@@ -28,7 +28,7 @@ def processor_seconds(work):
 
 
 def spans(path):
-    """{(whether the lane is a worker's, what was done): seconds} of a profile."""
+    """{(whether the lane is a worker's, kind of span): seconds} of a profile."""
     with open(path) as file:
         events = json.load(file)["traceEvents"]
     workers = {e["tid"] for e in events if e["name"] == "thread_name" and "worker" in e["args"]["name"]}
@@ -41,7 +41,7 @@ def spans(path):
 
 
 def profiled(work):
-    """Seconds of planning, scheduling, looking for work."""
+    """Seconds of planning, of scheduling and of looking for work."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "trace.json")
         with owl.profile(path):

@@ -1,8 +1,9 @@
-"""What owl's tiling of matrix products costs: the ratio for each of several shapes.
+"""The cost of owl's tiling of matrix products: the ratio for each of several shapes.
 
-owl cuts a product into tiles that only sizes decide and calls oneDNN on one thread for each, so that bits do not depend
-on the number of threads. Here the same products are computed by owl, and by oneDNN's own threaded sgemm from a bare
-loop, in turn. Ratios are of the best times. No row of the table: the epoch's products in a loop are products_floor.cpp.
+owl cuts a product into tiles by its sizes alone and calls oneDNN on one thread for each, so that bits do not depend on
+the number of threads. This script computes the same products by owl, and by oneDNN's own threaded sgemm in a bare loop,
+in turn. Ratios are of the best times. It is not in the table of rows.py, which has the epoch's products by
+products_floor.cpp.
 """
 import ctypes
 import glob
@@ -24,7 +25,7 @@ dim = ctypes.c_int64
 library.dnnl_sgemm.argtypes = [ctypes.c_char, ctypes.c_char, dim, dim, dim, ctypes.c_float, Pointer, dim, Pointer, dim,
                                ctypes.c_float, Pointer, dim]
 
-# [m, k] x [k, n], as owl writes them; a and b transposed where the network reads them so.
+# [m, k] x [k, n], as owl writes them; a and b transposed if the network reads them transposed.
 SHAPES = {
     "MLP forward 256x784x256": (256, 784, 256, False, False),
     "MLP gradient 256x256x784": (256, 256, 784, False, True),

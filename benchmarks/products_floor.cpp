@@ -1,9 +1,9 @@
 // Seconds for the five matrix products of the walkthrough's MLP, 784-H-10, for each minibatch of 256 of an epoch, in a
 // bare loop: products_floor [--hidden 256] [--images 60000] [--epochs 4]
 //
-// oneDNN multiplies plain matrices in two ways: by its sgemm, which owl calls, and by its matmul primitive. Each product
-// is done in the way that is quicker. Every minibatch is read from its own place in memory, as in an epoch; the
-// figure `in_cache` is for one minibatch again and again, which no epoch can reach.
+// oneDNN multiplies plain matrices in two ways: by its sgemm, which owl calls, and by its matmul primitive. Each
+// product uses the faster one. Every minibatch has its own memory, as in an epoch; the figure `in_cache` repeats one
+// minibatch, a time that no epoch can reach.
 #include <memory>
 
 #include "floor.h"
@@ -88,7 +88,7 @@ int main(int argc, char** argv) {
       {"gradient", kInputs, hidden, kBatch, 'T', 'N', images, hidden_errors, matrix(size(kInputs, hidden))},
       {"output_gradient", hidden, kClasses, kBatch, 'T', 'N', hidden_values, errors, matrix(size(hidden, kClasses))},
   };
-  std::vector<std::unique_ptr<Matmul>> quicker;  // null where sgemm is
+  std::vector<std::unique_ptr<Matmul>> quicker;  // null if sgemm is
   floors::Figures figures{{"threads", threads}};
   for (const auto& p : products) {
     auto matmul = std::make_unique<Matmul>(p);

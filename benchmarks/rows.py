@@ -1,4 +1,4 @@
-"""The table of benchmarks: what owl does, what it is set against, and the ratio that is wanted at most."""
+"""The table of benchmarks: owl's command, its references, and the targets (largest ratio wanted)."""
 from typing import NamedTuple
 
 

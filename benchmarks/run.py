@@ -1,10 +1,10 @@
-"""Times owl beside its peers and beside floors, in turn (A B A B ...), and prints a table of ratios.
+"""Times owl, its peers and floors in turn (A B A B ...), and prints a table of ratios.
 
-The table is rows.py. owl's scripts lie beside it; each prints one line of JSON with `best`, the best time of that run.
-A ratio is owl's best by the other's best, of all turns; its range is that of the turns, each for itself. Peers
-are scripts in a folder of their own (--peers, or OWL_PEERS), each called as `script.py PEER`, or in peers/ here;
---peer-python names the interpreter that has them installed. Floors are C++ programs of the build. What is not there
-gets a row that says so.
+The table is in rows.py. owl's scripts are in this folder; each prints one line of JSON with `best`, the best time of
+that run. A ratio is owl's best time by the reference's best time over all runs; its range is over the pairs of runs.
+Peers are scripts in a separate folder (--peers, or OWL_PEERS), each called as `script.py PEER`, or in peers/ here;
+--peer-python names the interpreter that has them installed. Floors are C++ programs of the build. A missing peer or
+floor gets a row that says so.
 """
 import argparse
 import json
@@ -22,9 +22,9 @@ from rows import ROWS
 HERE = pathlib.Path(__file__).resolve().parent
 HEAD = ["| work | owl | against | its figure | ratio [range] | at most | met |", "|---|---|---|---|---|---|---|"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# Chosen for some other NumPy, they make the peers slower than they are.
+# Settings for another NumPy, which would slow the peers down.
 NOT_FOR_PEERS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-# What keeps owl, the floors and the libraries of the peers from newer instructions.
+# Keeps owl, the floors and the peers' libraries from newer instructions.
 AVX2_ONLY = {"OWL_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
              "MKL_ENABLE_INSTRUCTIONS": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
              "XLA_FLAGS": "--xla_cpu_max_isa=AVX2"}  # fmt: skip
@@ -41,7 +41,7 @@ class Result(NamedTuple):
     own: float | None = None
     name: str = ""
     theirs: float | None = None
-    ratios: tuple[float, ...] = ()  # turn by turn
+    ratios: tuple[float, ...] = ()  # of each pair of runs
     at_most: float | None = None
     reason: str = ""  # why there is no ratio
 
@@ -65,7 +65,7 @@ class Result(NamedTuple):
 
 
 def command_line(command, options):
-    """What to run, and its environment."""
+    """The command to run, and its environment."""
     environment = {k: v for k, v in os.environ.items() if k != "OWL_PEERS"}
     if command.kind == "owl":
         start = [sys.executable, HERE / command.program]
@@ -98,7 +98,7 @@ def figures(command, options):
 
 
 def measure(row, options):
-    """What each command printed, turn by turn, and why others printed nothing; owl's name is ""."""
+    """The output of each command, run by run, and the reason for each command without one; owl's name is ""."""
     commands = {"": row.command, **{a.name: a.command for a in row.against if a.command}}
     seen, reasons = {name: [] for name in commands}, {}
     for _ in range(options.runs):
@@ -128,7 +128,7 @@ def results_of(row, seen, reasons):
 
 
 def other_figures(row, seen):
-    """What the last turn printed beside `best`: that all learn the same, what a figure is made of."""
+    """What the last run printed besides `best`: accuracies, which must agree, and the parts of a figure."""
     for name, turns in seen.items():
         more = {k: v for k, v in (turns or [{}])[-1].items() if k not in ("work", "peer", "best", "median")}
         if more:

@@ -1,5 +1,5 @@
-// mnist_cnn.py in C++. Everything here is lazy: the functions record what to compute, owl's devices compute it behind
-// the program.
+// mnist_cnn.py in C++. Everything here is lazy: the functions record operations, which owl's devices run while the
+// program goes on.
 #include "cnn.h"
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// The network of mnist_cnn and mnist_cnn_2gpu: two convolutions with max pooling, a full connection to 10.
+// The network of mnist_cnn and mnist_cnn_2gpu: two convolutions with max pooling, a fully connected layer to 10.
 #pragma once
 
 #include "training.h"

@@ -25,7 +25,7 @@ namespace {
 
 std::string reason(int error) { return std::strerror(error); }
 
-// read(2), where Ctrl-C ends the wait.
+// read(2), whose wait Ctrl-C ends.
 ssize_t read_some(int file, std::uint8_t* to, std::size_t size) {
   for (;;) {
     check_interrupt();
@@ -47,13 +47,13 @@ FileReader::FileReader(const std::filesystem::path& path) : name_(path.string())
 }
 
 FileReader::~FileReader() {
-  close_and_forget(data_);  // gzip ends by SIGPIPE if it still has something to say
+  close_and_forget(data_);  // gzip ends by SIGPIPE if it still writes
   close_and_forget(messages_);
   if (gzip_ > 0) wait_for_gzip();
 }
 
 void FileReader::start_gzip() {
-  std::array<int, 2> unpacked{-1, -1}, messages{-1, -1};  // pipes: from where is read, to where is written
+  std::array<int, 2> unpacked{-1, -1}, messages{-1, -1};  // pipes: the read end, the write end
   int error = 0;
   if (pipe2(unpacked.data(), O_CLOEXEC) != 0 || pipe2(messages.data(), O_CLOEXEC) != 0) error = errno;
   if (error == 0) {
@@ -66,7 +66,7 @@ void FileReader::start_gzip() {
     std::array<char*, 3> arguments{program.data(), options.data(), nullptr};
     posix_spawnattr_t attributes;
     posix_spawnattr_init(&attributes);
-    sigset_t ends_gzip;  // though this process ignores it
+    sigset_t ends_gzip;  // gzip must not inherit that this process ignores it
     sigemptyset(&ends_gzip);
     sigaddset(&ends_gzip, SIGPIPE);
     posix_spawnattr_setsigdefault(&attributes, &ends_gzip);
@@ -90,7 +90,7 @@ void FileReader::start_gzip() {
 }
 
 std::vector<std::uint8_t> FileReader::read_up_to(std::size_t size) {
-  constexpr std::size_t kPiece = 1 << 16;  // what a pipe holds
+  constexpr std::size_t kPiece = 1 << 16;  // a pipe's capacity
   std::vector<std::uint8_t> bytes;
   while (bytes.size() < size) {
     const std::size_t begin = bytes.size();

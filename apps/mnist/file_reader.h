@@ -1,4 +1,4 @@
-// The bytes of a file, unpacked on the way where its name ends in .gz.
+// Reads the bytes of a file, unpacked if its name ends in .gz.
 #pragma once
 
 #include <sys/types.h>
@@ -13,16 +13,17 @@ namespace mnist {
 
 class FileReader {
  public:
-  // owl::DataError, here and below: the file cannot be read, or is not sound gzip data. A .gz file is unpacked by the
-  // program gzip, which gets the open file and never sees its name.
+  // owl::DataError, here and below: the file cannot be read, or is not valid gzip data. The program gzip unpacks a .gz
+  // file; it gets the open file, not its name.
   explicit FileReader(const std::filesystem::path& path);
-  ~FileReader();  // ends gzip where it still runs
+  ~FileReader();  // ends gzip if it still runs
   FileReader(const FileReader&) = delete;
   FileReader& operator=(const FileReader&) = delete;
 
-  // At most `size` bytes, fewer only at the end. Piece by piece: a damaged header may promise more than memory holds.
+  // At most `size` bytes, fewer only at the end. Reads piece by piece: a damaged header may state a size beyond all
+  // memory.
   std::vector<std::uint8_t> read_up_to(std::size_t size);
-  // At the end of the data: throws where what was unpacked is not sound.
+  // Call at the end of the data: throws if gzip reported damaged data.
   void finish();
 
  private:
@@ -30,8 +31,8 @@ class FileReader {
   int wait_for_gzip();
 
   std::string name_;
-  int data_ = -1;      // the file itself, or what gzip makes of it
-  int messages_ = -1;  // what gzip has to say
+  int data_ = -1;      // the file itself, or gzip's output
+  int messages_ = -1;  // gzip's standard error
   pid_t gzip_ = -1;
 };
 

@@ -15,7 +15,7 @@ void note_interrupts() {
   if (sigaction(SIGINT, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) return;
   action = {};
   action.sa_handler = [](int) { came = 1; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND);  // no SA_RESTART: reads of a file that takes long end early
+  action.sa_flags = static_cast<int>(SA_RESETHAND);  // no SA_RESTART: Ctrl-C interrupts a long read
   sigaction(SIGINT, &action, nullptr);
 }
 

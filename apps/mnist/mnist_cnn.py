@@ -29,7 +29,7 @@ def initial_parameters():
 
 
 def forward(params, x):
-    """`x` is `[28, 28, 1, n]`. Returns what each layer gives, the logits `[10, n]` last."""
+    """`x` is `[28, 28, 1, n]`. Returns the output of each layer, the logits `[10, n]` last."""
     w1, b1, w2, b2, w3, b3 = params
     a1 = ele.relu(conv1.ff(x, w1, b1))  # [24, 24, 16, n]
     p1 = pool1.ff(a1)  # [12, 12, 16, n]

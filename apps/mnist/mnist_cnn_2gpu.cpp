@@ -1,5 +1,5 @@
-// Trains the convolutional network of cnn.cpp on two GPUs: each works on half of every minibatch, their gradients are
-// added on the first. OWL_SIMULATED_GPUS=2 runs it where there is no GPU.
+// Trains the convolutional network of cnn.cpp on two GPUs: each works on half of every minibatch, and the first adds
+// their gradients. OWL_SIMULATED_GPUS=2 runs it without a GPU.
 #include "cnn.h"
 
 int main(int argc, char** argv) {

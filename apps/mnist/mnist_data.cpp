@@ -18,7 +18,7 @@ using owl::DataError;
 
 namespace {
 
-constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 30;  // that one file may hold, unpacked
+constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 30;  // limit of one file, unpacked
 constexpr std::int64_t kSyntheticTrain = 60'000, kSyntheticTest = 10'000;
 constexpr std::uint64_t kSyntheticSeed = 1;
 
@@ -96,7 +96,7 @@ bool is_there(const fs::path& path) {
 constexpr std::array<const char*, 4> kStems{"train-images-idx3-ubyte", "train-labels-idx1-ubyte",
                                             "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"};
 
-// `...-idx3-ubyte` or `....idx3-ubyte`, plain before .gz; nothing where there is none.
+// `...-idx3-ubyte` or `....idx3-ubyte`, plain before .gz; nothing if there is none.
 std::optional<fs::path> find_idx(const fs::path& folder, std::string stem) {
   for (const char separator : {'-', '.'}) {
     stem[stem.find("idx") - 1] = separator;
@@ -109,14 +109,13 @@ std::optional<fs::path> find_idx(const fs::path& folder, std::string stem) {
   return {};
 }
 
-// Other forms of MNIST are not overlooked silently.
+// A file in another form of MNIST is an error, not ignored.
 [[noreturn]] void refuse_form(const fs::path& path) {
   throw DataError(path.string() + ": the C++ programs read MNIST's four IDX files (" + kStems[0] +
                   ", ... plain or .gz) only; the Python programs read .npz and .mat files too");
 }
 
-// Nothing where the folder has none of the files. Some without the others are an error, or nothing where
-// `skip_partial` says so.
+// Nothing if the folder has none of the files. If it has only some of them, an error, or with `skip_partial` nothing.
 std::optional<Data> load_folder(const fs::path& folder, bool skip_partial = false) {
   std::vector<fs::path> found;
   std::string missing;
@@ -137,7 +136,7 @@ std::string home() {
   return folder ? folder : "";
 }
 
-// Loads from a place that the user named: it has to be there.
+// Loads from a place that the user named, which must have the data.
 Data load_named(std::string name, const std::string& who) {
   if (name.empty()) throw DataError(who + " is empty; it should name a folder with MNIST");
   if (name[0] == '~' && (name.size() == 1 || name[1] == '/') && !home().empty()) name.replace(0, 1, home());
@@ -149,7 +148,7 @@ Data load_named(std::string name, const std::string& who) {
                     ", ... plain or .gz)");
   }
   if (!is_there(path)) {
-    for (const char* ending : {".mat", ".npz"})  // the Python programs find these
+    for (const char* ending : {".mat", ".npz"})  // the Python programs add these suffixes
       if (is_there(name + ending)) refuse_form(name + ending);
     throw DataError(name + " (" + who + "): no such file or folder");
   }
@@ -159,10 +158,10 @@ Data load_named(std::string name, const std::string& who) {
   throw DataError(name + " (" + who + "): expected a folder; for IDX files name the one that holds all four");
 }
 
-// The user's cache folder for owl, which need not exist; nothing where the user has no home.
+// The user's cache folder for owl, which need not exist; nothing if the user has no home folder.
 std::optional<fs::path> cache_folder() {
   const char* base = std::getenv("XDG_CACHE_HOME");
-  if (base && base[0] == '/') return fs::path(base) / "owl";  // the XDG rules say to ignore a relative path
+  if (base && base[0] == '/') return fs::path(base) / "owl";  // the XDG specification says to ignore a relative path
   if (home().empty()) return {};
   return fs::path(home()) / ".cache" / "owl";
 }

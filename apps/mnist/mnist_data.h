@@ -1,4 +1,4 @@
-// MNIST for the programs of this folder: found on disk as IDX files, or drawn where it is not there.
+// MNIST for the programs of this folder: IDX files found on disk, otherwise synthetic digits.
 //
 // Places are searched in this order:
 //
@@ -8,8 +8,8 @@
 //   4. the user's cache, $XDG_CACHE_HOME/owl/mnist or ~/.cache/owl/mnist (`python -m owl.data fetch mnist` downloads
 //      into it), then the folder above it.
 //
-// Otherwise synthetic digits are drawn, which is said on stderr. A place that the user named (1, 2) must hold the data;
-// in 3 and 4 a file that is there must be sound. Whatever is wrong with a file is an owl::DataError that names it.
+// Otherwise load() draws synthetic digits and says so on stderr. A place that the user named (1, 2) must have the data;
+// a file found in 3 or 4 must be valid. A faulty file raises an owl::DataError that names it.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-"""MNIST for the programs of this folder: found on disk in any of its usual forms, downloaded, or drawn.
+"""MNIST for the programs of this folder: found on disk in any of its usual forms, downloaded, or synthetic digits.
 
 Both entry points look in the same places, in this order:
 
@@ -7,14 +7,13 @@ Both entry points look in the same places, in this order:
 3. the working folder,
 4. the user's cache, `$XDG_CACHE_HOME/owl/mnist` or `~/.cache/owl/mnist`, then the folder above it.
 
-Where none has it, the four IDX files are downloaded into the cache (`owl.data.fetch`; an empty `OWL_MIRRORS` prevents
-it), and where that fails, **synthetic digits** are drawn. Both are said on stderr. A place that the user named (1, 2)
-must hold the data; in 3 and 4 a file that is there must be sound. Whatever is wrong with a file is an `owl.DataError`
-that names it.
+If none has it, they download the four IDX files into the cache (`owl.data.fetch`; an empty `OWL_MIRRORS` prevents it);
+if that fails, they draw **synthetic digits**. Both print a line on stderr. A place that the user named (1, 2) must have
+the data; a file found in 3 or 4 must be valid. A faulty file raises an `owl.DataError` that names it.
 
 A place is a folder with the four IDX files (each plain or `.gz`), `mnist.npz` (Keras) or `mnist_all.mat`, tried in this
-order, or the path of one `.npz` or `.mat` file, whose suffix may be left out. No file makes the readers hold more than
-`MAX_BYTES`, whatever it promises.
+order, or the path of one `.npz` or `.mat` file, whose suffix may be left out. The readers allocate at most `MAX_BYTES`,
+whatever size a file's header states.
 """
 
 import contextlib
@@ -45,11 +44,11 @@ IDX_STEMS = {
 NPZ_NAME = "mnist.npz"
 MAT_NAME = "mnist_all.mat"
 
-MAX_BYTES = 1 << 30  # that one file may hold, unpacked: a million images and more
+MAX_BYTES = 1 << 30  # limit of one file, unpacked: more than a million images
 
 FIRST_BYTE_S = 5  # how long a program waits for a download to begin
-NO_ANSWER_NAME = ".no-answer"  # in the cache: made when nothing answered for that long
-NO_ANSWER_S = 3600  # for how long no mirror is asked then
+NO_ANSWER_NAME = ".no-answer"  # in the cache: created when no mirror answered within that time
+NO_ANSWER_S = 3600  # for how long load() then tries no mirror
 
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 60_000, 10_000
 SYNTHETIC_SEED = 1
@@ -60,10 +59,10 @@ def load(path=None):
     """All of MNIST, as `(train_images, train_labels), (test_images, test_labels)`.
 
     Images are uint8 `[n, 28, 28]` (0 background, 255 ink), labels uint8 `[n]` in 0..9. `path` names a folder or a
-    `.npz` or `.mat` file (whose suffix may be left out); without it the places that the module names are searched, then
-    a download is tried, and synthetic digits (60,000 + 10,000) are the last resort.
+    `.npz` or `.mat` file (whose suffix may be left out); without it `load` searches the places listed at the top, then
+    tries a download, then draws synthetic digits (60,000 + 10,000).
 
-    Raises `owl.DataError` where a named place does not hold the data, or a file is not what it should be.
+    Raises `owl.DataError` if a named place lacks the data, or a file is faulty.
     """
     if path is not None:
         return _load_named(path, "the data path")
@@ -85,10 +84,10 @@ def load_mb_from_mat(file, batch):
     `batch` (the last one may be smaller); `test_data` is one such pair. `samples` is float32 `[n, 784]`, pixel values
     divided by 256; `labels` float32 `[n, 10]`, one-hot. `owl.from_numpy` makes them `[784, n]` and `[10, n]`.
 
-    `file` is a `.mat` file, with or without this suffix (any other form of MNIST that `load` takes will do). The bare
-    name `mnist_all` or `mnist_all.mat`, where the working folder has no such file, stands for whatever `load()` finds.
+    `file` is a `.mat` file, with or without this suffix (or any other form of MNIST that `load` takes). If the working
+    folder has no such file, the bare name `mnist_all` or `mnist_all.mat` stands for the result of `load()`.
 
-    Raises `ValueError` where `batch` is not a positive integer, otherwise as `load`.
+    Raises `ValueError` if `batch` is not a positive integer, otherwise as `load`.
     """
     if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
         raise ValueError(f"the minibatch size must be a positive integer, not {batch!r}")
@@ -119,7 +118,7 @@ def one_hot(labels):
 
 
 def _load_named(path, who):
-    """Loads from a place that the user named: it has to be there."""
+    """Loads from a place that the user named, which must have the data."""
     if not os.fspath(path):
         raise owl.DataError(f"{who} is empty; it should name a folder with MNIST, or a .npz or .mat file")
     named = path = Path(os.path.expanduser(os.fsdecode(path)))
@@ -146,15 +145,15 @@ def _load_named(path, who):
 
 
 def _with_suffix(path):
-    """`path` with the suffix of a file that exists, .mat (as SciPy's loadmat adds it) before .npz; None: there is none."""
+    """`path` with the suffix of a file that exists, .mat (as SciPy's loadmat adds it) before .npz, or None."""
     found = (path.with_name(path.name + suffix) for suffix in (".mat", ".npz"))
     return next(filter(os.path.exists, found), None) if path.name else None
 
 
 def _load_folder(folder, skip_partial=False):
-    """Loads whichever form of MNIST the folder holds; None where it holds none.
+    """Loads MNIST from the folder, in any form; None if it has none.
 
-    Some of the IDX files without the others are an error, or nothing where `skip_partial` says so.
+    If it has only some of the IDX files, an error, or with `skip_partial` None.
     """
     parts = {split: [_find_idx(folder, split, i) for i in (0, 1)] for split in IDX_STEMS}
     missing = [_idx_name(split, i) for split, paths in parts.items() for i in (0, 1) if paths[i] is None]
@@ -175,7 +174,7 @@ def _idx_name(split, which):
 
 
 def _find_idx(folder, split, which):
-    """The path of an IDX file: `...-idx3-ubyte` or `....idx3-ubyte`, plain before `.gz`; None where there is none."""
+    """The path of an IDX file: `...-idx3-ubyte` or `....idx3-ubyte`, plain before `.gz`; None if there is none."""
     for separator in "-.":
         for ending in ("", ".gz"):
             path = folder / (IDX_STEMS[split][which].format(separator) + ending)
@@ -194,7 +193,7 @@ def _load_idx(images_path, labels_path):
 
 
 def _read_idx(path, magic, what):
-    """The uint8 array in an IDX file whose magic number has to be `magic`; its last byte is the number of axes."""
+    """The uint8 array in an IDX file, whose magic number must be `magic`; its last byte is the number of axes."""
     ndim = magic & 0xFF
     header_size = 4 * (1 + ndim)
     with _reading(path), gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
@@ -223,7 +222,7 @@ def _describe_magic(magic):
 
 
 def _read_up_to(file, size):
-    """At most `size` bytes, piece by piece: a damaged header may promise more than memory holds."""
+    """At most `size` bytes, read piece by piece: a damaged header may state a size beyond all memory."""
     data = bytearray()
     while len(data) < size and (piece := file.read(min(size - len(data), 1 << 20))):
         data += piece
@@ -235,7 +234,7 @@ def _check_size(path, size):
         raise owl.DataError(f"{path}: promises {size:,} bytes of data; more than {MAX_BYTES:,} are not read")
 
 
-# ---- Keras's mnist.npz: a zip archive of .npy files, each a header and the elements ----------------------------------
+# ---- Keras's mnist.npz: a zip archive of .npy files, each a header and the elements ---------------------------------
 
 NPY_HEADER_BYTES = 1 << 12  # NumPy writes 128
 
@@ -264,8 +263,8 @@ def _load_npz(path):
 
 
 def _read_npy(where, stream, size):
-    """The array in a .npy file of `size` bytes. np.load would take the header's word for how much memory it needs."""
-    data = _read_up_to(stream, size + 1)  # one more, so that the end is seen and the archive's checksum compared
+    """The array in a .npy file of `size` bytes. np.load would allocate what the header states."""
+    data = _read_up_to(stream, size + 1)  # one more, to reach the end, where zipfile compares the checksum
     header = io.BytesIO(data[:NPY_HEADER_BYTES])
     version = np.lib.format.read_magic(header)
     if version not in ((1, 0), (2, 0)):
@@ -273,7 +272,7 @@ def _read_npy(where, stream, size):
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         shape, by_column, dtype = read(header)
-    except MemoryError as error:  # what Python's parser calls an expression that is nested too deeply
+    except MemoryError as error:  # Python's parser raises it for an expression that is nested too deeply
         raise ValueError("the header is no description of an array") from error
     if dtype.kind not in "biuf":
         raise owl.DataError(f"{where}: expected numbers, found {dtype}")
@@ -286,7 +285,7 @@ def _read_npy(where, stream, size):
     return np.ascontiguousarray(array.reshape(shape[::-1]).T) if by_column else array.reshape(shape)
 
 
-# ---- Roweis's mnist_all.mat: MATLAB 5, a header and then elements, each a tag (type, length) and its data ------------
+# ---- Roweis's mnist_all.mat: MATLAB 5, a header and then elements, each a tag (type, length) and its data -----------
 
 MAT_HEADER_BYTES = 128
 MAT_UINT8, MAT_INT32, MAT_UINT32, MAT_MATRIX, MAT_ZIPPED = 2, 5, 6, 14, 15  # types of elements
@@ -332,7 +331,7 @@ def _read_mat(path, data):
 def _mat_element(data, at, order, padded=True):
     """The element at byte `at`: `(type, data, where the next begins)`. Elements in a matrix begin at multiples of 8."""
     kind, size = struct.unpack_from(order + "II", data, at)
-    if kind >> 16:  # A small element: the upper half is the length, and up to 4 bytes of data follow at once.
+    if kind >> 16:  # A small element: the upper half is the length, and up to 4 bytes of data follow directly.
         kind, size, begin, after = kind & 0xFFFF, kind >> 16, at + 4, at + 8
         if size > 4:
             raise ValueError(f"a small element of {size} bytes")
@@ -375,11 +374,11 @@ def _join_digits(path, variables, prefix):
     return _checked(np.concatenate(images), np.concatenate(labels), f"{path} ({prefix}0 to {prefix}9)")
 
 
-# ---- What every form has to satisfy ---------------------------------------------------------------------------------
+# ---- Checks of every form -------------------------------------------------------------------------------------------
 
 
 def _checked(images, labels, where):
-    """`(images, labels)` as uint8, once they are certain to be labelled digits; `where` names them in errors."""
+    """`(images, labels)` as uint8, after checking that they are labelled digits; `where` names them in errors."""
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (SIDE, SIDE):
         raise owl.DataError(
             f"{where}: expected images to be uint8 [n, {SIDE}, {SIDE}], found {images.dtype} {list(images.shape)}"
@@ -402,7 +401,7 @@ def _checked(images, labels, where):
 
 @contextlib.contextmanager
 def _reading(path):
-    """Turns whatever goes wrong while `path` is read into a DataError that names it."""
+    """Turns any exception while `path` is read into a DataError that names it."""
     try:
         yield
     except (owl.DataError, MemoryError):
@@ -413,7 +412,7 @@ def _reading(path):
         raise owl.DataError(f"{path}: expected sound compressed data, found damaged or other data: {error}") from error
     except OSError as error:
         raise owl.DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # The parsers of NumPy and zipfile raise nearly anything at a damaged file.
+    except Exception as error:  # The parsers of NumPy and zipfile raise nearly any class for a damaged file.
         form = {".npz": "a NumPy .npz archive", ".mat": "a MATLAB 5 file"}.get(path.suffix.lower(), "an IDX file")
         raise owl.DataError(f"{path}: expected {form}, found a damaged or different file: {error}") from error
 
@@ -422,7 +421,7 @@ def _reading(path):
 
 
 def _download(folder):
-    """Tries to fetch MNIST into `folder`; whether it is there now. Where no mirror answers, that takes FIRST_BYTE_S."""
+    """Tries to fetch MNIST into `folder`; true on success. Takes FIRST_BYTE_S if no mirror answers."""
 
     def say(text):
         print(f"mnist_io: {text}", file=sys.stderr, flush=True)
@@ -435,8 +434,8 @@ def _download(folder):
         with contextlib.suppress(OSError):
             ago = time.time() - marker.stat().st_mtime
             if 0 <= ago < NO_ANSWER_S:
-                say(f"nothing is downloaded: nobody answered {ago / 60:.0f} minutes ago "
-                    f"(`python -m owl.data fetch mnist` asks again)")  # fmt: skip
+                say(f"nothing is downloaded: no mirror answered {ago / 60:.0f} minutes ago "
+                    f"(`python -m owl.data fetch mnist` tries again)")  # fmt: skip
                 return False
         say(f"no MNIST in the working folder or {folder}: downloading it (11 MB; an empty OWL_MIRRORS prevents this)")
         fetch("mnist", folder, first_byte_within=FIRST_BYTE_S)
@@ -453,7 +452,7 @@ def _download(folder):
 
 
 def _synthetic():
-    """Drawn digits, the same ones every time, from the cache where they were drawn before."""
+    """Synthetic digits, always the same, from the cache if they were drawn before."""
     cache = cache_folder()
     print(
         f"mnist_io: no MNIST in the working folder or {cache or 'a cache'}: using SYNTHETIC digits instead "
@@ -471,7 +470,7 @@ def _synthetic():
             reason = "it holds another number of images"
         except owl.DataError as error:
             reason = str(error)
-        # No user's data is lost here: the file is owl's own and can be drawn again.
+        # This loses no user's data: the file is owl's own and can be drawn again.
         print(f"mnist_io: drawing the digits of {cached} again: {reason}", file=sys.stderr, flush=True)
 
     images, labels = owl._owl.make_digits(SYNTHETIC_SEED, SYNTHETIC_TRAIN + SYNTHETIC_TEST)
@@ -487,7 +486,7 @@ def _synthetic():
 
 
 def _save_npz(path, **arrays):
-    """Writes `path` so that a reader finds the whole file or none."""
+    """Writes `path` atomically: a reader finds the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         np.savez(file, **arrays)

@@ -1,5 +1,5 @@
 // Trains a multi-layer perceptron (784 inputs, one hidden layer of ReLU, 10 classes) on MNIST with owl: mnist_mlp.py in
-// C++. Everything here is lazy: the functions record what to compute, owl's devices compute it behind the program.
+// C++. Everything here is lazy: the functions record operations, which owl's devices run while the program goes on.
 #include <cmath>
 
 #include "training.h"

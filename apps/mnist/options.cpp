@@ -21,7 +21,7 @@ constexpr int kExitFailed = 1, kExitWrongOptions = 2;
 
 constexpr const char* kUsage = "[--help] [options]";
 
-// An option: what --help says of it and what is done with its value. Without a placeholder it takes none.
+// An option: its text in --help and the function that takes its value. Without a placeholder it has no value.
 struct Option {
   const char* name;
   const char* placeholder;
@@ -29,7 +29,7 @@ struct Option {
   std::function<void(const char* text)> set;
 };
 
-// What an option's value should have been; becomes the message that ends the program.
+// The expected value of an option; becomes the message that ends the program.
 struct WrongValue {
   std::string expected;
 };
@@ -59,7 +59,7 @@ std::function<void(const char*)> integer(std::optional<std::int64_t>& value, int
 
 std::function<void(const char*)> number(double& value, const char* limits, std::function<bool(double)> allowed) {
   return [&value, limits, allowed = std::move(allowed)](const char* text) {
-    // strtod also takes blanks, hexadecimal digits and names.
+    // strtod also accepts blanks, hexadecimal digits and names.
     const bool decimal = *text != '\0' && text[std::strspn(text, "+-.0123456789eE")] == '\0';
     char* end = nullptr;
     const double parsed = decimal ? std::strtod(text, &end) : 0;
@@ -141,7 +141,7 @@ std::vector<Option> options_of(Options& o) {
   std::exit(0);
 }
 
-// The option of this name; where there is none, those whose names begin so.
+// The option of this name; if there is none, those whose names begin with it.
 std::vector<const Option*> named(std::string_view name, const std::vector<Option>& all) {
   std::vector<const Option*> found;
   for (const Option& option : all) {
@@ -153,7 +153,7 @@ std::vector<const Option*> named(std::string_view name, const std::vector<Option
 
 struct Found {
   const Option* option;
-  const char* value;  // null where it takes none
+  const char* value;  // null if it takes none
 };
 
 // The option that the argument at `i` names; its value may be the next argument, which is then skipped.
@@ -161,7 +161,7 @@ Found find(int argc, char** argv, int& i, const Options& options, const std::vec
   std::string argument = std::strcmp(argv[i], "-h") == 0 ? "--help" : argv[i];
   std::vector<const Option*> matches;
   const auto equals = argument.find('=');
-  if (argument == "--") {  // what follows is no option
+  if (argument == "--") {  // no options follow
     argument = argv[i + 1];
   } else if (argument.starts_with("--")) {
     matches = named(std::string_view(argument).substr(0, equals).substr(2), all);

@@ -1,4 +1,4 @@
-// The command line of the MNIST programs. options.py is the same for the Python programs: one changes with the other.
+// The command line of the MNIST programs. options.py does the same for the Python programs: change both.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ struct Options {
   std::optional<std::string> data = {};
   std::int64_t epochs = 1, batch_size = 1;
   double lr = 0.1, momentum = 0, weight_decay = 0;
-  std::optional<std::int64_t> hidden = {};  // units of the hidden layer; no such option where it has no default
+  std::optional<std::int64_t> hidden = {};  // units of the hidden layer; no such option without a default
   std::string device = "auto";              // cpu, gpu, gpu:N or auto
   std::optional<std::int64_t> num_gpus = {};
   std::uint64_t seed = 1;
@@ -21,17 +21,17 @@ struct Options {
   std::optional<std::string> log = {};
   bool quiet = false;
 
-  std::string program = {};              // the name under which it was called
-  std::vector<std::string> given = {};   // the names of the options that the command line holds
+  std::string program = {};              // the name by which it was called
+  std::vector<std::string> given = {};   // names of the options on the command line
 };
 
-// Replaces in `options` what the command line says. --help ends the process with exit code 0, a wrong option with 2.
+// Sets `options` from the command line. --help ends the process with exit code 0, a wrong option with 2.
 void parse_options(int argc, char** argv, const char* description, Options& options);
 
-// Ends the process as a wrong option does: the usage and the message on stderr, exit code 2.
+// Ends the process as for a wrong option: usage and message on stderr, exit code 2.
 [[noreturn]] void refuse_options(const Options& options, const std::string& message);
 
-// What was printed reaches standard output; std::runtime_error where that cannot be written.
+// Flushes standard output; std::runtime_error if that fails.
 void flush_output();
 
 }  // namespace mnist

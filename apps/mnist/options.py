@@ -1,4 +1,4 @@
-"""The command line of the MNIST programs. options.cpp is the same for the C++ programs: one changes with the other."""
+"""The command line of the MNIST programs. options.cpp does the same for the C++ programs: change both."""
 
 import contextlib
 import math
@@ -16,11 +16,11 @@ LARGEST_INT, LARGEST_SEED, LARGEST_GPU = 2**63 - 1, 2**64 - 1, 2**31 - 1
 
 
 class RunError(Exception):
-    """What ends the program with one line on stderr."""
+    """Ends the program with one line on stderr."""
 
 
 class _WrongValueError(Exception):
-    """What an option's value should have been."""
+    """The expected value of an option."""
 
 
 class _Option(NamedTuple):
@@ -32,11 +32,11 @@ class _Option(NamedTuple):
 
 
 def parse_options(arguments, description, *, epochs, batch_size, lr, momentum, weight_decay, hidden=None):
-    """The options in `arguments` (those of the process where it is None), with a program's own defaults.
+    """The options in `arguments` (by default the process's), with a program's own defaults.
 
     `hidden` is the default of an option that only programs with a hidden layer have. The result has an attribute for
-    each option, `program`, and `given`, the names that the command line holds. --help ends the process with exit code
-    0, a wrong option with 2.
+    each option, `program`, and `given`, the names of the options on the command line. --help ends the process with exit
+    code 0, a wrong option with 2.
     """
     table = _table(epochs, batch_size, lr, momentum, weight_decay, hidden)
     found = SimpleNamespace(program=os.path.basename(sys.argv[0]), given=set())
@@ -60,17 +60,17 @@ def parse_options(arguments, description, *, epochs, batch_size, lr, momentum, w
 
 
 def refuse_options(options, message):
-    """Ends the process as a wrong option does: the usage and the message on stderr, exit code 2."""
+    """Ends the process as for a wrong option: usage and message on stderr, exit code 2."""
     print(f"{_usage(options)}\n{options.program}: error: {message}", file=sys.stderr)
     sys.exit(EXIT_WRONG_OPTIONS)
 
 
 def say(text):
-    """Prints to standard output. RunError where that cannot be written."""
+    """Prints to standard output. RunError: it cannot be written."""
     try:
         print(text, flush=True)
     except OSError as error:
-        # What could not be written stays in the buffer; at the interpreter's end it would fail again, with exit code 120.
+        # The unwritten text stays in the buffer; at the interpreter's exit it would fail again, with exit code 120.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise RunError(f"standard output: {error.strerror}") from None
@@ -134,7 +134,7 @@ def _device_name(text):
     raise _WrongValueError("cpu, gpu, gpu:N or auto")
 
 
-# ---- Reading and showing it -----------------------------------------------------------------------------------------
+# ---- Parsing and --help ---------------------------------------------------------------------------------------------
 
 
 def _find(argument, table, left, options):
@@ -142,7 +142,7 @@ def _find(argument, table, left, options):
     matches = []
     if argument == "-h":
         argument = "--help"
-    if argument == "--":  # what follows is no option
+    if argument == "--":  # no options follow
         argument = left[0]
     elif argument.startswith("--"):
         name, equals, value = argument[2:].partition("=")

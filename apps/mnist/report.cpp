@@ -117,7 +117,7 @@ void Report::draw_progress() {
                      "| " + grouped(static_cast<double>(row.images)) + "/" +
                      grouped(static_cast<double>(epoch_images_)) + " images, " + cells_of(row)[3] + " images/s, loss " +
                      fixed(last_loss_, 4);
-  line.resize(std::min(line.size(), terminal_columns() - 1));  // a line that wraps could not be drawn over
+  line.resize(std::min(line.size(), terminal_columns() - 1));  // a wrapped line could not be overwritten
   const std::size_t width = line.size();
   if (width < drawn_width_) line.append(drawn_width_ - width, ' ');
   std::fprintf(stderr, "\r%s", line.c_str());

@@ -1,4 +1,4 @@
-// What the user sees of a run: a progress line on a terminal, a line after each epoch, and a table at the end.
+// The output of a run: a progress line on a terminal, a line after each epoch, and a table at the end.
 #pragma once
 
 #include <chrono>
@@ -25,7 +25,7 @@ class Report {
  private:
   using Clock = std::chrono::steady_clock;
 
-  // What an epoch reached, or has reached so far.
+  // The figures of an epoch, complete or so far.
   struct Row {
     std::int64_t epoch;
     std::int64_t images = 0;

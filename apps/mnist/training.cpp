@@ -24,14 +24,14 @@ using owl::NArray;
 
 namespace {
 
-constexpr std::int64_t kTestBatch = 1000;  // images; what the layers keep of them sets the memory of a test pass
+constexpr std::int64_t kTestBatch = 1000;  // images; their layers' outputs set the memory of a test pass
 constexpr std::size_t kReadLag = 8;        // steps until a loss is read, so that reading never waits for the newest step
 constexpr double kWarmUp = 0.4;            // of the run, while the learning rate rises
 
 constexpr int kExitFailed = 1;
 constexpr int kExitInterrupted = 130;  // what shells report for SIGINT
 
-// The one element of `x`. Waits for it, but not longer than until Ctrl-C.
+// The one element of `x`. Waits for it, or until Ctrl-C.
 double read(const NArray& x) {
   constexpr double kPatience = 0.05;  // seconds
   do check_interrupt();
@@ -41,13 +41,13 @@ double read(const NArray& x) {
 
 // ---- One step
 
-// What a device works on.
+// A device's part of a minibatch.
 struct Share {
   int device;
   NArray images, targets;
 };
 
-// The minibatch, cut for the devices; one that gets nothing is left out.
+// The minibatch, divided among the devices, without those that get no image.
 std::vector<Share> share_out(const Digits& digits, Choice chosen, const Network& network,
                              const std::vector<int>& devices) {
   std::vector<Share> shares;
@@ -63,8 +63,8 @@ std::vector<Share> share_out(const Digits& digits, Choice chosen, const Network&
   return shares;
 }
 
-// The loss and gradients of a minibatch. Every device works on its share. Then the sums are added in a tree, the second
-// half of the devices to the first, until the first device has them all.
+// The loss and gradients of a minibatch. Every device works on its share. Then the sums are added in a tree: each round
+// adds those of the second half of the devices to the first half.
 Arrays loss_and_gradients_over(const std::vector<Share>& shares, const Network& network, const Arrays& params) {
   std::vector<Arrays> sums;
   for (const Share& share : shares) {
@@ -92,14 +92,14 @@ void update(Arrays& params, Arrays& velocity, const Arrays& gradients, double lr
   }
 }
 
-// The learning rate, in units of its peak, at `progress` (0 to 1) of the run: two half cosines. The slow start spares
-// the fresh weights steps that are too large for them; the slow end settles what was found.
+// The learning rate, in units of its peak, at `progress` (0 to 1) of the run: two half cosines. It starts slowly
+// because fresh weights do not bear large steps, and ends slowly to converge.
 double one_cycle(double progress) {
   if (progress < kWarmUp) return (1 - std::cos(std::numbers::pi * progress / kWarmUp)) / 2;
   return (1 + std::cos(std::numbers::pi * (progress - kWarmUp) / (1 - kWarmUp))) / 2;
 }
 
-// ---- Losses on their way to the report and the log
+// ---- Losses, read for the report and the log
 
 // The file for --log.
 class Log {
@@ -129,7 +129,7 @@ class Log {
   std::unique_ptr<std::FILE, Close> file_;
 };
 
-// Losses are read some steps after they were recorded.
+// Reads losses some steps after they were recorded.
 class Losses {
  public:
   Losses(Report& report, Log& log) : report_(report), log_(log) {}
@@ -184,12 +184,12 @@ double accuracy(const Network& network, const Arrays& params, const Digits& digi
   return sum / static_cast<double>(digits.size());
 }
 
-// In place; written out because what std::shuffle does differs between standard libraries.
+// In place; written by hand because std::shuffle's order differs between standard libraries.
 void shuffle(std::vector<std::int64_t>& order, std::mt19937_64& generator) {
   for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[generator() % i]);
 }
 
-// The first of `devices`, which is the current one, holds the parameters.
+// The first of `devices`, which is the current one, has the parameters.
 void train(const Options& options, const Network& network, const std::vector<int>& devices, const Data& data,
            Report& report, Log& log) {
   owl::seed(options.seed);
@@ -227,7 +227,7 @@ void train(const Options& options, const Network& network, const std::vector<int
   }
 }
 
-// The ids of the devices that the options ask for, the parameters' device first.
+// The ids of the devices that the options choose, the parameters' device first.
 std::vector<int> pick_devices(const Options& options) {
   std::vector<int> devices;
   if (options.num_gpus) {
@@ -240,7 +240,7 @@ std::vector<int> pick_devices(const Options& options) {
     return devices;
   }
   if (options.device == "cpu" || (options.device == "auto" && owl::get_gpu_device_count() == 0))
-    return {0};  // the CPU device that exists from the start
+    return {0};  // the CPU device, which always exists
   int index = 0;
   if (const auto colon = options.device.find(':'); colon != std::string::npos)
     std::from_chars(options.device.data() + colon + 1, options.device.data() + options.device.size(), index);
@@ -255,7 +255,7 @@ NArray cross_entropy(const NArray& logits, const NArray& target) {
 
 int run(const Options& options, const Network& network) {
   note_interrupts();
-  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of what writes to it
+  std::signal(SIGPIPE, SIG_IGN);  // writing to a closed pipe fails with EPIPE instead
   Report report(options);
   Log log(options);
   try {

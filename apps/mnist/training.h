@@ -1,4 +1,4 @@
-// What the MNIST programs share: devices, the training loop and its tests.
+// Shared by the MNIST programs: devices, the training loop and its tests.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct Network {
 // The cross entropy of `logits` [10, n] against one-hot `target` [10, n], summed over the minibatch: [1].
 owl::NArray cross_entropy(const owl::NArray& logits, const owl::NArray& target);
 
-// Trains and tests `network` as `options` say, and prints what was reached. Returns the program's exit code.
+// Trains and tests `network` as `options` say, and prints the results. Returns the program's exit code.
 int run(const Options& options, const Network& network);
 
 }  // namespace mnist

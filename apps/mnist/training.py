@@ -1,4 +1,4 @@
-"""What the MNIST programs share: devices, the training loop, its progress and its closing table."""
+"""Shared by the MNIST programs: devices, the training loop, its progress and its closing table."""
 
 import contextlib
 import math
@@ -19,10 +19,10 @@ from options import EXIT_FAILED, EXIT_INTERRUPTED, RunError, refuse_options, say
 
 try:
     import tqdm
-except ImportError:  # Without it there is no bar; the line per epoch remains.
+except ImportError:  # Without tqdm there is no bar, only the line per epoch.
     tqdm = None
 
-TEST_BATCH = 1000  # images; what the layers keep of them sets the memory that a test pass takes
+TEST_BATCH = 1000  # images; their layers' outputs set the memory of a test pass
 READ_LAG = 8  # steps between recording a loss and reading it, so that reading never waits for the newest step
 WARM_UP = 0.4  # of the run, while the learning rate rises
 UPDATES_PER_SECOND = 4  # of the progress bar, at most
@@ -49,8 +49,8 @@ def cross_entropy(logits, target):
 def loss_and_gradients_over(shares, network, params):
     """The loss and gradients of a minibatch in `shares`, a list of `(device, images, targets)`.
 
-    Every device works on its share. Then the sums are added in a tree, the second half of the devices to the first,
-    until the first device has them all.
+    Every device works on its share. Then the sums are added in a tree: each round adds those of the second half of the
+    devices to the first half.
     """
     devices = [device for device, _, _ in shares]
     sums = []
@@ -81,7 +81,7 @@ def update(params, velocity, gradients, lr, momentum, weight_decay):
 def one_cycle(progress):
     """The learning rate, in units of its peak, at `progress` (0 to 1) of the run: two half cosines.
 
-    The slow start spares the fresh weights steps that are too large for them; the slow end settles what was found.
+    It starts slowly because fresh weights do not bear large steps, and ends slowly to converge.
     """
     if progress < WARM_UP:
         return (1 - math.cos(math.pi * progress / WARM_UP)) / 2
@@ -92,7 +92,7 @@ def one_cycle(progress):
 
 
 def run(options, network):
-    """Trains and tests `network` as `options` say, and prints what was reached. Returns the program's exit code."""
+    """Trains and tests `network` as `options` say, and prints the results. Returns the program's exit code."""
     report, log = Report(options), Log(options)
     try:
         try:
@@ -119,7 +119,7 @@ def run(options, network):
 
 
 def train(options, network, devices, train_set, test_set, report, log):
-    """The training loop. The first of `devices`, which is the current one, holds the parameters."""
+    """The training loop. The first of `devices`, which is the current one, has the parameters."""
     owl.seed(options.seed)
     rng = np.random.default_rng(options.seed)
     params = network.initial_parameters()
@@ -153,7 +153,7 @@ def train(options, network, devices, train_set, test_set, report, log):
 
 
 def share_out(images, labels, image_shape, devices):
-    """The minibatch as `(device, images, targets)` for each device that gets any of it."""
+    """The minibatch as `(device, images, targets)` for each device that gets a part."""
     shares = []
     for device, part in zip(devices, np.array_split(np.arange(len(images)), len(devices))):
         if len(part):
@@ -207,12 +207,12 @@ class Log:
 
 
 class Losses:
-    """Losses on their way from the devices to the report and the log, read some steps after they were recorded."""
+    """Reads losses for the report and the log, some steps after they were recorded."""
 
     def __init__(self, report, log):
         self.report, self.log = report, log
         self.pending: deque[tuple[owl.NArray, int]] = deque()
-        self.steps = 0  # that were read
+        self.steps = 0  # whose losses were read
 
     def add(self, loss, images):
         """Takes the mean loss, an NArray `[1]`, of a step over so many images."""
@@ -231,12 +231,12 @@ class Losses:
             self.report.step(value, images)
 
 
-# ---- What the user sees ---------------------------------------------------------------------------------------------
+# ---- Output of a run ------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Row:
-    """What an epoch reached, or has reached so far."""
+    """The figures of an epoch, complete or so far."""
 
     epoch: int
     images: int = 0
@@ -265,8 +265,8 @@ class Report:
         self.rows.append(Row(epoch))
         self.epoch_started = time.perf_counter()
         if tqdm is not None and sys.stderr.isatty() and not self.quiet:
-            tqdm.tqdm.monitor_interval = 0  # no thread that redraws a bar which waits
-            # Asked for here because tqdm shows nothing on a terminal that does not know its size.
+            tqdm.tqdm.monitor_interval = 0  # no thread that redraws an idle bar
+            # Passed to tqdm, which shows nothing on a terminal of unknown size.
             columns, lines = shutil.get_terminal_size()
             self.bar = tqdm.tqdm(total=images, desc=f"epoch {epoch}/{self.epochs}", unit=" images", leave=False,
                                  ncols=columns, nrows=lines, mininterval=1 / UPDATES_PER_SECOND)  # fmt: skip
@@ -315,7 +315,7 @@ class Report:
 
 
 def pick_devices(options):
-    """The ids of the devices that `options` ask for, the parameters' device first."""
+    """The ids of the devices that `options` choose, the parameters' device first."""
     if options.num_gpus is not None:
         if options.device not in ("auto", "gpu"):
             refuse_options(options, f"--num-gpus {options.num_gpus} takes the first GPUs; it does not go with "
@@ -325,6 +325,6 @@ def pick_devices(options):
                            f"{options.batch_size}")
         return [owl.create_gpu_device(i) for i in range(options.num_gpus)]
     if options.device == "cpu" or (options.device == "auto" and owl.get_gpu_device_count() == 0):
-        return [0]  # the CPU device that exists from the start
+        return [0]  # the CPU device, which always exists
     _, _, index = options.device.partition(":")
     return [owl.create_gpu_device(int(index or 0))]

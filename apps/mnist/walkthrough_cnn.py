@@ -1,7 +1,7 @@
-"""Minerva's MNIST walkthrough, second part: a convolutional network of two convolutions and a full connection.
+"""Minerva's MNIST walkthrough, second part: a network of two convolutions and a fully connected layer.
 
-Run it beside mnist_all.mat, or with OWL_DATA naming the folder of MNIST. mnist_cnn.py is the program to use; this
-script shows the array code alone. Images are [width, height, channels, batch], one-hot labels [10, batch].
+Run it in the folder of mnist_all.mat, or set OWL_DATA to the folder of MNIST. To train, use mnist_cnn.py; this script
+shows only the array code. Images are [width, height, channels, batch], one-hot labels [10, batch].
 """
 
 import sys

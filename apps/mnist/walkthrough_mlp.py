@@ -1,7 +1,7 @@
 """Minerva's MNIST walkthrough, first part: a multi-layer perceptron, 784 inputs, 256 hidden units, 10 classes.
 
-Run it beside mnist_all.mat, or with OWL_DATA naming the folder of MNIST. mnist_mlp.py is the program to use; this
-script shows the array code alone. Minibatches are columns: [784, 256] samples, [10, 256] one-hot labels.
+Run it in the folder of mnist_all.mat, or set OWL_DATA to the folder of MNIST. To train, use mnist_mlp.py; this script
+shows only the array code. Minibatches are columns: [784, 256] samples, [10, 256] one-hot labels.
 """
 
 import sys

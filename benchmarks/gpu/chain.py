@@ -1,4 +1,4 @@
-"""tanh(a*b + c)*a - b/(c + 1.5) in float32, as one kernel should do it: GB/s, of three arrays read and one written."""
+"""tanh(a*b + c)*a - b/(c + 1.5) in float32, ideally one kernel: GB/s, for three arrays read and one written."""
 from owl_side import use
 from shared import options, report, timed
 

@@ -1,4 +1,4 @@
-"""For owl's scripts: the folders that they import from, and the device."""
+"""Shared by owl's scripts: import folders and the device."""
 import pathlib
 import sys
 
@@ -13,7 +13,7 @@ def use(device):
 
 
 def on_card(batches):
-    """The same minibatches as owl arrays, there already."""
+    """The same minibatches as owl arrays, already on the device."""
     arrays = [tuple(owl.from_numpy(a) for a in batch) for batch in batches]
     owl.wait_for_all()
     return arrays

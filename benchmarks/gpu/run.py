@@ -1,9 +1,9 @@
-"""Times owl on a GPU beside its peers, in turn (A B A B ...), and writes benchmarks/gpu.md.
+"""Times owl on a GPU and its peers in turn (A B A B ...), and writes benchmarks/gpu.md.
 
-The table is table.py. owl's scripts lie beside it, those of the peers in peers/; each prints one line of JSON with
-`best`, the best figure of that run. The figures here are the best of all turns, the range of a ratio is that of the
-turns, each for itself. --peer-python names the interpreter that has PyTorch, JAX and CuPy; what is not there gets a row
-that says so. `--device cpu --tiny` shows that all scripts work where there is no GPU; it writes no file.
+The table is in table.py. owl's scripts are in this folder, those of the peers in peers/; each prints one line of JSON
+with `best`, the best figure of that run. The table has the best figure of all runs; the range of a ratio is over the
+pairs of runs. --peer-python names the interpreter that has PyTorch, JAX and CuPy; a missing peer gets a row that says
+so. `--device cpu --tiny` checks without a GPU that all scripts work; it writes no file.
 """
 import argparse
 import datetime
@@ -31,12 +31,12 @@ class Line(NamedTuple):
     own: float | None = None
     goal: table.Goal | None = None
     theirs: float | None = None
-    ratios: tuple[float, ...] = ()  # turn by turn
-    reason: str = ""  # why there is no figure of the other's, or none of owl's
+    ratios: tuple[float, ...] = ()  # of each pair of runs
+    reason: str = ""  # why the peer, or owl, has no figure
 
     @property
     def figure(self):
-        """What the goal is about."""
+        """The figure that the goal applies to."""
         return self.own / self.theirs if self.ratios else self.own
 
     def text(self):
@@ -55,7 +55,7 @@ class Line(NamedTuple):
 
 
 def measure(row, options):
-    """What each command printed, turn by turn, and why others printed nothing; owl's name is ""."""
+    """The output of each command, run by run, and the reason for each command without one; owl's name is ""."""
     small = ("--device", options.device, *(row.tiny if options.tiny else ()))
     commands = {"": row.command, **{g.name: g.command for g in row.against if g.command}}
     seen, reasons = {name: [] for name in commands}, {}
@@ -88,7 +88,7 @@ def lines_of(row, seen, reasons):
 
 
 def card():
-    """What nvidia-smi says of the first GPU; None where there is none."""
+    """nvidia-smi's line for the first GPU; None without a GPU."""
     ask = ["nvidia-smi", "--id=0", "--query-gpu=name,memory.total,clocks.max.sm,driver_version",
            "--format=csv,noheader"]  # fmt: skip
     try:
@@ -118,13 +118,13 @@ def parse():
     p.add_argument("--only", default="", help="substring of the work to run")
     p.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peers installed")
     p.add_argument("--device", choices=["gpu", "cpu"], default="gpu")
-    p.add_argument("--tiny", action="store_true", help="small sizes: that it works, not how fast")
+    p.add_argument("--tiny", action="store_true", help="small sizes: checks the scripts, measures nothing")
     p.add_argument("--output", type=pathlib.Path,
                    help="the Markdown file (default benchmarks/gpu.md, for a whole run on a GPU)")  # fmt: skip
     options = p.parse_args()
     if options.output is None and options.device == "gpu" and not options.tiny and not options.only:
         options.output = HERE.parent / "gpu.md"
-    options.peers, options.build, options.avx2 = str(HERE / "peers"), None, False  # what ../run.py asks for
+    options.peers, options.build, options.avx2 = str(HERE / "peers"), None, False  # that ../run.py expects
     return options
 
 
@@ -152,7 +152,7 @@ def main():
         print("\n".join(line.text() for line in new), flush=True)
         lines += new
         others += other_figures(row, seen)
-        if options.output:  # row by row: what is measured is kept, whatever comes after it
+        if options.output:  # after each row, so that a later failure loses no figures
             text = ["# Benchmarks on a GPU", "", said(options), "", *(f"- {line}" for line in where), "", *HEAD,
                     *(line.text() for line in lines), "", "What the last runs printed besides:", "", *others, ""]  # fmt: skip
             options.output.write_text("\n".join(text), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""What owl's scripts and the peers' share: options, data, timing, one JSON line of output. It imports no framework.
+"""Shared by owl's scripts and the peers': options, data, timing, one JSON line of output. Imports no framework.
 
-The data is made up, in MNIST's shapes: no machine has to have MNIST, and the times are the same.
+The data is random, in MNIST's shapes: the times are the same, and no machine needs MNIST.
 """
 import argparse
 import json
@@ -13,7 +13,7 @@ def options(doc, peers=(), **numbers):
     p = argparse.ArgumentParser(description=doc)
     if peers:
         p.add_argument("peer", choices=peers)
-    p.add_argument("--device", choices=["gpu", "cpu"], default="gpu", help="cpu: to see that a script works")
+    p.add_argument("--device", choices=["gpu", "cpu"], default="gpu", help="cpu: checks that a script works")
     for name, value in numbers.items():
         p.add_argument("--" + name.replace("_", "-"), type=type(value), default=value, help=f"default {value}")
     return p.parse_args()
@@ -22,7 +22,7 @@ def options(doc, peers=(), **numbers):
 def images(count):
     """(images [count, 784] float32, labels [count], labels one of ten [count, 10] float32): something to learn.
 
-    A tenth of the labels say anything, so that errors, and with them gradients, never vanish.
+    A tenth of the labels are random, so that errors, and with them gradients, never vanish.
     """
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, count)
@@ -33,7 +33,7 @@ def images(count):
 
 
 def minibatches(size, *arrays):
-    """Whole ones only: a list of tuples."""
+    """The full minibatches, as a list of tuples."""
     return [tuple(a[i:i + size] for a in arrays) for i in range(0, len(arrays[0]) // size * size, size)]
 
 

@@ -1,9 +1,9 @@
-"""The table of benchmarks on a GPU: what owl does, what it is set against, and what is wanted."""
+"""The table of benchmarks on a GPU: owl's command, its references and the targets."""
 from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A process that prints one line of JSON with `best`. The fields are those that ../run.py asks for."""
+    """A process that prints one line of JSON with `best`. ../run.py uses the fields."""
 
     kind: str  # "owl": a script beside this one; "peer": one in peers/
     program: str
@@ -11,19 +11,19 @@ class Command(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """What a figure of owl's is set against, and what is wanted of the ratio, or of the figure itself."""
+    """The reference for a figure of owl, and the target for the ratio, or for the figure itself."""
 
     name: str
-    wanted: float | None = None  # None: for comparison only
+    wanted: float | None = None  # None: no target
     command: Command | None = None  # None: the figure itself
-    at_least: bool = False  # else at most
+    at_least: bool = False  # otherwise at most
 
 
 class Row(NamedTuple):
     work: str
     command: Command
     against: tuple[Goal, ...]
-    tiny: tuple[str, ...]  # arguments that make it small, to see that it works
+    tiny: tuple[str, ...]  # arguments for a small size, to check that the script works
     more_is_better: bool = False
 
 

@@ -1,4 +1,4 @@
-"""What Chainer's train_mnist does: 784-U-U-10, Adam, minibatches of 100 drawn from NumPy arrays: images a second."""
+"""Chainer's train_mnist: 784-U-U-10, Adam, minibatches of 100 drawn from NumPy arrays: images a second."""
 import math
 
 import numpy as np
@@ -21,7 +21,7 @@ steps = 0
 
 
 def forward(x):
-    """What each layer gives, its input first, the logits last."""
+    """The network's input, then each layer's output, the logits last."""
     layers = [x]
     for i in range(0, len(params), 2):
         z = params[i] * layers[-1] + params[i + 1]
@@ -30,7 +30,7 @@ def forward(x):
 
 
 def step(x, target):
-    """One minibatch; its summed loss, an array on the device."""
+    """Trains on one minibatch; returns its summed loss, an array on the device."""
     global steps
     steps += 1
     rate = RATE * math.sqrt(1 - BETA2**steps) / (1 - BETA1**steps)
@@ -48,7 +48,7 @@ def step(x, target):
 
 
 def epoch(count):
-    """Trains on so many images; their mean loss."""
+    """Trains on `count` images; returns their mean loss."""
     total = owl.zeros([1])
     order = rng.permutation(len(x))[:count]
     for i in range(0, count, BATCH):

@@ -1,7 +1,7 @@
-// A network with a layer of its own learns which points of a square lie in a circle.
+// A network with a user-defined layer learns which points of a square lie in a circle.
 //
-// The activation, swish(x) = x / (1 + exp(-x)), is an operation that owl does not have: it is defined here, forward and
-// backward, and recorded, planned and run like the built-in ones.
+// The activation, swish(x) = x / (1 + exp(-x)), is an operation that owl lacks: this program defines it, forward and
+// backward, and owl records, plans and runs it like a built-in one.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -31,7 +31,7 @@ const owl::Op swish("swish", owl::same_as_first,
                       for_each_chunk(out.shape.size(), work, [=](std::int64_t i) { y[i] = x[i] * logistic(x[i]); });
                     });
 
-// (err, x): the error that arrives at swish(x), times swish'(x).
+// (err, x): the error at swish(x), times swish'(x).
 const owl::Op swish_back("swish_back", owl::same_as_first,
                          [](std::span<const owl::ConstMemory> in, const owl::Memory& out, owl::Work& work) {
                            const float *err = in[0].as<float>(), *x = in[1].as<float>();
@@ -49,7 +49,7 @@ struct Network {
   // The probabilities of the two classes for each point of x, [2, n].
   owl::NArray predict(const owl::NArray& x) const { return owl::conv::softmax(w2 * swish(w1 * x + b1) + b2); }
 
-  // One step down the gradient of the mean cross-entropy. Nothing is computed here: the step is recorded.
+  // One step of gradient descent on the mean cross-entropy. This only records the step.
   void train(const owl::NArray& x, const owl::NArray& target, float rate) {
     const owl::NArray a = w1 * x + b1, h = swish(a);
     const owl::NArray err = (owl::conv::softmax(w2 * h + b2) - target) / static_cast<double>(x.shape()[1]);

@@ -756,7 +756,7 @@ def test_silence_is_not_waited_for_every_time(tmp_path, mirror, monkeypatch, cap
     assert is_synthetic(mnist_io.load())
     assert re.search("timed out|no answer within", capsys.readouterr().err) and len(server.requests) == 1
     assert is_synthetic(mnist_io.load())
-    assert "nobody answered 0 minutes ago" in capsys.readouterr().err and len(server.requests) == 1
+    assert "no mirror answered 0 minutes ago" in capsys.readouterr().err and len(server.requests) == 1
     marker = tmp_path / "cache" / "owl" / "mnist" / mnist_io.NO_ANSWER_NAME
     for age in (mnist_io.NO_ANSWER_S + 60, -3600):  # an hour later; a clock that was put back
         os.utime(marker, (time.time() - age,) * 2)

@@ -1,7 +1,7 @@
 """The peer of ../matmul.py: PyTorch's product of float32 matrices, in milliseconds.
 
-With bfloat16 it is the same function, of float32 matrices rounded first; `tensors_ms` is the product of matrices that
-are bfloat16 already.
+With bfloat16 it includes the rounding of the float32 matrices; `tensors_ms` is the product of matrices that are already
+bfloat16.
 """
 import pathlib
 import sys

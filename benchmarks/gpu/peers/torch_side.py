@@ -1,4 +1,4 @@
-"""For PyTorch's scripts: the device, float32 that is float32, and steps as CUDA graphs."""
+"""Shared by PyTorch's scripts: the device, unrounded float32, and steps as CUDA graphs."""
 import torch
 
 torch.backends.cuda.matmul.allow_tf32 = False
@@ -6,7 +6,7 @@ torch.backends.cudnn.allow_tf32 = False
 
 
 def choose(device):
-    """The device; an error where it isn't there."""
+    """The device; an error if it does not exist."""
     if device == "gpu":
         torch.zeros(1, device="cuda")
     return torch.device("cuda" if device == "gpu" else "cpu")
@@ -18,9 +18,9 @@ def synchronize(device):
 
 
 def captured(step, *inputs):
-    """`step` as a CUDA graph over inputs of its own, as PyTorch's manual shows it; what is called copies to them."""
+    """`step` as a CUDA graph over its own copies of the inputs, as in PyTorch's manual; each call copies to them."""
     if inputs[0].device.type != "cuda":
-        return step  # to see that a script works
+        return step  # only checks that the script works
     own = [x.clone(memory_format=torch.preserve_format) for x in inputs]
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())

@@ -24,7 +24,7 @@ rng = np.random.default_rng(0)
 
 
 def epoch(count):
-    """Trains on so many images; their mean loss."""
+    """Trains on `count` images; returns their mean loss."""
     total = torch.zeros((), device=device)
     order = rng.permutation(len(x))[:count]
     for i in range(0, count, BATCH):

@@ -1,4 +1,4 @@
-// Counters behind owl::stats().
+// The counters that owl::stats() returns.
 #pragma once
 
 #include <atomic>

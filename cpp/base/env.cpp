@@ -23,7 +23,7 @@ namespace owl {
 
 namespace {
 
-// Names that other parts of owl read for themselves are listed so that they are known here.
+// Includes the names that other parts of owl read, so that none of them is reported as unknown.
 constexpr std::string_view kNames[] = {
     "OWL_EAGER", "OWL_NUM_THREADS", "OWL_WINDOW", "OWL_IDLE_US", "OWL_MEMORY_LIMIT", "OWL_SIMULATED_GPUS", "OWL_LOG",
     "OWL_FAULT", "OWL_DATA", "OWL_SOAK", "OWL_CUDA", "OWL_ONEDNN_ROOT", "OWL_DUMP", "OWL_PROFILE", "OWL_MIRRORS",
@@ -56,7 +56,7 @@ void warn_unknown_names() {
   }
 }
 
-// The number that is all of `text`; none where it is something else, or more than 64 bits hold.
+// The number that `text` consists of; none if it is not a number or exceeds 64 bits.
 std::optional<std::int64_t> whole_number(std::string_view text) {
   if (text.starts_with('+')) text.remove_prefix(1);
   std::int64_t value = 0;
@@ -122,7 +122,7 @@ int rounded_up(double quota, double period) {
   return static_cast<int>(std::clamp(std::ceil(quota / period), 1.0, double{kNoQuota}));
 }
 
-// The least of what the group and the groups around it grant. `read` gives one folder's figure.
+// The smallest quota of the group and the groups around it. `read` returns one folder's quota.
 template <class Read> int least_on_the_way_up(std::filesystem::path mount, std::filesystem::path group, Read read) {
   int least = read(mount);
   for (group = group.relative_path(); group.has_relative_path(); group = group.parent_path())

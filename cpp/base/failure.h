@@ -1,4 +1,4 @@
-// What went wrong while a task ran, as a value that travels with everything computed from the failed one.
+// A task's error as a value, which every value computed from the failed one inherits.
 #pragma once
 
 #include <atomic>
@@ -15,14 +15,15 @@ namespace owl {
 
 struct Failure {
   std::exception_ptr error;  // one of owl's errors
-  std::string message;       // its text, without the place, which front ends add
+  std::string message;       // its text; front ends add the place
   const char* op = "";
   Source source;
   std::uint64_t sequence = 0;  // of the failing node: wait_for_all raises the earliest
   mutable std::atomic<bool> reported = false;  // wait_for_all has raised it
 };
 
-// The exception as a failure. What is none of owl's errors becomes one: OutOfMemoryError for std::bad_alloc, else Error.
+// The exception as a failure. Any other exception than owl's is converted: std::bad_alloc to OutOfMemoryError, else to
+// Error.
 OWL_MODULE_API std::shared_ptr<Failure> failure_of(const std::exception_ptr& error, const char* op,
                                                    const Source& source, std::uint64_t sequence);
 template <class E>
@@ -31,8 +32,8 @@ std::shared_ptr<Failure> make_failure(const std::string& message, const char* op
   return failure_of(std::make_exception_ptr(E(message)), op, source, sequence);
 }
 
-// A wait throws a failure as its own kind of error (Async<ShapeError> for a ShapeError): catch that, and ask
-// `dynamic_cast<const FailureCarrier*>` for the operation and the place that recorded it.
+// A wait throws a failure with its own error class (Async<ShapeError> for a ShapeError); after catching it,
+// `dynamic_cast<const FailureCarrier*>` gives the operation and the place that recorded it.
 struct FailureCarrier {
   std::shared_ptr<const Failure> failure;
 };
@@ -41,7 +42,7 @@ template <class E> struct Async : E, FailureCarrier {
 };
 [[noreturn]] void raise_failure(std::shared_ptr<const Failure> failure);
 
-// Calls f.operator()<E>() with the most derived of owl's error classes that `e` is.
+// Calls f.operator()<E>() with E the most derived of owl's error classes of `e`.
 template <class F> decltype(auto) with_kind_of(const Error& e, F&& f) {
   if (dynamic_cast<const ShapeError*>(&e)) return f.template operator()<ShapeError>();
   if (dynamic_cast<const DTypeError*>(&e)) return f.template operator()<DTypeError>();
@@ -55,8 +56,8 @@ template <class F> decltype(auto) with_kind_of(const Error& e, F&& f) {
   return f.template operator()<Error>();
 }
 
-// A mixin of errors that a kernel throws because its code in the host language raised: that exception, as the front end
-// keeps it. Found through Failure::error.
+// A mixin for errors of kernels whose host-language code raised an exception: that exception, as the front end keeps
+// it. Reached through Failure::error.
 struct HostCause {
   std::shared_ptr<const void> exception;
 };
@@ -64,7 +65,7 @@ template <class E> struct Caused : E, HostCause {
   Caused(const std::string& message, std::shared_ptr<const void> exception)
       : E(message), HostCause{std::move(exception)} {}
 };
-// The exception of the host language that caused the failure; null where there was none.
+// The host-language exception that caused the failure; null if there is none.
 OWL_MODULE_API std::shared_ptr<const void> host_cause_of(const Failure& failure);
 
 }  // namespace owl

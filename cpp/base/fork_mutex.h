@@ -1,4 +1,4 @@
-// A mutex that is free in a forked child.
+// A mutex that is unlocked in a forked child.
 #pragma once
 
 #include "base/module_api.h"
@@ -6,8 +6,9 @@
 
 namespace owl {
 
-// The engine takes every one of them before a fork and frees it behind that, on both sides: a child never finds one
-// that a thread held which it lacks. For moments only: a holder takes no other lock. Lives until the process ends.
+// The engine locks all of them before a fork and unlocks them after it, in parent and child: otherwise one that another
+// thread holds would stay locked in the child, which lacks that thread. For short sections: a thread that holds one
+// takes no other lock. Lives until the process ends.
 class OWL_MODULE_API ForkMutex : public RankedMutex<LockRank::kLeaf> {
  public:
   ForkMutex();

@@ -1,4 +1,4 @@
-// What a host language (Python) adds to waiting and to messages.
+// Functions of a host language (Python) for waiting and for messages.
 #pragma once
 
 #include <string>
@@ -9,18 +9,18 @@
 namespace owl {
 
 struct RuntimeHooks {
-  void* (*before_block)() = nullptr;      // this thread is about to block: e.g. release the GIL, if it holds it
-  void (*after_block)(void*) = nullptr;   // gets what before_block returned
+  void* (*before_block)() = nullptr;      // called before this thread blocks: e.g. releases the GIL, if held
+  void (*after_block)(void*) = nullptr;   // gets before_block's result
   std::string (*place)(const Source&) = nullptr;  // "file:line"; called on any thread, without the language's lock
   bool (*interrupted)() = nullptr;        // polled about 20 times a second inside a block; true ends the wait
 };
 OWL_MODULE_API void set_runtime_hooks(const RuntimeHooks& hooks);
 extern RuntimeHooks runtime_hooks;
 
-// "file:line" where the front end can tell, else "".
+// "file:line" if the front end knows it, else "".
 std::string place_of(const Source& source);
 
-// While it lives, this thread may block without holding up the host language.
+// Around a wait: this thread blocks without holding the host language's lock.
 class Blocking {
  public:
   Blocking() : token_(runtime_hooks.before_block ? runtime_hooks.before_block() : nullptr) {}

@@ -1,4 +1,4 @@
-// Internals that libowl exports for owl's own Python module. No part of the C++ API: they change at will.
+// Internals that libowl exports for owl's Python module. Not part of the C++ API: they may change at any time.
 #pragma once
 
 #include "owl/export.h"

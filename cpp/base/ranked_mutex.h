@@ -1,5 +1,5 @@
 // Mutexes with a rank: the one order in which threads take the engine's locks (docs/architecture.md, "Locks"). Builds
-// with assertions (without NDEBUG: Debug and the sanitizers') check it; elsewhere each is a plain std::mutex.
+// with assertions (without NDEBUG: Debug and sanitizers) check it; in other builds each is a plain std::mutex.
 #pragma once
 
 #include <array>
@@ -13,7 +13,7 @@
 
 namespace owl {
 
-// In the order in which they are taken: a thread takes only locks that rank above all that it holds.
+// In locking order: a thread takes only locks whose rank is above that of every lock it holds.
 enum class LockRank : std::uint8_t {
   kHeldWindows,
   kPlanner,
@@ -30,8 +30,8 @@ inline constexpr std::size_t kLockRanks = static_cast<std::size_t>(LockRank::kLe
 // The locks that one thread holds, by rank.
 class HeldRanks {
  public:
-  // Why a lock of this rank must not be taken now; empty where it may be. `beside_equals`: at a fork, which takes all
-  // locks, those of one rank one after another.
+  // Why a lock of this rank must not be taken now; empty if it may be. `beside_equals`: another lock of this rank may
+  // be held, as at a fork, which takes all locks.
   std::string conflict(LockRank rank, bool beside_equals = false) const;
   void add(LockRank rank) { ++held_[static_cast<std::size_t>(rank)]; }
   void remove(LockRank rank) { --held_[static_cast<std::size_t>(rank)]; }
@@ -41,7 +41,8 @@ class HeldRanks {
 };
 
 #ifndef NDEBUG
-// Notes that this thread takes, or has freed, such a lock. Aborts, naming both locks, where the order forbids it.
+// Notes that this thread locks, or has unlocked, such a mutex. Aborts with the names of both locks if the order forbids
+// it.
 OWL_MODULE_API void note_lock(LockRank rank, bool beside_equals);
 OWL_MODULE_API void note_unlock(LockRank rank);
 #else
@@ -55,7 +56,7 @@ template <LockRank rank> class RankedMutex {
     note_lock(rank, false);
     mutex_.lock();
   }
-  void lock_at_fork() {  // where locks of this rank may be held already: several allocators have one each
+  void lock_at_fork() {  // may be held beside others of its rank: each allocator has one
     note_lock(rank, true);
     mutex_.lock();
   }
@@ -71,7 +72,7 @@ template <LockRank rank> class RankedMutex {
 };
 static_assert(sizeof(RankedMutex<LockRank::kLeaf>) == sizeof(std::mutex));
 
-// std::condition_variable for a RankedMutex. While a thread waits the rank counts as held: it takes no other lock then.
+// std::condition_variable for a RankedMutex. A waiting thread still counts as holding the rank: it takes no other lock.
 class RankedCondition {
  public:
   void notify_one() { condition_.notify_one(); }

@@ -18,25 +18,26 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// The path without a symbolic link at its end; the file need not exist.
+// The target of `path` if it is a symbolic link; the file need not exist.
 fs::path target_of(fs::path path) {
   std::error_code error;
   while (fs::is_symlink(path, error)) path = path.parent_path() / fs::read_symlink(path, error);
   return path;
 }
 
-// A file that did not exist, in the same folder, with the mode that the process gives new files; -1: errno says why.
+// Creates a new file in the same folder, with the process's default mode; -1: see errno.
 int open_beside(const fs::path& target, std::string& name) {
   static std::atomic<unsigned> count{0};
   for (;;) {
     const auto own = ".owl-" + std::to_string(getpid()) + "-" + std::to_string(++count) + ".part";
     name = (target.parent_path() / own).string();
     const int file = open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file >= 0 || errno != EEXIST) return file;  // another machine's process may have the same number
+    if (file >= 0 || errno != EEXIST) return file;  // a process of another machine may have the same id
   }
 }
 
-// As far as the system allows. A group that cannot be kept loses its access: the file's new group is another one.
+// As far as the system allows. If the group cannot be kept, the group's permissions are removed: they would apply to
+// another group.
 void keep_mode_and_owner(int file, const struct stat& old) {
   struct stat now{};
   if (fstat(file, &now) != 0) return;
@@ -52,7 +53,7 @@ FileReplacement::FileReplacement(const std::string& path, std::string what) : pa
   struct stat old{};
   const bool exists = stat(path.c_str(), &old) == 0;
   if (!exists && errno != ENOENT) refuse(errno);
-  if (exists && !S_ISREG(old.st_mode)) {  // fopen refuses a folder
+  if (exists && !S_ISREG(old.st_mode)) {  // fopen fails for a folder
     if (!(file_ = std::fopen(path.c_str(), "we"))) refuse(errno);
     return;
   }

@@ -1,4 +1,4 @@
-// A file that appears whole: what is written goes to a new file beside the old one, which then takes its place.
+// Atomic replacement of files: the content is written to a new file beside the old one, which it then replaces.
 #pragma once
 
 #include <cstdio>
@@ -9,9 +9,9 @@
 
 namespace owl {
 
-// At every moment a reader finds the old file or the new one, and two writers at once leave one of the two. A symbolic
-// link stays, its target is replaced; a new file has the mode and owner of the old one, or those of any new file. A
-// pipe or a device is written as it is. owl/_replace.py does the same.
+// A reader always finds either the whole old file or the whole new one, and of two concurrent writers one wins. A
+// symbolic link stays and its target is replaced; the new file gets the mode and owner of the old one, or the defaults.
+// A pipe or a device is written directly. owl/_replace.py does the same in Python.
 class OWL_MODULE_API FileReplacement {
  public:
   // `what` comes first in messages. Error: the file cannot be written.
@@ -21,18 +21,18 @@ class OWL_MODULE_API FileReplacement {
   FileReplacement& operator=(const FileReplacement&) = delete;
 
   std::FILE* file() const { return file_; }
-  void commit();  // Error: something of what was written did not reach the disk
+  void commit();  // Error: not all of the content reached the disk
 
  private:
   [[noreturn]] void refuse(int error) const;
 
   std::string path_, what_;
-  std::string target_;  // where the path leads
-  std::string part_;    // the new file; empty where the target is written as it is, and after commit()
+  std::string target_;  // the path, symbolic links resolved
+  std::string part_;    // the new file; empty if the target is written directly, and after commit()
   std::FILE* file_ = nullptr;
 };
 
-// The same for content that is there at once.
+// The same in one call.
 OWL_MODULE_API void replace_file(const std::string& path, std::string_view content);
 
 }  // namespace owl

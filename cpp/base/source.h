@@ -7,7 +7,7 @@
 
 namespace owl {
 
-// Opaque to the engine: a front end sets `current_source` before it records and knows how to turn one into "file:line"
+// Opaque to the engine: a front end sets `current_source` before it records and converts a Source to "file:line"
 // (RuntimeHooks::place).
 struct Source {
   const void* code = nullptr;

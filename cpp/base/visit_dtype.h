@@ -1,4 +1,4 @@
-// From an element type, known when the program runs, to the C++ type of its elements.
+// From a run-time element type to the C++ type of its elements.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ template <DType First, DType... Others, class F> decltype(auto) visit_dtype(cons
   else detail::refuse_dtype(what, dtype);
 }
 
-// The types of which there are kernels of networks.
+// The element types of the network kernels.
 template <class F> decltype(auto) visit_float(const char* what, DType dtype, F&& f) {
   return visit_dtype<DType::kFloat32, DType::kFloat64>(what, dtype, f);
 }

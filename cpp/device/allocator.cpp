@@ -13,8 +13,8 @@
 
 namespace owl {
 
-constexpr std::size_t kLeastCache = 64 << 20;  // that is kept whatever was in use
-constexpr std::size_t kMostBusy = 4;  // blocks of a size that a device still uses, before a script's data waits for one
+constexpr std::size_t kLeastCache = 64 << 20;  // always kept, however little memory is in use
+constexpr std::size_t kMostBusy = 4;  // busy blocks of one size class before imported data waits for one
 
 std::size_t Allocator::rounded(std::size_t bytes) {
   if (bytes <= 64) return 64;
@@ -129,12 +129,13 @@ Allocator::Block Allocator::allocate_locked(std::size_t size, bool idle) {
     if (limit_ && allocated_ + size > limit_) return {};
     auto& all = blocks->second;
     auto at = std::prev(all.end());
-    // The newest is likeliest to be in a cache, the oldest to be idle. Where none is, new memory is rather taken.
+    // The newest block is the likeliest to be in the CPU's cache, the oldest to be idle. If none is idle, allocate new
+    // memory.
     if (idle && !backend_.has_passed(at->place)) {
       const auto found = std::ranges::find_if(all, [&](const Block& b) { return backend_.has_passed(b.place); });
       if (found != all.end()) at = found;
       else if (!limit_ && all.size() < kMostBusy) block.data = backend_.allocate(size);
-      else at = all.begin();  // what is copied in waits for it
+      else at = all.begin();  // the copy waits for this block
     }
     if (!block.data) {
       block = *at;
@@ -167,8 +168,8 @@ void Allocator::free_locked(void* data, std::size_t size, std::uint64_t arrival)
   allocated_ -= size;
   cached_ += size;
   cache_[size].push_back({data, backend_.place(), arrival});
-  if (limit_ && allocated_ + cached_ > limit_) trim_locked(allocated_ + cached_ - limit_);  // set below what was in use
-  // Sizes that vary from step to step would otherwise each keep blocks of their own.
+  if (limit_ && allocated_ + cached_ > limit_) trim_locked(allocated_ + cached_ - limit_);  // lowered meanwhile
+  // Otherwise sizes that vary from step to step would each keep their own blocks.
   if (const auto most = std::max(kLeastCache, 2 * peak_); cached_ > most) trim_locked(cached_ - most);
 }
 
@@ -226,7 +227,7 @@ MemoryStats Allocator::stats() {
   return {allocated_, cached_, peak_, limit_.load()};
 }
 
-// Gives back cached blocks, the largest first, until `wanted` bytes are gone or none is left.
+// Frees cached blocks, the largest first, until `wanted` bytes are freed or none is left.
 void Allocator::trim_locked(std::size_t wanted) {
   std::size_t gone = 0;
   for (auto it = cache_.rbegin(); it != cache_.rend() && gone < wanted; ++it) {

@@ -1,5 +1,5 @@
-// The seam between the engine and the hardware: memory, and tasks turned into stages of chunks. A backend knows
-// nothing of windows or Python.
+// The interface between the engine and the hardware: memory, and tasks as stages of chunks. A backend does not know the
+// window or Python.
 #pragma once
 
 #include <cstddef>
@@ -25,59 +25,60 @@ class Storage;
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual void* allocate(std::size_t bytes) = 0;  // 64-byte aligned; null when there is no memory
-  virtual void free(void* data, std::size_t bytes, std::uint64_t place) = 0;  // `place`: where it was given back
-  // What the planner asks: what the backend's kernel of an operation can do, and the nanoseconds, roughly, that a program
-  // takes on one thread.
+  virtual void* allocate(std::size_t bytes) = 0;  // 64-byte aligned; null: out of memory
+  virtual void free(void* data, std::size_t bytes, std::uint64_t place) = 0;  // see place() below
+  // For the planner: the capabilities of the backend's kernel for an operation, and a program's rough time on one
+  // thread, in nanoseconds.
   virtual const KernelTraits& traits(const OpRecord& op) const = 0;
   virtual double program_cost_ns(const Program& program) const = 0;
-  // Adds the task's stages; operands and results have their memory. Throws what the kernel throws.
+  // Adds the task's stages; operands and results are allocated. Throws what the kernel throws.
   virtual void launch(Task& task, Launch& launch) = 0;
-  // Whether values exist: the null device plans and schedules but has none.
+  // False for the null device, which plans and schedules but computes no values.
   virtual bool computes() const { return true; }
   // Whether the host can read its memory.
   virtual bool host_readable() const { return true; }
 
-  // Host memory to the storage's, which no task knows yet; `host` may change when it returns. And back: waits.
+  // Copies host memory to the storage, which no task uses yet; the caller may change `host` afterwards. download copies
+  // back, and waits.
   virtual void upload(Storage& to, const void* host) = 0;
   virtual void download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) = 0;
-  // The same for a strided view, made dense. Where the host can read the memory.
+  // The same for a strided view, as a dense copy. Only if the host can read the memory.
   virtual void download_strided(void* host, const Storage& from, std::size_t offset, const Shape& shape,
                                 const Strides& strides, DType dtype) = 0;
-  virtual void clear(void* data, std::size_t bytes) = 0;  // zeros, in the device's order of work
+  virtual void clear(void* data, std::size_t bytes) = 0;  // sets to zero, in stream order
 
-  // ---- An asynchronous device runs behind its worker (a GPU): a task that has ended there is *ordered*, no more. Later
+  // ---- An asynchronous device (a GPU) runs behind its worker: a task that has ended there is only *ordered*. Later
   // tasks of the device may use its results; other devices and the host wait until the value is complete.
   virtual bool is_async() const { return false; }
-  virtual void submit() {}                                   // what was ordered begins to run
-  virtual bool is_complete(const Storage&) { return true; }  // the value can be read
-  // Waits until the value is complete, or (null) all that was ordered; false when `go_on`, asked now and then, says so.
+  virtual void submit() {}                                   // starts the ordered work
+  virtual bool is_complete(const Storage&) { return true; }  // the host can read the value
+  // Waits until the value (null: all ordered work) is complete; polls `go_on` and returns false if that does.
   virtual bool synchronize(const Storage*, const std::function<bool()>& /*go_on*/) { return true; }
-  // What went wrong after a task had been ordered: with the device, for which nothing works any more, or with a value.
-  // Null: of any value that is still held, each reported once.
+  // An error after a task was ordered: of the device, which is then unusable, or of a value. `value` null: of any live
+  // value, each reported once.
   virtual std::shared_ptr<const Failure> failure(const Storage* /*value*/) { return nullptr; }
-  // Where memory stands that is given back now, and whether the device is past that place.
+  // The device's current position, noted for memory freed now, and whether the device has passed a position.
   virtual std::uint64_t place() { return 0; }
   virtual bool has_passed(std::uint64_t /*place*/) { return true; }
-  // What is ordered from now on waits for that copy (Storage::arrival).
+  // Work ordered from now on waits for that copy (Storage::arrival).
   virtual void require_arrival(std::uint64_t /*arrival*/) {}
 
-  // Whether a library of its kind of device sums arrays that live on several of them (op_all_reduce).
+  // Whether a library sums arrays across several devices of this kind (op_all_reduce).
   virtual bool has_all_reduce() const { return false; }
 
-  // ---- Exchange with other libraries on the same GPU. Streams are what their libraries call them (a CUstream).
-  virtual int gpu() const { return -1; }           // the GPU's number; -1: no GPU
-  virtual std::uintptr_t stream() { return 0; }    // where this device computes, all that was ordered included
-  virtual std::uintptr_t import_stream() { return 0; }  // on which a library that brings memory orders its value
-  virtual void renew_import_stream() {}            // the present one has become part of another library's CUDA graph
-  virtual void receive(Storage&) {}                // brought so: read after what import_stream() now waits for
-  // Whether the stream records a CUDA graph: what is computed outside of that cannot be waited for on it.
+  // ---- Exchange with other libraries on the same GPU. A stream is its library's handle (a CUstream).
+  virtual int gpu() const { return -1; }           // the GPU's index; -1: not a GPU
+  virtual std::uintptr_t stream() { return 0; }    // the device's compute stream, after submitting all ordered work
+  virtual std::uintptr_t import_stream() { return 0; }  // the stream on which an exporting library orders its value
+  virtual void renew_import_stream() {}            // the current one has become part of another library's CUDA graph
+  virtual void receive(Storage&) {}                // imported memory: read it after import_stream()'s work so far
+  // Whether the stream captures a CUDA graph: it cannot wait for work outside the capture.
   virtual bool is_capturing(std::uintptr_t /*stream*/) { return false; }
-  // What the stream does from now on sees the value. Gives the stream's number, which is never used again.
+  // Later work of the stream sees the value. Returns the stream's number, which is never reused.
   virtual std::uint64_t export_to_stream(const Storage&, std::uintptr_t /*stream*/) { return 0; }
-  // Keeps the memory until the stream has done what it was given, if it is still the one of that number.
+  // Keeps the memory until the stream has finished its present work, if it is still the stream with that number.
   virtual void join_stream(const Ref<Storage>&, std::uintptr_t /*stream*/, std::uint64_t /*number*/) {}
-  // Calls function(data), on any thread, once all that was ordered has run; it may do nothing with this device.
+  // Calls function(data), on any thread, once all ordered work has run; the function must not use this device.
   virtual void when_through(void (*function)(void*), void* data) { function(data); }
 };
 

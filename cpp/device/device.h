@@ -29,10 +29,10 @@ class Device {
   const std::unique_ptr<Backend> backend;
   Allocator allocator;
 
-  struct Queue;  // of tasks, and the workers that run them (runtime/device_queue.h)
-  std::shared_ptr<Queue> queue;  // made when the scheduler gets to know the device
+  struct Queue;  // the tasks, and the workers that run them (runtime/device_queue.h)
+  std::shared_ptr<Queue> queue;  // created when the device is added to the scheduler
   std::atomic<std::uint64_t> pushes{0};  // watched by spinning workers
-  std::size_t copied_bytes = 0;  // of values of other devices, kept beside these (Engine::peer_copy_of)
+  std::size_t copied_bytes = 0;  // of cached copies of other devices' values (Engine::peer_copy_of)
   std::atomic<bool> lost_in_fork{false};
 
   void require_own_process() const {
@@ -42,10 +42,10 @@ class Device {
   }
 };
 
-// The device on which this thread records; null before it has asked for one.
+// The current device of this thread; null before its first use.
 OWL_MODULE_API extern constinit thread_local Device* device_of_thread;
 
-// Another one, for a scope.
+// Makes another device current, for a scope.
 class UseDevice {
  public:
   explicit UseDevice(Device& device) : saved_(std::exchange(device_of_thread, &device)) {}

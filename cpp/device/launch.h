@@ -1,4 +1,4 @@
-// What a kernel gets, and what it asks its device to do.
+// A kernel's arguments, and the work that it gives its device.
 #pragma once
 
 #include <cstdint>
@@ -25,16 +25,16 @@ struct ArrayRef {
   Shape shape;
   Strides strides{};     // always filled, in elements
   DType dtype = DType::kFloat32;
-  bool dense = true;     // without gaps: column-major, or channels last
+  bool dense = true;     // contiguous: column-major, or channels last
   bool channels_last = false;  // dense, but in the order of channels, columns, rows, images (see channels_last_order)
 
   template <class T> T* as() const { return static_cast<T*>(data); }
   std::size_t nbytes() const { return static_cast<std::size_t>(shape.size()) * itemsize(dtype); }
 };
 
-// How images [W, H, C, N] lie in memory where the channels of a place are neighbours: the axes, the fastest first. A value
-// may be so if only kernels read it that know this layout (KernelTraits::channels_last); the planner decides, and no script
-// ever sees it.
+// The order of the axes of images [W, H, C, N] in memory with channels last, fastest first. A value may have this
+// layout if only kernels that take it (KernelTraits::channels_last) read the value; the planner decides, and no script
+// sees it.
 inline constexpr int channels_last_order[4] = {2, 0, 1, 3};
 inline Strides channels_last_strides(const Shape& shape) {
   Strides strides{};
@@ -46,8 +46,8 @@ inline Strides channels_last_strides(const Shape& shape) {
   return strides;
 }
 
-// What a kernel asks its device to do: stages that run one after another, each a number of independent chunks that
-// run on any threads in any order. Chunks are cut by size, never by thread count, so that bits don't depend on it.
+// The work of a task: stages that run one after another, each a number of independent chunks that run on any threads in
+// any order. Chunks are cut by size, never by thread count, so that bits don't depend on it.
 class Launch {
  public:
   using Body = std::function<void(std::int64_t chunk)>;
@@ -58,22 +58,22 @@ class Launch {
 
   // Chunks should take 20 us to 2 ms each; 0 chunks is allowed.
   void stage(std::int64_t chunks, Body body) { stages.push_back({chunks, std::move(body)}); }
-  // Uninitialised memory of the device, 64-byte aligned, that lives until the task ends.
+  // Uninitialised memory of the device, 64-byte aligned, valid until the task ends.
   OWL_MODULE_API void* scratch(std::size_t bytes);
-  // Room for the operand with this memory in a layout of the kernel's own (see Allocator::pack); null where it is to go
-  // into scratch memory. If it is not `ready`, the stages fill it.
+  // Memory for a copy of this operand in a kernel-specific layout (see Allocator::pack); null: use scratch memory. If
+  // not `ready`, the stages fill it.
   void* packed(const void* operand, std::int64_t layout, std::size_t bytes, bool& ready);
 
-  std::optional<std::size_t> measured;  // set: scratch() only adds up here what it is asked for
+  std::optional<std::size_t> measured;  // set for a trial launch: scratch() only adds up the requests here
   std::vector<Stage> stages;
-  std::vector<ArrayRef> operands, results;  // what KernelArgs::in and results show, for as long as the stages run
+  std::vector<ArrayRef> operands, results;  // the arrays that KernelArgs::in and results refer to while the stages run
   Device* device = nullptr;
   Task* task = nullptr;
   std::vector<std::pair<void*, std::size_t>> scratch_blocks;
   std::vector<std::pair<Storage*, std::int64_t>> packed_operands;
 };
 
-// Elements of a dense array, as they lie in memory: `count` runs of `n`, `stride` apart.
+// Elements of a dense array, in memory order: `count` runs of `n`, `stride` apart.
 struct Ranges {
   std::int64_t begin, n, stride = 0, count = 1;
 };
@@ -81,16 +81,17 @@ struct Ranges {
 using ReadRanges = std::function<const void*(const Ranges&)>;
 using FinishRanges = std::function<void(const Ranges&)>;
 
-// How the CPU's kernels, and users', are called: they validate nothing, since inference did, and only add stages.
+// Arguments of the CPU's kernels and of user-defined ones. Kernels validate nothing, because `infer` did, and only add
+// stages.
 struct KernelArgs {
   std::span<const ArrayRef> in;
   ArrayRef out;
   const Params* params;
-  // Of an operation with several results: all of them, in place of `out`; one without memory is not wanted.
+  // For an operation with several results: all of them, in place of `out`; one without memory need not be computed.
   std::span<const ArrayRef> results{};
-  // Elementwise operations in the same task. `read`, where set, computes operand 0 (which has no memory then): the runs
-  // one after another, valid until this thread's next call; each element is asked for once. `finished`, where set, must
-  // be told of every element of the result, once, when it is final.
+  // Elementwise operations in the same task. `read`, if set, computes operand 0 (which then has no memory): the runs
+  // one after another, valid until this thread's next call; the kernel requests each element once. `finished`, if set,
+  // must be called once for every element of the result, when it is final.
   ReadRanges read = nullptr;
   FinishRanges finished = nullptr;
 };

@@ -11,11 +11,11 @@ namespace owl {
 
 namespace {
 
-// Storages of this thread whose memory another library owns, and how many scopes hold their release back.
+// Storages of this thread whose memory another library owns, and the number of scopes that defer their release.
 thread_local std::vector<Storage*> foreign_list;
 thread_local int deferrals = 0;
 
-// The failed values that still exist. The set holds none of them: a storage takes itself out when it goes.
+// The failed values that still exist. The set does not keep them alive: a storage removes itself when it is destroyed.
 struct FailedValues {
   ForkMutex mutex;
   std::unordered_set<const Storage*> storages;
@@ -70,7 +70,7 @@ Storage::DeferForeign::~DeferForeign() {
 
 std::shared_ptr<const Failure> report_earliest_failure(std::shared_ptr<const Failure> candidate) {
   auto& failed = failed_values();
-  std::lock_guard lock(failed.mutex);  // of two threads each reports one
+  std::lock_guard lock(failed.mutex);  // two threads must report different failures
   auto first = std::move(candidate);
   for (const Storage* storage : failed.storages) {
     const auto& failure = storage->failure;

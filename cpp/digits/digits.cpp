@@ -35,8 +35,8 @@ class Random {
   float uniform(float low, float high) { return low + (high - low) * float(bits() >> 40) * 0x1p-24f; }
   int below(int n) { return int(((bits() >> 32) * std::uint64_t(n)) >> 32); }
 
-  // Nearly normal, mean 0 and deviation 1, within +-3.5: a sum of four 16-bit uniforms. No library function takes
-  // part, so that the same seed draws the same digits with every C library.
+  // Nearly normal, mean 0 and deviation 1, within +-3.5: a sum of four 16-bit uniforms. It calls no library function,
+  // so that the same seed draws the same digits with every C library.
   float normal() {
     const std::uint64_t b = bits();
     const int sum = int(b & 0xffff) + int(b >> 16 & 0xffff) + int(b >> 32 & 0xffff) + int(b >> 48);
@@ -64,7 +64,7 @@ struct Glyph {
 constexpr bool kCurve = true;
 constexpr bool kLines = false;
 
-// The ways of writing each digit; a digit's ways are equally likely.
+// The glyphs of each digit, all equally likely.
 const std::vector<Glyph>& glyphs() {
   static const std::vector<Glyph> all = {
       {0, {{kCurve, {{.52f, .03f}, {.24f, .18f}, {.15f, .5f}, {.23f, .82f}, {.5f, .97f}, {.77f, .82f}, {.85f, .5f},
@@ -259,7 +259,7 @@ void make_digits(std::uint64_t seed, std::int64_t count, std::uint8_t* images, s
     try {
       helpers.emplace_back(work);
     } catch (const std::system_error&) {
-      break;  // No thread to be had: those that started, and this one, do all the work.
+      break;  // No more threads: those that started, and this one, do all the work.
     }
   }
   work();

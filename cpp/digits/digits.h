@@ -1,4 +1,4 @@
-// Synthetic handwritten digits: a stand-in for MNIST that needs no file. Depends on nothing else of owl.
+// Synthetic handwritten digits: a substitute for MNIST that needs no file. Independent of the rest of owl.
 #pragma once
 
 #include <cstdint>

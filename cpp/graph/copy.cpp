@@ -1,4 +1,4 @@
-// The copies that recording makes by itself: of strided views where an operation needs dense memory, and of values on
+// The copies that the recorder adds: of strided views for an operation that needs dense memory, and of values on
 // another device. Their records are here; every backend has kernels for them.
 #include "base/counters.h"
 #include "device/device.h"

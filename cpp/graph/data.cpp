@@ -1,4 +1,4 @@
-// Values that the script brings: copies of host memory, and memory that another owner lends.
+// Imported values: copies of host memory, and memory that another library owns.
 #include <cstring>
 #include <vector>
 
@@ -20,7 +20,7 @@ Node* new_data(const char* what, const Shape& shape, DType dtype) {
   return node;
 }
 
-// Whether memory of bools holds another byte than 0 and 1.
+// Whether memory of bools has a byte other than 0 and 1.
 bool holds_other_bytes(const void* bools, std::int64_t n) {
   const auto* bytes = static_cast<const std::uint8_t*>(bools);
   std::uint64_t all = 0;

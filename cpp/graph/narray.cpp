@@ -1,4 +1,4 @@
-// The handle that scripts hold.
+// NArray, the script's handle on a node.
 #include <utility>
 
 #include "base/visit_dtype.h"
@@ -56,7 +56,7 @@ void NArray::copy_to_host(void* destination) const {
   auto& backend = *checked(node_).device->backend;
   if (!backend.host_readable() && node_->strides) {
     UseDevice there(*node_->device);
-    const Source caller = std::exchange(current_source, node_->source);  // its errors are the view's
+    const Source caller = std::exchange(current_source, node_->source);  // the view inherits the place that errors name
     const NArray whole = dense(*this);
     current_source = caller;
     return whole.copy_to_host(destination);

@@ -10,7 +10,7 @@ namespace owl {
 std::atomic<bool> nan_tracing{false};
 
 namespace {
-// Nodes of this thread that wait to be destroyed: a chain of a million must not recurse.
+// Nodes that this thread has still to destroy: destroying a chain of a million must not recurse.
 thread_local Node* dead_list = nullptr;
 thread_local bool destroying = false;
 }  // namespace
@@ -61,7 +61,7 @@ void Node::set_base(Node& of, std::uint16_t which) {
 
 namespace {
 
-// The value's last node goes, and only the task that is to compute it has it still, perhaps.
+// The value's last node is destroyed; at most the task that computes it still refers to the value.
 void drop_value(Ref<Storage> value) {
   if (value && !value->ready() && value->refs() == 2) sink().give_up(std::move(value));
 }

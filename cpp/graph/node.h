@@ -1,4 +1,4 @@
-// The graph: nodes recorded by the script.
+// The graph: the nodes that the script records.
 #pragma once
 
 #include <atomic>
@@ -19,16 +19,16 @@ namespace owl {
 class Node;
 struct OpRecord;
 
-// Operations recorded while it is set are watched for NaN and infinity (see owl/inspect.h).
+// Operations recorded while it is set are checked for NaN and infinity (see owl/inspect.h).
 extern std::atomic<bool> nan_tracing;
 
 // The non-array arguments of an operation; each family derives its own (immutable once recorded).
 struct Params {
   virtual ~Params() = default;
-  virtual bool finite() const { return true; }  // no NaN or infinity is asked for
+  virtual bool finite() const { return true; }  // no argument is a NaN or an infinity
 };
 
-// Python-like numbers as operands: they never raise a float type.
+// Python-like numbers as operands: they never promote a float type.
 struct Scalar {
   enum class Kind : std::uint8_t { kNone, kBool, kInt, kFloat };
   Kind kind = Kind::kNone;
@@ -42,10 +42,9 @@ enum class TaskPart : std::uint8_t { kBefore, kKernel, kAfter };
 
 // One recorded operation (or data, or a view of another node). Nodes point only to their inputs.
 //
-// Two counts: `refs` counts everything that keeps the node (handles, consumers not yet planned, the window),
-// `handles` only those through which the script can still ask for the value (NArray handles, and views).
-// A node with no handle and no consumer is dead; a node with no handle whose consumers are all fused with it is an
-// intermediate that never reaches memory.
+// Two counts: `refs` counts all references (handles, readers not yet planned, the window), `handles` only the script's
+// (NArray handles, and views). A node without handles and readers is dead; a node without handles whose readers are all
+// fused with it is an intermediate that never reaches memory.
 class Node {
  public:
   void retain() { refs_.fetch_add(1, std::memory_order_relaxed); }
@@ -63,56 +62,57 @@ class Node {
   Device* device = nullptr;
   Shape shape;
   DType dtype = DType::kFloat32;
-  DType compute = DType::kFloat32;     // elementwise: the type the operands are brought to
+  DType compute = DType::kFloat32;     // elementwise: the type to which operands are converted
   bool traced = nan_tracing.load(std::memory_order_relaxed);
   std::uint32_t input_count = 0;
-  Scalar scalars[kInlineInputs];       // elementwise: the operand at i where inputs()[i] is null
+  Scalar scalars[kInlineInputs];       // elementwise: operand i if inputs()[i] is null
   std::shared_ptr<const Params> params;
   Source source;
   std::uint64_t sequence = 0;          // order of recording
 
-  // Operands; released once the node is planned. A null entry is the scalar of the same index.
+  // Operands; released when the node is planned. A null entry stands for the scalar of the same index.
   std::span<Node* const> inputs() const { return {more_inputs_ ? more_inputs_.get() : few_inputs_, input_count}; }
   void set_inputs(std::span<Node* const> nodes);  // takes a reference on each
   void clear_inputs();
 
-  // The value. For a view: of `base`. Set by the planner (or at once for data), then never changed.
+  // The value; a view's is that of `base`. Set by the planner (for data at once), then never changed.
   bool planned() const { return planned_.load(std::memory_order_acquire); }
   void set_storage(Ref<Storage> s) { storage_ = std::move(s); planned_.store(true, std::memory_order_release); }
-  OWL_MODULE_API Storage* storage() const;  // null while not planned
+  OWL_MODULE_API Storage* storage() const;  // null until planned
 
-  // An operation with several results: its node has the operands and the task, but no value. Each result is a node of its
-  // own, whose base it is, so that each has handles of its own, and one that none asks for is not computed.
+  // An operation with several results: its node has the operands and the task, but no value. Each result is a node of
+  // its own, whose base is this node, so that each has its own handles, and a result without handle or reader is not
+  // computed.
   struct Result {
-    std::atomic<int> nodes{0};  // that stand for it: its own, and views
-    Ref<Storage> storage;       // set by the planner, if there were any
+    std::atomic<int> nodes{0};  // that refer to it: its own, and views
+    Ref<Storage> storage;       // set by the planner, if such nodes existed
   };
   std::unique_ptr<Result[]> results;  // null: one result, the node itself
   std::uint16_t result_count = 1;
-  std::uint16_t result = 0;           // of a node whose base has several: which
+  std::uint16_t result = 0;           // index of the result, if the base has several
   void make_results(std::size_t count);
-  // Makes this node stand for a result, or a view, of `of`.
+  // Makes this node a result, or a view, of `of`.
   void set_base(Node& of, std::uint16_t which);
 
   // Views: a window onto base's memory. Dense (strides null) or strided, both with an offset in elements.
-  Node* base = nullptr;                      // held as a handle: a script that has the view can ask for the base
+  Node* base = nullptr;                      // counted as a handle: a script with the view can read the base's value
   std::int64_t offset = 0;
   std::unique_ptr<const Strides> strides;    // null: dense column-major
 
   struct PeerCopy {
     Device* device;
     Ref<Node> node;
-    std::uint64_t used;  // when it was last asked for: numbers that grow
+    std::uint64_t used;  // time of the last use, as an increasing number
   };
-  std::vector<PeerCopy> peer_copies;  // the value on other devices; guarded by the engine (Sink::peer_copy_of)
-  std::atomic<bool> has_been_copied{false};  // peer_copies has held one: from then on it is looked at under the lock
+  std::vector<PeerCopy> peer_copies;  // copies on other devices; guarded by the engine (Sink::peer_copy_of)
+  std::atomic<bool> has_been_copied{false};  // peer_copies was not always empty: read it under the lock
 
-  struct {                       // the planner's notes while this node's batch is planned
+  struct {                       // the planner's data while it plans this node's batch
     std::int32_t index = -1;     // in the batch; -1: not in it
     std::uint16_t value = 0;     // number in the fused program
-    TaskPart part{};             // which part of its group's task computes it
-    std::int32_t uses = 0;       // by operations of the same group
-    std::int32_t outside_uses = 0;  // by those of other groups of the batch
+    TaskPart part{};             // the part of its group's task that computes it
+    std::int32_t uses = 0;       // readers in the same group
+    std::int32_t outside_uses = 0;  // readers in other groups of the batch
   } plan;
 
  private:

@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t kThreshold = 1000, kEdge = 3;
 constexpr std::size_t kLineWidth = 75;
 
-// Elements of an axis that are shown, and where they stand in the excerpt.
+// The printed elements of an axis, and their place in the excerpt.
 struct Piece {
   std::int64_t from, to, count;
 };
@@ -55,11 +55,11 @@ template <class T> std::string number_text(const std::byte* data) {
     constexpr int kDigits = 9;
     return {text, std::to_chars(text, end, value, std::chars_format::general, kDigits).ptr};
   } else {
-    return {text, std::to_chars(text, end, value).ptr};  // the shortest that is read back as the same
+    return {text, std::to_chars(text, end, value).ptr};  // the shortest text that reads back as the same number
   }
 }
 
-// As NumPy and Python mark a float that is integral: "2.".
+// Marks an integral float as NumPy does: "2.".
 std::string with_point(std::string number) {
   return number.find_first_not_of("-0123456789") == std::string::npos ? number + "." : number;
 }
@@ -74,7 +74,7 @@ std::string element_text(const std::byte* data, DType dtype) {
   return "";
 }
 
-// Nested lists, so that what is printed agrees with x[{i, j}]. Numbers stand in columns.
+// Nested lists, whose order agrees with x[{i, j}], with numbers in columns.
 class Printer {
  public:
   Printer(const Excerpt& excerpt, DType dtype, std::size_t indent)
@@ -89,7 +89,7 @@ class Printer {
   }
 
  private:
-  // Whether element i of the axis stands for those that are left out.
+  // Whether element i of the axis stands for the omitted ones.
   bool is_gap(int axis, std::int64_t i) const { return excerpt_.cut && excerpt_.shape[axis] > 2 * kEdge && i == kEdge; }
 
   std::string element(std::int64_t at) const {
@@ -137,7 +137,7 @@ class Printer {
   const Strides strides_;
   const DType dtype_;
   const std::size_t indent_;
-  std::size_t width_ = 0, line_ = 0;  // of an element; where the line begins
+  std::size_t width_ = 0, line_ = 0;  // of an element; start of the line
   std::string text_;
 };
 

@@ -1,4 +1,4 @@
-// What is shown of an array: all its elements, or of a large one those at the edges.
+// The printed part of an array: all elements, or those at the edges of a large array.
 #pragma once
 
 #include <cstddef>
@@ -10,15 +10,15 @@
 
 namespace owl {
 
-// A copy in host memory, dense and column-major. Where it is cut, an axis longer than 2 * edge has length 2 * edge + 1:
-// its first and last elements with a place between them that stands for the rest.
+// A copy in host memory, dense and column-major. If it is cut, an axis longer than 2 * edge has length 2 * edge + 1:
+// its first and last elements, and between them one that stands for the rest.
 struct Excerpt {
   Shape shape;
   bool cut = false;
   std::vector<std::byte> values;
 };
 
-// Waits for x; copies from its device only what is shown. Cut where x has more than `threshold` elements.
+// Waits for x; copies from its device only the printed part. Cut if x has more than `threshold` elements.
 OWL_MODULE_API Excerpt excerpt_of(const NArray& x, std::int64_t threshold, std::int64_t edge);
 
 }  // namespace owl

@@ -11,7 +11,7 @@ namespace {
 
 constexpr double kInt32Min = -2147483648.0, kInt32Max = 2147483647.0;
 
-// Operands that live elsewhere are replaced by their copies on the device.
+// Replaces operands on other devices by their copies on this device.
 void set_inputs_on(Node* node, std::span<Node* const> inputs, Device& device) {
   bool here = true;
   for (Node* in : inputs) here &= !in || in->device == &device;
@@ -62,7 +62,7 @@ struct Types {
   DType compute, result;
 };
 
-// The promotion table: arrays by bool < int32 < float32 < float64; numbers only lift a weaker kind.
+// The promotion table: arrays by bool < int32 < float32 < float64; a number promotes only a lower kind.
 Types types_of(const OpRecord& op, std::span<const Operand> operands) {
   DType type = DType::kBool;
   std::uint8_t number = 0;
@@ -94,7 +94,7 @@ std::string integer_text(double value) {
   return text.substr(0, text.find('.'));
 }
 
-// A Python int that int32 cannot hold: NumPy's answer. A comparison is still meaningful and is done in float64.
+// A Python int outside the range of int32 is an error, as in NumPy; a comparison is computed in float64.
 void check_numbers(const OpRecord& op, std::span<const Operand> operands, Types& types) {
   if (types.compute != DType::kInt32) return;
   for (auto& o : operands) {
@@ -139,7 +139,7 @@ Ref<Node> new_node(const OpRecord& op, Device& device, const Shape& shape, DType
   return node;
 }
 
-// A handle on a node that stands for a result of `base`, or for a view of one.
+// A handle on a new node for a result of `base`, or for a view of one.
 NArray hand_out_part(Node& base, std::uint16_t result, const Shape& shape, DType dtype, std::int64_t offset,
                      const Strides* strides) {
   Node* node = Node::create();
@@ -164,7 +164,7 @@ NArray record(const OpRecord& op, std::span<Node* const> inputs, std::shared_ptr
   auto node = new_node(op, device, shape, dtype, dtype);
   node->params = std::move(params);
   if (op.joins_devices) node->set_inputs(inputs);
-  else set_inputs_on(node.get(), inputs, device);  // may copy between devices, and there be interrupted
+  else set_inputs_on(node.get(), inputs, device);  // may copy between devices; the wait for that may be interrupted
   return hand_out(node.detach());
 }
 

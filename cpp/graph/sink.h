@@ -1,4 +1,4 @@
-// Where recorded operations go: what the graph knows of the engine behind it.
+// The graph's interface to the engine: takes recorded operations.
 #pragma once
 
 #include <optional>
@@ -16,18 +16,19 @@ class Sink {
  public:
   virtual Device& current_device() = 0;    // of this thread
   virtual Device& device(int id) = 0;      // DeviceError for an unknown id
-  virtual void append(Node* node) = 0;     // takes a reference; may plan older operations, may wait at the bounds
-  virtual void start(Node* node) = 0;      // plans what the value needs
+  virtual void append(Node* node) = 0;     // takes a reference; may plan older operations, or wait for running ones
+  virtual void start(Node* node) = 0;      // plans the operations that the value needs
   // False: timed out. Throws the value's failure.
   virtual bool wait(Node* node, std::optional<double> timeout_s) = 0;
-  // No handle, operation or task asks for the value any more, except the task that was to compute it.
+  // No handle, operation or task needs the value, except the task that would compute it.
   virtual void give_up(Ref<Storage> value) = 0;
-  // Memory for data that the script brings; may wait for running work. OutOfMemoryError when nothing can help.
+  // Memory for imported data; may wait for running work. OutOfMemoryError: no running or waiting task would free
+  // enough.
   virtual void allocate_for_data(Storage& storage) = 0;
-  // The value on another device: copied on first use and kept beside the node. A copy that failed although the value did
-  // not is made anew.
+  // The value on another device: copied on first use and cached with the node. A copy that failed, of a value that did
+  // not, is made again.
   virtual Ref<Node> peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Node*, Device*)) = 0;
-  virtual void forget_peer_copies(Node& node) = 0;  // the node is about to go
+  virtual void forget_peer_copies(Node& node) = 0;  // the node is about to be destroyed
 
  protected:
   ~Sink() = default;

@@ -1,4 +1,4 @@
-// Several devices together.
+// Operations over several devices.
 #pragma once
 
 #include <vector>
@@ -8,12 +8,13 @@
 
 namespace owl OWL_API {
 
-// The sum of arrays that have one shape and type and live on a device each: on every one of these devices, in their order.
-// With the same number of arrays its bits are always the same, and the same on all devices. Recorded like any operation.
+// The sum of arrays of one shape and type, each on a different device: one result on each of these devices, in their
+// order. Its bits depend only on the operands and their number, and are the same on all devices. Recorded like any
+// operation.
 //
 //   gradients = owl::all_reduce(gradients);  // of the parts of a minibatch
 //
-// ShapeError, DTypeError: they differ, or are bool; DeviceError: two on one device; ValueError: no array at all.
+// ShapeError, DTypeError: they differ, or are bool; DeviceError: two are on one device; ValueError: no array.
 std::vector<NArray> all_reduce(const std::vector<NArray>& arrays);
 
 }  // namespace owl

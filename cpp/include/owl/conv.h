@@ -28,7 +28,7 @@ struct Convolver {
 struct Pooler {
   std::int64_t h, w, stride_v, stride_h, pad_h = 0, pad_w = 0;
   PoolOp op = PoolOp::kMax;
-  bool ceil_mode = true;  // a last, partial window counts
+  bool ceil_mode = true;  // a partial window at the end counts
 
   NArray ff(const NArray& x) const;
   NArray bp(const NArray& err, const NArray& ff_y, const NArray& ff_x) const;
@@ -39,7 +39,7 @@ struct Lrner {
   std::int64_t local_size;
   double alpha, beta;
 
-  NArray ff(const NArray& x, const NArray& scale) const;  // scale: any array of x's shape, neither read nor changed
+  NArray ff(const NArray& x, const NArray& scale) const;  // scale: any array of x's shape; not read
   NArray bp(const NArray& x, const NArray& y, const NArray& scale, const NArray& err) const;
 };
 

@@ -1,4 +1,4 @@
-// Element types of owl arrays, and which type two of them have together.
+// Element types of owl arrays, and the promotion of two of them.
 #pragma once
 
 #include <cstddef>

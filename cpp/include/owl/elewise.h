@@ -4,13 +4,13 @@
 
 #include "owl/narray.h"
 
-// The list of functions, X(name, its struct in ops/elementwise.h): a line here registers an operation and gives it its
-// name in C++ and in Python.
+// The list of functions, X(name, its struct in ops/elementwise.h): an entry here registers an operation and names it in
+// C++ and in Python.
 #define OWL_ELEWISE_UNARY(X)                                                                                   \
   X(exp, Exp) X(expm1, Expm1) X(ln, Ln) X(log1p, Log1p) X(sqrt, Sqrt) X(square, Square) X(abs, Abs)            \
   X(sign, Sign) X(sin, Sin) X(cos, Cos) X(floor, Floor) X(ceil, Ceil) X(erf, Erf) X(isnan, IsNan)              \
   X(sigm, Sigm) X(relu, Relu) X(tanh, Tanh) X(gelu, Gelu) X(softplus, Softplus)
-// X(name, struct, what the second operand is called, its value where none is given).
+// X(name, struct, name of the second operand, its default value).
 #define OWL_ELEWISE_PARAMETRIC(X) X(leaky_relu, LeakyRelu, slope, 0.01) X(elu, Elu, alpha, 1.0)
 #define OWL_ELEWISE_BINARY(X)                                                                                  \
   X(mult, Mult) X(maximum, Maximum) X(minimum, Minimum)                                                        \
@@ -45,7 +45,7 @@ OWL_ELEWISE_PARAMETRIC(OWL_DEFINE)
 OWL_ELEWISE_TERNARY(OWL_DEFINE)
 #undef OWL_DEFINE
 
-// Without the error: the factor that multiplies it.
+// Without the error: the factor by which it is multiplied.
 inline NArray sigm_back(const NArray& y) { const Operand o[] = {y}; return elementwise("sigm_back", o); }
 inline NArray tanh_back(const NArray& y) { const Operand o[] = {y}; return elementwise("tanh_back", o); }
 
@@ -55,7 +55,7 @@ inline NArray gelu(const NArray& x, bool approximate) {
   return elementwise(approximate ? "gelu_tanh" : "gelu", o);
 }
 
-// What NumPy and PyTorch call them.
+// The names of NumPy and PyTorch.
 inline NArray log(const NArray& x) { return ln(x); }
 inline NArray sigmoid(const NArray& x) { return sigm(x); }
 inline NArray multiply(const Operand& x, const Operand& y) { return mult(x, y); }

@@ -1,4 +1,4 @@
-// The exceptions of owl. Every message says what was wrong, with the values, and what would be right.
+// The exceptions of owl. Every message names the faulty values and says what would be right.
 #pragma once
 
 #include <stdexcept>
@@ -16,7 +16,7 @@ struct IndexError : Error { using Error::Error; };
 struct DataError : Error { using Error::Error; };
 struct OutOfMemoryError : Error { using Error::Error; };
 struct NaNError : Error { using Error::Error; };
-struct OverflowError : Error { using Error::Error; };  // a number that int32 cannot hold
+struct OverflowError : Error { using Error::Error; };  // a number outside the range of int32
 struct ValueError : Error { using Error::Error; };     // a number outside its range, such as a probability of 2
 
 // A wait was interrupted by a signal (Ctrl-C); the front end turns it into its own exception.

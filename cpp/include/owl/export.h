@@ -1,4 +1,4 @@
-// What libowl exports: namespace blocks and declarations marked OWL_API. All else is hidden.
+// libowl exports the namespace blocks and declarations marked OWL_API. All other names are hidden.
 #pragma once
 
 #define OWL_API __attribute__((visibility("default")))

@@ -1,4 +1,4 @@
-// Seeing inside: what the planner would do, where time goes, who made the first NaN.
+// Inspection: what the planner would do, where time goes, which operation made the first NaN.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,13 @@
 
 namespace owl OWL_API {
 
-// From now on every operation runs alone, before the next is recorded, as with OWL_EAGER=1 (or no longer): what goes
-// wrong is raised at its own line. Values are the same.
+// With `on`, every operation runs alone from now on, before the next is recorded, as with OWL_EAGER=1: errors are
+// thrown at their own line. Values are the same.
 void eager(bool on = true);
 bool is_eager();
 
-// Operations recorded from now on, by any thread, are watched (or no longer): the first that makes a NaN or an
-// infinity from finite operands becomes a NaNError, raised where its value is first waited for. Bits do not change.
+// With `on`, owl watches the operations recorded from now on, by any thread: the first that makes a NaN or an infinity
+// from finite operands fails with a NaNError, thrown where a thread first waits for its value. Bits do not change.
 void trace_nan(bool on = true);
 bool tracing_nan();
 
@@ -26,37 +26,38 @@ bool tracing_nan();
 struct PlannedTask {
   std::string kind;                     // "fused" (elementwise alone), "kernel" (with elementwise around it) or "copy"
   int device = 0;
-  Shape shape;                          // of what it computes
-  bool channels_last = false;           // its results are images whose channels are neighbours in memory
+  Shape shape;                          // of its result
+  bool channels_last = false;           // its results are images with the channels of a pixel adjacent in memory
   std::vector<std::string> operations;  // in the order in which they run
   std::vector<std::string> places;      // "file:line" of each, "" where unknown
   std::int64_t bytes_read = 0, bytes_written = 0;
   std::int64_t outputs = 0;             // values that reach memory
   std::vector<int> after;               // the tasks of this plan whose results it reads
-  int reuses = -1;                      // the task whose memory its result takes over; -1: none of this plan
+  int reuses = -1;                      // the task of this plan whose memory its result takes over; -1: none
   double cost_us = 0;                   // estimate, on one thread
 };
 
 struct Plan {
-  std::vector<PlannedTask> tasks;       // in an order in which they could run
+  std::vector<PlannedTask> tasks;       // in a possible order
   std::string str() const;              // a table
 };
 
-// What would run for these values, or for everything recorded, if it were planned now. Runs nothing. Values that are
-// computed, or being computed, need no task: a script that was quiet for OWL_IDLE_US has none left to explain.
+// The tasks that would run for these values, or for everything recorded, if it were planned now. Runs nothing. Values
+// that are computed, or being computed, need no task: after OWL_IDLE_US without a new operation no task is left to
+// explain.
 Plan explain(std::span<const NArray> values);
 inline Plan explain(std::initializer_list<NArray> values) { return explain(std::span(values.begin(), values.size())); }
 inline Plan explain(const NArray& value) { return explain(std::span(&value, 1)); }
 Plan explain();
 
-// The recorded, not yet planned graph behind these values in Graphviz's language: operations that would run as one
+// The recorded, not yet planned graph of these values in Graphviz's language: operations that would run as one
 // task share a frame, values in memory are the leaves.
 std::string draw(std::span<const NArray> values);
 inline std::string draw(std::initializer_list<NArray> values) { return draw(std::span(values.begin(), values.size())); }
 inline std::string draw(const NArray& value) { return draw(std::span(&value, 1)); }
 [[deprecated("use owl::draw")]] inline std::string dot(std::span<const NArray> values) { return draw(values); }
 
-// While it lives, nothing leaves the window but by a wait: what is recorded can be explained whole.
+// While one exists, only a wait takes operations from the window: a whole computation can be recorded and explained.
 class HoldWindow {
  public:
   HoldWindow();
@@ -71,11 +72,12 @@ class HoldWindow {
 
 // Records what every thread of the engine does, from start_profile to stop_profile, which writes it as a trace for
 // ui.perfetto.dev or chrome://tracing: a lane per worker and per recording thread, the script's line on each task.
-// Error: it is on already (or was not), or the file cannot be written; a file is replaced as a whole.
+// Error: a profile is already being recorded (or none is), or the file cannot be written; an existing file is replaced
+// atomically.
 void start_profile(const std::string& path);
 void stop_profile();
 
-// What the engine is doing at this moment, as lines of text: recorded operations, tasks that run or wait, memory.
+// The engine's state, as lines of text: recorded operations, tasks that run or wait, memory.
 std::string describe_engine();
 
 }  // namespace owl

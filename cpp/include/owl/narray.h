@@ -1,4 +1,4 @@
-// NArray: an immutable, column-major n-d value that is computed when it is needed, or when a device has time.
+// NArray: an immutable, column-major n-d value that is computed when a thread waits for it, or when a device is idle.
 #pragma once
 
 #include <concepts>
@@ -24,11 +24,11 @@ namespace owl OWL_API {
 class Node;
 class NArray;
 
-// What stands between the brackets of x[...], NumPy's basic indexing in owl's order of axes: an integer (the axis goes;
-// negative counts from the end), a Slice, `new_axis` (an axis of length 1) or `ellipsis` (all axes that are not named).
+// An index of x[...], NumPy's basic indexing in owl's order of axes: an integer (removes the axis; negative counts from
+// the end), a Slice, `new_axis` (an axis of length 1) or `ellipsis` (all axes without an index).
 //
 //   x[3], x[{0, Slice{1, 5}}], x[{ellipsis, -1}], x[Slice{.step = -1}]
-struct Slice {  // start:stop:step, open where nothing is given; never out of range
+struct Slice {  // start:stop:step, each optional; clipped to the axis
   std::optional<std::int64_t> start = {}, stop = {}, step = {};
 };
 struct NewAxis {};
@@ -43,7 +43,7 @@ struct Index : IndexKind {
   Index(Ellipsis e) : IndexKind(e) {}
 };
 
-// The same, resolved: an integer (the axis goes), a slice (start, count, step) or a new axis.
+// A resolved index: an integer (removes the axis), a slice (start, count, step) or a new axis.
 struct IndexItem {
   enum class Kind : std::uint8_t { kInteger, kSlice, kNewAxis };
   Kind kind;
@@ -54,7 +54,7 @@ struct IndexItem {
 
 class NArray {
  public:
-  NArray() = default;  // empty: assignable, everything else is an Error
+  NArray() = default;  // empty: may only be assigned to
   NArray(const NArray& o);
   NArray(NArray&& o) noexcept : node_(std::exchange(o.node_, nullptr)) {}
   NArray& operator=(NArray o) noexcept { std::swap(node_, o.node_); return *this; }
@@ -64,11 +64,11 @@ class NArray {
   static NArray adopt(Node* node) { NArray a; a.node_ = node; return a; }
   Node* node() const { return node_; }
   Node* detach() { return std::exchange(node_, nullptr); }
-  bool has_value() const { return node_ != nullptr; }  // false: empty, that is never assigned or moved from
-  // An array is no condition: write `if ((a > 1.0).item())` for one element, has_value() for emptiness.
+  bool has_value() const { return node_ != nullptr; }  // false: empty, because never assigned or moved from
+  // An array is not a condition: write `if ((a > 1.0).item())` for one element, has_value() for emptiness.
   explicit operator bool() const = delete;
 
-  // None of these waits.
+  // These never wait.
   const Shape& shape() const;
   DType dtype() const;
   int device() const;  // the id
@@ -99,17 +99,17 @@ class NArray {
   template <std::integral I> NArray max(I axis) const { return max(std::vector<std::int64_t>{axis}); }
   template <std::integral I> NArray min(I axis) const { return min(std::vector<std::int64_t>{axis}); }
   template <std::integral I> NArray mean(I axis) const { return mean(std::vector<std::int64_t>{axis}); }
-  NArray argmax(std::optional<std::int64_t> axis = {}) const;  // int32; the first of equals
+  NArray argmax(std::optional<std::int64_t> axis = {}) const;  // int32; of equal elements the first
   NArray argmin(std::optional<std::int64_t> axis = {}) const;
   NArray max_index(std::int64_t axis) const { return argmax(axis); }
   std::int64_t count_zero() const;  // waits
 
-  void start_eval() const;                                          // ask without waiting
+  void start_eval() const;                                          // starts the computation; never waits
   bool wait_for_eval(std::optional<double> timeout_s = {}) const;   // false: the time ran out
   bool ready() const;
   // Waits and copies the elements, column-major, to host memory of size() * itemsize(dtype()) bytes.
   void copy_to_host(void* destination) const;
-  // Waits: the elements, column-major. DTypeError where T is not their type.
+  // Waits; returns the elements, column-major. DTypeError: T is not their type.
   template <class T> std::vector<T> to_host() const;
   double item() const;  // waits; one element only
 
@@ -121,7 +121,7 @@ namespace detail {
 [[noreturn]] void refuse_empty();
 }  // namespace detail
 
-// An operand of an elementwise operation: an array or a number (which never raises a float type).
+// An operand of an elementwise operation: an array or a number (which never promotes a float type).
 class Operand {
  public:
   Operand(const NArray& a) : node(a.node()) {  // Error: a is empty
@@ -157,7 +157,8 @@ NArray& operator/=(NArray& a, const Operand& b);
 NArray pow(const Operand& a, const Operand& b);
 NArray matmul(const NArray& a, const NArray& b);  // [m, k] x [k, n] -> [m, n]
 
-// A shape is a list or one integer, and for zeros, ones, rand and randn several integers too: zeros(3, 4) is zeros({3, 4}).
+// A shape is a list or one integer; zeros, ones, rand and randn also take several integers: zeros(3, 4) is zeros({3,
+// 4}).
 NArray zeros(const Shape& shape, DType dtype = DType::kFloat32);
 NArray ones(const Shape& shape, DType dtype = DType::kFloat32);
 template <Length... I> requires(sizeof...(I) > 1) NArray zeros(I... lengths);
@@ -173,25 +174,25 @@ NArray full_like(const NArray& x, double value, std::optional<DType> dtype = {})
 // Shape [n, m]: 1 where the second index is the first plus k, else 0.
 NArray eye(std::int64_t n, std::int64_t m, std::int64_t k = 0, DType dtype = DType::kFloat32);
 inline NArray eye(std::int64_t n, DType dtype = DType::kFloat32) { return eye(n, n, 0, dtype); }
-// `num` values, equally far apart, from start to stop; without `endpoint`, stop would be the next one.
+// `num` evenly spaced values from start to stop; without `endpoint`, stop would be the next one.
 NArray linspace(double start, double stop, std::int64_t num = 50, bool endpoint = true, DType dtype = DType::kFloat32);
-// Elements in column-major order, copied: the caller may change them afterwards without any effect.
+// Copies the elements, in column-major order: the caller may change them afterwards.
 NArray from_host(const void* data, const Shape& shape, DType dtype);
-template <class T> NArray from_host(std::span<const T> values, const Shape& shape);  // ShapeError: not as many
+template <class T> NArray from_host(std::span<const T> values, const Shape& shape);  // ShapeError: wrong number
 template <class T> NArray from_host(std::initializer_list<T> values, const Shape& shape) {
   return from_host(std::span<const T>(values.begin(), values.size()), shape);
 }
-// A vector, an array: whatever std::span takes.
+// A vector, an array or anything else that converts to std::span.
 template <class Values> requires requires(const Values& values) { std::span(values); }
 NArray from_host(const Values& values, const Shape& shape);
-NArray from_host(const std::vector<bool>& values, const Shape& shape);  // which holds bits
-// Wraps memory of the current device that the caller keeps alive until `release(context)` is called. On a GPU what reads it
-// has been ordered by then, not done. Memory of bools that holds other bytes than 0 and 1 is copied (on a GPU: all memory of
-// bools), and what is not 0 is true.
+NArray from_host(const std::vector<bool>& values, const Shape& shape);  // which stores bits, not bools
+// Wraps memory of the current device, which the caller keeps alive until owl calls `release(context)`. On a GPU the
+// readers have been ordered by then, but may not have run. Memory of bools with bytes other than 0 and 1 is copied (on
+// a GPU: any memory of bools), and nonzero is true.
 NArray from_foreign(void* data, const Shape& shape, DType dtype, void (*release)(void*), void* context);
 NArray randn(const Shape& shape, double mu = 0, double sigma = 1, DType dtype = DType::kFloat32);
 NArray rand(const Shape& shape, double low = 0, double high = 1, DType dtype = DType::kFloat32);
-// ValueError: a 0 or a negative among the integers, which may be meant for mu: write randn({3}, 0.0, 1.0).
+// ValueError: one of the integers is 0 or negative, perhaps meant as mu: write randn({3}, 0.0, 1.0).
 template <Length... I> requires(sizeof...(I) > 1) NArray randn(I... lengths);
 template <Length... I> requires(sizeof...(I) > 1) NArray rand(I... lengths);
 template <Length I, class... T> requires(!(Length<T> && ...)) NArray randn(I length, T... more) = delete;
@@ -202,8 +203,8 @@ void seed(std::uint64_t n);
 NArray concat(const std::vector<NArray>& arrays, std::int64_t axis);
 NArray slice(const NArray& x, std::int64_t axis, std::int64_t offset, std::int64_t count);
 
-// Waits: the elements as nested lists in owl's order of axes, of more than 1,000 those at the edges; then shape, type and
-// device. A value that failed is shown as its error, which is not thrown.
+// Waits and prints the elements as nested lists in owl's order of axes, above 1,000 only those at the edges; then
+// shape, type and device. Prints the error of a failed value instead of throwing it.
 std::ostream& operator<<(std::ostream& out, const NArray& x);
 
 // The elementwise operation of this name (see elewise.h for the typed names).

@@ -1,6 +1,5 @@
-// Operations of your own: a rule for the result's shape and type, and a kernel over memory. They are recorded, planned
-// and run like the built-in ones: lazily, on the worker threads of the device that computes, with errors that name the
-// operation.
+// User-defined operations: a rule for the result's shape and type, and a kernel over memory. They are recorded, planned
+// and run like the built-in ones: lazily, on the worker threads of their device, with errors that name the operation.
 //
 //   const owl::Op scale_rows(
 //       "scale_rows", owl::same_as_first,
@@ -27,7 +26,7 @@ namespace owl OWL_API {
 
 class Launch;
 
-// What is known of an array before it is computed.
+// The shape and type of an array, known before it is computed.
 struct ArrayType {
   Shape shape;
   DType dtype = DType::kFloat32;
@@ -43,14 +42,14 @@ struct ConstMemory {
   Shape shape;
   DType dtype = DType::kFloat32;
 
-  // The first element. DTypeError where T (bool, std::int32_t, float or double) is not the elements' type.
+  // The first element. DTypeError: T (bool, std::int32_t, float or double) is not the elements' type.
   template <class T> const T* as() const {
     if (dtype_of<T>::value != dtype) detail::refuse_element_type(dtype, dtype_of<T>::value);
     return static_cast<const T*>(data);
   }
 };
 
-// The memory of a result: the same, not initialised yet.
+// The memory of a result: the same, uninitialised.
 struct Memory {
   void* data = nullptr;
   Shape shape;
@@ -62,15 +61,15 @@ struct Memory {
   }
 };
 
-// What a kernel asks the device to do.
+// The work that a kernel gives its device.
 class Work {
  public:
-  // Adds a stage: `body` is called with 0 to chunks - 1, on any threads, in any order, at the same time. Stages run one
-  // after another. A chunk should take 20 us to 2 ms. Cut chunks by size, not by the number of threads, and the bits of
-  // the result are the same everywhere. The body may throw; it keeps what it needs by value, for it runs after the
-  // kernel has returned (the operands' and the result's memory stays where it is until the last stage is done).
+  // Adds a stage: the device calls `body` with 0 to chunks - 1, on any threads, in any order, concurrently. Stages run
+  // one after another. A chunk should take 20 us to 2 ms. Cut chunks by size, not by the number of threads, so that the
+  // bits of the result do not depend on it. The body may throw; it must capture by value, because it runs after the
+  // kernel has returned (the operands' and the result's memory stays valid until the last stage has ended).
   void stage(std::int64_t chunks, std::function<void(std::int64_t chunk)> body);
-  // Uninitialised memory, 64-byte aligned, that lives until the last stage is done. OutOfMemoryError.
+  // Uninitialised memory, 64-byte aligned, valid until the last stage has ended. OutOfMemoryError.
   void* scratch(std::size_t bytes);
 
   explicit Work(Launch& launch) : launch_(launch) {}  // made by the engine
@@ -81,19 +80,19 @@ class Work {
 
 class Op {
  public:
-  // Called when the operation is recorded, on the thread that records: the result's shape and type. Throws ShapeError
-  // or DTypeError where the operands don't fit.
+  // Called on the recording thread: returns the result's shape and type. Throws ShapeError or DTypeError for wrong
+  // operands.
   using Rule = std::function<ArrayType(std::span<const ArrayType> operands)>;
-  // Called on a worker thread when all operands have their values; adds stages to `work`. Only the stages may be
-  // expensive. What it throws becomes the error of the value, and of what is computed from it.
+  // Called on a worker thread when all operands are computed; adds stages to `work`. Only the stages may be expensive.
+  // An exception becomes the error of the value, and of the values computed from it.
   using Kernel = std::function<void(std::span<const ConstMemory> operands, const Memory& result, Work& work)>;
 
-  // `cost`: how many additions one element of the result is worth, about; what is cheap as a whole may run on the
-  // thread that records. Both functions must be callable from several threads at a time.
+  // `cost`: the cost of one element of the result, in additions, roughly; a cheap operation may run on the recording
+  // thread. Both functions must be thread-safe.
   Op(std::string name, Rule rule, Kernel kernel, double cost = 1);
 
-  // Records the operation; never waits, and never calls the kernel for that. An operand that lives on another device
-  // than the current one is copied there, once.
+  // Records the operation; never waits and does not call the kernel. An operand on another device is copied to the
+  // current one, once.
   NArray operator()(std::span<const NArray> operands) const;
   template <class... Arrays> NArray operator()(const NArray& first, const Arrays&... more) const {
     const NArray operands[] = {first, more...};
@@ -104,12 +103,13 @@ class Op {
 
  private:
   struct State;
-  std::shared_ptr<const State> state_;  // also kept by what is recorded: an Op may go before its results are computed
+  std::shared_ptr<const State> state_;  // shared with recorded nodes, which may outlive the Op
 };
 
 // A rule: the result has the first operand's shape and type.
 ArrayType same_as_first(std::span<const ArrayType> operands);
-// A rule: the operands broadcast (axes of length 1, aligned at the first axis), the largest of their types wins.
+// A rule: the operands broadcast (axes of length 1, aligned at the first axis), the result has the largest of their
+// types.
 ArrayType broadcast_of_all(std::span<const ArrayType> operands);
 
 }  // namespace owl

@@ -1,4 +1,4 @@
-// owl: lazy dataflow over column-major arrays. Everything a program needs.
+// owl: lazy dataflow over column-major arrays. Includes all public headers.
 #pragma once
 
 #include "owl/collective.h"

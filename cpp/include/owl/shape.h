@@ -21,7 +21,7 @@ template <class T> concept Length = std::integral<T> && !std::same_as<T, bool>;
 class Shape {
  public:
   Shape() = default;
-  // Throws ShapeError for no axis, more than kMaxAxes, a negative length, or a size that overflows.
+  // ShapeError: no axis, more than kMaxAxes, a negative length, or a size that overflows.
   Shape(std::initializer_list<std::int64_t> lengths);
   template <Length I> Shape(I length) : Shape({static_cast<std::int64_t>(length)}) {}  // one axis
   explicit Shape(std::span<const std::int64_t> lengths);
@@ -29,7 +29,7 @@ class Shape {
   int ndim() const { return ndim_; }
   std::int64_t size() const { return size_; }
   std::int64_t operator[](int axis) const { return lengths_[axis]; }
-  // The length of an axis, 1 where the shape has no such (trailing) axis.
+  // The length of an axis, or 1 beyond the last axis.
   std::int64_t at_or_one(int axis) const { return axis < ndim_ ? lengths_[axis] : 1; }
   const std::int64_t* begin() const { return lengths_.data(); }
   const std::int64_t* end() const { return lengths_.data() + ndim_; }

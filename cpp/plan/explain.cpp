@@ -1,4 +1,4 @@
-// What the planner would do, for people (and for the tests that hold it to its structure).
+// The planner's plans as tables and graphs, for users and for tests of the planner.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -41,14 +41,13 @@ PlannedTask describe(const Task& task) {
   return d;
 }
 
-// Whether the task would write one of its results where this operand was, once no other task reads it.
+// Whether one of the task's results would take over this operand's memory, once no other task reads it.
 bool fits_in_place(const Task& task, const TaskOperand& in) {
   if (std::ranges::count(task.inputs, in.storage.get(), [](const TaskOperand& o) { return o.storage.get(); }) > 1)
     return false;
   return std::ranges::any_of(task.outputs, [&](const TaskOperand& out) { return may_take_over(task, in, out); });
 }
 
-// The plan's tasks among those of the whole window: all, or what `values` need.
 }  // namespace
 
 Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* values) {
@@ -57,12 +56,12 @@ Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* 
   std::map<const Storage*, std::size_t> makers;
   for (std::size_t t = 0; t < count; ++t)
     for (const auto& out : dry.tasks[t]->outputs) makers[out.storage.get()] = t;
-  const auto producer = [&](const Storage* s) {  // `count`: none of these tasks
+  const auto producer = [&](const Storage* s) {  // `count`: no task of this plan
     const auto found = makers.find(s);
     return found == makers.end() ? count : found->second;
   };
 
-  std::unordered_set<const Storage*> held;  // by the script: not to be written over
+  std::unordered_set<const Storage*> held;  // values with handles, which must not be overwritten
   for (const auto& [value, storage] : dry.storages)
     if (value.first->handles() > 0) held.insert(storage.get());
   std::map<const Storage*, std::size_t> last_reader;
@@ -123,7 +122,7 @@ std::string time_text(double us) {
 
 std::string base_name(const std::string& path) { return path.substr(path.find_last_of('/') + 1); }
 
-// "matmul" or "mult, add x3, relu", then the lines they were recorded at.
+// "matmul" or "mult, add x3, relu", then the lines that recorded them.
 std::string operations_text(const PlannedTask& task) {
   std::string text;
   for (std::size_t i = 0; i < task.operations.size();) {
@@ -154,7 +153,7 @@ std::string quoted(const std::string& s) {
 
 std::string draw_window(const std::vector<Node*>& window, const std::vector<Node*>& values) {
   const DryPlan dry = plan_dry(window);
-  // The nodes behind the values, operands before readers where possible; views hang on their bases.
+  // The nodes that the values depend on, operands before readers where possible; a view depends on its base.
   std::vector<Node*> order, stack(values.begin(), values.end());
   std::unordered_set<Node*> seen;
   while (!stack.empty()) {
@@ -203,7 +202,7 @@ std::string draw_window(const std::vector<Node*>& window, const std::vector<Node
 }
 
 std::string Plan::str() const {
-  if (tasks.empty()) return "nothing to run: every value is there, or being computed\n";
+  if (tasks.empty()) return "nothing to run: every value is computed, or being computed\n";
   std::vector<std::vector<std::string>> rows{
       {"task", "device", "kind", "result", "reads", "writes", "cost", "after", "in place of", "operations"}};
   for (std::size_t t = 0; t < tasks.size(); ++t) {

@@ -1,5 +1,5 @@
-// What the planner would do, for people (and for the tests that hold it to its structure): what explain() and draw() give,
-// and what OWL_DUMP writes.
+// The planner's plans as tables and graphs, for users and for tests of the planner: the results of explain() and
+// draw(), and the files of OWL_DUMP.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@ namespace owl {
 
 // The tasks that would compute the nodes `values`, or (null) everything in the window.
 Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* values);
-// The graph behind the nodes `values` in Graphviz' language.
+// The graph of the nodes `values` in Graphviz' language.
 std::string draw_window(const std::vector<Node*>& window, const std::vector<Node*>& values);
 
 }  // namespace owl

@@ -1,6 +1,6 @@
-// Layouts: images stay channels last between kernels that know this layout, and the programs around them, so that only
-// the first and the last of a chain convert. It starts optimistic, with every group whose results may be channels last,
-// takes that back where a reader or an operand must be otherwise, and iterates to a fixed point.
+// Layouts: images stay channels last between kernels that take this layout, and in the programs around them, so that
+// only the first and the last kernel of a chain convert. The pass starts with every group whose results may be channels
+// last, drops the layout where a reader or an operand needs planes, and iterates to a fixed point.
 #include "plan/layout.h"
 
 #include <algorithm>
@@ -12,10 +12,9 @@ namespace owl::planner {
 
 namespace {
 
-constexpr std::int64_t kLeastChannels = 8;  // fewer leave vectors that run over channels half empty
+constexpr std::int64_t kLeastChannels = 8;  // with fewer, vectors over the channels are half empty
 
-// Whether only operations of this batch read the value, and it is a float32 image of many channels; or it stays in its
-// task.
+// Whether the value is a float32 image of many channels that only operations of this batch read, or stays in its task.
 bool may_be_channels_last(const Node* node) {
   return node->shape.ndim() == 4 && node->shape[2] >= kLeastChannels && !node->traced &&
          (!is_wanted(*node) || (node->dtype == DType::kFloat32 && node->handles() == 0 &&
@@ -29,7 +28,7 @@ bool may_be_channels_last(const Group& group, bool kernel_knows) {
          std::ranges::all_of(group.after.members, may_be);
 }
 
-// Takes the layout back where `reader` and one of its operands disagree. Whether any group changed.
+// Drops the layout where `reader` and one of its operands disagree. True if any group changed.
 bool settle(Batch& batch, const Node* reader, const std::vector<unsigned>& knows) {
   bool changed = false;
   const auto take_back = [&changed](Group& group) { changed |= std::exchange(group.channels_last, false); };

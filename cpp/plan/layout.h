@@ -1,4 +1,4 @@
-// The planner's second pass: which images stay channels last between kernels.
+// The planner's second pass: chooses the images that stay channels last between kernels.
 #pragma once
 
 #include "plan/batch.h"
@@ -8,7 +8,8 @@ namespace owl::planner {
 // Sets Group::channels_last.
 void lay_out(Batch& batch);
 
-// Of which of its values the group's kernel knows that layout on its device: bits as in KernelTraits::channels_last.
+// The operands and result that the group's kernel takes channels last on its device: bits as in
+// KernelTraits::channels_last.
 unsigned known_channels_last(const Group& group);
 
 }  // namespace owl::planner

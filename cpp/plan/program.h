@@ -8,7 +8,7 @@
 
 namespace owl {
 
-// Values are numbered: first inputs, then constants, then one value for each instruction's result.
+// Values are numbered: inputs first, then constants, then each instruction's result.
 struct Program {
   struct Input {
     DType dtype;
@@ -21,7 +21,7 @@ struct Program {
   };
   struct Instruction {
     std::uint16_t code;   // tile function (OpRecord::code)
-    DType dtype;          // type the operands have (for a cast: the source type)
+    DType dtype;          // type of the operands (for a cast: the source type)
     DType result;         // type of the result
     std::uint8_t arity;
     std::uint16_t in[3];  // value numbers

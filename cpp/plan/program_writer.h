@@ -1,4 +1,4 @@
-// Collects the program of a part of a group.
+// Builds the program of a part of a group.
 #pragma once
 
 #include <memory>
@@ -11,16 +11,16 @@
 
 namespace owl::planner {
 
-// While a program is written its inputs, constants and results have separate numbers, since how many there are is not
-// known; finish() puts them in a row.
+// While a program is written, inputs, constants and results have separate numbers, because their counts are not yet
+// known; finish() numbers them consecutively.
 class ProgramWriter {
  public:
-  // With `channels_last` the program runs over its axes in that order.
+  // With `channels_last` the program iterates over the axes in that order.
   ProgramWriter(const Shape& shape, bool channels_last);
 
-  // The input that is the node's value, if the program has it.
+  // The input that reads the node's value, if the program has one.
   std::optional<std::uint16_t> find_input(const Node& node) const;
-  // A new one; the strides are those of its memory.
+  // Adds an input; `strides` are those of its memory.
   std::uint16_t input(const Node& node, const Strides& strides);
   bool is_dense(std::uint16_t input) const { return program_->inputs[input].dense; }
   // The kernel's result, a dense value that is not among the task's operands.

@@ -8,7 +8,7 @@ using Cause = std::shared_ptr<const Failure>;
 
 const Cause& earlier(const Cause& a, const Cause& b) { return !a || (b && b->sequence < a->sequence) ? b : a; }
 
-// What the program's outputs fail of, where its inputs fail so.
+// The causes of failure of the program's outputs, given those of its inputs.
 std::vector<Cause> outputs_of(const Program& program, std::vector<Cause> values) {
   values.resize(program.inputs.size() + program.constants.size());
   for (const auto& instruction : program.instructions) {

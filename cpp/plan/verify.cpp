@@ -1,5 +1,5 @@
-// Checks of groups, layouts and order (verify_tasks.cpp: of tasks). They compute again, the simple way, what the passes
-// keep up to date.
+// Checks of groups, layouts and order (verify_tasks.cpp: of tasks). They recompute by simple means what the passes
+// update incrementally.
 #include "plan/verify.h"
 
 #include <algorithm>
@@ -20,7 +20,7 @@ const char* text(TaskPart part) {
   return part == TaskPart::kBefore ? "before" : part == TaskPart::kKernel ? "kernel" : "after";
 }
 
-// --- groups: who is where
+// --- groups: membership
 
 void check_member(const Batch& batch, const Node* node, GroupId g, TaskPart part, std::vector<GroupId>& found) {
   const auto index = static_cast<std::size_t>(node->plan.index);
@@ -74,7 +74,7 @@ void check_limits(const Batch& batch, const Group& group, const Part& part, cons
   check_limit(where, " inputs", static_cast<int>(distinct), part.load.inputs, kMaxInputs);
 }
 
-// `like`: a node with the device and the shape that the program must have.
+// `like`: a node with the program's device and shape.
 void check_part(const Batch& batch, GroupId g, TaskPart part, const Node& like) {
   const Group& group = batch.groups[g];
   const std::string where = "part '" + std::string(text(part)) + "' of " + text(g);
@@ -98,9 +98,9 @@ void check_parts(const Batch& batch, GroupId g) {
   if (group.kernel) check_part(batch, g, TaskPart::kAfter, *group.kernel);
 }
 
-// --- groups: what reads what
+// --- groups: dependencies
 
-// Values of a group that are not in memory while it runs reach only what runs behind them, range by range.
+// A value of a group that is not in memory can be read only by later parts of the group, range by range.
 void check_read_inside(const Batch& batch, const Node& reader, std::size_t i) {
   const Node& in = *reader.inputs()[i];
   const TaskPart from = in.plan.part, to = reader.plan.part;
@@ -125,7 +125,7 @@ void check_reads(const Batch& batch) {
   }
 }
 
-// For each group those that must run before it, directly or not.
+// For each group, the groups that must run before it, directly or not.
 std::vector<GroupSet> needs_of_groups(const Batch& batch) {
   const auto count = batch.groups.size();
   std::vector<GroupSet> needs(count);
@@ -169,7 +169,7 @@ void check_uses(const Batch& batch) {
 
 // --- layouts
 
-// What has a view has a handle.
+// A value with a view has a handle.
 void check_channels_last(const Group& group, GroupId g) {
   if (group.kernel && !(known_channels_last(group) & 1 && group.before.members.empty()))
     broken("the kernel of " + text(g) + " does not know channels last");

@@ -12,7 +12,7 @@ namespace {
 std::string text(DType type) { return std::string(name(type)); }
 std::string text(const Task& task, std::size_t at) { return "task " + std::to_string(at) + " (" + task.name + ")"; }
 
-// What an elementwise operation is, by its code; null where no operation has it.
+// The record of an elementwise operation, by its code; null if no operation has the code.
 const OpRecord* record_of(std::uint16_t code) {
   static const auto records = [] {
     std::vector<const OpRecord*> all;
@@ -28,7 +28,7 @@ const OpRecord* record_of(std::uint16_t code) {
 
 // --- programs
 
-// The types of the program's values, as far as they are numbered yet.
+// The types of the program's values numbered so far.
 using Types = std::vector<DType>;
 
 void check_instruction(const Program::Instruction& instruction, std::size_t at, const Types& types) {
@@ -49,7 +49,7 @@ void check_instruction(const Program::Instruction& instruction, std::size_t at, 
 
 // --- a task
 
-// Which of a task's operands belong to a part.
+// The operands of a task that belong to a part.
 std::vector<const TaskOperand*> of_part(const std::vector<TaskOperand>& operands, TaskPart part) {
   std::vector<const TaskOperand*> some;
   for (const auto& o : operands)
@@ -62,7 +62,7 @@ void check_count(const std::string& where, const char* what, std::size_t count, 
     broken(where + " has " + std::to_string(count) + what + ", not " + std::to_string(expected));
 }
 
-// The program's inputs, from the `first` on, are the task's operands of that part.
+// Checks that the program's inputs, from `first` on, are the task's operands of that part.
 void check_program_inputs(const Task& task, const Program& program, TaskPart part, std::size_t first,
                           const std::string& where) {
   const auto operands = of_part(task.inputs, part);
@@ -82,8 +82,8 @@ void check_operands(const Task& task, const std::string& where) {
   if (fixed) check_count(where, " kernel operands", kernel, task.op ? static_cast<std::size_t>(task.op->arity) : 0);
 }
 
-// The kernel writes a result of its own. With a program behind it that is one of the program's, if its elements are as
-// large, or scratch memory.
+// Without a program after it the kernel writes a result of its own; with one, a result of the program whose elements
+// are as large, or scratch memory.
 void check_kernel_output(const Task& task, const std::string& where) {
   if (!task.kernel_outputs.empty()) {
     for (const int at : task.kernel_outputs)
@@ -126,7 +126,7 @@ void check_shape_of_task(const Task& task, const std::string& where) {
 
 // --- all tasks of a batch
 
-using Makers = std::unordered_map<const Storage*, std::size_t>;  // which task writes the memory
+using Makers = std::unordered_map<const Storage*, std::size_t>;  // the task that writes the memory
 
 Makers makers_of(std::span<const std::unique_ptr<Task>> tasks) {
   Makers makers;
@@ -151,7 +151,7 @@ void check_precedence(const Task& task, std::size_t at, const Makers& makers, co
   }
 }
 
-// Of the node, or of one of its results.
+// The storage of the node, or of one of its results.
 const Storage* storage_of(const Node& node, int result, const DryPlan* dry) {
   if (!dry) return node.results ? node.results[result].storage.get() : node.storage();
   const auto found = dry->storages.find({&node, result});

@@ -15,19 +15,19 @@ struct Task;
 
 // Guarded by the scheduler's mutex.
 struct Device::Queue {
-  std::deque<Task*> ready;   // whose inputs are there, or which have chunks to hand out
-  std::deque<Task*> parked;  // ready, but without memory for what they need; in the order of submission
-  std::size_t reserved = 0;  // bytes that tasks which start just now will allocate
+  std::deque<Task*> ready;   // whose inputs are ready, or which have chunks left
+  std::deque<Task*> parked;  // ready, but without memory; in order of submission
+  std::size_t reserved = 0;  // bytes that starting tasks will allocate
   std::vector<std::thread> workers;
   RankedCondition wake;
-  bool batch_done = false;   // all tasks of a batch have ended: to be handed over together (Backend::submit)
+  bool batch_done = false;   // all tasks of a batch have ended: call Backend::submit
   int started_workers = 0;
   int sleeping = 0;
-  int waking = 0;            // of these, told to wake up
+  int waking = 0;            // of these, already notified
   int running = 0;           // threads inside a task of this device
   int starved = 0;           // of these, waiting for memory
-  int blocked = 0;           // workers that wait in code of the host language (Scheduler::Outside)
-  int memory_waiters = 0;    // threads on memory_freed: the starved, and scripts that bring data
+  int blocked = 0;           // workers that wait inside host-language code (Scheduler::Outside)
+  int memory_waiters = 0;    // threads waiting on memory_freed: the starved, and scripts that import data
   RankedCondition memory_freed;
 };
 

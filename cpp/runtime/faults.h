@@ -1,4 +1,4 @@
-// Deliberate failures, for tests: the n-th task, or the n-th request for memory, fails.
+// Injected faults, for tests: the n-th task, or the n-th request for memory, fails.
 #pragma once
 
 #include <atomic>
@@ -9,7 +9,7 @@
 namespace owl {
 
 struct Faults {
-  std::atomic<std::int64_t> alloc{settings().fault_alloc}, op{settings().fault_op};  // how many are left until one fails
+  std::atomic<std::int64_t> alloc{settings().fault_alloc}, op{settings().fault_op};  // countdown to the failing one
 
   static bool due(std::atomic<std::int64_t>& left) {
     return left.load(std::memory_order_relaxed) > 0 && left.fetch_sub(1, std::memory_order_relaxed) == 1;

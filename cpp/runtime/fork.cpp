@@ -1,4 +1,4 @@
-// fork(): the child finds whole tasks, free locks and no threads.
+// fork(): the child finds no half-run task, no locked mutex and no thread.
 #include <algorithm>
 #include <cassert>
 #include <mutex>
@@ -26,14 +26,14 @@ void Scheduler::after_fork_parent() {
 }
 
 void Scheduler::after_fork_child() {
-  // The workers and waiters of the parent do not exist here: their condition variables start anew.
+  // The child lacks the parent's workers and waiters: reset the condition variables.
   for (auto* cv : {&value_done_, &idle_done_, &slots_freed_, &paused_done_}) new (cv) RankedCondition;
   idle_waiters_ = slot_waiters_ = inline_callers_ = 0;
-  // Their code of the host language ended with them; this thread's own goes on.
+  // The other threads' host-language code ended with them; this thread's continues.
   for (Task* task : outside_) {
     if (outside_of_thread && &outside_of_thread->task_ == task) continue;
     auto& ready = task->device->queue->ready;
-    if (std::ranges::find(ready, task) == ready.end()) ready.push_front(task);  // one from the queue is still in there
+    if (std::ranges::find(ready, task) == ready.end()) ready.push_front(task);  // a task from the queue is still in it
     task->next_chunk = 0;
     task->helpers = 0;
   }

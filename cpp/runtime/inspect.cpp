@@ -1,4 +1,4 @@
-// The public functions of inspect.h: looking into the running engine.
+// The public functions of inspect.h.
 #include "base/hooks.h"
 #include "owl/inspect.h"
 

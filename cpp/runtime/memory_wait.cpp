@@ -1,9 +1,9 @@
-// Memory under a limit: who may take it when, and waiting for it.
+// Memory under a limit: which task may allocate when, and waiting for memory.
 //
-// The verdict "out of memory" must not depend on how many threads run tasks at once. So recorded order is the measure:
-// what fits when tasks run one after another in that order always goes through. A task that is ready before earlier
-// ones have started may take memory only if all of these could still run in order, each with what it needs; otherwise it
-// is parked until others have ended. The earliest task that has not started takes what there is.
+// Whether memory suffices must not depend on the number of threads. So recorded order decides: a program that fits when
+// its tasks run one after another in that order always succeeds. A task that is ready before earlier ones have started
+// may allocate only if all of these could still run in order, each with the memory it needs; otherwise it is parked
+// until others have ended. The earliest task that has not started may allocate all of the rest.
 #include <algorithm>
 #include <cassert>
 #include <unordered_map>
@@ -25,12 +25,12 @@ std::size_t bytes_of_results(const Task& task) {
   return bytes;
 }
 
-// What ends with the task, when all earlier ones have ended too. `uses` counts the operands of the tasks so far.
+// The bytes freed when the task and all earlier ones have ended. `uses` counts the operands of the tasks so far.
 std::size_t bytes_freed_by(const Task& task, const Device& device, std::unordered_map<const Storage*, int>& uses) {
   std::size_t bytes = 0;
   const auto count = [&](const TaskOperand& operand) {
     const Storage& storage = *operand.storage;
-    const bool moved = task.placed && !storage.data;  // to a result that took over the memory
+    const bool moved = task.placed && !storage.data;  // a result took over the memory
     if (++uses[&storage] == storage.refs() && storage.device == &device && !storage.foreign_release && !moved)
       bytes += Allocator::rounded(storage.bytes);
   };
@@ -56,8 +56,8 @@ std::size_t bytes_freed_by(const Task& task, const Device& device, std::unordere
 
 namespace {
 
-// A kernel is launched on trial to learn what scratch memory it asks for: a launch only adds stages. Null where it
-// might do more than that.
+// The scratch memory that the kernel requests, from a trial launch, which only adds stages. Null if the launch might do
+// more than that.
 std::optional<std::size_t> scratch_of(Task& task) {
   if ((task.op && task.op->runs_user_code) || task.device->backend->is_async()) return {};
   Launch trial;
@@ -66,7 +66,7 @@ std::optional<std::size_t> scratch_of(Task& task) {
   trial.measured = 0;
   try {
     task.device->backend->launch(task, trial);
-  } catch (const std::exception&) {  // the real launch will tell
+  } catch (const std::exception&) {  // the real launch will report it
     return {};
   }
   return trial.measured;
@@ -96,8 +96,8 @@ bool Scheduler::can_spare(Device& device, std::size_t bytes, const Task* end) co
   const auto is_unmeasured = [&](const Task& task) { return task.device == &device && !task.placed && !task.scratch; };
   const std::size_t limit = device.allocator.limit();
   const std::size_t taken = device.allocator.allocated() + device.queue->reserved + bytes;
-  if (device.queue->reserved > 0 && taken > limit) return false;  // those that start just now come first
-  std::size_t most = taken;  // if nothing were freed on the way
+  if (device.queue->reserved > 0 && taken > limit) return false;  // tasks that are starting come first
+  std::size_t most = taken;  // if nothing were freed meanwhile
   for (const Task* task = oldest_; task != end; task = task->newer) {
     if (is_unmeasured(*task)) return false;
     if (!is_to_start(*task)) continue;
@@ -146,8 +146,8 @@ bool Scheduler::take_for_result(Storage& storage, bool idle) {
   refuse_memory(*storage.device, storage.bytes, described(storage), injected);
 }
 
-// The task has no memory for its results, or may not take it yet: it waits for others to end. Where none runs, the
-// earliest of those that wait must do with what there is, and fails if that is not enough.
+// The task has no memory for its results, or may not allocate yet: it waits for others to end. If none runs, the
+// earliest waiting task must use what is free, and fails if that does not suffice.
 void Scheduler::park(Task* task) {
   assert(!task->started && task->threads == 0 && task->reserved == 0);
   auto& parked = task->device->queue->parked;
@@ -174,7 +174,7 @@ void Scheduler::unpark() {
 }
 
 bool Scheduler::can_free_memory() const {
-  int blocked = 0;  // of those outside: they wait themselves
+  int blocked = 0;  // of the tasks in outside_: these wait themselves
   for (const Device* d : devices_) blocked += d->queue->blocked;
   if (running_ > 0 || inline_callers_ > 0 || static_cast<int>(outside_.size()) > blocked) return true;
   return std::any_of(devices_.begin(), devices_.end(), [](Device* d) { return !d->queue->ready.empty(); });
@@ -186,7 +186,7 @@ bool Scheduler::wait_for_memory(Device& device, const std::function<bool()>& tak
   std::unique_lock lock(mutex_);
   auto& q = *device.queue;
   assert(q.starved < q.running);
-  // Another task may give memory back when it ends; if all that run wait like this, none will.
+  // Another task may free memory when it ends; if all running tasks wait here, none will.
   while (q.running - q.starved > 1 && !stopped_ && !paused_) {
     ++q.starved;
     ++q.memory_waiters;
@@ -210,7 +210,7 @@ void Scheduler::with_memory(Device& device, std::size_t bytes, const std::string
 
 void* Launch::scratch(std::size_t bytes) {
   if (measured) {
-    static char stand_in;  // only stages use the memory
+    static char stand_in;  // only stages would use the memory
     *measured += Allocator::rounded(bytes);
     return &stand_in;
   }
@@ -222,7 +222,7 @@ void* Launch::scratch(std::size_t bytes) {
 }
 
 void* Launch::packed(const void* operand, std::int64_t layout, std::size_t bytes, bool& ready) {
-  if (!task || measured) return nullptr;  // a kernel called by itself, or on trial
+  if (!task || measured) return nullptr;  // a kernel called directly, or a trial launch
   const auto found = std::ranges::find(task->inputs, operand, [](const TaskOperand& in) { return in.array.data; });
   if (found == task->inputs.end() || found->offset != 0 || found->storage->foreign_release) return nullptr;
   const auto packing = device->allocator.pack(*found->storage, layout, bytes);
@@ -231,9 +231,9 @@ void* Launch::packed(const void* operand, std::int64_t layout, std::size_t bytes
   return packing.data;
 }
 
-// ---- data that a script brings
+// ---- imported data
 
-// Earlier operations come first, those included that are being planned: a flush waits for these too.
+// Earlier operations come first, including those being planned, for which a flush waits too.
 bool Scheduler::wait_for_data_memory(Storage& storage) {
   window_->flush(0, true);
   std::unique_lock lock(mutex_);
@@ -242,7 +242,7 @@ bool Scheduler::wait_for_data_memory(Storage& storage) {
   Counted waiting(q.memory_waiters, lock);
   bool taken = false;
   block(lock, q.memory_freed, {}, [&] {
-    if (taken) return true;  // block() may ask again
+    if (taken) return true;  // block() may call this again
     const bool last_try = !can_free_memory() || (outside_of_thread && running_ == 0);
     if (last_try || can_spare(*storage.device, Allocator::rounded(storage.bytes), nullptr))
       taken = allocator.allocate(storage, true);

@@ -28,21 +28,21 @@ std::atomic<bool> on{false};
 namespace {
 
 struct Event {
-  std::string name, arguments;  // arguments: the inside of a JSON object
+  std::string name, arguments;  // arguments: the members of a JSON object
   const char* category;
   Source source;
   int lane;
   Clock::time_point begin, end;
-  std::int64_t cpu_ns;  // that the thread ran
+  std::int64_t cpu_ns;  // processor time of the thread
 };
 
 struct Recording {
   RankedMutex<LockRank::kProfile> mutex;
-  std::string path;                // of the file that stop_profile replaces
-  std::unique_ptr<FileReplacement> file;  // opened at once: a path that cannot be written is known at the start
+  std::string path;                // the file that stop_profile replaces
+  std::unique_ptr<FileReplacement> file;  // opened at the start, so that an unwritable path fails there
   Clock::time_point started;
   std::deque<Event> events;
-  std::vector<std::string> lanes;  // names, by number; kept between recordings, since threads know their number
+  std::vector<std::string> lanes;  // names, by number; kept between recordings, because threads keep their number
 };
 
 Recording& recording() {
@@ -69,7 +69,7 @@ std::int64_t thread_cpu_ns() {
   return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
-// How many bytes at `at` are one character in UTF-8; 0: none.
+// The length of the UTF-8 character at `at`; 0: not a character.
 std::size_t utf8_length(const std::string& s, std::size_t at) {
   const auto byte = [&](std::size_t i) { return at + i < s.size() ? static_cast<unsigned char>(s[at + i]) : 0u; };
   const unsigned lead = byte(0);
@@ -82,7 +82,7 @@ std::size_t utf8_length(const std::string& s, std::size_t at) {
   return overlong || surrogate || too_large ? 0 : length;
 }
 
-// A byte that is no character, in the name of a script, is written as Python writes it: as \udc80 to \udcff.
+// A byte of a file name that is not UTF-8 is written as Python does: as \udc80 to \udcff.
 std::string json(const std::string& s) {
   std::string text = "\"";
   for (std::size_t at = 0; at < s.size();) {
@@ -169,7 +169,7 @@ void Span::end() {
   const auto now = Clock::now();
   auto& r = recording();
   std::lock_guard lock(r.mutex);
-  if (!r.file) return;  // it ended in between
+  if (!r.file) return;  // it has ended meanwhile
   r.events.push_back({std::move(name_), std::move(arguments_), category_, source_, lane_of_this_thread(r),
                       std::max(begin_, r.started), now, 0});
   r.events.back().cpu_ns = thread_cpu_ns() - cpu_begin_ns_;
@@ -178,7 +178,7 @@ void Span::end() {
 void lock_for_fork() { recording().mutex.lock(); }
 void unlock_after_fork(bool child) {
   auto& r = recording();
-  if (child && r.file) {  // the parent's file: the child must not write to it, nor flush what it has buffered
+  if (child && r.file) {  // the parent's file: the child must neither write to it nor flush its buffer
     on = false;
     r.events.clear();
     static_cast<void>(r.file.release());

@@ -1,4 +1,4 @@
-// The profiler: who did what when, written as a trace for ui.perfetto.dev. Costs one relaxed load where it is off.
+// The profiler: the spans of each thread, written as a trace for ui.perfetto.dev. Costs one relaxed load when off.
 #pragma once
 
 #include <atomic>
@@ -18,11 +18,11 @@ using Clock = std::chrono::steady_clock;
 
 extern std::atomic<bool> on;
 
-// The calling thread's lane: what it is called in the trace, and after which lanes it stands.
+// Names the calling thread's lane in the trace.
 void name_lane(std::string name);
 
-// A span on the calling thread's lane, from its construction to its end. `task` may end before the span does. The
-// processor time that it notes includes what noting it costs: what a thread spends outside spans is the engine's own.
+// A span on the calling thread's lane, from construction to destruction. `task` may end before the span does. Its
+// processor time includes the cost of recording it, so a thread's time outside spans is the engine's.
 class Span {
  public:
   explicit Span(const Task& task, std::int64_t chunk = -1, std::int64_t chunks = 0) {
@@ -51,7 +51,7 @@ class Span {
 };
 
 void lock_for_fork();
-void unlock_after_fork(bool child);  // the child profiles nothing
+void unlock_after_fork(bool child);  // the child records no profile
 
 }  // namespace profile
 }  // namespace owl

@@ -1,4 +1,4 @@
-// The scheduler's queues: tasks come in, wait for their operands, become ready, and end.
+// The scheduler's queues: submission, tasks that wait for operands, ready tasks, and their end.
 #include "runtime/device_queue.h"
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace owl {
 
 namespace {
 
-constexpr double kTinyNs = 4'000;  // what a caller runs itself: handing it to a worker costs about as much
+constexpr double kTinyNs = 4'000;  // a caller runs a shorter task itself: handing it to a worker costs about as much
 
 double bytes_of(const Task& task) {
   double bytes = 0;
@@ -58,7 +58,7 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
 
 void Scheduler::give_up(Ref<Storage> value) {
   Storage::DeferForeign deferred;
-  std::vector<Ref<Storage>> values;  // here and in their tasks only, perhaps
+  std::vector<Ref<Storage>> values;  // perhaps referred to only here and by their tasks
   values.push_back(std::move(value));
   std::lock_guard lock(mutex_);
   while (!values.empty()) {
@@ -91,8 +91,8 @@ void Scheduler::make_ready(Task* task, bool first, bool taken_here) {
   if (first) {
     queue.ready.push_front(task);
   } else {
-    // In the order of recording, behind tasks that have chunks left: what makes a value runs close to what uses it up,
-    // and memory holds few values that only wait.
+    // In recorded order, after tasks that have chunks left: a value's producer runs close to its last reader, so that
+    // few values wait in memory.
     const auto is_later = [&](const Task& other) { return !other.started && other.sequence > task->sequence; };
     auto place = queue.ready.end();
     while (place != queue.ready.begin() && is_later(**std::prev(place))) --place;
@@ -108,13 +108,13 @@ void Scheduler::wake_for(Device& device, std::int64_t tasks) {
   for (; tasks > 0 && queue.waking < queue.sleeping; --tasks, ++queue.waking) queue.wake.notify_one();
 }
 
-// Lock held. Publishes the results and lets successors go.
+// Lock held. Publishes the results and makes successors ready.
 void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
   assert(task->threads == 0 && task->helpers == 0);
   const bool waited = publish(*task);
   for (Task* next : task->successors) {
     assert(next->unfinished_inputs > 0);
-    if (--next->unfinished_inputs == 0)  // a worker goes on with its own device's
+    if (--next->unfinished_inputs == 0)  // a worker continues with tasks of its own device
       push_ready(next, inline_tasks, !inline_tasks && next->device == task->device);
   }
   in_flight_bytes_ = in_flight_bytes_ - bytes_of(*task);
@@ -134,7 +134,7 @@ void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
   finished_tasks.emplace_back(task);
 }
 
-// Ends the task's results. Whether a thread waits for one of them.
+// Marks the task's results as computed or failed. True if a thread waits for one of them.
 bool Scheduler::publish(Task& task) {
   bool waited = false;
   for (auto& out : task.outputs) {
@@ -149,8 +149,8 @@ bool Scheduler::publish(Task& task) {
   return waited;
 }
 
-// Under the lock, so that a task which starts later sees whether it may take over this memory. Foreign memory waits
-// until the lock is free.
+// Under the lock, so that a task which starts later sees whether it may take over this memory. Imported memory is
+// released after the lock.
 void Scheduler::release_memory(Task& task) {
   for (auto& [storage, layout] : task.launch.packed_operands)
     storage->device->allocator.unpack(*storage, layout, !task.failure);

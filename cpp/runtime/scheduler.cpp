@@ -9,7 +9,7 @@ namespace owl {
 
 Scheduler::Scheduler() {
 #ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
-  // The mutex is held for moments, by threads that meet often: a thread that finds it taken spins before it sleeps.
+  // The mutex is held briefly and contended often: a thread that finds it locked spins before it sleeps.
   pthread_mutexattr_t adaptive;
   pthread_mutexattr_init(&adaptive);
   pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);

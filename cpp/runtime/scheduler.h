@@ -1,6 +1,6 @@
-// Runs tasks when their inputs are there: workers of every device, and callers for what is tiny. A file per concern:
-// queue.cpp (submission, ready tasks, their end), start_task.cpp (memory and launch), worker.cpp (the workers' loop,
-// chunks, the watch over the window), wait.cpp, memory_wait.cpp, fork.cpp.
+// Runs tasks whose inputs are ready: on the workers of every device, and tiny ones on the calling thread. A file per
+// concern: queue.cpp (submission, ready tasks, their end), start_task.cpp (memory and launch), worker.cpp (the workers'
+// loop, chunks, watching the window), wait.cpp, memory_wait.cpp, fork.cpp.
 #pragma once
 
 #include <atomic>
@@ -25,26 +25,26 @@ class Scheduler {
   static Scheduler& get();
   void set_window(Window& window) { window_ = &window; }  // before any device is registered
 
-  // Takes over planned tasks, in an order in which inputs come first. Ready tasks that are tiny are returned in
-  // `inline_tasks` (where given) for run_inline; everything else goes to the devices' workers.
+  // Takes over planned tasks, in an order in which inputs come first. Returns tiny ready tasks in `inline_tasks` (if
+  // given) for run_inline; all others go to the devices' workers.
   void submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks);
   void run_inline(std::vector<Task*>& tasks);
-  // No handle, operation or task asks for the value any more: tasks that only it needs, and that have not started,
-  // release their operands and are skipped.
+  // No handle, operation or task needs the value: tasks that only it needs, and that have not started, release their
+  // operands and are skipped.
   void give_up(Ref<Storage> value);
 
-  // Block (see RuntimeHooks) until done; false when the deadline passed. Throw Interrupted.
+  // Block (see RuntimeHooks) until done; false: the deadline passed. Throw Interrupted.
   using Deadline = std::optional<std::chrono::steady_clock::time_point>;
   bool wait_value(Storage& storage, Deadline deadline);
-  // Behind that, where the device runs behind its worker: until the value, or (null) all that was ordered, is there.
+  // Then, for an asynchronous device: until the value, or (null) all ordered work, is complete.
   bool wait_complete(Backend& backend, const Storage* storage, Deadline deadline);
   void wait_idle();
-  void wait_for_task_slots();  // while more tasks are in flight than a script may run ahead
+  void wait_for_task_slots();  // while the number of tasks in flight exceeds kMaxTasksInFlight
 
   // The script recorded into an empty window that no worker watched: wakes, or starts, a worker of the device.
   void wake_watcher(Device& device);
   std::atomic<bool> unwatched{true};
-  void settings_changed();  // the window's limits: sleeping workers look again
+  void settings_changed();  // the window's limits changed: wakes sleeping workers
 
   void shutdown();
   void before_fork();
@@ -54,20 +54,20 @@ class Scheduler {
 
   std::string describe();  // one line per device and per task in flight
 
-  // Memory for data that a script brings (memory_wait.cpp): plans what was recorded before and waits until that can
-  // spare it; false when nothing is left that could free memory.
+  // Memory for imported data (memory_wait.cpp): plans the operations recorded before and waits until they can spare it;
+  // false if no task is left that could free memory.
   bool wait_for_data_memory(Storage& storage);
-  // Memory for a result: copies of values of other devices that can be made again go first.
+  // Memory for a result; first drops copies of other devices' values that can be made again.
   bool take_for_result(Storage& storage, bool idle);
-  // Calls `take` until it gets the memory, while there is something to drop or to wait for; else OutOfMemoryError, for
-  // `what`.
+  // Calls `take` until it gets the memory, dropping copies and waiting in between; if neither can help,
+  // OutOfMemoryError for `what`.
   void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take);
 
   std::int64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
 
-  // While it lives, this worker runs code of the host language for the task, in the task's one chunk: code that may
-  // need the language's lock and may wait for values. So fork() does not wait for it (a child runs the chunk anew), and
-  // where it waits another thread takes the worker's place.
+  // While one exists, this worker runs host-language code for the task, in the task's only chunk. The code may need the
+  // language's lock and may wait for values. So fork() does not wait for it (a child runs the chunk again), and while
+  // it waits another thread takes the worker's place.
   class OWL_MODULE_API Outside {
    public:
     explicit Outside(Task& task);
@@ -84,7 +84,7 @@ class Scheduler {
   using Mutex = RankedMutex<LockRank::kScheduler>;
   using Lock = std::unique_lock<Mutex>;
 
-  // A waiter counter that is right however the wait ends.
+  // Counts a waiter, also if the wait ends by an exception.
   struct Counted {
     Counted(int& n, Lock& lock) : n(n), lock(lock) { ++n; }
     ~Counted() {
@@ -95,7 +95,7 @@ class Scheduler {
     Lock& lock;
   };
 
-  // Frees the lock while it lives.
+  // Unlocks the lock for a scope.
   struct Unlocked {
     explicit Unlocked(Lock& lock) : lock(lock) {
       lock.unlock();
@@ -107,33 +107,32 @@ class Scheduler {
 
   // With `mutex_` held on entry and return, unless said otherwise.
 
-  // --- queue.cpp. `taken_here`: this thread is about to look into the device's queue.
+  // --- queue.cpp. `taken_here`: this thread is about to take a task from the device's queue.
   void push_ready(Task* task, std::vector<Task*>* inline_tasks, bool taken_here = false);
   void make_ready(Task* task, bool first, bool taken_here = false);
-  void wake_for(Device& device, std::int64_t tasks);  // so many more threads have something to do
+  void wake_for(Device& device, std::int64_t tasks);  // wakes workers for this many more chunks or tasks
   void finish(Task* task, std::vector<Task*>* inline_tasks);
   bool publish(Task& task);
   void release_memory(Task& task);
 
   // --- start_task.cpp, without the lock. False: there is no memory for a result, and the task may be tried again
-  // later. As a last resort that is the task's failure instead.
+  // later; with `last_resort` the task fails instead.
   bool start_task(Task& task, bool last_resort);
   bool bind_and_launch(Task& task, bool last_resort);
   bool bind_result(Task& task, TaskOperand& out, bool last_resort);
-  // The exception being handled, as a value. It is the task's kernel's, or that of the operation whose result got no
-  // memory.
+  // The exception being handled, as a value: of the task's kernel, or of the operation whose result got no memory.
   static std::shared_ptr<const Failure> caught(const Task& task, const Storage* result = nullptr);
 
   // --- worker.cpp
-  bool start_worker(Device& device);   // false where the system has no thread left
-  void start_workers(Device& device);  // as many of the device's threads as the system has
+  bool start_worker(Device& device);   // false: the system starts no more threads
+  void start_workers(Device& device);  // all of the device's threads, or as many as the system starts
   void work(Device& device);           // a worker's loop
   void step(Lock& lock, Device& device);  // starts the task at the queue's front, or runs chunks of it
   void advance(Lock& lock, Task* task);
   void enter(Task& task);
   void leave(Task& task);
-  void run_alone(Task& task);  // without the lock: the stages of one chunk that come next
-  void run_chunks(Task& task, const Launch::Stage& stage);  // without the lock: until none is left to take
+  void run_alone(Task& task);  // without the lock: the next stages that have one chunk
+  void run_chunks(Task& task, const Launch::Stage& stage);  // without the lock: until no chunk is left
   bool run_whole(Task& task);  // without the lock: starts the task and runs it on this thread
   void idle(Lock& lock, Device& device, bool& spun);
   void spin(Lock& lock, const Device& device);
@@ -142,26 +141,26 @@ class Scheduler {
   void wake_anyone(Device& device);
 
   // --- wait.cpp
-  // Returns and throws without the lock: the host language's own lock is taken back on the way out.
+  // Returns and throws without the lock, because it takes back the host language's lock at the end.
   bool block(Lock& lock, RankedCondition& condition, Deadline deadline, const std::function<bool()>& done);
-  void start_missing_workers(Lock& lock);  // or throws, without the lock, where the system starts none
+  void start_missing_workers(Lock& lock);  // throws, without the lock, if the system starts none
   void replace_this_worker(Lock& lock);    // likewise
   [[noreturn]] static void refuse_to_wait(Device& device);  // no thread runs the device's tasks; without the lock
   void refuse_own_value(const Storage& wanted) const;
   bool has_task_slots() const;
 
   // --- memory_wait.cpp
-  // Notes what scratch memory each task's launch will ask for, where a limit makes that matter. Without the lock. The
-  // tasks are left `on_trial`.
+  // Measures the scratch memory of each task's launch if a memory limit is set. Without the lock. Leaves the tasks
+  // `on_trial`.
   std::vector<Task*> measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
-  // Whether the task may take now what it needs; until `place`, which takes the lock itself, that counts as taken.
+  // Whether the task may allocate what it needs now; until `place`, which locks by itself, this counts as allocated.
   bool reserve(Task& task);
   void place(Task& task, bool has_memory);
-  // Whether all tasks before `end` could still run in order if `bytes` of the device were taken now.
+  // Whether all tasks before `end` could still run in order if `bytes` of the device were allocated now.
   bool can_spare(Device& device, std::size_t bytes, const Task* end) const;
   void park(Task* task);
-  void unpark();                 // the oldest task of each device that waits for memory tries again
-  bool can_free_memory() const;  // something runs, or is about to
+  void unpark();                 // the oldest parked task of each device tries again
+  bool can_free_memory() const;  // a task runs, or is about to
   bool wait_for_memory(Device& device, const std::function<bool()>& take);  // without the lock
 
   Scheduler();
@@ -173,21 +172,21 @@ class Scheduler {
   std::atomic<std::int64_t> in_flight_{0};
   std::atomic<double> in_flight_bytes_{0};
   int running_ = 0;        // threads inside a task, workers and callers
-  int inline_callers_ = 0;  // threads that have tasks of submit's to run
+  int inline_callers_ = 0;  // threads that still have inline tasks to run
   int sleeping_ = 0;       // workers of all devices
-  bool paused_ = false;    // for fork: no thread starts a chunk
+  bool paused_ = false;    // set by fork(): no thread starts a chunk
   bool stopped_ = false;
-  std::atomic<bool> halted_{false};  // either of them
+  std::atomic<bool> halted_{false};  // stopped_ or paused_
   std::vector<Task*> outside_;  // whose chunk is inside an Outside
-  bool watching_ = false;  // a worker looks after the window
+  bool watching_ = false;  // a worker watches the window
   bool watch_owed_ = false;  // the window has no watcher and needs one: the next sleeping worker must be woken
   std::vector<Device*> devices_;
   Task *oldest_ = nullptr, *newest_ = nullptr;  // the tasks in flight, as a list in the order of submission
   std::uint64_t submitted_ = 0;
 
   static constexpr auto kSignalPoll = std::chrono::milliseconds(50);
-  static constinit thread_local Outside* outside_of_thread;  // whose code this thread runs
-  // Ended tasks, deleted when this thread has freed the lock: that may call foreign code.
+  static constinit thread_local Outside* outside_of_thread;  // the host-language code that this thread runs
+  // Ended tasks, deleted after this thread has unlocked, because that may call foreign code.
   static thread_local std::vector<std::unique_ptr<Task>> finished_tasks;
 };
 

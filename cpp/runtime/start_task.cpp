@@ -19,7 +19,7 @@ void inject_fault(const Task& task) {
 
 bool has_failed(const TaskOperand& in) { return in.storage->failed(); }
 
-// An operand's memory may become the result's when nothing else can read it any more.
+// The result may take over the operand's memory if no handle and no other task can read it.
 bool can_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
   return may_take_over(task, from, to) && !from.storage->foreign_release && from.storage->data &&
          from.storage->refs() == 1;
@@ -34,18 +34,18 @@ bool take_over_operand(Task& task, TaskOperand& out) {
   return true;
 }
 
-// By a handle, or by a task that waits for it.
+// Whether a handle, or a waiting task, needs one of the results.
 bool is_wanted(const Task& task) {
   return std::ranges::any_of(task.outputs, [](auto& out) { return !out.failure && out.storage->refs() > 1; });
 }
 
-// `failed`: some operands have failed, while results that do not need them are still computed.
+// `failed`: some operands have failed, but the task still computes the results that do not need them.
 void bind_operands(Task& task, bool failed) {
   for (auto& in : task.inputs) {
     const Storage& storage = *in.storage;
     assert(storage.ready() || storage.failed());
     void* data = storage.data;
-    if (failed && !data && has_failed(in) && task.device->backend->computes())  // for results without a reader
+    if (failed && !data && has_failed(in) && task.device->backend->computes())  // only failed results read it
       task.device->backend->clear(data = task.launch.scratch(storage.bytes), storage.bytes);
     in.array.data = static_cast<std::byte*>(data) + in.byte_offset();
   }
@@ -53,7 +53,7 @@ void bind_operands(Task& task, bool failed) {
 }
 
 void launch(Task& task) {
-  std::optional<profile::Span> span;  // on the CPU its chunks have theirs
+  std::optional<profile::Span> span;  // on the CPU each chunk has its own span
   if (task.device->backend->is_async()) span.emplace(task);
   task.device->backend->launch(task, task.launch);
   count(counters.kernels);
@@ -88,7 +88,7 @@ bool Scheduler::bind_result(Task& task, TaskOperand& out, bool last_resort) {
   return true;
 }
 
-// Binds memory and asks the backend for stages; whatever goes wrong becomes the task's failure.
+// Binds memory and asks the backend for stages; an exception becomes the task's failure.
 bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
   const Storage* wants_memory = nullptr;
   task.started = true;
@@ -102,7 +102,7 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
       count(counters.tasks_skipped);
       return true;
     }
-    if (!task.bound) {  // an earlier try may have made an operand's memory a result's
+    if (!task.bound) {  // in an earlier try a result may have taken over an operand's memory
       inject_fault(task);
       bind_operands(task, failed);
     }

@@ -1,4 +1,4 @@
-// Waiting: for a value, for all of them, for a device that runs behind its worker, and for task slots.
+// Waiting: for a value, for all values, for an asynchronous device, and for task slots.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace owl {
 
 namespace {
 
-// How far a script may run ahead of the devices.
+// The limit up to which a script may run ahead of the devices.
 constexpr std::int64_t kMaxTasksInFlight = 512;
 constexpr double kMaxBytesInFlight = 2e9;
 
@@ -34,7 +34,7 @@ bool Scheduler::block(Lock& lock, RankedCondition& condition, Deadline deadline,
   }
   lock.unlock();
   profile::Span span("wait");
-  Blocking blocking;  // lets go of the host language's lock
+  Blocking blocking;  // releases the host language's lock
   lock.lock();
   bool finished = true;
   while (!done()) {
@@ -74,7 +74,7 @@ void Scheduler::start_missing_workers(Lock& lock) {
 void Scheduler::replace_this_worker(Lock& lock) {
   Device& device = *outside_of_thread->task_.device;
   const auto& queue = *device.queue;
-  unpark();  // what waited for this thread's memory
+  unpark();  // this thread frees no memory until its wait ends
   const auto workers = [&] { return static_cast<int>(queue.workers.size()); };
   if (workers() >= device.threads + queue.blocked || start_worker(device) || workers() > queue.blocked) return;
   lock.unlock();
@@ -116,7 +116,7 @@ bool Scheduler::wait_complete(Backend& backend, const Storage* storage, Deadline
 
 bool Scheduler::wait_value(Storage& storage, Deadline deadline) {
   if (storage.state.load(std::memory_order_acquire) != Storage::State::kPending) return true;
-  if (outside_of_thread) window_->with_window([](const auto&) {});  // no plan is half made
+  if (outside_of_thread) window_->with_window([](const auto&) {});  // waits for a batch that is being planned
   std::unique_lock lock(mutex_);
   if (outside_of_thread) refuse_own_value(storage);
   storage.waited = true;
@@ -153,7 +153,7 @@ bool Scheduler::has_task_slots() const {
 }
 
 void Scheduler::wait_for_task_slots() {
-  if (outside_of_thread) return;  // it would wait for its own task too
+  if (outside_of_thread) return;  // otherwise it would wait for its own task
   if (in_flight_.load(std::memory_order_relaxed) <= kMaxTasksInFlight && in_flight_bytes_ <= kMaxBytesInFlight) return;
   std::unique_lock lock(mutex_);
   Counted waiting(slot_waiters_, lock);

@@ -1,4 +1,4 @@
-// The workers: their loop, the stages and chunks of tasks, and the watch over the window while there is nothing to run.
+// The workers: their loop, the stages and chunks of tasks, and watching the window while no task is ready.
 #include <algorithm>
 #include <cassert>
 #include <system_error>
@@ -15,7 +15,7 @@ namespace owl {
 
 namespace {
 
-constexpr double kInlineBudgetNs = 100'000;  // what a caller runs itself in one go
+constexpr double kInlineBudgetNs = 100'000;  // the most that a caller runs itself at a time
 constexpr int kSpins = 2'000;  // about 50 us: the gap between two stages of a task, or two tasks of a chain
 
 }  // namespace
@@ -26,7 +26,7 @@ bool Scheduler::start_worker(Device& device) {
   try {
     device.queue->workers.emplace_back([this, &device] { work(device); });
     return true;
-  } catch (const std::system_error&) {  // the next need for it tries again; block() tells the script where none runs
+  } catch (const std::system_error&) {  // the next call tries again; block() reports to the script if no worker runs
     return false;
   }
 }
@@ -59,7 +59,8 @@ void Scheduler::work(Device& device) {
 
 // ---- tasks
 
-// Lock held, no thread is inside the task. Runs stages of one chunk here; hands out the next that has several.
+// Lock held, no thread is inside the task. Runs stages of one chunk here; offers the next stage with several to all
+// workers.
 void Scheduler::advance(Lock& lock, Task* task) {
   const auto& stages = task->launch.stages;
   assert(task->threads == 0 && task->helpers == 0);
@@ -177,7 +178,7 @@ void Scheduler::step(Lock& lock, Device& device) {
   assert(task->helpers >= 0 && (task->next_chunk >= stage.chunks || halted_));
   if (task->next_chunk < stage.chunks) return;  // halted
   if (const auto place = std::ranges::find(ready, task); place != ready.end()) ready.erase(place);
-  if (task->helpers > 0) return;  // the last to leave goes on
+  if (task->helpers > 0) return;  // the last worker to leave the stage continues
   ++task->stage;
   advance(lock, task);
 }
@@ -187,7 +188,7 @@ void Scheduler::run_inline(std::vector<Task*>& tasks) {
   DenormalsToZero flush_denormals;
   std::unique_lock lock(mutex_);
   double spent = 0;
-  // A finished task appends what it made ready; the list grows while it is walked.
+  // A finished task appends the tasks that it made ready: the list grows during the loop.
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     Task* task = tasks[i];
     if (spent > kInlineBudgetNs || paused_) {
@@ -232,8 +233,8 @@ bool Scheduler::run_whole(Task& task) {
 
 // ---- idle
 
-// This thread no longer looks after the window; one that sleeps, on whichever device, can. What is in the window
-// already must not be forgotten: perhaps nothing more will be recorded.
+// This thread stops watching the window; a sleeping worker of any device takes over. One must be woken if the window is
+// not empty, because the script may record no further operation.
 void Scheduler::pass_watch_on(Device& device) {
   if (window_->idle_us() < 0) return;
   if (!watch_owed_) {
@@ -244,8 +245,8 @@ void Scheduler::pass_watch_on(Device& device) {
   wake_anyone(device);
 }
 
-// Lock held. Prefers the device's own workers to another's, and sleeping ones to those not started yet. Where all
-// are busy, the first to be done looks at the window by itself.
+// Lock held. Prefers the device's own workers to another's, and sleeping ones to those not started yet. If all are
+// busy, the first one to become idle checks the window anyway.
 void Scheduler::wake_anyone(Device& device) {
   if (device.queue->workers.empty()) return start_workers(device);
   if (device.queue->sleeping > 0) return device.queue->wake.notify_one();
@@ -261,7 +262,7 @@ void Scheduler::idle(Lock& lock, Device& device, bool& spun) {
     Unlocked unlocked(lock);
     device.backend->submit();
   }
-  if (!spun && !paused_) {  // the next task is often a few microseconds away, and waking up costs more than that
+  if (!spun && !paused_) {  // the next task often comes within a few microseconds, less than waking up takes
     spun = true;
     return spin(lock, device);
   }
@@ -272,7 +273,7 @@ void Scheduler::idle(Lock& lock, Device& device, bool& spun) {
   } else if (window_->window_empty()) {
     watch_owed_ = false;
     unwatched.store(true, std::memory_order_seq_cst);
-    if (window_->window_empty()) queue.wake.wait(lock);  // else it was filled just now: look again
+    if (window_->window_empty()) queue.wake.wait(lock);  // otherwise it was filled meanwhile: check again
   } else {
     watch_window(lock, queue);
   }
@@ -290,7 +291,7 @@ void Scheduler::spin(Lock& lock, const Device& device) {
   for (int i = 0; i < kSpins && device.pushes.load(std::memory_order_relaxed) == seen; ++i) cpu_relax();
 }
 
-// Once the script stays quiet, plans what it left in the window.
+// Plans the window's operations if the script records nothing for the idle time.
 void Scheduler::watch_window(Lock& lock, Device::Queue& queue) {
   assert(!watching_);
   watching_ = true;
@@ -304,14 +305,14 @@ void Scheduler::watch_window(Lock& lock, Device::Queue& queue) {
     lock.lock();
   }
   watching_ = false;
-  watch_owed_ = !window_->window_empty();  // for the case that work keeps this thread from coming back to it
+  watch_owed_ = !window_->window_empty();  // in case ready tasks keep this thread from watching again
 }
 
 void Scheduler::wake_watcher(Device& device) {
   std::lock_guard lock(mutex_);
   if (watching_ || !unwatched.load() || stopped_) return;
-  unwatched.store(false);  // a worker that is busy now looks at the window when its task ends
-  watch_owed_ = true;      // ... and one that finds work instead passes the watch on
+  unwatched.store(false);  // a busy worker checks the window when its task ends
+  watch_owed_ = true;      // ... and one that finds a ready task instead passes the watch on
   wake_anyone(device);
 }
 
@@ -319,7 +320,7 @@ void Scheduler::settings_changed() {
   std::unique_lock lock(mutex_);
   unwatched.store(true);
   for (Device* d : devices_) d->queue->wake.notify_all();
-  // Once idle workers have been told to leave the window alone, none may be about to take it.
+  // After the idle time was set to "never", no worker may still be about to plan the window.
   while (watching_ && window_->idle_us() < 0) {
     lock.unlock();
     std::this_thread::yield();

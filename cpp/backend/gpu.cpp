@@ -17,7 +17,7 @@ ForkMutex mutex;
 const Library* opened = nullptr;
 std::vector<std::string> folders;
 
-// It lies beside libowl.
+// It is in libowl's folder.
 std::string path_of_library() {
   Dl_info info{};
   if (!dladdr(reinterpret_cast<const void*>(&path_of_library), &info) || !info.dli_fname) return kFile;
@@ -36,7 +36,7 @@ const Library& library() {
   const auto* const found = static_cast<const Library*>(dlsym(file, "owl_cuda_library"));
   if (!found) throw DeviceError(path + " is not owl's CUDA backend: it lacks owl_cuda_library");
   auto all = folders;
-  const auto packages = std::filesystem::path(path).parent_path() / "../../nvidia";  // where pip puts both
+  const auto packages = std::filesystem::path(path).parent_path() / "../../nvidia";  // pip's folder of both packages
   for (const char* part : {"cu13", "cudnn", "nccl"}) all.push_back((packages / part / "lib").string());
   found->set_folders(std::move(all));
   return *(opened = found);

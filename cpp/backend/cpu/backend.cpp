@@ -20,10 +20,10 @@ namespace {
 
 constexpr std::size_t kHugePage = 2 << 20;
 
-// From this size on a block is a mapping of its own. Others come from the heap, which does not give back to the system
-// what lies between blocks in use.
+// From this size on a block is a separate mapping. Smaller ones come from the heap, which cannot return memory between
+// blocks in use to the system.
 #if defined(__SANITIZE_ADDRESS__)
-constexpr std::size_t kMapped = std::size_t{1} << 60;  // the heap's blocks are watched
+constexpr std::size_t kMapped = std::size_t{1} << 60;  // AddressSanitizer checks only heap blocks
 #else
 constexpr std::size_t kMapped = 256 << 10;
 #endif
@@ -38,7 +38,7 @@ std::size_t whole_pages(std::size_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
-// Large blocks ask for huge pages: fewer faults while they are fresh, and fewer walks through page tables after.
+// Large blocks request huge pages: fewer page faults at first use, and fewer page table walks afterwards.
 void* map_huge(std::size_t bytes) {
   auto* const data = static_cast<std::byte*>(map(bytes + kHugePage));
   if (!data) return nullptr;
@@ -46,7 +46,7 @@ void* map_huge(std::size_t bytes) {
   if (before) munmap(data, before);
   if (before < kHugePage) munmap(data + before + bytes, kHugePage - before);
 #ifdef MADV_HUGEPAGE
-  madvise(data + before, bytes, MADV_HUGEPAGE);  // a hint: without huge pages the block works as well
+  madvise(data + before, bytes, MADV_HUGEPAGE);  // only a hint: the block also works without huge pages
 #endif
   return data + before;
 }
@@ -99,7 +99,7 @@ class CpuBackend : public Backend {
     }
     for (const auto& in : sides.kernel_inputs) launch.operands.push_back(in.array);
     args.in = launch.operands;
-    if (task.after) {  // the kernel's result has the shape and layout of the program's
+    if (task.after) {  // the kernel's result has the program's shape and layout
       args.out.dtype = task.after->inputs[0].dtype;
       args.out.data = task.kernel_output >= 0 ? task.outputs[static_cast<std::size_t>(task.kernel_output)].array.data
                                               : launch.scratch(args.out.nbytes());
@@ -119,7 +119,7 @@ class CpuBackend : public Backend {
   }
 };
 
-// Plans and schedules like any device, but has no values: what is left is the engine itself.
+// Plans and schedules like any device, but computes nothing: its time is the engine's own.
 class NullBackend : public Backend {
  public:
   const KernelTraits& traits(const OpRecord& op) const override { return kernel_of(op); }

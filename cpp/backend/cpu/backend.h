@@ -1,4 +1,4 @@
-// The CPU devices: the machine's own, stand-ins for GPUs, and the null device.
+// The CPU devices: the machine's own, simulated GPUs, and the null device.
 #pragma once
 
 #include <memory>

@@ -1,6 +1,6 @@
-// Convolution and its gradients: cut into chunks of images (and, where there are few images, blocks of channels) that
-// only sizes decide. A chunk's images go into the layout in which oneDNN is fast and its results come back out of it
-// while they are in the second-level cache.
+// Convolution and its gradients: cut into chunks of images (and, if there are few images, blocks of channels) by size
+// alone. A chunk's images are converted to the layout in which oneDNN is fast, and its results back, while they are in
+// the L2 cache.
 #include <algorithm>
 
 #include "backend/cpu/nn.h"
@@ -15,10 +15,10 @@ namespace owl::cpu {
 namespace {
 
 constexpr double kChunkFlops = 50e6;           // half a millisecond on one core, or less
-constexpr double kChunkBytes = 640e3;          // images in both layouts; more than that leaves the cache
-constexpr double kLongFlops = 4 * kChunkFlops; // a chunk that is worth being cut into blocks of channels
-constexpr std::int64_t kManyChunks = 16;       // enough for any load balance; then channels stay whole
-constexpr std::int64_t kBlock = 32;            // channels in a block: a multiple of what vectors hold
+constexpr double kChunkBytes = 640e3;          // images in both layouts; more do not fit the cache
+constexpr double kLongFlops = 4 * kChunkFlops; // a chunk worth cutting into blocks of channels
+constexpr std::int64_t kManyChunks = 16;       // enough for load balance; channels are then not cut
+constexpr std::int64_t kBlock = 32;            // channels of a block: a multiple of the vector length
 constexpr std::int64_t kPartialBytes = 64 << 20;  // for the partial sums of a weight gradient
 constexpr std::int64_t kSumStep = 1 << 14;
 
@@ -61,7 +61,7 @@ ConvGeometry geometry(const char* op, const Params* params, const Shape& x, cons
   return conv_geometry(op, static_cast<const ConvParams&>(*params).convolver, x, w);
 }
 
-// All primitives of a grid: they differ in the last chunk of images and in the last block of channels.
+// All primitives of a grid; the last chunk of images and the last block of channels may need their own.
 class Primitives {
  public:
   Primitives(ConvPass pass, const ConvGeometry& g, ChannelsLast last, const Cut& grid) : cut_(grid) {
@@ -83,7 +83,7 @@ class Primitives {
         }
       }
   }
-  // Whether oneDNN can do all of them, and with one layout of the weights for all chunks of images.
+  // Whether oneDNN implements all of them, with one layout of the weights for all chunks of images.
   bool usable() const {
     for (auto& block : all_) {
       for (auto& p : block)
@@ -95,7 +95,7 @@ class Primitives {
   const OnednnConv& at(std::int64_t images, std::int64_t block) const {
     return *all_[block == cut_.blocks - 1][images == cut_.image_chunks - 1];
   }
-  // A number for the layout of all blocks' weights.
+  // A number that identifies the layout of all blocks' weights.
   std::int64_t weight_layout() const {
     return all_[0][0]->weight_layout() << 40 | all_[1][0]->weight_layout() << 20 | cut_.channels % (1 << 20);
   }
@@ -106,7 +106,7 @@ class Primitives {
   std::shared_ptr<const OnednnConv> all_[2][2];
 };
 
-// The forward and the data pass: weights into the primitives' layout, then every chunk on its own.
+// The forward and the data pass: converts the weights to the primitives' layout, then computes each chunk.
 bool launch_onednn(ConvPass pass, const ConvGeometry& g, ChannelsLast last, const float* x, const float* w,
                    const float* b, const float* y, const FinishRanges& finished, Launch& launch) {
   const bool forward = pass == ConvPass::kForward;
@@ -114,11 +114,11 @@ bool launch_onednn(ConvPass pass, const ConvGeometry& g, ChannelsLast last, cons
   const Primitives primitives(pass, g, last, c);
   if (!primitives.usable()) return false;
   const auto step = primitives.block_bytes();
-  // Where a block's part of the public weights begins: filters are the last axis, channels the one before.
+  // The offset of a block's part in the public weights: filters are the last axis, channels the one before.
   const auto w_block = c.channels * (forward ? g.taps() : g.kernel_y * g.kernel_x);
   const bool convert = !primitives.at(0, 0).weights_are_public();
   std::byte* inner_w = nullptr;
-  bool converted = false;  // when it was read before
+  bool converted = false;  // already at an earlier read
   if (convert) {
     const auto bytes = step * static_cast<std::size_t>(c.blocks);
     inner_w = static_cast<std::byte*>(launch.packed(w, primitives.weight_layout(), bytes, converted));
@@ -150,7 +150,7 @@ bool launch_onednn(ConvPass pass, const ConvGeometry& g, ChannelsLast last, cons
   return true;
 }
 
-// The weight gradient: partial sums for each chunk of images, added up in order, then into the public layout.
+// The weight gradient: a partial sum for each chunk of images, added in order, then converted to the public layout.
 bool launch_onednn_back_weight(const ConvGeometry& g, ChannelsLast last, const float* x, float* w, const float* y,
                                const FinishRanges& finished, Launch& launch) {
   const Cut c = cut_of(ConvPass::kBackWeight, g);
@@ -243,7 +243,7 @@ void launch_back_weight(const ConvGeometry& g, ChannelsLast last, const T* x, T*
   launch_plain_back_weight(g, x, w, y, finished, launch);
 }
 
-// Sums of planes, then of those over the images: chunks of images first, all of them in order at the end.
+// Sums each plane, then over the images: first within chunks of images, at the end over the chunks in order.
 template <class T> void launch_back_bias(const KernelArgs& args, Launch& launch) {
   const ArrayRef& err = args.in[0];
   T* const b = args.out.as<T>();
@@ -278,13 +278,13 @@ template <class T> void launch_back_bias(const KernelArgs& args, Launch& launch)
   });
 }
 
-// Whether oneDNN does it, and channels stay whole.
+// Whether oneDNN implements the pass, and channels are not cut.
 bool takes_channels_last(ConvPass pass, const ConvGeometry& g) {
   if (g.groups > 1 || g.images * g.plane() * g.filters * g.taps() == 0) return false;
   const Cut c = cut_of(pass, g);
   try {
     return c.blocks == 1 && Primitives(pass, g, {true, true}, c).usable();
-  } catch (const std::exception&) {  // the planner asks; running the convolution meets it again, and reports it
+  } catch (const std::exception&) {  // the planner only asks; running the convolution raises it again
     return false;
   }
 }

@@ -31,7 +31,7 @@ template <class T> T convert(double v, DType dtype) {
   return static_cast<T>(v);
 }
 
-// Integers and bools are made from float32 numbers.
+// Integers and bools are converted from float32 numbers.
 void random(const KernelArgs& args, Launch& launch, const RandomKernel& kernel) {
   const auto& p = *static_cast<const CreateParams*>(args.params);
   const RandomSpec spec{p.seed, p.call, p.a, p.b};

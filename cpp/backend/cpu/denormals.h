@@ -1,5 +1,5 @@
-// Denormal numbers as zero while owl computes: they are up to a hundred times slower and no network needs them.
-// Workers and callers that run tasks set the same mode, so that bits don't depend on who ran an operation.
+// Treats denormal numbers as zero while owl computes: they are up to a hundred times slower and no network needs them.
+// Workers and callers that run tasks set the same mode, so that bits do not depend on the thread that ran an operation.
 #pragma once
 
 #if defined(__x86_64__)
@@ -29,7 +29,7 @@ class DenormalsToZero {
 #endif
 };
 
-// Denormals as everywhere else, for code that is not owl's own.
+// Restores normal denormals, for user code.
 class NormalDenormals {
 #if defined(__x86_64__)
  public:

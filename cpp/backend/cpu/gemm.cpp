@@ -8,8 +8,8 @@ namespace owl::cpu {
 
 namespace {
 
-// How oneDNN's row-major product sees a column-major operand: as its transpose. The stride of an axis of length 1
-// means nothing, so it must neither decide nor be handed on.
+// A column-major operand as oneDNN's row-major product sees it: its transpose. The stride of an axis of length 1 is
+// meaningless, so it must neither decide anything nor be passed on.
 struct Operand {
   char transposed;
   std::int64_t leading;

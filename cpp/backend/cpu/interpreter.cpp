@@ -13,9 +13,9 @@ namespace owl::cpu {
 
 namespace {
 
-constexpr std::int64_t kCacheBytes = 24 * 1024;  // what the tiles in use may take of the first cache
-// Short enough that a processor, running ahead, meets the next tile's inputs while it computes this one: it then reads
-// memory all the time instead of in bursts.
+constexpr std::int64_t kCacheBytes = 24 * 1024;  // of the L1 cache, for the tiles in use
+// Short enough that out-of-order execution reaches the next tile's inputs while it computes this one, so that the
+// processor reads memory continuously instead of in bursts.
 constexpr std::int64_t kTileBytes = 512;
 constexpr std::int64_t kMinTile = 64, kMaxPeriod = 4096;  // elements
 
@@ -25,7 +25,7 @@ TileFn find_function(const Program::Instruction& i) {
 
 thread_local Arena arena;
 
-// The value of a constant in its own type.
+// Stores a constant in its own type.
 void store_constant(void* to, const Program::Constant& c) {
   switch (c.dtype) {
     case DType::kBool: *static_cast<std::uint8_t*>(to) = c.value != 0; break;
@@ -85,12 +85,12 @@ void Interpreter::classify_inputs() {
     strided[strided_count++] = &to.strides;
   }
   if (strided_count == 0) return;
-  // Merged for the strided inputs alone: dense ones merge with anything.
+  // Only the strided inputs limit merging: dense ones allow any.
   axes_ = merge_axes(program_.shape, strided, strided_count);
   for (int i = 0; i < input_count_; ++i) {
     Input& in = input_[i];
     if (program_.inputs[i].dense) continue;
-    int repeated = axes_.count;  // the first axis from which on nothing moves
+    int repeated = axes_.count;  // the first of the trailing axes whose strides are all 0
     while (repeated > 0 && in.strides[repeated - 1] == 0) --repeated;
     std::int64_t period = 1;
     bool dense = true;
@@ -106,7 +106,7 @@ void Interpreter::classify_inputs() {
   }
 }
 
-// The steps: an instruction each, or two where the first one's result has no other use and a kernel does both.
+// A step is an instruction, or two if the first one's result has no other use and a kernel exists for the pair.
 void Interpreter::choose_steps() {
   const int first_result = input_count_ + constant_count_, instructions = value_count_ - first_result;
   std::int16_t uses[kMaxValues];
@@ -141,8 +141,8 @@ void Interpreter::choose_steps() {
     if (!joined[s]) step_[step_count_++] = step_[s];
 }
 
-// Registers by liveness: a result takes the register of an operand that dies there, or a free one. A result that is an
-// output is written to its memory at once, unless an input that is still needed lives in the same memory.
+// Allocates registers by liveness: a result takes the register of an operand that dies at this step, or a free one. An
+// output is written to its memory directly, unless an input that is still needed is in the same memory.
 void Interpreter::place_results() {
   const int first_result = input_count_ + constant_count_;
   constexpr std::int16_t kNever = -1;
@@ -158,7 +158,7 @@ void Interpreter::place_results() {
     const int v = program_.outputs[o].value;
     for (int i = 0; i < input_count_; ++i) {
       if (in_[i] != out_[o] || i == v) continue;
-      bool stored = false;  // the input is itself wanted in some other output
+      bool stored = false;  // another output still needs the input
       for (int p = 0; p < output_count_; ++p) stored = stored || program_.outputs[p].value == i;
       if (stored) input_[i].keep = true;
     }
@@ -170,14 +170,15 @@ void Interpreter::place_results() {
   }
   for (int k = 0; k < store_count_; ++k) last_use[store_[k].value] = kEnd;
 
-  // Assign register numbers first; their size follows from how many there are.
+  // Assign register numbers first; the registers' size depends on their number.
   std::int16_t free_registers[kMaxInstructions], register_of[kMaxValues];
   int free_count = 0, registers = 0;
   for (int s = 0; s < step_count_; ++s) {
     Step& step = step_[s];
     const int v = step.dst;
     const bool needs = direct_output_[v] < 0;
-    // A result may replace an operand of its own size that dies here; others die only after it has its place.
+    // A result may replace an operand of its own size that dies here; the others are freed after the result has its
+    // register.
     int later[3], later_count = 0;
     const auto item = itemsize(program_.instructions[v - first_result].result);
     for (int k = 0; k < step.arity; ++k) {
@@ -186,7 +187,7 @@ void Interpreter::place_results() {
       const bool same = itemsize(program_.instructions[x - first_result].result) == item;
       if (same && !watch_) free_registers[free_count++] = register_of[x];
       else later[later_count++] = register_of[x];
-      register_of[x] = -1;  // an operand may come twice
+      register_of[x] = -1;  // an operand may occur twice
     }
     register_of[v] = -1;
     if (needs) {
@@ -196,7 +197,7 @@ void Interpreter::place_results() {
     for (int k = 0; k < later_count; ++k) free_registers[free_count++] = static_cast<std::int16_t>(later[k]);
     if (needs && last_use[v] == kNever) free_registers[free_count++] = register_of[v];
 
-    for (int k = step.arity; k < 3; ++k) step.in[k] = step.in[0];  // not read, but looked up
+    for (int k = step.arity; k < 3; ++k) step.in[k] = step.in[0];  // never read, but its address is computed
   }
 
   int buffers = registers + constant_count_, streams = output_count_;
@@ -223,7 +224,7 @@ void Interpreter::place_results() {
     if (direct_output_[v] >= 0) offset_[v] = reserve(kBlock);
 }
 
-// What stays the same for all tiles of a chunk.
+// Prepares the values that are the same for all tiles of a chunk.
 void Interpreter::load_fixed(char* memory, void** where) const {
   const auto fill = best_tile_table().fill;
   for (int v = 0; v < input_count_ + constant_count_; ++v) where[v] = memory + offset_[v];
@@ -256,7 +257,7 @@ void Interpreter::run(const Ranges& ranges, char* last) const {
   const auto item = static_cast<std::int64_t>(itemsize(program_.outputs.back().dtype));
   for (std::int64_t r = 0; r < ranges.count; ++r) {
     const std::int64_t begin = ranges.begin + r * ranges.stride, whole = ranges.n / kBlock * kBlock;
-    // Where the last output's element 0 would be.
+    // The address that the last output's element 0 would have.
     char* const base = last ? last + (r * ranges.n - begin) * item : static_cast<char*>(out_[output_count_ - 1]);
     for (std::int64_t at = 0; at < whole; at += tile_)
       run_tile(begin + at, std::min(tile_, whole - at), memory, where, base);

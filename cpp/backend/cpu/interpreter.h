@@ -1,8 +1,8 @@
-// How one program runs: which value lives where, and the loop over tiles and instructions.
+// Runs one program: the placement of its values, and the loop over tiles and instructions.
 //
-// Dense inputs are read and outputs written where they are. Everything else lives in the thread's arena: registers,
-// constants, and copies of inputs that broadcast or stride. Instructions always run over multiples of kBlock elements;
-// the last few elements of a program go through padded copies, so that no element's bits depend on its place.
+// Dense inputs are read, and outputs written, in place. The thread's arena has everything else: registers, constants,
+// and copies of broadcast or strided inputs. Instructions always run over multiples of kBlock elements; the last few
+// elements of a program go through padded copies, so that no element's bits depend on its position.
 #pragma once
 
 #include "backend/cpu/isa/kernels.h"
@@ -12,10 +12,10 @@
 
 namespace owl::cpu {
 
-// More than the planner puts into a program: of 64 instructions all may be outputs, and the kernel's result as well.
+// Above the planner's limits: all 64 instructions may be outputs, and the kernel's result too.
 inline constexpr int kMaxInputs = 64, kMaxOutputs = 128, kMaxInstructions = 256, kMaxValues = 640;
 
-// Memory of a thread that grows as it is asked for.
+// Memory of a thread that grows on demand.
 class Arena {
  public:
   Arena() = default;
@@ -29,9 +29,9 @@ class Arena {
   std::size_t size_ = 0;
 };
 
-// Arrays are sized for the largest program and left unset: small programs must not pay for them. The program and the
-// memory it names must outlive the interpreter. With a watch, every result is looked at, and no result takes the place
-// of an operand.
+// Arrays are sized for the largest program and left uninitialised, so that small programs do not pay for them. The
+// program and its operands' memory must outlive the interpreter. With a watch, every result is checked, and no result
+// replaces an operand.
 class Interpreter {
  public:
   Interpreter(const Program& program, const void* const* inputs, void* const* outputs, NanWatch* watch = nullptr);
@@ -39,20 +39,20 @@ class Interpreter {
   std::int64_t size() const { return size_; }
   std::int64_t tile() const { return tile_; }
   void run(std::int64_t begin, std::int64_t end) const { run({begin, end - begin}); }
-  // With `last`, the last output goes there, the runs one after another.
+  // With `last`, the last output is written there, the runs one after another.
   void run(const Ranges& ranges, char* last = nullptr) const;
 
  private:
   enum class Source : std::uint8_t {
-    kDirect,    // dense: read where it is
+    kDirect,    // dense: read in place
     kScalar,    // one element: a filled register
-    kPeriodic,  // the first axes again and again: a register with a period more than a tile
+    kPeriodic,  // repeats its first axes: a register one period longer than a tile
     kStrided,   // gathered for each tile
   };
   struct Input {
     Source source;
     std::uint8_t item;
-    bool keep;            // copied at the start of a tile: an output takes its memory before its last use
+    bool keep;            // copied at the start of a tile: an output overwrites its memory before its last use
     std::int64_t period;
     std::int64_t offset;  // in the arena
     Strides strides;
@@ -83,7 +83,7 @@ class Interpreter {
   const int input_count_, constant_count_, value_count_, output_count_;
   int step_count_ = 0;
   std::int64_t size_, tile_ = kBlock, arena_bytes_ = 0;
-  std::int64_t item_ = 1;  // the largest item size: of one register's element
+  std::int64_t item_ = 1;  // item size of registers: the largest of the program
   Axes axes_;
   int store_count_ = 0;
   const void* in_[kMaxInputs];
@@ -91,7 +91,7 @@ class Interpreter {
   Input input_[kMaxInputs];
   Step step_[kMaxInstructions];
   Store store_[kMaxOutputs];
-  // Of each value: where in the arena, or which output it is written to at once.
+  // For each value: its offset in the arena, or the output to which it is written directly.
   std::int64_t offset_[kMaxValues];
   std::int16_t direct_output_[kMaxValues];
 };

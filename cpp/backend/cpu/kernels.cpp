@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::int64_t kCopyChunk = 1 << 20;  // bytes
 
-// From another device.
+// Copies from another device.
 void device_copy(const KernelArgs& args, Launch& launch) {
   const auto bytes = static_cast<std::int64_t>(args.out.nbytes());
   const TaskOperand& source = launch.task->inputs[0];

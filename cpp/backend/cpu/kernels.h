@@ -1,4 +1,4 @@
-// Which kernel computes which operation on the CPU.
+// The CPU's table from operation to kernel.
 #pragma once
 
 #include "base/module_api.h"
@@ -12,7 +12,7 @@ struct Kernel : KernelTraits {
   KernelFn run = nullptr;
 };
 
-// The operation is one of class kKernel; Error where the CPU has no kernel of it.
+// For an operation of class kKernel. Error: the CPU has no kernel for it.
 OWL_MODULE_API const Kernel& kernel_of(const OpRecord& op);
 
 }  // namespace owl::cpu

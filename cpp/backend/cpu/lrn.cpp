@@ -1,4 +1,4 @@
-// Local response normalisation and its gradient: blocks of neighbouring places, each with all its channels.
+// Local response normalisation and its gradient: blocks of adjacent pixels, each with all its channels.
 #include <algorithm>
 
 #include "backend/cpu/nn.h"
@@ -11,9 +11,9 @@ namespace owl::cpu {
 
 namespace {
 
-constexpr std::int64_t kChunkElements = 1 << 15;  // some tens of microseconds; the gradient keeps twice as many aside
+constexpr std::int64_t kChunkElements = 1 << 15;  // some tens of microseconds; the gradient's scratch has twice as many
 
-// body(first element, how many neighbouring places)
+// body(first element, number of adjacent pixels)
 template <class Body> void for_each_block(const KernelArgs& args, Launch& launch, Body body) {
   const Shape& x = args.out.shape;
   const auto plane = x[0] * x[1], image = plane * x[2], images = x[3];

@@ -1,4 +1,4 @@
-// The matrix product, cut into tiles of the result that only sizes decide; each is one single-threaded product.
+// The matrix product, cut into tiles of the result by size alone; each is one single-threaded product.
 #include <algorithm>
 
 #include "backend/cpu/gemm.h"
@@ -9,22 +9,22 @@ namespace owl::cpu {
 
 namespace {
 
-// In units of multiplications and additions, about 120 of which a core does in a nanosecond.
+// In multiplications and additions, of which a core does about 120 per nanosecond.
 constexpr double kTileWork = 40e6, kLargeTileWork = 256e6;
-constexpr double kLeastTileWork = 1.25e6;   // what is worth handing over: smaller products still become two tiles
-constexpr double kHalf = 0.6;               // of the work: what each of two tiles has, with the operand that both read
-constexpr double kTiles = 12;               // as many as a large product needs before its tiles grow
-constexpr double kWorkPerElement = 20;      // what reading an element from memory costs
-constexpr std::int64_t kSmallTile = 192;    // below, packing the operands takes more and more of the time
+constexpr double kLeastTileWork = 1.25e6;   // the least worth a second thread: smaller products still become two tiles
+constexpr double kHalf = 0.6;               // work of each of two tiles, including the operand that both read
+constexpr double kTiles = 12;               // number of tiles from which a large product's tiles grow
+constexpr double kWorkPerElement = 20;      // the cost of reading an element from memory
+constexpr std::int64_t kSmallTile = 192;    // below this size packing the operands takes a growing share of the time
 constexpr std::int64_t kTinyTile = 64;
-constexpr double kLongTileWork = 512e6;     // tiles longer than this go below kSmallTile and are cut along k
+constexpr double kLongTileWork = 512e6;     // longer tiles are made smaller than kSmallTile and are cut along k
 constexpr std::int64_t kSliceLength = 8192;
-constexpr std::int64_t kFewResults = 16;    // of which a long product is summed one after another, without blocks of k
+constexpr std::int64_t kFewResults = 16;    // up to this many, each is one dot product without blocks of k
 
 struct Tiling {
   std::int64_t m, n;      // of a tile
   std::int64_t k;         // of a slice
-  std::int64_t slices;    // partial products, added up in order
+  std::int64_t slices;    // partial products, added in order
 
   double work() const {
     return 2.0 * static_cast<double>(m * n) * static_cast<double>(k) +
@@ -36,7 +36,7 @@ std::int64_t half(std::int64_t length) { return ((length + 1) / 2 + 15) / 16 * 1
 
 Tiling tile(std::int64_t m, std::int64_t n, std::int64_t k) {
   Tiling t{m, n, k, 1};
-  // The longer side: every tile packs its own rows of the left and columns of the right operand.
+  // Halves the longer side, because every tile packs its own rows of the left and columns of the right operand.
   const auto halve = [&] {
     auto& side = t.m > t.n ? t.m : t.n;
     side = half(side);
@@ -52,7 +52,7 @@ Tiling tile(std::int64_t m, std::int64_t n, std::int64_t k) {
   return t;
 }
 
-// A side of the result, cut into equal tiles, as far as vectors and the product's own blocks allow.
+// A side of the result, cut into equal tiles, as far as the vector length and the product's own blocks allow.
 struct Cuts {
   std::int64_t length, count, unit;
 

@@ -33,7 +33,7 @@ std::string text(double v) {
   return buffer;
 }
 
-// "[3, 0]", of the element at this place in memory order.
+// "[3, 0]": the indices of the element at this position in memory order.
 std::string place_in(const Shape& shape, std::int64_t at) {
   std::string s;
   for (int axis = 0; axis < shape.ndim(); ++axis) {
@@ -58,7 +58,7 @@ void NanWatch::look(int step, const void* result, const void* const* operands, s
     if (std::isfinite(found.result)) continue;
     bool finite = true;
     for (int k = 0; k < instruction.arity; ++k) {
-      // A number counts as it was given: 1e300 beside float32 is finite.
+      // A number is checked in its own type: 1e300 as an operand of float32 is finite.
       const auto constant = instruction.in[k] - program_.inputs.size();
       found.operands[k] = constant < program_.constants.size() ? program_.constants[constant].value
                                                                : element(operands[k], operand_type(instruction, k), i);
@@ -86,7 +86,7 @@ std::shared_ptr<const Failure> NanWatch::failure(std::size_t step) const {
 void NanWatch::report(Task& task) const {
   const auto steps = program_.instructions.size();
   const auto first_result = program_.inputs.size() + program_.constants.size();
-  // Of each result: the earliest recorded guilty instruction that it depends on; `steps` for none.
+  // For each result: the earliest recorded faulty instruction that it depends on; `steps` for none.
   std::vector<std::size_t> guilty(steps, steps);
   const auto earlier = [&](std::size_t a, std::size_t b) {
     if (a == steps || b == steps) return std::min(a, b);
@@ -119,7 +119,7 @@ void watch_kernel(const Task& task, Launch& launch) {
     std::string shapes;
     for (const auto& in : task.inputs) {
       shapes += (shapes.empty() ? "" : ", ") + in.array.shape.str();
-      // A strided operand is a window onto its whole block: what lies between its elements counts as well.
+      // A strided operand is checked as its whole block, including the elements between its own.
       const auto& block = *in.storage;
       const auto items = static_cast<std::int64_t>(block.bytes / itemsize(in.array.dtype));
       if (in.array.dense ? any_nonfinite(in.array.data, in.array.dtype, 0, in.array.shape.size())

@@ -10,20 +10,20 @@
 
 namespace owl::cpu {
 
-// Watches one run of a fused program, each instruction for itself: an element counts where the result is not finite
-// although every operand's element is.
+// Watches one run of a fused program, each instruction separately: reports an element whose result is not finite
+// although the element of every operand is.
 class OWL_MODULE_API NanWatch {
  public:
   explicit NanWatch(const Program& program) : program_(program), found_(program.instructions.size()) {}
 
   // Instruction `step` has computed elements [begin, begin + n).
   void look(int step, const void* result, const void* const* operands, std::int64_t begin, std::int64_t n);
-  // Gives every output that depends on such an instruction its failure; the others stay good.
+  // Marks every output that depends on such an instruction as failed; the others are not affected.
   void report(Task& task) const;
 
  private:
   struct Found {
-    std::int64_t element = -1;  // the first in memory order
+    std::int64_t element = -1;  // the first one, in memory order
     double result = 0;
     double operands[3] = {};
   };
@@ -34,8 +34,8 @@ class OWL_MODULE_API NanWatch {
   std::vector<Found> found_;  // by instruction
 };
 
-// Stages behind a kernel's own that look at its result as a whole. NaNError where it holds a NaN or an infinity and no
-// operand does, or number that a kernel without operands (full, randn) is given.
+// Adds stages after the kernel's own that check its result. NaNError: the result has a NaN or an infinity, but no
+// operand has, nor a parameter of a kernel without operands (full, randn).
 OWL_MODULE_API void watch_kernel(const Task& task, Launch& launch);
 
 }  // namespace owl::cpu

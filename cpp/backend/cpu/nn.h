@@ -1,5 +1,5 @@
-// The CPU kernels of the matrix product and of the neural-network operations (see the records in ops/ for what each
-// computes). Each adds stages to the launch; chunks are cut by size alone.
+// The CPU kernels of the matrix product and of the neural-network operations (the records in ops/ define these). Each
+// adds stages to the launch; chunks are cut by size alone.
 #pragma once
 
 #include "device/launch.h"

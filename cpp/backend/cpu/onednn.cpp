@@ -6,7 +6,7 @@
 #include "base/env.h"
 #include "owl/error.h"
 
-// oneDNN's OpenMP runtime, without its header: nothing of owl's is compiled with OpenMP.
+// oneDNN's OpenMP runtime, without its header: no file of owl is compiled with OpenMP.
 extern "C" void omp_set_num_threads(int n);
 
 namespace owl::cpu {
@@ -27,12 +27,12 @@ struct ThreadBuffer {
 };
 thread_local ThreadBuffer thread_buffers[2];
 
-// OWL_ISA, for oneDNN's kernels too. Before the first of them.
+// Applies OWL_ISA to oneDNN's kernels; must precede the first of them.
 bool limit_instructions() {
   if (settings().isa == Isa::kAvx512) return false;
   const auto most = settings().isa == Isa::kAvx2 ? dnnl::cpu_isa::avx2 : dnnl::cpu_isa::sse41;
   if (dnnl::set_max_cpu_isa(most) != dnnl::status::success)
-    throw Error("OWL_ISA: oneDNN was used before owl in this process, and cannot be limited any more");
+    throw Error("OWL_ISA: oneDNN was used before owl in this process and can no longer be limited");
   return true;
 }
 
@@ -49,7 +49,7 @@ void use_one_openmp_thread() {
 
 const dnnl::engine& onednn_engine() {
   use_one_openmp_thread();
-  // Never destroyed: threads may still be inside a kernel when the process leaves.
+  // Never destroyed: threads may still run a kernel when the process exits.
   static const auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
   return *engine;
 }

@@ -1,5 +1,5 @@
-// What the kernels on top of oneDNN share. oneDNN is always called single-threaded, from one of owl's own threads: the
-// split of work into such calls is owl's, so that it depends on sizes only, and no OpenMP team ever exists.
+// Shared by the kernels that use oneDNN. oneDNN always runs single-threaded, on one of owl's threads: owl splits the
+// work into calls, so that the split depends only on sizes, and no OpenMP team is ever created.
 #pragma once
 
 #include <cstddef>
@@ -13,15 +13,15 @@
 
 namespace owl::cpu {
 
-// Before creating or running anything of oneDNN on a thread: how it partitions work is asked of OpenMP in both cases.
+// Call it on a thread before creating or running a oneDNN primitive there: both take the number of threads from OpenMP.
 void use_one_openmp_thread();
 
 const dnnl::engine& onednn_engine();
 dnnl::stream& onednn_stream();  // the calling thread's; also makes the thread single-threaded for OpenMP
 
-// Memory of the calling thread for a while. There are two buffers, one for a kernel's own use and one for the matrix
-// products inside it; a lease of one must end before its next begins. Small buffers are kept for the thread's next
-// chunk, large ones are given back.
+// A lease of the calling thread's scratch memory. There are two buffers, one for the kernel and one for the matrix
+// products inside it; a lease of a buffer must end before its next begins. Small buffers are kept for the thread's next
+// chunk, large ones are freed.
 class ThreadScratch {
  public:
   enum class For { kKernel, kProduct };
@@ -39,8 +39,8 @@ class ThreadScratch {
   std::byte* next_;
 };
 
-// The most recently used T by a key of numbers. Making one is slow (code is generated), so two threads that miss the
-// same key may both make it; the first one stays.
+// The most recently used objects T, by a key of numbers. Creating one is slow (oneDNN generates code), so two threads
+// that miss the same key may both create it; the first one stays.
 template <class T> class LruCache {
  public:
   using Key = std::vector<std::int64_t>;

@@ -1,5 +1,5 @@
-// float32 convolutions by oneDNN: one primitive for a chunk of images and a block of channels, with the reorders that
-// lead into and out of the layout in which it is fast.
+// float32 convolutions by oneDNN: one primitive for a chunk of images and a block of channels, with the reorders to and
+// from the layout in which it is fast.
 #pragma once
 
 #include "backend/cpu/onednn.h"
@@ -14,13 +14,13 @@ struct ChannelsLast {
   bool x = false, y = false;
 };
 
-// How images get from public memory into a primitive's layout and back.
+// Converts images from public memory to a primitive's layout and back.
 class Planes {
  public:
   Planes() = default;
-  // `transpose`: from planes to nhwc, which our own transpose does faster than a reorder.
+  // `transpose`: from planes to nhwc, for which owl's transpose is faster than a reorder.
   Planes(const dnnl::memory::desc& open, const dnnl::memory::desc& inner, bool transpose);
-  std::size_t inner_bytes() const { return way_ == Way::kSame ? 0 : inner_.get_size(); }  // 0: used where they are
+  std::size_t inner_bytes() const { return way_ == Way::kSame ? 0 : inner_.get_size(); }  // 0: used in place
   void enter(void* inner, const void* open) const;
   void leave(void* open, const void* inner) const;
 
@@ -34,10 +34,9 @@ class Planes {
 
 class OnednnConv {
  public:
-  // `g` describes the block: `images`, `channels` and `filters` are the block's; the strides say how far apart images
-  // of the whole x and y, and filters of the whole w, are in memory. Null where oneDNN has no fast implementation.
-  // Cached.
-  // Channels last takes whole channels.
+  // `g` describes the block: `images`, `channels` and `filters` are the block's; the strides are those of images in the
+  // whole x and y, and of filters in the whole w. Null if oneDNN has no fast implementation. Cached. Channels last
+  // requires that channels are not cut.
   static std::shared_ptr<const OnednnConv> get(ConvPass pass, const ConvGeometry& g, ChannelsLast last,
                                                std::int64_t x_image_stride, std::int64_t y_image_stride,
                                                std::int64_t w_filter_stride);
@@ -46,12 +45,12 @@ class OnednnConv {
   std::size_t weight_bytes() const { return w_.get_size(); }
   bool same_weights(const OnednnConv& o) const { return w_ == o.w_; }
   bool weights_are_public() const { return w_ == public_w_; }
-  std::int64_t weight_layout() const { return weight_layout_; }  // a number for each that there is
+  std::int64_t weight_layout() const { return weight_layout_; }  // a number that identifies it
   void import_weights(float* to, const float* w) const;
   void export_weights(float* w, const float* from) const;
 
-  // x and y point to the block's first element; w is in the primitive's layout. What is computed: y (with the bias b),
-  // x, or w, by the pass.
+  // x and y point to the block's first element; w is in the primitive's layout. Computes y (with the bias b), x, or w,
+  // depending on the pass.
   void run(float* x, float* w, const float* b, float* y) const;
 
  private:
@@ -64,7 +63,7 @@ class OnednnConv {
   std::int64_t weight_layout_ = 0;
   dnnl::primitive primitive_;
   Planes x_planes_, y_planes_;
-  dnnl::reorder reorder_w_;  // empty where the layouts are the same
+  dnnl::reorder reorder_w_;  // empty if the layouts are the same
 };
 
 }  // namespace owl::cpu

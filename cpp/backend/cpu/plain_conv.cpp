@@ -8,7 +8,7 @@ namespace owl::cpu {
 
 namespace {
 
-// Calls element(place in `unfolded`, place in the image or -1 for padding) for a group's channels.
+// Calls element(index in `unfolded`, index in the image or -1 for padding) for a group's channels.
 // Unfolded: [out_plane, taps], column-major, taps in the order of w's memory.
 template <class Element> void for_each_tap(const ConvGeometry& g, Element element) {
   std::int64_t at = 0;
@@ -36,7 +36,7 @@ template <class T> struct Unfolded {
   T* data;
 };
 
-// What one group of channels reads and writes.
+// The parts of the operands and the result that belong to one group of channels.
 struct Group {
   Group(const ConvGeometry& g, std::int64_t i)
       : filters(g.filters / g.groups),

@@ -1,5 +1,5 @@
-// Convolution as matrix products of unfolded images (im2col): for float64, which oneDNN does not take, and for what
-// it has no fast float32 implementation of. One image at a time, single-threaded.
+// Convolution as matrix products of unfolded images (im2col): for float64, which oneDNN lacks, and for float32
+// convolutions without a fast implementation in oneDNN. One image at a time, single-threaded.
 #pragma once
 
 #include "ops/nn.h"

@@ -1,4 +1,4 @@
-// Pooling and its gradient: every plane on its own, several planes a chunk.
+// Pooling and its gradient: each plane separately, several planes per chunk.
 #include <algorithm>
 
 #include "backend/cpu/nn.h"
@@ -12,10 +12,10 @@ namespace owl::cpu {
 
 namespace {
 
-// A chunk's elements: some ten microseconds, within the second-level cache.
+// Elements of a chunk: some ten microseconds, within the L2 cache.
 constexpr std::int64_t kChunkElements = 1 << 15;
 
-// Calls plane(i) for every plane of x, in chunks; each makes a plane of the result.
+// Calls plane(i) for every plane of x, in chunks; each call computes a plane of the result.
 template <class Plane> void for_each_plane(const Shape& x, const KernelArgs& args, Launch& launch, Plane plane) {
   const auto made = args.out.shape[0] * args.out.shape[1];
   const auto planes = x[2] * x[3], step = std::clamp<std::int64_t>(kChunkElements / (x[0] * x[1]), 1, planes);
@@ -60,7 +60,7 @@ template <class T> void launch_pool_back(const KernelArgs& args, Launch& launch)
 
 constexpr std::int64_t kWidestWindow = 512;  // wider ones are folded in another order (isa/pool_kernels.cpp)
 
-// An array of images, each of which is worked on with its channels last: where it is, or in `space`.
+// An array of images that are processed with channels last: in place, or converted in `space`.
 struct Images {
   std::uint32_t* data;
   bool channels_last;

@@ -1,7 +1,7 @@
-// How a reduction is cut into chunks. The operand is dense; adjacent axes of the same fate are merged, so kept and
-// reduced axes alternate. Then either the first axis is reduced (each result folds contiguous rows) or it is kept
-// (each block of results folds rows of vectors). Large folds are cut into parts of a fixed size, whose partial results
-// a second stage joins in order: what is cut where depends on the shape alone.
+// Cuts a reduction into chunks. The operand is dense; adjacent kept axes are merged, and adjacent reduced axes, so that
+// both alternate. Then either the first axis is reduced (each result folds contiguous rows) or it is kept (each block
+// of results folds rows of vectors). Large folds are cut into parts of a fixed size, whose partial results a second
+// stage joins in order: the cuts depend only on the shape.
 #include "backend/cpu/reduce.h"
 
 #include <algorithm>
@@ -14,16 +14,16 @@ namespace owl::cpu {
 
 namespace {
 
-constexpr std::int64_t kPart = 1 << 15;     // elements folded in one go, or computed to be folded: half of an L2 cache
+constexpr std::int64_t kPart = 1 << 15;     // elements folded, or computed for a fold, at a time: half of an L2 cache
 constexpr std::int64_t kChunk = 1 << 17;    // elements of the parts that share a chunk
-constexpr std::int64_t kShortRow = 256;     // not worth being computed alone
+constexpr std::int64_t kShortRow = 256;     // shorter rows are not computed separately
 constexpr std::int64_t kSegment = 1 << 15;  // of a contiguous row
-constexpr std::int64_t kColumns = 1024;     // accumulators side by side
+constexpr std::int64_t kColumns = 1024;     // adjacent accumulators
 constexpr std::int64_t kJoin = 4096;        // results joined in one chunk
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// A set of axes to step through.
+// A set of axes to iterate over.
 struct Steps {
   int count = 0;
   std::int64_t lengths[kMaxAxes], strides[kMaxAxes];
@@ -49,7 +49,7 @@ struct Layout {
   std::int64_t inner;  // its length
   Steps kept, reduced; // all the other axes
 
-  // Whether neighbouring results fold neighbouring rows.
+  // Whether adjacent results fold adjacent rows.
   bool has_row_after_row() const {
     return rows && reduced.size == 1 && (kept.count == 0 || (kept.count == 1 && kept.strides[0] == inner));
   }
@@ -94,9 +94,9 @@ struct Reduction {
   const char* in;
   char* out;
   std::int64_t in_item, out_item;
-  double count;               // elements behind each result
-  ReadRanges read;            // computes elements; where empty they are in memory
-  FinishRanges finished;      // works on results
+  double count;               // elements of each result
+  ReadRanges read;            // computes elements; if empty they are in memory
+  FinishRanges finished;      // runs the program `after` on results
   std::int64_t parts = 1;     // of each fold
   std::int64_t per_part = 0;  // units (segments or vectors) in a part
   char* partial = nullptr;    // [part][result]
@@ -105,7 +105,7 @@ struct Reduction {
     partial = static_cast<char*>(launch.scratch(static_cast<std::size_t>(parts * results * fold.size)));
   }
 
-  // The results [first, first + n), from accumulators that took in everything.
+  // The results [first, first + n), from complete accumulators.
   void finish(std::int64_t first, const void* acc, std::int64_t n) const {
     fold.finish(out + first * out_item, acc, n, count);
     if (finished) finished({first, n});
@@ -115,7 +115,7 @@ struct Reduction {
     return read ? read({begin, n}) : in + begin * in_item;
   }
 
-  // Rows: result `o` takes in units [begin, end) of its segments.
+  // Rows: folds units [begin, end) of its segments into result `o`.
   void fold_rows(void* acc, std::int64_t o, std::int64_t begin, std::int64_t end) const {
     const std::int64_t segments = ceil_div(at.inner, kSegment), base = at.kept.offset(o);
     for (std::int64_t unit = begin; unit < end; ++unit) {
@@ -124,13 +124,13 @@ struct Reduction {
     }
   }
 
-  // Vectors: results [first, first + n) of kept row `o` take in vectors [begin, end).
+  // Vectors: folds vectors [begin, end) into results [first, first + n) of kept row `o`.
   void fold_columns(void* acc, std::int64_t o, std::int64_t first, std::int64_t n, std::int64_t begin,
                     std::int64_t end) const {
     const std::int64_t base = at.kept.offset(o) + first;
     if (at.reduced.count == 0) return fold.columns(acc, elements(base, n), 0, end - begin, n);
     const std::int64_t length = at.reduced.lengths[0], stride = at.reduced.strides[0];
-    while (begin < end) {  // along the first reduced axis in one go
+    while (begin < end) {  // along the first reduced axis at once
       const std::int64_t rows = std::min(end - begin, length - begin % length), from = base + at.reduced.offset(begin);
       if (read) fold.columns(acc, read({from, n, stride, rows}), n, rows, n);
       else fold.columns(acc, in + from * in_item, stride, rows, n);
@@ -227,7 +227,7 @@ void reduce(ReduceKind kind, const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
   const Fold& fold = best_reduce_table().folds[kind][static_cast<int>(in.dtype)];
   const double count = static_cast<double>(in.shape.size()) / static_cast<double>(args.out.shape.size());
-  if (in.shape.size() == 0) {  // nothing behind any result
+  if (in.shape.size() == 0) {  // no result has elements
     launch.stage(1, [&fold, out = args.out, count, finished = args.finished](std::int64_t) {
       for (std::int64_t i = 0; i < out.shape.size(); ++i) {
         alignas(16) char acc[16];
@@ -314,7 +314,7 @@ bool reduces_ranges(const Shape& shape, const Params* params) {
          (!at.rows && at.reduced.count > 0 && at.reduced.strides[0] == at.inner);
 }
 
-// As above, but parts are not joined: a fold must fit into one.
+// As above, but parts are not joined, so a fold must fit into one.
 bool arg_reduces_ranges(const Shape& shape, const Params* params) {
   if (shape.size() == 0) return false;
   const Layout at = analyse(shape, axes_of(params));

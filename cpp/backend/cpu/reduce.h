@@ -5,7 +5,7 @@
 
 namespace owl::cpu {
 
-// Whether a reduction reads its operand in pieces that are worth being computed one by one (KernelTraits::reads_ranges).
+// Whether a reduction reads its operand in pieces large enough to be computed separately (KernelTraits::reads_ranges).
 bool reduces_ranges(const Shape& shape, const Params* params);
 bool arg_reduces_ranges(const Shape& shape, const Params* params);
 

@@ -1,4 +1,4 @@
-// Fused elementwise programs on the CPU: alone, or before and behind a kernel.
+// Fused elementwise programs on the CPU: alone, or before and after a kernel.
 #pragma once
 
 #include <vector>
@@ -17,12 +17,12 @@ class NanWatch;
 OWL_MODULE_API void launch_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs,
                     Launch& launch, NanWatch* watch = nullptr);
 
-// A program in front of a kernel (KernelArgs::read): the last of its outputs is what the kernel asks for, the others
-// are written to `outputs`. And one behind a kernel (KernelArgs::finished). `program` must outlive the functions.
+// A program before a kernel (KernelArgs::read): its last output is the kernel's operand, the others are written to
+// `outputs`; and one after a kernel (KernelArgs::finished). `program` must outlive the functions.
 ReadRanges read_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs);
 FinishRanges finish_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs);
 
-// The same in one go on the calling thread: for programs too small to be worth a chunk.
+// Runs the whole program on the calling thread: for programs too small for a chunk.
 void run_program(const Program& program, const void* const* inputs, void* const* outputs);
 
 // Rough nanoseconds on one thread, for scheduling.

@@ -1,4 +1,4 @@
-// Which of the kernels' copies this processor runs.
+// Selects the kernels' copy for this processor.
 #include <algorithm>
 
 #include "backend/cpu/isa/kernels.h"

@@ -1,4 +1,4 @@
-// Softmax, its logarithm and its gradient: rows where the distributions are contiguous, blocks of columns elsewhere.
+// Softmax, its logarithm and its gradient: rows if the distributions are contiguous, otherwise blocks of columns.
 #include <algorithm>
 
 #include "backend/cpu/nn.h"
@@ -30,7 +30,7 @@ Layout layout(const Shape& x, const Params* params) {
   return l;
 }
 
-// rows(first element, how many rows) or columns(first element, how many neighbours), in chunks.
+// rows(first element, number of rows) or columns(first element, number of adjacent columns), in chunks.
 template <class Rows, class Columns>
 void launch_layout(const Layout& l, const KernelArgs& args, Launch& launch, Rows rows, Columns columns) {
   if (l.inner == 1) {
@@ -86,7 +86,7 @@ void softmax_of(const KernelArgs& args, bool logarithm, Launch& launch) {
 
 }  // namespace
 
-// Distributions that are contiguous, and short enough to stay in the cache between reading and use.
+// Whether the distributions are contiguous, and short enough to stay in the cache between reading and use.
 bool softmax_reads_ranges(const Shape& x, const Params* params) {
   if (x.size() == 0) return false;
   const auto l = layout(x, params);

@@ -11,7 +11,7 @@ namespace owl::cpu {
 namespace {
 
 constexpr std::int64_t kChunkElements = 1 << 16;
-// A transpose's chunk: few enough rows on either side for the processor to remember where their pages are.
+// The chunk of a transpose: few enough rows on either side that their pages fit the TLB.
 constexpr std::int64_t kBlockRows = 512, kBlockColumns = 128;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -129,7 +129,7 @@ void StridedCopy::run_transpose(std::int64_t chunk, void* dst, const void* src) 
   const std::int64_t across = ceil_div(axes_.lengths[0], kBlockRows);
   const std::int64_t down = ceil_div(axes_.lengths[transpose_axis_], kBlockColumns);
   const std::int64_t row = chunk % across * kBlockRows, column = chunk / across % down * kBlockColumns;
-  // The other axes say where this plane begins.
+  // The other axes give the plane's offset.
   std::int64_t plane = chunk / across / down, stride = axes_.lengths[0];
   std::int64_t from = column + row * strides_[0], to = row + column * transpose_stride_;
   for (int i = 1; i < axes_.count; ++i) {

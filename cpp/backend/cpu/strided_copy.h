@@ -6,8 +6,8 @@
 
 namespace owl::cpu {
 
-// The axes of an iteration space, adjacent ones merged where every operand steps through both evenly. Axes of length 1
-// are gone; there is always one axis at least.
+// The axes of an iteration space, adjacent ones merged if every operand has one stride for both. Without axes of length
+// 1, but with at least one axis.
 struct Axes {
   int count = 0;
   std::int64_t lengths[kMaxAxes];
@@ -35,7 +35,7 @@ class StridedCopy {
   Strides strides_{};
   std::size_t itemsize_;
   std::int64_t size_, chunks_;
-  int transpose_axis_ = 0;             // the axis that is contiguous in the source; 0: none, or the first
+  int transpose_axis_ = 0;             // the axis that is contiguous in the source; 0: none, or the first axis
   std::int64_t transpose_stride_ = 0;  // of that axis in the destination
 };
 

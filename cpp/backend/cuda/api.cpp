@@ -18,7 +18,7 @@ std::vector<std::string>& folders() {
   return list;
 }
 
-// NVRTC opens this by name alone, which finds what is open already.
+// NVRTC opens this file by name alone, which finds a file that the process has already opened.
 void open_beside(const std::filesystem::path& folder, std::string_view file) {
   if (!file.starts_with("libnvrtc.")) return;
   std::error_code error;
@@ -28,9 +28,9 @@ void open_beside(const std::filesystem::path& folder, std::string_view file) {
   }
 }
 
-// The library's handle; null, and in `why` what the loader said, where there is none. What the process has open already
-// comes first: two of a kind get into each other's way. Then the packages' folders: the system's may be of another CUDA
-// with the same file names.
+// The library's handle; null if there is none, with the loader's message in `why`. A library that the process has
+// already opened comes first, because two copies conflict; then those in the packages' folders, because the system's
+// may be of another CUDA version with the same file names.
 void* open(const char* file, std::string& why) {
   void* library = dlopen(file, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
   if (library) return library;
@@ -115,7 +115,7 @@ OWL_TABLE(Cudnn, open_cudnn, "libcudnn.so.9", OWL_CUDNN_FUNCTIONS, kInstall)
 
 const Cudnn& cudnn() {
   static const Cudnn& checked = []() -> const Cudnn& {
-    cublas(), nvrtc();  // which cuDNN opens by name
+    cublas(), nvrtc();  // cuDNN opens them by name
     const Cudnn& c = open_cudnn();
     if (const auto version = c.cudnnGetCudartVersion(); version / 1000 != 13)
       throw DeviceError("libcudnn.so.9 cannot be used: the one found is for CUDA " + std::to_string(version / 1000) +

@@ -1,7 +1,7 @@
-// CUDA's libraries, opened at run time: what owl calls of them, as tables of functions.
+// CUDA's libraries, opened at run time: the functions that owl calls, in tables.
 //
-// The driver must be there for anything; the others are opened when they are first needed. They are looked for by name,
-// as the system's loader does, and in the folders of NVIDIA's packages from PyPI (set_library_folders).
+// All of them need the driver; owl opens the others at their first use. It looks for them by name, as the system's
+// loader does, and in the folders of NVIDIA's packages from PyPI (set_library_folders).
 #pragma once
 
 #include <cublasLt.h>
@@ -15,7 +15,7 @@
 
 namespace owl::cuda {
 
-// cuda.h renames some functions to newer versions of them, so a name is looked up as the macros leave it.
+// cuda.h's macros rename some functions to newer versions: look up the name after expansion.
 // clang-format off
 #define OWL_DRIVER_FUNCTIONS(X) \
   X(cuInit) X(cuDriverGetVersion) X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetAttribute) \
@@ -55,16 +55,17 @@ struct Cudnn { OWL_CUDNN_FUNCTIONS(OWL_MEMBER) };
 struct Nccl { OWL_NCCL_FUNCTIONS(OWL_MEMBER) };
 #undef OWL_MEMBER
 
-// Each opens its library at the first call. DeviceError where that can't be: what was looked for, and what to do.
+// Each opens its library at the first call. DeviceError: the library cannot be opened; says what was looked for, and
+// what to do.
 const Driver& driver();
 const Nvrtc& nvrtc();
 const CublasLt& cublas();
 const Cudnn& cudnn();
-const Nccl* nccl();  // null where it isn't there: copies do its work
+const Nccl* nccl();  // null if it is missing: copies and additions replace it
 bool is_open(const char* file);  // whether the process has opened that library already
 inline constexpr const char* kNvrtc = "libnvrtc.so.13";
 
-// A descriptor of cuBLASLt or cuDNN, destroyed by the function of their table.
+// A descriptor of cuBLASLt or cuDNN, destroyed by a function of its table.
 template <class Handle, auto table, auto destroy> class Descriptor {
  public:
   Descriptor() = default;
@@ -87,7 +88,7 @@ using FilterDescriptor = Descriptor<cudnnFilterDescriptor_t, cudnn, &Cudnn::cudn
 using ConvolutionDescriptor =
     Descriptor<cudnnConvolutionDescriptor_t, cudnn, &Cudnn::cudnnDestroyConvolutionDescriptor>;
 
-// Further folders to look in, those of this process's Python packages. Before the first of the functions above.
+// Adds folders to search, those of this process's Python packages. Call it before the functions above.
 void set_library_folders(std::vector<std::string> folders);
 
 // Throw DeviceError, or OutOfMemoryError, with `what` and the error's own text.
@@ -97,7 +98,7 @@ void check(cublasStatus_t result, const char* what);
 void check(cudnnStatus_t result, const char* what);
 void check(ncclResult_t result, const char* what);
 std::string text_of(CUresult result);  // "out of memory (CUDA_ERROR_OUT_OF_MEMORY)"
-// Of an error that a kernel leaves: every later call of the process on this GPU returns it.
+// Whether a kernel caused the error: then every later call of the process on this GPU returns it.
 bool is_sticky(CUresult result);
 
 }  // namespace owl::cuda

@@ -20,13 +20,13 @@ namespace owl::cuda {
 
 namespace {
 
-// How far the worker may run ahead of the GPU: in lists, and in launches, of which the driver's queue holds about 1000.
-// Beyond that its calls would block, with the mutex held.
+// How far the worker may run ahead of the GPU: in lists, and in launches, of which the driver queues about 1000. Beyond
+// that the driver's calls would block while owl holds the mutex.
 constexpr std::size_t kMostInFlight = 64, kMostLaunches = 768;
 constexpr std::size_t kMostInList = 512;       // commands
-constexpr std::size_t kMostInBatch = 8 << 20;  // bytes of pinned memory that are copied in one go
-constexpr std::size_t kMostArriving = 32;      // copies into the device that a script may run ahead
-// A nap takes three times as long as it says, so what comes within kSpun is waited for by looking.
+constexpr std::size_t kMostInBatch = 8 << 20;  // bytes of pinned memory of one copy
+constexpr std::size_t kMostArriving = 32;      // copies into the device by which a script may run ahead
+// A short sleep takes three times as long as requested, so poll for the first kSpun.
 constexpr auto kSpun = std::chrono::milliseconds(2);
 constexpr auto kNap = std::chrono::microseconds(20), kPatience = std::chrono::microseconds(300);
 
@@ -35,7 +35,7 @@ std::size_t pinned_size(std::size_t bytes) { return std::bit_ceil(std::max<std::
 
 CUdeviceptr address(const void* data) { return reinterpret_cast<CUdeviceptr>(data); }
 
-// Another library is capturing: the call was refused, and nothing is wrong.
+// CUDA refused the call because another library is capturing: not a fault.
 bool is_about_capture(CUresult result) {
   return result >= CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED && result <= CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
 }
@@ -71,7 +71,7 @@ Backend::Backend(int index) : index_(index), process_(getpid()) {
     check(d.cuStreamCreate(stream, CU_STREAM_NON_BLOCKING), "a stream");
   renew_import_stream();
   runner_ = std::make_unique<Runner>(compute_, aside_);
-  copy_ = copy_function(*this);  // and an error now, where there is no compiler, rather than at the first operation
+  copy_ = copy_function(*this);  // fails here without a compiler, rather than at the first operation
 }
 
 Backend::Use::Use(const Backend& backend) {
@@ -87,7 +87,7 @@ Backend::Use::~Use() {
   if (changed_) driver().cuCtxSetCurrent(before_);
 }
 
-// A forked child has neither the GPU nor the threads that may hold the mutex.
+// A forked child lacks the GPU, and the threads that may hold the mutex.
 bool Backend::foreign_process() const { return getpid() != process_; }
 
 // ---- memory
@@ -101,7 +101,7 @@ void* Backend::allocate(std::size_t bytes) {
   return result == CUDA_SUCCESS ? reinterpret_cast<void*>(data) : nullptr;
 }
 
-// What is not launched yet may still use it; for what is, cuMemFree itself waits.
+// Commands not launched yet may still use the memory; for launched ones cuMemFree itself waits.
 void Backend::free(void* data, std::size_t, std::uint64_t place) {
   if (foreign_process()) return;
   try {
@@ -112,7 +112,7 @@ void Backend::free(void* data, std::size_t, std::uint64_t place) {
       to_free_.push_back(data);
     else
       free_now(data);
-  } catch (const Error&) {  // the driver goes: the process ends
+  } catch (const Error&) {  // the process exits, and the driver with it
   }
 }
 
@@ -133,7 +133,7 @@ void* Backend::take_pinned(Lock& lock, std::size_t bytes) {
   const auto size = pinned_size(bytes);
   auto& unused = pinned_[size];
   if (unused.empty()) poll();
-  while (!failed_ && unused.empty() && arriving_.size() >= kMostArriving) {  // so that pinned memory stays bounded
+  while (!failed_ && unused.empty() && arriving_.size() >= kMostArriving) {  // bounds pinned memory
     const CUevent oldest = arriving_.front().event;
     lock.unlock();
     driver().cuEventSynchronize(oldest);
@@ -179,7 +179,7 @@ void Backend::upload(Storage& to, const void* host) {
   forget_finished(lock);
 }
 
-// While a part is brought, the one before is copied on.
+// While one part arrives in pinned memory, copies the previous one to `host`.
 void Backend::download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) {
   if (bytes == 0) return;
   refuse_if_failed();
@@ -215,7 +215,7 @@ void Backend::download(void* host, const Storage& from, std::size_t offset, std:
   take(*before);
 }
 
-// ---- what a task becomes
+// ---- tasks to commands
 
 void Backend::launch(Task& task, Launch& launch) {
   refuse_if_failed();
@@ -237,7 +237,7 @@ void Backend::launch_kernel(Task& task, Launch& launch, Emit& emit) {
   for (const auto& in : sides.kernel_inputs) launch.operands.push_back(in.array);
   Args args{launch.operands, sides.outputs.back().array, task.params.get()};
   Emit::Side after{task.after.get(), {}, {}};
-  if (task.after) {  // the kernel's result has the shape of the program's
+  if (task.after) {  // the kernel's result has the program's shape
     args.out.dtype = task.after->inputs[0].dtype;
     args.out.data = nullptr;
     after.in = addresses_of<const void*>(sides.after_inputs);
@@ -254,14 +254,14 @@ void Backend::launch_kernel(Task& task, Launch& launch, Emit& emit) {
   if (after.program) emit.program(*after.program, std::move(after.in), std::move(after.out));
 }
 
-// The program before a kernel, as part of it or in front of it. Gives the kernel's operand.
+// Emits the program before a kernel, as part of its launches or as one of its own. Returns the kernel's operand.
 ArrayRef Backend::emit_before(const Task& task, const Kernel& kernel, Launch& launch, Emit& emit) {
   const Program& before = *task.before;
   const TaskSides sides = sides_of(task);
   auto read = addresses_of<const void*>(sides.before_inputs);
   auto written = addresses_of<void*>(sides.before_outputs);
   ArrayRef operand{nullptr, before.shape, before.shape.dense_strides(), before.outputs.back().dtype, true};
-  // A kernel that looks at its operand several times must not find an input that a result has taken over.
+  // A kernel that reads its operand several times must not read an input whose memory a result has taken over.
   if (kernel.loads && (kernel.loads_once || written.empty())) {
     emit.before_ = {&before, std::move(read), std::move(written)};
   } else {
@@ -276,7 +276,7 @@ void Backend::append(std::vector<Command> commands, Task& task) {
   std::uint64_t arrival = 0;
   for (auto& in : task.inputs)
     if (in.storage->device == device_) arrival = std::max(arrival, in.storage->arrival);
-  for (auto& out : task.outputs) arrival = std::max(arrival, out.storage->arrival);  // taken over with its memory
+  for (auto& out : task.outputs) arrival = std::max(arrival, out.storage->arrival);  // inherited with its memory
   if (arrival > arrived_) require_arrival(arrival);
   if (settings().log_run)
     for (const auto& c : commands) log_line("gpu " + std::to_string(index_) + ": " + c.op + ": " + c.text());
@@ -284,7 +284,7 @@ void Backend::append(std::vector<Command> commands, Task& task) {
   Ordered ordered{0, task.name, task.source, task.sequence, {}};
   for (auto& in : task.inputs) {
     if (in.storage->device != device_) continue;
-    if ((task.failure = failure_of(*in.storage))) return;  // it failed after this task had begun
+    if ((task.failure = failure_of(*in.storage))) return;  // it failed after this task had started
     if (in.storage->order != 0) ordered.reads.push_back(in.storage->order);
   }
   ordered.order = collect(std::move(commands));
@@ -312,7 +312,7 @@ void Backend::clear(void* data, std::size_t bytes) {
   collect(std::move(emit.commands_));
 }
 
-// A value from another device, beside this one's work.
+// Copies a value from another device, concurrently with this device's work.
 void Backend::copy_in(Task& task) {
   const TaskOperand& from = task.inputs[0];
   Storage& to = *task.outputs[0].storage;
@@ -326,12 +326,12 @@ void Backend::copy_in(Task& task) {
              " bytes from device " + std::to_string(from.storage->device->id));
 }
 
-// From now on copies from there take the direct way, if there is one; without it CUDA goes by way of the host.
+// Enables direct copies from the other GPU if possible; otherwise CUDA copies through the host.
 void Backend::reach(Backend& other) {
   int direct = 0;
   if (other.context_ == context_ || !reached_.insert(&other).second) return;
   if (driver().cuDeviceCanAccessPeer(&direct, gpu_, other.gpu_) == CUDA_SUCCESS && direct)
-    driver().cuCtxEnablePeerAccess(other.context_, 0);  // that it is enabled already is no error
+    driver().cuCtxEnablePeerAccess(other.context_, 0);  // already enabled is not an error
 }
 
 void Backend::copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t bytes) {
@@ -425,7 +425,7 @@ void Backend::poll() {
   poll(submitted_, done_);
 }
 
-// These may be the last holders of their memory, whose device has locks of its own.
+// Releases finished storages without the lock: their memory's device may take its own locks.
 void Backend::forget_finished(Lock& lock) {
   if (finished_.empty()) return;
   auto finished = std::move(finished_);
@@ -462,7 +462,7 @@ bool Backend::launch_list() {
       wait_for_arrival(compute_, expected);
       awaited_ = expected;
     }
-    // With a limit, graphs may not have memory beyond it.
+    // With a limit, graphs must not allocate beyond it.
     const Runner::Functions functions{
         copy_, [](void* self, std::size_t bytes) { return static_cast<Backend*>(self)->allocate(bytes); },
         [](void* self, void* data) { static_cast<Backend*>(self)->free_now(data); }, this};
@@ -489,9 +489,9 @@ bool Backend::launch_list() {
   return true;
 }
 
-// The values of the first command's task fail, and those of the tasks behind it that read them.
+// Fails the values of the first command's task, and those of later tasks that read them.
 void Backend::drop_failed() {
-  if (list_.empty()) return fail(error_, nullptr);  // no command is to blame
+  if (list_.empty()) return fail(error_, nullptr);  // no command caused it
   const auto first = std::ranges::find(ordered_, list_.front().order, &Ordered::order);
   const Command& command = list_.front();
   const auto sequence = first == ordered_.end() ? 0 : first->sequence;
@@ -545,7 +545,7 @@ void Backend::submit() {
     const Use ours(*this);
     if (!returned_.empty()) settle_returned(lock);
     submit_locked(lock);
-  } catch (const Error& e) {  // the driver is gone
+  } catch (const Error& e) {  // the driver has shut down
     fail(e.what(), nullptr);
   }
   forget_finished(lock);
@@ -559,7 +559,7 @@ double Backend::program_cost_ns(const Program& program) const { return cpu::prog
 
 bool Backend::has_all_reduce() const { return nccl() != nullptr; }
 
-// Not called: recording makes views of this memory dense before they are asked for.
+// Never called: the recorder makes views of this memory dense before the host reads them.
 void Backend::download_strided(void*, const Storage&, std::size_t, const Shape&, const Strides&, DType) {
   throw Error("internal error: a strided view of a GPU's memory is not read by the host");
 }
@@ -577,7 +577,7 @@ bool Backend::synchronize(const Storage* storage, const std::function<bool()>& g
   if (foreign_process()) return true;
   const Use ours(*this);
   std::uint64_t ticket, arrival;
-  // The worker hands over whole batches, so that lists come again as they were: it is given a moment for that.
+  // The worker submits complete batches, so that lists repeat exactly: give it a moment for that.
   const auto begun = std::chrono::steady_clock::now();
   while (storage && storage->ticket >= ticket_ && std::chrono::steady_clock::now() - begun < kPatience)
     std::this_thread::yield();
@@ -637,7 +637,7 @@ std::uintptr_t Backend::stream() {
   return reinterpret_cast<std::uintptr_t>(compute_);
 }
 
-// Not in_ itself: a stream that is made to wait for work that is being captured becomes part of that capture.
+// Not in_ itself: a stream that waits for captured work becomes part of the capture.
 void Backend::renew_import_stream() {
   const Use ours(*this);
   CUstream made = nullptr;
@@ -685,9 +685,9 @@ void Backend::join_stream(const Ref<Storage>& storage, std::uintptr_t stream, st
   forget_finished(lock);
 }
 
-// What is ordered from now on comes after what stands on their streams. Where a stream is gone, or its handle names
-// another (a thread's default stream, on another thread), all of the GPU's work is waited for. A stream that captures
-// is asked again later: an event on it would draw owl's work into that graph.
+// Makes later work wait for the present work of these streams. If a stream no longer exists, or its handle names
+// another (a thread's default stream, on another thread), waits for all of the GPU's work. Postpones a stream that
+// captures: an event on it would draw owl's work into that graph.
 void Backend::settle_returned(Lock& lock) {
   submit_locked(lock);
   std::vector<Returned> kept, gone;
@@ -725,7 +725,7 @@ bool Backend::join(CUstream stream) {
   return true;
 }
 
-// The driver calls back, so that no thread waits; on a stream of its own, because that stands still meanwhile.
+// The driver calls back, so that no thread waits; on a separate stream, because the callback blocks its stream.
 void Backend::when_through(void (*function)(void*), void* data) {
   if (foreign_process() || failed_) return function(data);
   const Use ours(*this);
@@ -748,7 +748,8 @@ void Backend::when_through(void (*function)(void*), void* data) {
 
 // ---- functions and calls
 
-// The driver and the libraries take memory of their own, which owl may have, unused.
+// The driver and the libraries allocate memory, which owl's cache may hold: on failure empties the cache and tries
+// again.
 template <class Make> auto Backend::with_room(const Make& make) {
   try {
     return make();
@@ -797,11 +798,11 @@ cudnnHandle_t Backend::cudnn_handle(bool planning) {
   return handle;
 }
 
-// ---- looking for NaN and infinity (owl::trace_nan)
+// ---- detecting NaN and infinity (owl::trace_nan)
 
 namespace {
 
-// The task as it would be on the host, for as long as the shadow lives.
+// A copy of the task in host memory.
 struct Shadow {
   Task task;
   Task& original;
@@ -809,7 +810,7 @@ struct Shadow {
 
   Shadow(Backend& backend, Task& task) : original(task) {
     const auto bring = [&](const TaskOperand& from, std::size_t begin, std::size_t bytes) {
-      auto& host = memory.emplace_back(bytes);  // zeros, which stand in for an operand that failed
+      auto& host = memory.emplace_back(bytes);  // zeros, which replace an operand that failed
       if (from.storage->data) backend.download(host.data(), *from.storage, begin, bytes);
       return host.data();
     };
@@ -818,7 +819,7 @@ struct Shadow {
       copy.array.data = bring(in, 0, in.storage->bytes) + (task.op ? 0 : in.byte_offset());
       if (!task.op || in.array.dense) continue;
       copy.array.shape = Shape{static_cast<std::int64_t>(in.storage->bytes / itemsize(in.array.dtype))};
-      copy.array.dense = true;  // a kernel's operand is looked at as a whole
+      copy.array.dense = true;  // a kernel's operand is checked as a whole
     }
     for (const auto& out : task.outputs) {
       TaskOperand& copy = this->task.outputs.emplace_back(out);
@@ -839,8 +840,8 @@ void run_on_host(Launch& launch) {
 
 }  // namespace
 
-// A program is run again by the CPU's interpreter, instruction by instruction: its bits are the same there. Of a kernel
-// the result is looked at.
+// The CPU's interpreter runs a program again, instruction by instruction, with the same bits. Of a kernel, only the
+// result is checked.
 void Backend::trace(Task& task, Launch& launch) {
   launch.stage(1, [this, &task](std::int64_t) {
     Shadow shadow(*this, task);

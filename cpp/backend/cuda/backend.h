@@ -1,16 +1,16 @@
-// One GPU as a device of the engine. Its worker turns tasks into commands; these are collected and handed to the
-// compute stream together. Copies to and from elsewhere have streams of their own, with events between them and the
-// computing.
+// One GPU as a device of the engine. Its worker turns tasks into commands, collects these in a list and submits the
+// list to the compute stream. Copies to and from the GPU have their own streams, synchronized with the compute stream
+// by events.
 //
-// Three counters tell how far things are:
-//   ticket   the lists handed to the compute stream, from 1. A storage's is that of the list that writes it, or, while
-//            it is memory to be copied into, of the last that may use the memory for something else.
-//   arrival  the copies on the stream into the device. The compute stream waits for one before it reads what came.
+// Three counters measure progress:
+//   ticket   the lists submitted to the compute stream, from 1. A storage's is that of the list that writes it, or, if
+//            it is the target of a copy, of the last list that may use its memory for another value.
+//   arrival  the copies on the stream into the device. The compute stream waits for one before it reads the value.
 //   done     the ticket, or arrival, up to which everything has run.
 //
-// Errors. One that a kernel leaves ends the device for this process (is_sticky in api.h). Any other is a command's own:
-// what is not launched yet stays collected, owl's unused memory is given back to the driver and the command tried once
-// more; failing again it ends the values of its task, and those that this list computes from them.
+// Errors. A kernel's fault makes the device fail for this process (is_sticky in api.h). Any other error belongs to a
+// command: the commands not launched yet stay in the list, owl frees its unused memory to the driver and tries the
+// command once more; if it fails again, the values of its task fail, and those that this list computes from them.
 #pragma once
 
 #include <atomic>
@@ -75,8 +75,8 @@ class Backend final : public owl::Backend, public Resources {
   void* workspace(std::size_t bytes) override;
   cublasLtHandle_t cublas_handle() override;
   cudnnHandle_t cudnn_handle(bool planning) override;
-  // While it lives this is the thread's current GPU. Other libraries in the process have a current one of their own;
-  // they may also be capturing a CUDA graph on another thread, which must neither hinder owl nor be spoilt by it.
+  // Makes this the thread's current GPU for a scope. Other libraries in the process have their own current GPU; they
+  // may also be capturing a CUDA graph on another thread, and neither may disturb the other.
   class Use {
    public:
     explicit Use(const Backend& backend);
@@ -87,13 +87,13 @@ class Backend final : public owl::Backend, public Resources {
    private:
     CUcontext before_ = nullptr;
     bool changed_ = false;
-    CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;  // then the one that the thread had
+    CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;  // after construction: the thread's previous mode
   };
 
  private:
   using Lock = std::unique_lock<std::mutex>;
 
-  // Something on a stream, and what it keeps until it has run.
+  // Work on a stream, and the objects that it keeps until it has run.
   struct Pending {
     std::uint64_t number;
     CUevent event;
@@ -110,7 +110,7 @@ class Backend final : public owl::Backend, public Resources {
     std::uint64_t sequence;
     std::vector<std::uint64_t> reads;
   };
-  // Memory that another library has let go of, and the stream on which it may still be used.
+  // Memory that another library has released, and the stream that may still use it.
   struct Returned {
     Ref<Storage> storage;
     CUstream stream;
@@ -142,16 +142,16 @@ class Backend final : public owl::Backend, public Resources {
 
   // With the mutex held.
   void reach(Backend& other);
-  std::uint64_t collect(std::vector<Command> commands);  // the order that they get
-  // Launches what was collected. May let go of the lock meanwhile, but not where the allocator waits: there a command
-  // that fails stays collected, with those behind it.
+  std::uint64_t collect(std::vector<Command> commands);  // returns their order number
+  // Launches the collected commands. May release the lock meanwhile, but not `for_allocator`: then a failed command
+  // stays in the list, with those after it.
   void submit_locked(Lock& lock, bool for_allocator = false);
   bool launch_list();  // false: the first command of list_ has failed
   bool is_lost() const;
   void drop_failed();
   std::shared_ptr<const Failure> failure_of(const Storage& value) const;
   void settle_returned(Lock& lock);
-  bool join(CUstream stream);  // another library's
+  bool join(CUstream stream);  // the stream is another library's
   void poll();
   void poll(std::deque<Pending>& pending, std::atomic<std::uint64_t>& done);
   void fail(const std::string& what, const Command* command);
@@ -161,7 +161,7 @@ class Backend final : public owl::Backend, public Resources {
   void wait_for_ticket(Lock& lock, CUstream stream, std::uint64_t ticket);
   void wait_for_arrival(CUstream stream, std::uint64_t arrival);
   void* take_pinned(Lock& lock, std::size_t bytes);
-  void forget_finished(Lock& lock);  // lets go of the lock for it
+  void forget_finished(Lock& lock);  // releases the lock meanwhile
 
   const int index_;
   const pid_t process_;
@@ -174,30 +174,30 @@ class Backend final : public owl::Backend, public Resources {
   Device* device_ = nullptr;
 
   std::mutex mutex_;
-  std::vector<Command> list_;      // of the ticket to come
-  std::vector<Ordered> ordered_;   // the tasks of that ticket, of those that were launched already too
-  std::uint64_t orders_ = 0;       // given so far
-  bool partly_ = false;            // some of it is launched
-  bool joined_ = false;            // other libraries' work is part of it
-  bool emptied_ = false;           // memory was given back for its first command
-  std::string error_;              // of that one
-  bool lacks_memory_ = false;      // which is what it says
-  std::vector<void*> to_free_;     // once the list is launched
+  std::vector<Command> list_;      // of the next ticket
+  std::vector<Ordered> ordered_;   // the tasks of that ticket, including those already launched
+  std::uint64_t orders_ = 0;       // order numbers given so far
+  bool partly_ = false;            // part of the list is launched
+  bool joined_ = false;            // the list waits for other libraries' work
+  bool emptied_ = false;           // the cache was emptied for its first command
+  std::string error_;              // that command's error
+  bool lacks_memory_ = false;      // the error is a lack of memory
+  std::vector<void*> to_free_;     // after the list is launched
   std::unordered_map<std::uint64_t, std::shared_ptr<const Failure>> failed_values_;  // by order
   std::vector<std::uint64_t> unreported_;                                            // of these
   std::atomic<bool> any_failed_{false};
-  std::atomic<std::uint64_t> ticket_{1}, done_{0};  // being filled; run
-  // The newest list that has a command. One number, because memory is given back on any thread: two that a launch
-  // changes one after the other could be read as the list before.
+  std::atomic<std::uint64_t> ticket_{1}, done_{0};  // of the list being filled; of the last that has run
+  // The newest list with a command. A single number, because any thread may free memory: between two separate updates
+  // it could read the previous list.
   std::atomic<std::uint64_t> place_{0};
   std::deque<Pending> submitted_;
   std::size_t launches_ = 0;  // of submitted_
-  std::atomic<std::uint64_t> arrival_{0}, arrived_{0};  // enqueued; run
+  std::atomic<std::uint64_t> arrival_{0}, arrived_{0};  // the last enqueued; the last that has run
   std::deque<Pending> arriving_;
   std::atomic<std::uint64_t> expected_{0};                      // the arrival for which the next list waits
-  std::uint64_t awaited_ = 0;                                   // for which the compute stream has waited
+  std::uint64_t awaited_ = 0;                                   // the arrival for which the compute stream has waited
   std::vector<CUevent> events_;                                 // unused
-  std::vector<Ref<Storage>> finished_;                          // to be let go of without the lock
+  std::vector<Ref<Storage>> finished_;                          // to be released without the lock
   std::vector<Returned> returned_;
   std::vector<std::shared_ptr<Due>> dues_;
   std::unordered_map<std::size_t, std::vector<void*>> pinned_;  // unused, by size

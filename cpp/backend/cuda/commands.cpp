@@ -10,7 +10,7 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::size_t kLeastCommands = 4;  // of a list, for a graph to pay
+constexpr std::size_t kLeastCommands = 4;  // the fewest for which a graph is faster
 constexpr std::size_t kCopied = 16;        // bytes of a thread of owl_copy
 constexpr std::size_t kMostEntries = 256;
 constexpr int kMostRebuilds = 8, kMostFailures = 3;
@@ -21,7 +21,7 @@ std::uint64_t mixed(std::uint64_t hash, std::uint64_t x) {
   return hash * 0xff51afd7ed558ccd;
 }
 
-// Of everything but memory and the kernels' arguments.
+// Hashes everything but memory and the kernels' arguments.
 std::uint64_t hash_of(const std::vector<Command>& list) {
   std::uint64_t hash = list.size();
   for (const auto& c : list) {
@@ -43,7 +43,7 @@ void run_one(const Command& c, CUstream stream) {
   check(driver().cuLaunchKernel(c.kernel, c.blocks, 1, 1, kBlock, 1, 1, 0, stream, &arguments, nullptr), c.op);
 }
 
-// A kernel as a graph's node, with a copy of its slots: `arguments` must live until the node has them.
+// A kernel as a graph's node, with a copy of its slots: `arguments` must live until the node is created or updated.
 struct KernelNode {
   void* arguments;
   CUDA_KERNEL_NODE_PARAMS params{};
@@ -59,7 +59,7 @@ struct KernelNode {
   KernelNode(const KernelNode&) = delete;
 };
 
-// Behind the last nodes, which it then is.
+// Adds the kernel after the nodes `last`, and sets `last` to it.
 CUgraphNode add_kernel(CUgraph graph, std::vector<CUgraphNode>& last, CUfunction kernel, unsigned blocks,
                        const std::vector<std::uint64_t>& slots) {
   const KernelNode node(kernel, blocks, slots.data());
@@ -112,13 +112,13 @@ void Runner::run(const std::vector<Command>& list, const Functions& device, bool
     }
   } else {
     ages_.splice(ages_.begin(), ages_, entry.age);
-    entry.hopeless |= !std::ranges::equal(list, entry.form, same_form);  // two lists of one hash
+    entry.hopeless |= !std::ranges::equal(list, entry.form, same_form);  // two lists with the same hash
   }
   if (++entry.seen == 1 || entry.hopeless || !run_graph(entry, list, device, may_bind)) run_plain(list, at);
 }
 
-// Whether the list runs as a graph now. Where that fails once, because something cannot be captured, memory is short or
-// another library has disturbed the capture, the next list may fare better.
+// Launches the list as a graph; false if that fails, because a call cannot be captured, memory is short or another
+// library has disturbed the capture. The next list may succeed.
 bool Runner::run_graph(Entry& entry, const std::vector<Command>& list, const Functions& device, bool may_bind) {
   try {
     const bool moved = note_moves(entry, list, device, may_bind);
@@ -141,7 +141,8 @@ bool Runner::run_graph(Entry& entry, const std::vector<Command>& list, const Fun
   }
 }
 
-// Gives memory to operands of libraries that have moved since the list was first seen. Whether one has that had not.
+// Allocates memory for library operands whose address has changed since the list was first seen. True if there are new
+// ones.
 bool Runner::note_moves(Entry& entry, const std::vector<Command>& list, const Functions& device, bool may_bind) {
   bool moved = false;
   for (std::size_t i = 0; i < list.size(); ++i) {
@@ -163,8 +164,8 @@ bool Runner::note_moves(Entry& entry, const std::vector<Command>& list, const Fu
   return moved;
 }
 
-// Own kernels become nodes directly. Only libraries' calls are captured, each by itself, so that a capture lasts for
-// moments: while there is one, no thread of the process may wait for the whole GPU.
+// owl's kernels become nodes directly. Only library calls are captured, each separately, so that a capture is short:
+// during one, no thread of the process may wait for the whole GPU.
 void Runner::build(Entry& entry, const std::vector<Command>& list, const Functions& device) {
   count(counters.graph_captures);
   destroy_graph(entry);
@@ -218,7 +219,7 @@ void Runner::capture(const Command& command, const std::vector<Memory>& memory, 
   check(d.cuStreamEndCapture(aside_, &same), what);
 }
 
-// The graph's kernels get this list's arguments.
+// Sets this list's arguments in the graph's kernels.
 void Runner::bind(Entry& entry, const std::vector<Command>& list, const Functions& device) {
   const auto set = [&](CUgraphNode node, CUfunction kernel, unsigned blocks, const std::vector<std::uint64_t>& slots) {
     const KernelNode again(kernel, blocks, slots.data());
@@ -242,7 +243,7 @@ void Runner::bind(Entry& entry, const std::vector<Command>& list, const Function
   }
 }
 
-// What was launched still runs: the driver frees it when it is through.
+// Launched work still runs: the driver frees the graph when it has ended.
 void Runner::destroy_graph(Entry& entry) {
   if (entry.exec) driver().cuGraphExecDestroy(std::exchange(entry.exec, nullptr));
   if (entry.graph) driver().cuGraphDestroy(std::exchange(entry.graph, nullptr));

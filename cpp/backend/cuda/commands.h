@@ -1,6 +1,6 @@
-// What a GPU is asked to do, as data: a list of commands for one stream, in order. Lists that come again, as those of a
-// training loop's body do, are made a CUDA graph at the second time and replayed from then on, with the memory of the
-// day bound to them.
+// The work of a GPU as data: a list of commands for one stream, in order. A list that repeats, such as that of a
+// training loop's body, becomes a CUDA graph at its second occurrence and is replayed from then on, with the current
+// memory bound to it.
 #pragma once
 
 #include <bit>
@@ -36,20 +36,20 @@ struct Memory {
   bool written;
 };
 
-// A call of a library with everything but the memory decided. Kept for as long as the device lives, so that two
-// commands with the same call do the same.
+// A prepared library call, without its memory. Lives as long as the device, so that commands with the same LibraryCall
+// do the same.
 class LibraryCall {
  public:
   virtual ~LibraryCall() = default;
   // Enqueues it; `memory` in the order of Command::memory. Throws DeviceError.
-  // Where a library refuses the algorithm that it proposed, the next one is taken, for good.
+  // If the library refuses an algorithm that it proposed, uses the next one from then on.
   virtual void run(CUstream stream, const std::vector<Memory>& memory) const = 0;
   virtual std::string text() const = 0;
 };
 
 struct Command {
-  std::uint64_t order = 0;  // the number of the task that it is for (Storage::order)
-  const char* op = "";      // which operation
+  std::uint64_t order = 0;  // its task's number (Storage::order)
+  const char* op = "";      // the operation
   Source source;
   CUfunction kernel = nullptr;
   const char* name = "";  // the kernel's
@@ -61,50 +61,50 @@ struct Command {
   std::string text() const;  // "kernel owl_program, 12 blocks"
 };
 
-// Of the kernel owl_copy.
+// The number of blocks of the kernel owl_copy.
 unsigned blocks_to_copy(std::size_t bytes);
 
 // Runs lists of commands on one stream. Not thread-safe.
 class Runner {
  public:
-  struct Functions {  // what it needs of its device
-    CUfunction copy;  // a kernel: slot 2's number of bytes from slot 0 to slot 1 (owl_copy)
+  struct Functions {  // of its device
+    CUfunction copy;  // owl_copy: copies slot 2's number of bytes from slot 0 to slot 1
     void* (*allocate)(void* device, std::size_t bytes);
     void (*free)(void* device, void* data);
     void* device;
   };
 
-  // `aside`: a stream of its own, on which libraries' calls are captured. What is captured on must not be waited for,
-  // by any thread or library, and `stream` is known to others.
+  // `aside`: a separate stream, on which library calls are captured. No thread or library may wait for a stream that
+  // captures, and others know `stream`.
   Runner(CUstream stream, CUstream aside) : stream_(stream), aside_(aside) {}
-  // `may_bind`: whether graphs may have memory of their own, for operands of libraries that move. Throws owl::Error;
-  // `at` is then the command that failed, and those before it run.
+  // `may_bind`: whether graphs may allocate memory for library operands whose address changes. Throws owl::Error; `at`
+  // is then the failed command, and those before it run.
   void run(const std::vector<Command>& list, const Functions& device, bool may_bind, std::size_t& at);
-  // The same one by one, for the rest of a list.
+  // Runs the rest of a list command by command.
   void run_plain(const std::vector<Command>& list, std::size_t& at);
-  // Whether a graph could not be made for want of memory since this was asked last.
+  // Whether a graph could not be created for lack of memory since the last call.
   bool lacked_memory() { return std::exchange(lacked_memory_, false); }
-  // What the latest run() has put on the stream: one graph, or so many launches.
+  // What the last run() put on the stream: 1 for a graph, otherwise the number of launches.
   std::size_t launched() const { return launched_; }
 
  private:
-  struct Bound {  // a library's operand that moves: the call has it in `data`, a copy before or after it does the rest
+  struct Bound {  // a library operand whose address changes: the call uses `data`, with a copy before or after it
     void* data = nullptr;
     CUgraphNode copy = nullptr;
   };
   struct Step {
     CUgraphNode node = nullptr;        // of a kernel
-    std::vector<std::uint64_t> slots;  // bound to it now
+    std::vector<std::uint64_t> slots;  // the arguments bound now
     std::vector<void*> memory;         // of a call, as first seen
     std::vector<Bound> bound;          // of a call, by operand
   };
   struct Entry {
-    std::vector<Command> form;  // without memory; slots only counted
+    std::vector<Command> form;  // without memory; with the number of slots only
     std::vector<Step> steps;
-    CUgraph graph = nullptr;  // its nodes name those of exec
+    CUgraph graph = nullptr;  // its nodes identify those of exec
     CUgraphExec exec = nullptr;
     int seen = 0, rebuilt = 0, failures = 0;
-    bool hopeless = false;  // no graph pays
+    bool hopeless = false;  // a graph is not worthwhile
     std::list<std::uint64_t>::iterator age;
   };
   using Nodes = std::vector<CUgraphNode>;

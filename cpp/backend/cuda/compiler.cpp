@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// FNV-1a, twice with different starts.
+// FNV-1a, twice with different initial values.
 std::string digest(const std::string& text) {
   std::uint64_t hash[2] = {0xcbf29ce484222325, 0x84222325cbf29ce4};
   for (const char c : text)
@@ -34,7 +34,7 @@ std::string digest(const std::string& text) {
   return name;
 }
 
-// Empty where there is no place for files.
+// Empty if there is no folder for files.
 fs::path cache_folder() {
   if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache) return fs::path(cache) / "owl/kernels";
   if (const char* home = std::getenv("HOME"); home && *home) return fs::path(home) / ".cache/owl/kernels";
@@ -48,7 +48,7 @@ std::string read(const fs::path& path) {
   return all.str();
 }
 
-// Whole or not at all: another process may read it, or write the same. That it can't be written is no error.
+// Atomic, because another process may read or write the same file. Failing to write is not an error.
 void write(const fs::path& path, const std::string& bytes) {
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
@@ -58,8 +58,8 @@ void write(const fs::path& path, const std::string& bytes) {
   }
 }
 
-// NVRTC is a large library, and a script whose kernels are all on disk needs nothing of it but its version. So the file
-// `nvrtc` of the folder notes that of the library which was opened last, and which file it was: path, size and time.
+// NVRTC is a large library, and a script whose kernels are all on disk needs only its version. So the folder's file
+// `nvrtc` records the version of the library opened last, with the library's path, size and time.
 std::string identity_of(const std::string& path) {
   std::error_code error;
   const auto size = fs::file_size(path, error);
@@ -77,7 +77,7 @@ std::optional<NvrtcVersion> noted_version(const fs::path& folder) {
   return version;
 }
 
-// Opens NVRTC. What another library of the process has opened is not noted: the next process may find another.
+// Opens NVRTC. Does not record one that another library of the process has opened: the next process may find another.
 NvrtcVersion open_nvrtc(const fs::path& folder) {
   static std::optional<NvrtcVersion> known;
   if (known) return *known;
@@ -143,7 +143,7 @@ std::string compile(const std::string& text, const std::string& arch) {
     std::string code = folder.empty() ? "" : read(folder / name);
     if (code.empty()) {
       const auto here = open_nvrtc(folder);
-      if (std::exchange(version, here) != here) continue;  // another library than the one that was noted
+      if (std::exchange(version, here) != here) continue;  // another library than the recorded one
       if (settings().log_run) log_line("compile a kernel for " + arch);
       code = compile_now(text, arch);
       if (!folder.empty()) write(folder / name, code);

@@ -1,4 +1,4 @@
-// Joining arrays along an axis: a launch for each, which copies units as wide as everything is aligned to.
+// Joins arrays along an axis: a launch for each array, which copies the widest units to which all offsets are aligned.
 #include "backend/cuda/kernels.h"
 #include "ops/concat.h"
 

@@ -1,4 +1,4 @@
-// Convolutions and their gradients: cuDNN. A column-major [W, H, C, N] is what cuDNN calls NCHW.
+// Convolutions and their gradients, by cuDNN. A column-major [W, H, C, N] is cuDNN's NCHW.
 #include <algorithm>
 #include <cstring>
 
@@ -15,15 +15,15 @@ constexpr std::size_t kMostWorkspace = std::size_t{1} << 28, kSpareWorkspace = s
 
 enum class Pass { kForward, kData, kWeight };
 
-// How a convolution is computed: the library's proposals, the fastest first.
+// An algorithm that the library proposes for a convolution.
 struct Algorithm {
   int number;
   std::size_t workspace;
   cudnnMathType_t math;
 };
 
-// Those that give the same bits every time. The first may take kMostWorkspace, those that stand in for it, should cuDNN
-// refuse it after all, no more than it or kSpareWorkspace.
+// The deterministic algorithms, the fastest first. The first may use kMostWorkspace; those that replace it if cuDNN
+// refuses it after all, at most its workspace or kSpareWorkspace.
 template <class Performance>
 std::vector<Algorithm> proposals_of(const Performance* found, int count, const std::string& what) {
   std::vector<Algorithm> all;
@@ -76,10 +76,10 @@ class Convolution final : public LibraryCall {
                                             CUDNN_CROSS_CORRELATION, type),
           what);
     check(c.cudnnSetConvolutionGroupCount(convolution_, number(g.groups)), what);
-    // cuDNN's default would use TF32. Of the two settings below full float32 both allow it: bfloat16 has no way in
-    // here.
+    // cuDNN's default would use TF32. "tf32" and "bfloat16" both allow it, because cuDNN cannot round operands to
+    // bfloat16 here.
     check(c.cudnnSetConvolutionMathType(convolution_, in_full_ ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH), what);
-    constexpr int kAsked = 24;  // each algorithm may come with several kinds of math
+    constexpr int kAsked = 24;  // cuDNN proposes each algorithm with several math types
     int count = 0;
     if (pass == Pass::kForward) {
       cudnnConvolutionFwdAlgoPerf_t found[kAsked];
@@ -155,8 +155,8 @@ class Convolution final : public LibraryCall {
   std::size_t workspace_bytes_ = 0;
 };
 
-// cuDNN's kernels may read 16 bytes at a time, and do not ask where an operand begins. A part of an array may begin
-// anywhere: it is copied.
+// cuDNN's kernels may read 16 bytes at a time without checking the alignment. A view may begin at any element, so a
+// misaligned one is copied.
 void* aligned(const ArrayRef& x, Emit& emit) {
   if (reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0) return x.data;
   Args args{{&x, 1}, x};
@@ -181,12 +181,12 @@ void convolve(Pass pass, const ConvGeometry& g, MatmulPrecision precision, const
 
 const ConvParams& of(const Args& args) { return static_cast<const ConvParams&>(*args.params); }
 
-// Of nothing the sum is 0.
+// Without elements the sum is 0.
 bool is_empty(const Args& args) { return args.in[0].shape.size() == 0 || args.in[1].shape.size() == 0; }
 
 }  // namespace
 
-// The bias is a program behind the library's call, together with what else is to be done with the result.
+// The bias is a program after the library's call, joined with task.after.
 void conv(const Args& args, Emit& emit) {
   const auto g = conv_geometry("conv", of(args).convolver, args.in[0].shape, args.in[1].shape);
   if (is_empty(args))

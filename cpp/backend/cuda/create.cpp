@@ -1,4 +1,4 @@
-// Arrays made from nothing: one value, ranges, random numbers.
+// Arrays without operands: one value, ranges, random numbers.
 #include <bit>
 #include <cmath>
 
@@ -42,7 +42,8 @@ std::int64_t value_bits(double v, DType dtype) {
 
 void random(const char* which, const Args& args, Emit& emit) {
   const auto& p = params(args);
-  // The largest number below the upper bound of a uniform distribution; numbers of other types are made from float32.
+  // The largest number below the upper bound of a uniform distribution; numbers of other types are converted from
+  // float32.
   const auto low = static_cast<float>(p.a), high = static_cast<float>(p.b);
   double last = high > low ? std::nextafter(high, low) : high;
   if (args.out.dtype == DType::kFloat64) last = p.b > p.a ? std::nextafter(p.b, p.a) : p.b;

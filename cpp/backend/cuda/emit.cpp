@@ -8,9 +8,9 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::int64_t kNarrow = (std::int64_t{1} << 31) - (1 << 20);  // elements that an int32_t can number, with room
+constexpr std::int64_t kNarrow = (std::int64_t{1} << 31) - (1 << 20);  // elements within int32_t, with a margin
 
-// A kernel's text behind the headers it uses, and no others: NVRTC parses every line again for every kernel.
+// A kernel's text after only the headers that it uses, because NVRTC parses every line again for every kernel.
 std::string whole(std::size_t slots, bool wide, const std::string& kernel) {
   const auto has = [&](const char* word) { return kernel.find(word) != std::string::npos; };
   const bool philox = has("philox::"), elementwise = has("elementwise_ops");
@@ -23,7 +23,7 @@ std::string whole(std::size_t slots, bool wide, const std::string& kernel) {
   return s + kernel;
 }
 
-// `program`, and behind it `after`, whose input 0 is what that one makes.
+// `program` followed by `after`, whose input 0 is the former's result.
 Program joined(const Program& program, const Program& after) {
   const auto inputs = program.inputs.size() + after.inputs.size() - 1;
   const auto constants = program.constants.size() + after.constants.size();
@@ -147,7 +147,7 @@ void Emit::launch(const KernelText& text, std::int64_t blocks, const Slots& more
   c.slots = std::move(slots.values);
 }
 
-// 16 bytes a thread, where both ends may be read so; the rest, fewer than that, by the first block's threads.
+// 16 bytes per thread if both addresses are aligned; the first block's threads copy the remainder.
 CUfunction copy_function(Resources& resources) {
   return resources.function("copy", "owl_copy", [] {
     return whole(3, true, R"(

@@ -1,7 +1,7 @@
-// What a CUDA kernel's host side sees: operands and result in device memory, and the means to add launches.
+// The interface of a CUDA kernel's host side: operands and result in device memory, and functions that add launches.
 //
-// Kernels are text (device/*.h), compiled when they are first needed by NVRTC for the GPU at hand (compiler.h). A
-// launch names the text, what it is specialised for, and its arguments, 8 bytes each: the slots.
+// Kernels are text (device/*.h), which NVRTC compiles for the GPU at the first use (compiler.h). A launch names the
+// text, its specialisation, and its arguments, 8 bytes each: the slots.
 #pragma once
 
 #include <cstdint>
@@ -20,19 +20,20 @@ namespace owl::cuda {
 
 class Backend;
 
-// A kernel's text: `file` defines OWL_KERNEL(name) in terms of what `types` says ("using T = float;\n"). Two launches
-// with equal texts run the same compiled code, so `types` holds only what code must be made for; lengths are slots.
+// A kernel's text: `file` defines OWL_KERNEL(name) using the definitions in `types` ("using T = float;\n"). Two
+// launches with equal texts run the same compiled code, so `types` has only what must be known at compile time; lengths
+// are slots.
 struct KernelText {
   const char* name;
   std::string_view file;  // text::softmax ...
   std::string types;
 };
 
-// What one task's kernel works on. Elementwise operations in front of it and behind it are part of its launches, where
+// The operands and result of a task's kernel. Elementwise operations before and after it are part of its launches if
 // its text reads operand 0 by load(args, i) and writes the result by store(args, i, v): see device/prelude.h.
 struct Args {
-  std::span<const ArrayRef> in;  // in[0].data is null where `before` computes it
-  ArrayRef out;                  // out.data is null where only `after` reads it
+  std::span<const ArrayRef> in;  // in[0].data is null if `before` computes it
+  ArrayRef out;                  // out.data is null if only `after` reads it
   const Params* params = nullptr;
 };
 
@@ -43,13 +44,13 @@ class Emit {
   void launch(const KernelText& text, std::int64_t blocks, const Slots& slots, bool loads, bool stores);
   // Uninitialised device memory, 256-byte aligned, for this task's launches.
   void* scratch(std::size_t bytes);
-  // A program as a launch of its own.
+  // Adds a program as a separate launch.
   void program(const Program& program, std::vector<const void*> in, std::vector<void*> out);
-  // The last program of a kernel that calls a library, in one launch with task.after where there is one. `program`
-  // reads what the library wrote and makes the kernel's result, which is task.after's input 0.
+  // Adds the last program of a kernel that calls a library, in one launch with task.after if there is one. `program`
+  // reads the library's output and computes the kernel's result, which is task.after's input 0.
   void finish(const Program& program, std::vector<const void*> in, std::vector<void*> out);
   void clear(void* data, std::size_t bytes);
-  // A call of a library (commands.h).
+  // Adds a library call (commands.h).
   void call(const LibraryCall& call, std::vector<Memory> memory);
   Resources& resources() { return resources_; }
 
@@ -64,7 +65,8 @@ class Emit {
   Launch* const launch_;
   std::vector<Command> commands_;
   const Args* args_ = nullptr;
-  // The programs around the kernel, where they are part of its launches, with their operands' and results' memory.
+  // The programs before and after the kernel, if they are part of its launches, with their operands' and results'
+  // memory.
   struct Side {
     const Program* program = nullptr;
     std::vector<const void*> in;
@@ -73,13 +75,13 @@ class Emit {
   Side before_, after_;
 };
 
-// The texts, embedded when owl is built.
+// The kernels' texts, embedded at build time.
 namespace text {
 extern const std::string_view prelude, math, elementwise, philox;
 extern const std::string_view reduce, softmax, pool, lrn, random, create, concat, matmul;
 }  // namespace text
 
-// Of this library's own: bytes from slot 0 to slot 1, and zeros.
+// owl_copy, which copies bytes from slot 0 to slot 1, and owl_clear, which writes zeros.
 CUfunction copy_function(Resources& resources);
 CUfunction clear_function(Resources& resources);
 

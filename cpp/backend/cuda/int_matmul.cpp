@@ -1,4 +1,4 @@
-// The matrix product of int32, for which there is no library.
+// The matrix product of int32, which no library has.
 #include "backend/cuda/kernels.h"
 
 namespace owl::cuda {

@@ -1,4 +1,4 @@
-// Which kernel computes which operation, and the few kernels that need no file of their own.
+// The table from operation to kernel, and the few kernels that need no separate file.
 #include <unordered_map>
 
 #include "backend/cpu/kernels.h"
@@ -7,7 +7,7 @@
 
 namespace owl::cuda {
 
-// A strided view made dense: a program without operations.
+// Makes a strided view dense: a program without operations.
 void copy(const Args& args, Emit& emit) {
   const ArrayRef& in = args.in[0];
   Program program;
@@ -53,7 +53,7 @@ const Kernel* find_kernel(const OpRecord& op) {
   return found == table.end() ? nullptr : &found->second;
 }
 
-// Which operations share a task is decided as for the CPU: whether a GPU would rather have it otherwise is not measured.
+// The planner groups operations as for the CPU; whether other groups are faster on a GPU is not measured.
 const KernelTraits& traits_of(const OpRecord& op) {
   static const auto& table = *new std::unordered_map<const OpRecord*, KernelTraits>{[] {
     std::unordered_map<const OpRecord*, KernelTraits> all;
@@ -65,7 +65,7 @@ const KernelTraits& traits_of(const OpRecord& op) {
     }
     return all;
   }()};
-  static const KernelTraits none;  // of what is refused when it runs, and of copies, which are no kernels
+  static const KernelTraits none;  // for operations refused when they run, and for copies, which are not kernels
   const auto found = table.find(&op);
   return found == table.end() ? none : found->second;
 }

@@ -1,4 +1,4 @@
-// Which kernel computes which operation on a GPU.
+// A GPU's table from operation to kernel.
 #pragma once
 
 #include "backend/cuda/emit.h"
@@ -7,15 +7,15 @@
 
 namespace owl::cuda {
 
-// The kernel of an operation: with `loads`, programs may compute its operand 0, with `stores` they may work on its
+// The kernel of an operation: with `loads`, a program may compute its operand 0, with `stores` one may run on its
 // result, element by element in its own launches.
 struct Kernel {
   void (*emit)(const Args& args, Emit& emit);
   bool loads = false, loads_once = false, stores = false;
-  bool finishes = false;  // ends with Emit::finish, which runs the program on the result too
+  bool finishes = false;  // ends with Emit::finish, which also runs the program after it
 };
-const Kernel* find_kernel(const OpRecord& op);  // null where there is none
-// What the kernel of an operation can do.
+const Kernel* find_kernel(const OpRecord& op);  // null if there is none
+// The capabilities of an operation's kernel.
 const KernelTraits& traits_of(const OpRecord& op);
 
 void matmul(const Args&, Emit&);
@@ -24,7 +24,7 @@ void conv_back_data(const Args&, Emit&);
 void conv_back_weight(const Args&, Emit&);
 void copy(const Args&, Emit&);
 
-// The kernels that are launches of text. Results without elements never come here.
+// The kernels that launch texts. Never called for results without elements.
 void sum(const Args&, Emit&);
 void mean(const Args&, Emit&);
 void max(const Args&, Emit&);
@@ -46,6 +46,6 @@ void randn(const Args&, Emit&);
 void randb(const Args&, Emit&);
 void concat(const Args&, Emit&);
 void conv_back_bias(const Args&, Emit&);  // the sum of err over every axis but the channels'
-void int_matmul(const Args&, Emit&);      // of int32; operands may be transposed views (strides)
+void int_matmul(const Args&, Emit&);      // int32; operands may be transposed views (strides)
 
 }  // namespace owl::cuda

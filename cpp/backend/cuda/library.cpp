@@ -1,4 +1,4 @@
-// What libowl asks this library for.
+// The functions that libowl calls in this library.
 #include "backend/cuda/backend.h"
 #include "backend/gpu.h"
 

@@ -1,4 +1,4 @@
-// The matrix product of float32 and float64: cuBLASLt, whose matrices are column-major as owl's are.
+// The matrix product of float32 and float64: cuBLASLt, whose matrices are column-major like owl's.
 #include <algorithm>
 
 #include "backend/cuda/kernels.h"
@@ -10,10 +10,10 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::size_t kWorkspace = 32 << 20;  // bytes; what NVIDIA recommends for Hopper
-constexpr int kAsked = 4;                     // algorithms: should cuBLASLt refuse its best one after all
+constexpr std::size_t kWorkspace = 32 << 20;  // bytes; NVIDIA's recommendation for Hopper
+constexpr int kAsked = 4;                     // algorithms, in case cuBLASLt refuses its best one after all
 
-// An operand as cuBLASLt has it: `rows` x `columns` in memory, `stride` apart, perhaps to be transposed.
+// An operand in cuBLASLt's terms: `rows` x `columns` in memory, columns `stride` apart, perhaps transposed.
 struct Operand {
   bool transposed;
   std::int64_t rows, columns, stride;
@@ -104,8 +104,8 @@ class Product final : public LibraryCall {
   mutable std::size_t chosen_ = 0;                          // calls run one at a time
 };
 
-// Views may begin anywhere, whole arrays begin at multiples of 256 bytes: so the algorithm, and with it the bits,
-// depend on the view alone. 16 bytes is what the fastest need.
+// Views may begin at any element, complete arrays begin at multiples of 256 bytes: so the algorithm, and with it the
+// bits, depend only on the view. The fastest algorithms need 16 bytes.
 std::uint32_t alignment_of(const ArrayRef& x) {
   return reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0 ? 16 : static_cast<std::uint32_t>(itemsize(x.dtype));
 }

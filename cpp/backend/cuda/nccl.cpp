@@ -1,6 +1,6 @@
-// The sum of arrays on several GPUs, on all of them, by NCCL. Every GPU has a task of its own, for its own result; the
-// first that runs does the work for all (a call for each GPU, in one group, from one thread), into memory from which
-// the others take theirs. So no GPU waits for a task whose results have been dropped.
+// The sum of arrays on several GPUs, on all of them, by NCCL. Every GPU has a task for its own result; the first task
+// that runs calls NCCL for all (a call for each GPU, in one group, from one thread), into memory from which the other
+// tasks take their results. So no GPU waits for a task whose results have been dropped.
 #include <map>
 
 #include "backend/cuda/backend.h"
@@ -18,7 +18,7 @@ std::mutex& nccl_mutex() {  // groups must reach all GPUs in the same order
   return mutex;
 }
 
-// A communicator for each GPU of the list. They live as long as the process.
+// A communicator for each GPU of the list, never destroyed.
 const std::vector<ncclComm_t>& communicators(const std::vector<int>& gpus) {
   static auto& known = *new std::map<std::vector<int>, std::vector<ncclComm_t>>;
   auto& all = known[gpus];
@@ -36,7 +36,7 @@ ncclDataType_t type_of(DType dtype) {
   });
 }
 
-// Calls of one group. Left open, it would hold back every later call of this thread.
+// A scope for the calls of one group. An open group would delay every later call of this thread.
 class Group {
  public:
   Group() { check(nccl()->ncclGroupStart(), "all_reduce"); }
@@ -55,7 +55,7 @@ class Group {
 
 }  // namespace
 
-// What one call of NCCL leaves: on each GPU the sum, to be taken once its arrival is there.
+// The results of one NCCL call: the sum on each GPU, valid after its arrival.
 class Backend::Reduced : public AllReduceRound::Results {
  public:
   struct Sum {
@@ -82,7 +82,7 @@ class Backend::Reduced : public AllReduceRound::Results {
   void give_back(std::size_t i) {
     auto& [device, data, arrival] = sums_[i];
     if (!data) return;
-    device->backend->require_arrival(arrival);  // the memory's next user comes after the sum
+    device->backend->require_arrival(arrival);  // the memory's next use must follow the sum
     device->allocator.free(std::exchange(data, nullptr), bytes_);
   }
 
@@ -129,7 +129,7 @@ std::shared_ptr<Backend::Reduced> Backend::reduce(const Task& task) {
   }
   std::lock_guard in_order(nccl_mutex());
   const auto& all = communicators(gpus);
-  for (std::size_t i = 0; i < all.size(); ++i) {  // the streams into the GPUs, behind what made the operands
+  for (std::size_t i = 0; i < all.size(); ++i) {  // the copy streams of the GPUs, after the operands' producers
     Backend& b = *backends[i];
     const Use its(b);
     Lock lock(b.mutex_);

@@ -10,7 +10,7 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::int64_t kSmallWindow = 9;   // elements: worth looking through again for each of them
+constexpr std::int64_t kSmallWindow = 9;   // elements: small enough to search again for each of them
 constexpr std::int64_t kNarrow = 1 << 28;  // an int32_t holds sums of a few such lengths
 
 // Windows, strides and padding may be larger than any array.

@@ -184,7 +184,7 @@ std::string Printer::element_function() const {
   return s + "}\n";
 }
 
-// The arguments of element(): input k's element is `dense` with @ for k, and so for outputs.
+// The arguments of element(): `dense` with k in place of @ for input k, and `out` likewise for outputs.
 std::string Printer::call(const char* dense, const char* out) const {
   const auto numbered = [](std::string pattern, std::size_t k) {
     for (auto at = pattern.find('@'); at != std::string::npos; at = pattern.find('@'))
@@ -202,7 +202,7 @@ std::string Printer::call(const char* dense, const char* out) const {
 
 std::string Printer::text() const {
   std::string s = element_function();
-  // Of each dense array a pointer, and of each output an element.
+  // A pointer for each dense array, and a variable for each output.
   std::string pointers, elements, stores;
   for (std::size_t i = 0; i < kinds_.size(); ++i) {
     const auto* const type = type_name(program_.inputs[i].dtype);

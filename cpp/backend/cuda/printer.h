@@ -1,4 +1,4 @@
-// A fused program as a kernel's text: the CPU interprets what is printed here in terms of the same expressions
+// Prints a fused program as a kernel's text, with the expressions that the CPU's interpreter uses too
 // (ops/elementwise.h).
 #pragma once
 
@@ -10,26 +10,26 @@
 
 namespace owl::cuda {
 
-// "float", "double", "int32_t", "uint8_t": what a type is called in a kernel's text (a bool is a byte).
+// "float", "double", "int32_t", "uint8_t": the name of a type in a kernel's text (a bool is a byte).
 const char* type_name(DType dtype);
 
 class Printer {
  public:
   enum class Role {
     kAlone,  // a kernel of its own
-    kLoad,   // load(args, i): the last output is what it gives
+    kLoad,   // load(args, i): returns the last output
     kStore,  // store(args, i, v): input 0 is v
   };
 
-  // `slot` is the first that it may use. Inputs and outputs are the program's, but for the one that has no memory.
+  // `slot` is the first free slot. `in` and `out` are the program's, except the one without memory.
   Printer(const Program& program, Role role, int slot, std::vector<const void*> in, std::vector<void*> out);
 
-  // What the text depends on, as bytes.
+  // Appends what the text depends on, as bytes.
   void add_key(std::string& key) const;
   std::string text() const;
   void add_slots(Slots& slots) const;
   int end_slot() const { return end_slot_; }
-  std::int64_t blocks() const;  // of a kernel of its own
+  std::int64_t blocks() const;  // for Role::kAlone
 
  private:
   enum class Kind : char { kDense, kScalar, kStrided, kValue };

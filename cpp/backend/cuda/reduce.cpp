@@ -1,8 +1,8 @@
-// How a reduction becomes launches. Adjacent axes of the same fate are merged, so that kept and reduced axes alternate.
-// Either the first axis is reduced, and each result folds rows of neighbours: a group of threads has one. Or it is
-// kept, and neighbouring results fold neighbouring columns: several threads have one, and neighbours read neighbours.
-// Where there are too few results to fill a GPU, long folds are cut into parts that a second launch joins. All of this
-// follows from the shape alone.
+// Cuts a reduction into launches. Adjacent kept axes are merged, and adjacent reduced axes, so that both alternate.
+// Either the first axis is reduced, and each result folds contiguous rows: a group of threads computes it. Or it is
+// kept, and adjacent results fold adjacent columns: several threads compute each, and adjacent threads read adjacent
+// elements. If there are too few results to fill a GPU, long folds are cut into parts that a second launch joins. All
+// of this depends only on the shape.
 #include <algorithm>
 
 #include "backend/cpu/strided_copy.h"
@@ -14,20 +14,20 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::int64_t kFullThreads = 1 << 16;  // as many keep a GPU busy
+constexpr std::int64_t kFullThreads = 1 << 16;  // enough to fill a GPU
 constexpr std::int64_t kFullBlocks = 1024;
-constexpr std::int64_t kMostPerThread = 32;  // elements, where a larger group would do as well
-constexpr std::int64_t kLeastPerThread = 4;  // that make up for joining them
+constexpr std::int64_t kMostPerThread = 32;  // elements; beyond that prefer a larger group
+constexpr std::int64_t kLeastPerThread = 4;  // elements, to outweigh joining the threads
 constexpr std::int64_t kPart = 4096;         // elements of a row's part, at least
-constexpr std::int64_t kPartOfColumn = 16;   // for each of its threads, at least
+constexpr std::int64_t kPartOfColumn = 16;   // elements for each of its threads, at least
 constexpr std::int64_t kFewColumns = 32;
-constexpr std::int64_t kMostLanes = 8;    // threads of a column: then 32 columns are beside each other
+constexpr std::int64_t kMostLanes = 8;    // threads of a column: 32 columns are then adjacent
 constexpr std::int64_t kLargestAcc = 16;  // bytes
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t a, std::int64_t unit) { return ceil_div(a, unit) * unit; }
 
-// Axes to step through.
+// Axes to iterate over.
 struct Steps {
   int count = 0;
   std::int64_t lengths[kMaxAxes], strides[kMaxAxes];
@@ -53,7 +53,7 @@ struct Layout {
 };
 
 Layout analyse(const Shape& shape, unsigned axes) {
-  Strides in = shape.dense_strides(), out{};  // over the operand's axes; a reduced one does not move the result
+  Strides in = shape.dense_strides(), out{};  // over the operand's axes; a reduced axis has stride 0 in the result
   std::int64_t stride = 1;
   for (int i = 0; i < shape.ndim(); ++i) {
     if (axes >> i & 1) continue;
@@ -89,7 +89,7 @@ class Reduction {
   }
 
  private:
-  // Columns that a block takes side by side, and threads for each.
+  // The number of adjacent columns of a block, and of threads for each.
   struct Block {
     std::int64_t across, lanes;
   };
@@ -160,7 +160,7 @@ class Reduction {
     return partial_;
   }
 
-  // The slots that every fold ends with are added here.
+  // Adds the slots with which every fold ends.
   void launch_fold(const char* name, const char* which, std::int64_t blocks, std::int64_t parts, Slots& slots) {
     slots.add(count_);
     at_.kept.add_to(slots);
@@ -188,7 +188,7 @@ class Reduction {
   Emit& emit_;
   const std::int64_t results_;
   const std::string types_;
-  const double count_;  // elements behind each result
+  const double count_;  // elements of each result
   Layout at_{};
   void* partial_ = nullptr;
 };

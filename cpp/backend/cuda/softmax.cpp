@@ -1,4 +1,4 @@
-// Softmax, its logarithm and its gradient: how many threads have one distribution (see device/softmax.h).
+// Softmax, its logarithm and its gradient: chooses the number of threads of a distribution (see device/softmax.h).
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/printer.h"
 #include "ops/nn.h"
@@ -7,10 +7,10 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::int64_t kFullThreads = 1 << 16;  // as many keep a GPU busy
-constexpr std::int64_t kMostPerThread = 32;     // elements, where more lanes would do as well
-constexpr std::int64_t kLeastPerThread = 4;     // that make up for joining the lanes
-constexpr std::int64_t kFewLanes = 8;           // with as many, neighbours still read neighbours, either way
+constexpr std::int64_t kFullThreads = 1 << 16;  // enough to fill a GPU
+constexpr std::int64_t kMostPerThread = 32;     // elements; beyond that prefer more lanes
+constexpr std::int64_t kLeastPerThread = 4;     // elements, to outweigh joining the lanes
+constexpr std::int64_t kFewLanes = 8;           // up to this many, adjacent threads read adjacent elements
 
 // The array as [inner, length, outer]: `inner * outer` distributions of `length` elements, `inner` apart.
 struct Layout {

@@ -35,8 +35,8 @@ static_assert(kGemmM % kRows == 0 && kGemmN % kColumns == 0);
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
-// Packs an n x k block into panels of `panel` rows: panel after panel, each k steps of `panel` neighbours; missing rows
-// are 0 (what they produce is never stored).
+// Packs an n x k block into panels of `panel` rows: panel after panel, each k steps of `panel` adjacent elements;
+// missing rows are 0 (their products are never stored).
 void pack(double* to, const double* from, std::int64_t down, std::int64_t along, std::int64_t n, std::int64_t k,
           std::int64_t panel) {
   for (std::int64_t i = 0; i < n; i += panel) {
@@ -90,7 +90,7 @@ void gemm_f64(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, s
     }
 }
 
-// Unsigned inside: overflow wraps.
+// Computes in unsigned, whose overflow wraps around.
 void gemm_i32(std::int64_t m, std::int64_t n, std::int64_t k, const std::int32_t* a, std::int64_t a_down,
               std::int64_t a_right, const std::int32_t* b, std::int64_t b_down, std::int64_t b_right, std::int32_t* c,
               std::int64_t c_right, bool accumulate) {

@@ -1,5 +1,5 @@
-// What the files of this folder export. Each is compiled once per instruction set, with OWL_ISA naming it; the tables
-// are plain functions of pointers, so nothing compiled for a newer instruction set is reachable on an older processor.
+// The exports of this folder's files. Each file is compiled once per instruction set, which OWL_ISA names; the tables
+// have plain functions of pointers, so that an older processor never reaches code for a newer instruction set.
 #pragma once
 
 #include <cstdint>
@@ -10,46 +10,46 @@ namespace owl::cpu {
 
 inline constexpr int kTypes = 4;  // DType's values
 
-// The interpreter hands out tiles in multiples of this many elements; vectors of every instruction set divide it.
+// The interpreter passes tiles in multiples of this many elements, a multiple of every instruction set's vector length.
 inline constexpr std::int64_t kBlock = 16;
 
 struct TileTable {
   using Fn = void (*)(void* dst, const void* a, const void* b, const void* c, std::int64_t n);
   const Fn (*functions)[kTypes];  // by code and type of the operands; null where the operation lacks the type
   const Fn (*casts)[kTypes];      // by source and target type
-  // One pass for two operations over whole blocks: second(first(a, b), c), or second(c, first(a, b)) where `swapped`.
-  // Same bits as one after the other. Null where there is none: only arithmetic of floats pays for the code.
+  // One pass for two operations over whole blocks: second(first(a, b), c), or second(c, first(a, b)) if `swapped`. Same
+  // bits as one after the other. Null if there is none: only float arithmetic is worth the code.
   Fn (*pair)(int first, int second, bool swapped, int type);
   void (*fill)(void* dst, const void* value, std::int64_t item, std::int64_t n);  // items of 1, 4 or 8 bytes
-  // Whether any of n floats (item 4) or doubles (item 8) is NaN or infinite.
+  // Whether any of n floats (item 4) or doubles (item 8) is a NaN or infinite.
   bool (*any_nonfinite)(const void* x, std::int64_t item, std::int64_t n);
   // dst[i + j * dst_stride] = src[j + i * src_stride] for 4-byte elements, i < rows, j < columns.
   void (*transpose4)(std::uint32_t* dst, std::int64_t dst_stride, const std::uint32_t* src, std::int64_t src_stride,
                      std::int64_t rows, std::int64_t columns);
 };
 
-// How one reduction folds elements of one type. Accumulators are arrays of `size` bytes each. All orders of summation
-// are fixed: bits depend on the number of elements alone.
+// The fold of one reduction over elements of one type. Accumulators have `size` bytes each. All orders of summation are
+// fixed: bits depend only on the number of elements.
 struct Fold {
   std::int64_t size;
   void (*init)(void* acc, std::int64_t n);
-  // acc[0] takes in n consecutive elements.
+  // Folds n consecutive elements into acc[0].
   void (*row)(void* acc, const void* x, std::int64_t n);
-  // acc[i] takes in x[i + r * stride] for all r < rows; i < n.
+  // Folds x[i + r * stride] for all r < rows into acc[i]; i < n.
   void (*columns)(void* acc, const void* x, std::int64_t stride, std::int64_t rows, std::int64_t n);
   void (*combine)(void* acc, const void* other, std::int64_t n);
-  // out[i] from acc[i], which has taken in `count` elements.
+  // out[i] from acc[i], the fold of `count` elements.
   void (*finish)(void* out, const void* acc, std::int64_t n, double count);
 };
 
-// The place of the first largest (smallest) element; NaN is larger (smaller) than anything.
+// The index of the first largest (smallest) element; NaN is larger (smaller) than any number.
 struct ArgFold {
   std::int64_t size;  // of an element
-  // The place among n > 0 consecutive elements.
+  // The index among n > 0 consecutive elements.
   std::int64_t (*row)(const void* x, std::int64_t n);
-  // out[i]: the place along r of x[i + r * stride]; n <= kArgColumns.
+  // out[i]: the index r among x[i + r * stride]; n <= kArgColumns.
   void (*columns)(std::int32_t* out, const void* x, std::int64_t stride, std::int64_t rows, std::int64_t n);
-  // Whether b is to be preferred to a, which came first.
+  // Whether b replaces a, which came first.
   bool (*better)(const void* a, const void* b);
 };
 inline constexpr std::int64_t kArgColumns = 512;
@@ -64,7 +64,7 @@ struct RandomSpec {
   std::uint64_t seed, call;
   double a, b;  // low, high; mu, sigma; probability
 };
-// `begin` is a multiple of 4: where in the random array these n numbers stand.
+// `begin`, a multiple of 4: the index of the first of these n numbers in the random array.
 struct RandomKernel {
   void (*float32)(float* dst, const RandomSpec& spec, std::int64_t begin, std::int64_t n);
   void (*float64)(double* dst, const RandomSpec& spec, std::int64_t begin, std::int64_t n);
@@ -84,8 +84,7 @@ OWL_DECLARE_ISA(avx2)
 OWL_DECLARE_ISA(avx512)
 #undef OWL_DECLARE_ISA
 
-// For the processor this runs on.
-// What this processor has, within OWL_ISA.
+// This processor's instruction set, at most OWL_ISA, and the tables for it.
 Isa isa();
 const TileTable& best_tile_table();
 const ReduceTable& best_reduce_table();

@@ -5,7 +5,7 @@
 namespace owl::cpu::OWL_ISA {
 namespace {
 
-constexpr std::int64_t kStep = 128;  // positions at once, so that the sums stay in the first cache
+constexpr std::int64_t kStep = 128;  // positions at a time, so that the sums stay in the L1 cache
 
 // s^-beta; the usual exponents need only square roots.
 template <class T> void inverse_power(T* s, std::int64_t n, T beta) {
@@ -27,8 +27,8 @@ template <class T> void inverse_power(T* s, std::int64_t n, T beta) {
   }
 }
 
-// to[i] = the sum of term(c * step + i) over the channels c of the window of `channel`, for i < n. Summed anew for each
-// channel, for a running sum would drift, and in double, for windows may have thousands of channels.
+// to[i] = the sum of term(c * step + i) over the channels c of the window of `channel`, for i < n. Summed separately
+// for each channel, because a running sum would drift, and in double, because windows may have thousands of channels.
 template <class T, class Term>
 [[gnu::always_inline]] inline void window_sums(T* to, std::int64_t n, std::int64_t channel, std::int64_t channels,
                                                std::int64_t half, std::int64_t step, Term term) {

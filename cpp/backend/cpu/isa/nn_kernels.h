@@ -14,14 +14,14 @@ namespace owl::cpu {
 inline constexpr std::int64_t kGemmM = 96, kGemmN = 240, kGemmK = 256;
 inline constexpr std::int64_t kGemmScratch = (kGemmM + kGemmN) * kGemmK;  // elements
 
-// Columns that the strided softmax takes at once.
+// Columns that the strided softmax processes at a time.
 inline constexpr std::int64_t kSoftmaxColumns = 64;
 
 template <class T> struct NnKernels {
   // Rows of `length` contiguous elements; y may be x, dx may be err.
   void (*softmax)(T* y, const T* x, std::int64_t rows, std::int64_t length, bool logarithm);
   void (*softmax_back)(T* dx, const T* err, const T* y, std::int64_t rows, std::int64_t length);
-  // `columns` <= kSoftmaxColumns neighbours, each of `length` elements, `stride` apart.
+  // `columns` <= kSoftmaxColumns adjacent columns, each of `length` elements, `stride` apart.
   void (*softmax_columns)(T* y, const T* x, std::int64_t columns, std::int64_t length, std::int64_t stride,
                           bool logarithm);
   void (*softmax_back_columns)(T* dx, const T* err, const T* y, std::int64_t columns, std::int64_t length,
@@ -33,7 +33,7 @@ template <class T> struct NnKernels {
   void (*pool_average)(T* y, const T* x, const PoolGeometry& g);
   void (*pool_average_back)(T* dx, const T* err, const PoolGeometry& g, double* rows);  // average_rows_kept(g), of width
 
-  // `positions` neighbours of every channel; channels are `plane` apart. `half`: channels on either side.
+  // `positions` adjacent elements of every channel; channels are `plane` apart. `half`: channels on either side.
   void (*lrn)(T* y, const T* x, std::int64_t positions, std::int64_t channels, std::int64_t plane, std::int64_t half,
               T alpha, T beta);
   // `scratch`: 2 * positions * channels elements.
@@ -46,7 +46,7 @@ template <class T> struct NnKernels {
   void (*sum_rows)(T* dst, const T* src, std::int64_t n, std::int64_t rows, std::int64_t stride);
 };
 
-// Of float images whose channels vary fastest, one image at a time. `row`: width * channels elements, `rows`:
+// For float images with channels last, one image at a time. `row`: width * channels elements, `rows`:
 // average_rows_kept(g) times as many.
 struct ChannelsLastKernels {
   void (*pool_max)(float* y, const float* x, const PoolGeometry& g, std::int64_t channels, double* row);
@@ -59,7 +59,7 @@ struct NnTable {
   NnKernels<float> f32;
   NnKernels<double> f64;
   ChannelsLastKernels channels_last;
-  // sums[c] = NnKernels::sum of channel c over n places, the channels of a place being neighbours.
+  // sums[c] = NnKernels::sum of channel c over n pixels, with channels last.
   void (*sum_channels)(double* sums, const float* x, std::int64_t n, std::int64_t channels);
   // c[m, n] (+)= a[m, k] * b[k, n], element (i, j) of a at i * a_down + j * a_right, of c at i + j * c_right.
   void (*gemm_f64)(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t a_down,
@@ -88,7 +88,7 @@ OWL_DECLARE_ISA(avx2)
 OWL_DECLARE_ISA(avx512)
 #undef OWL_DECLARE_ISA
 
-// How many rows of windows, at most, cover one row of the image.
+// The largest number of rows of windows that cover one row of the image.
 std::int64_t average_rows_kept(const PoolGeometry& g);
 
 // For the processor this runs on.

@@ -1,5 +1,5 @@
-// Pooling of one image whose channels vary fastest: vectors run over channels. The order of every sum and comparison is
-// that of pool_kernels.cpp, so that a result's bits do not depend on the layout.
+// Pooling of one image with channels last: vectors run over channels. The order of every sum and comparison is that of
+// pool_kernels.cpp, so that a result's bits do not depend on the layout.
 #include "backend/cpu/isa/nn_kernels.h"
 #include "backend/cpu/isa/pool_window.h"
 
@@ -50,8 +50,8 @@ void pool(float* y, const float* x, const PoolGeometry& g, std::int64_t channels
   }
 }
 
-// The error of one window to the first of the maxima, for a vector of channels or one: as the only one who writes there,
-// or added.
+// Writes the error of one window to its first maximum, for a vector of channels or one channel; with `only` as the only
+// window there, otherwise added.
 template <bool only, class F, class Place>
 void max_window_back(float* dx, const float* err, const float* x, Span v, Span h, std::int64_t width,
                      std::int64_t channels) {
@@ -61,7 +61,7 @@ void max_window_back(float* dx, const float* err, const float* x, Span v, Span h
   for (std::int64_t iy = v.begin; iy < v.end; ++iy)
     for (std::int64_t ix = h.begin; ix < h.end; ++ix, i += 1) {
       const F in = load<F>(x + at(iy, ix));
-      const Place better = (in > best) | ((in != in) & (best == best));  // as `replaces` has it
+      const Place better = (in > best) | ((in != in) & (best == best));  // as in `replaces`
       place = better ? i : place;
       best = better ? in : best;
     }

@@ -1,4 +1,4 @@
-// Pooling of one plane. A window is clipped to the image; equal maxima: the first in memory order (x fastest) wins; a
+// Pooling of one plane. A window is clipped to the image; of equal maxima the first in memory order (x fastest) wins; a
 // NaN is a maximum.
 #include "backend/cpu/isa/nn_kernels.h"
 #include "backend/cpu/isa/pool_window.h"
@@ -8,9 +8,9 @@ namespace {
 
 // ---- forward: first along y, whole rows at once, then along x
 
-constexpr std::int64_t kColumns = 512;  // of a row that are folded at once
+constexpr std::int64_t kColumns = 512;  // of a row, folded at a time
 
-// y[o] = the fold of row[o * S .. o * S + K), straight-line so that steps become shuffles.
+// y[o] = the fold of row[o * S .. o * S + K), unrolled, so that strided steps become shuffles.
 template <class Fold, class T, int K, int S>
 void fold_x(T* y, const typename Fold::template Total<T>* row, std::int64_t n, std::int64_t divisor) {
   for (std::int64_t o = 0; o < n; ++o) {
@@ -28,7 +28,7 @@ template <class Fold, class T> FoldX<Fold, T> find_fold_x(const PoolGeometry& g)
   return nullptr;
 }
 
-// Results [ox, end) of a row, from a row of x that is folded along y and begins at column `from`.
+// Results [ox, end) of a row, from a row of x that is already folded along y and begins at column `from`.
 template <class Fold, class T>
 void pool_row(T* y, const typename Fold::template Total<T>* row, std::int64_t from, Span v, std::int64_t ox,
               std::int64_t end, const PoolGeometry& g) {
@@ -49,7 +49,7 @@ void pool_row(T* y, const typename Fold::template Total<T>* row, std::int64_t fr
   }
 }
 
-// One result by itself: a window wider than a buffer.
+// One result, for a window wider than a buffer.
 template <class Fold, class T> T pool_one(const T* x, Span v, Span h, std::int64_t width) {
   using Total = typename Fold::template Total<T>;
   Total total = x[v.begin * width + h.begin];
@@ -85,11 +85,11 @@ template <class Fold, class T> void pool(T* y, const T* x, const PoolGeometry& g
 
 // ---- backward
 
-// An integer as wide as T, so that a vector of either has as many lanes.
+// An integer as wide as T, so that vectors of both have the same number of lanes.
 template <class T> struct SameWidth { using type = std::int32_t; };
 template <> struct SameWidth<double> { using type = std::int64_t; };
 
-// The elements of K neighbours apart, and back.
+// Splits interleaved groups of K elements, and joins them again.
 template <int K, class T, std::int64_t N> void split(T (*to)[N], std::int64_t at, const T* from, std::int64_t n) {
   T *a = to[0] + at, *b = to[1] + at, *c = K == 3 ? to[2] + at : nullptr;
 #pragma GCC ivdep
@@ -109,8 +109,8 @@ template <int K, class T, std::int64_t N> void merge(T* to, const T (*from)[N], 
   }
 }
 
-// Windows of K x K that do not overlap, `columns` of them in each of `rows` rows: every element of a window is written,
-// the error or 0. As many windows as the buffers hold at once, and each place of them in a loop of its own over
+// Windows of K x K that do not overlap, `columns` in each of `rows` rows: writes every element of a window, the error
+// or 0. Processes as many windows as the buffers hold at a time, and each position in a window by a separate loop over
 // windows, so that the compiler vectorises it.
 template <class T, int K>
 void max_rows_back(T* dx, const T* err, const T* x, const PoolGeometry& g, std::int64_t rows, std::int64_t columns) {
@@ -157,7 +157,7 @@ template <class T> MaxRowsBack<T> find_max_rows_back(const PoolGeometry& g) {
   return max_rows_back<T, 3>;
 }
 
-// Where the maximum of one window is.
+// The position of one window's maximum.
 template <class T> std::int64_t place_of_max(const T* x, Span v, Span h, std::int64_t width) {
   std::int64_t place = v.begin * width + h.begin;
   T best = x[place];
@@ -170,8 +170,8 @@ template <class T> std::int64_t place_of_max(const T* x, Span v, Span h, std::in
   return place;
 }
 
-// Results [ox, out_width) of row `oy`, any windows. The maxima of the columns and their rows come first, all at once;
-// of equal columns the one whose maximum is in the earlier row wins, and then the earlier column.
+// Results [ox, out_width) of row `oy`, for any windows. First computes all columns' maxima and their rows; of equal
+// columns the one whose maximum is in the earlier row wins, then the earlier column.
 template <class T>
 void max_row_back(T* dx, const T* err, const T* x, const PoolGeometry& g, std::int64_t oy, std::int64_t ox) {
   using Place = typename SameWidth<T>::type;

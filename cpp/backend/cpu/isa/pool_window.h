@@ -1,4 +1,4 @@
-// What the pooling kernels of both layouts share. Compiled once per instruction set, as they are.
+// Shared by the pooling kernels of both layouts. Compiled once per instruction set, like them.
 #pragma once
 
 #include <cstdint>
@@ -21,14 +21,14 @@ inline Span window(std::int64_t o, std::int64_t stride, std::int64_t pad, std::i
   return {begin < 0 ? 0 : begin, padded_end < length ? padded_end : length, padded_end - begin};
 }
 
-// Whether b replaces the maximum a: larger, or the first NaN (a NaN is never replaced, nothing being larger).
+// Whether b replaces the maximum a: larger, or the first NaN (a NaN is never replaced).
 template <class T> inline bool replaces(T b, T a) { return (b > a) | ((b != b) & (a == a)); }
 template <class T> inline T larger(T a, T b) {
   a = b > a ? b : a;
   return b != b ? b : a;
 }
 
-// What a window's elements are folded in, and how. Averages are summed in double: windows may have millions of elements.
+// The folds of a window's elements. Averages are summed in double, because windows may have millions of elements.
 struct Max {
   template <class T> using Total = T;
   template <class T> static T join(T a, T b) { return larger(a, b); }
@@ -40,7 +40,7 @@ struct Average {
   template <class T> static T finish(double x, std::int64_t n) { return static_cast<T>(x / static_cast<double>(n)); }
 };
 
-// The windows along one axis that cover a place: [first, last], none where last < first.
+// The windows along one axis that cover a position: [first, last]; none if last < first.
 struct Covering {
   std::int64_t first, last;
 };
@@ -50,9 +50,9 @@ inline Covering covering(std::int64_t place, std::int64_t stride, std::int64_t p
   return {at < size ? 0 : (at - size) / stride + 1, last < out ? last : out - 1};
 }
 
-// The gradient of an average: dx[iy] is the sum, in double, of what the windows of those rows give it that cover iy.
-// share(row, oy) fills a row of `line` doubles with the shares that the windows of row oy have in any row they cover.
-// `rows`: average_rows_kept(g) rows, for a window's row is made once and used until the last row it covers.
+// The gradient of an average: dx[iy] is the sum, in double, of the shares of the rows of windows that cover iy.
+// share(row, oy) fills a row of `line` doubles with the shares of window row oy in any row that it covers. `rows`:
+// average_rows_kept(g) rows, because a window row is computed once and kept until the last row that it covers.
 template <class T, class Share>
 inline void average_back_rows(T* dx, const PoolGeometry& g, std::int64_t line, double* rows, Share share) {
   constexpr std::int64_t kPart = 512;
@@ -90,13 +90,13 @@ inline void average_back_rows(T* dx, const PoolGeometry& g, std::int64_t line, d
   }
 }
 
-// How many windows of an unpadded axis, from the first, lie wholly inside.
+// The number of windows of an unpadded axis, from the first, that are entirely inside.
 inline std::int64_t whole_windows(std::int64_t out, std::int64_t stride, std::int64_t size, std::int64_t length) {
   const std::int64_t n = length < size ? 0 : (length - size) / stride + 1;
   return n < out ? n : out;
 }
 
-// Whether the windows of a maximum lie side by side, in sizes of which each window that is whole is written in one go.
+// Whether the windows of a maximum are adjacent and of a size for which each complete window is written at once.
 inline bool writes_whole_windows(const PoolGeometry& g) {
   return !g.pad_y && !g.pad_x && g.window_y == g.window_x && g.window_y == g.stride_y && g.window_x == g.stride_x &&
          (g.window_y == 2 || g.window_y == 3);

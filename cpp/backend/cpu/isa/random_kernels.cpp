@@ -1,4 +1,4 @@
-// Random numbers: ops/philox.h's, with many blocks of the generator made side by side.
+// Random numbers: those of ops/philox.h, with many blocks of the generator computed in parallel.
 #include "backend/cpu/isa/kernels.h"
 #include "ops/philox.h"
 
@@ -11,17 +11,17 @@ namespace {
 
 using philox::kLowWords, philox::Pair, philox::unit, philox::unit64;
 
-constexpr int kLanes = 16;  // blocks made side by side
+constexpr int kLanes = 16;  // blocks computed in parallel
 
 struct Words {
   alignas(64) std::uint32_t w[4][kLanes];
 };
 
-// A vector of 32-bit words, each in a 64-bit lane: a product of two has all its bits.
+// A vector of 32-bit words, each in a 64-bit lane, which holds a full product of two.
 #if defined(__AVX512F__)
 using Lanes [[gnu::vector_size(64)]] = std::uint64_t;
 [[gnu::always_inline]] inline Lanes multiply(Lanes a, Lanes b) {
-  return (Lanes)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);  // unmasked, GCC 12 warns of its own header
+  return (Lanes)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);  // unmasked, GCC 12 warns in its own header
 }
 #elif defined(__AVX2__)
 using Lanes [[gnu::vector_size(32)]] = std::uint64_t;
@@ -65,7 +65,7 @@ using Lanes [[gnu::vector_size(16)]] = std::uint64_t;
   }
 }
 
-// The same for every word of 16 blocks, then in the order of the elements.
+// The same for every word of 16 blocks, then stored in the order of the elements.
 template <class Make> [[gnu::always_inline]] inline void make_pairs(const Words& x, float* to, Make make) {
   alignas(64) float z[4][kLanes];
   for (int k = 0; k < 4; k += 2) {

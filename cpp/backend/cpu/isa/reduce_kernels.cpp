@@ -1,5 +1,5 @@
-// The inner loops of reductions. Sums of float32 run in double: no error to speak of, and no need for care about order
-// beyond keeping it fixed. Rows are folded in 32 interleaved lanes that are joined pairwise.
+// The inner loops of reductions. Sums of float32 run in double, whose rounding error is negligible, so that any fixed
+// order will do. Rows are folded in 32 interleaved lanes that are joined pairwise.
 #include <type_traits>
 
 #include "backend/cpu/isa/kernels.h"
@@ -13,7 +13,7 @@ template <class T> struct SumOf { using type = std::uint32_t; };  // wraps aroun
 template <> struct SumOf<float> { using type = double; };
 template <> struct SumOf<double> { using type = double; };
 
-// What Sum and Mean do with the elements: they differ in what they make of the total.
+// The fold of Sum and Mean, which differ only in the final step.
 template <class T, class A> struct Adding {
   using Element = T;
   using Acc = A;
@@ -45,7 +45,7 @@ template <class T> constexpr T highest() {
   else return static_cast<T>(__builtin_inf());
 }
 
-// A NaN, once met, stays.
+// Propagates NaN.
 template <class T> struct Max {
   using Taking = Max;
   using Element = T;
@@ -84,7 +84,7 @@ template <class T> struct CountZero {
   static Out result(Acc a, double) { return a; }
 };
 
-// F says how elements are taken in.
+// The loops of the fold F.
 template <class F> struct Loops {
   using T = typename F::Element;
   using Acc = typename F::Acc;
@@ -94,8 +94,8 @@ template <class F> struct Loops {
     for (std::int64_t i = 0; i < n; ++i) static_cast<Acc*>(acc)[i] = F::start;
   }
 
-  // Takes in whole groups of kRows * kLanes elements from x[i] on, in order, and returns where they end. Not inlined: GCC
-  // would take twice as long over this file, for no speed.
+  // Folds complete groups of kRows * kLanes elements from x[i] on, in order, and returns the index after them. Not
+  // inlined: that would double GCC's time for this file and not make it faster.
   template <int kRows>
   [[gnu::noinline]] static std::int64_t fold_lanes(Acc* __restrict lane, const T* __restrict x, std::int64_t i,
                                                    std::int64_t n) {

@@ -6,12 +6,12 @@ namespace owl::cpu::OWL_ISA {
 namespace {
 
 constexpr std::int64_t kLanes = 16;
-constexpr std::int64_t kLong = 256;      // from here on a row fills vectors by itself
+constexpr std::int64_t kLong = 256;      // from this length on a single row fills vectors
 constexpr std::int64_t kNear = 4096;
-constexpr std::int64_t kSegment = 1024;  // elements of shorter rows whose exponentials are in flight at once
+constexpr std::int64_t kSegment = 1024;  // elements of shorter rows whose exponentials are computed together
 
-// Independent partial sums, so that the additions of a vector do not wait for each other. They run in T over kPart
-// elements, few enough for a float, and are added up in double: the error does not grow with the number of elements.
+// Independent partial sums, so that additions do not wait for each other. They run in T over kPart elements, few enough
+// for a float, and are added in double, so that the error does not grow with the number of elements.
 constexpr std::int64_t kPart = 64 * kLanes;
 constexpr std::int64_t kFewRows = 16;  // may be added up in T as well
 
@@ -63,7 +63,7 @@ template <class T> double dot(const T* x, const T* y, std::int64_t n) {
   return sum_of<T>(n, [=](std::int64_t i) { return x[i] * y[i]; });
 }
 
-// A NaN may be passed over here: subtracting the maximum from it and summing brings it back into the whole row.
+// May ignore a NaN: subtracting the maximum from it and summing propagates it to the whole row.
 template <std::int64_t lanes, class T> [[gnu::noinline]] T largest_of_lanes(const T* x, std::int64_t n) {
   T lane[lanes];
   for (auto& v : lane) v = -__builtin_inf();
@@ -121,8 +121,8 @@ template <class T, bool kKeep>
   }
 }
 
-// The sum of a row's exponentials, which are kept in y or not. While they are computed, the next row comes near, or what
-// is next of a row that no cache holds.
+// The sum of a row's exponentials, which kKeep stores in y. Meanwhile prefetches the next row, or the continuation of a
+// row larger than the caches.
 template <class T, bool kKeep> T sum_exponentials(T* y, const T* x, T top, std::int64_t n) {
   const T* const next = x + (n < kNear ? n : kNear);
   LaneSums<T> s;
@@ -223,7 +223,7 @@ void softmax_back_columns(T* dx, const T* err, const T* y, std::int64_t columns,
 
 constexpr std::int64_t kBlockOfChannels = 32;
 
-// What join_lanes does, channel by channel; `lanes`: how many there are.
+// join_lanes for each channel; `lanes`: their number.
 template <class T> void join_channels(double* sums, T (*lane)[kBlockOfChannels], std::int64_t lanes, std::int64_t width) {
   for (std::int64_t half = lanes / 2; half > 0; half /= 2)
     for (std::int64_t j = 0; j < half; ++j)
@@ -231,7 +231,7 @@ template <class T> void join_channels(double* sums, T (*lane)[kBlockOfChannels],
   for (std::int64_t c = 0; c < width; ++c) sums[c] = static_cast<double>(lane[0][c]);
 }
 
-// The same order as sum's, channel by channel.
+// Sums each channel in the same order as `sum`.
 void sum_channels(double* sums, const float* x, std::int64_t n, std::int64_t channels) {
   for (std::int64_t first = 0; first < channels; first += kBlockOfChannels) {
     const std::int64_t width = channels - first < kBlockOfChannels ? channels - first : kBlockOfChannels;

@@ -29,8 +29,8 @@ constexpr bool returns_bool(TypeRule rule) { return rule == TypeRule::kCompare |
 
 template <class Op> constexpr bool has_rare = requires { Op::template eval_rare<float>(0.0f); };
 
-// One operation over n elements. Operands and result may be the same memory, element on element; `ivdep` says that
-// no other overlap exists. kRare: some of these elements need Op's slow path.
+// One operation over n elements. The result may be the same memory as an operand, element by element; `ivdep` states
+// that there is no other overlap. kRare: some of these elements need Op's slow path.
 template <class Op, class T, class R, bool kRare>
 [[gnu::always_inline]] inline void loop(R* dst, const void* a, const T* b, const T* c, std::int64_t n) {
   if constexpr (Op::info.rule == TypeRule::kSelect) {
@@ -70,7 +70,7 @@ void blocks(R* dst, const void* a, const T* b, const T* c, std::int64_t n) {
   loop<Op, T, R, false>(dst, a, b, c, n);
 }
 
-// A tail goes through padded copies, so that the same vector code makes every element.
+// A tail goes through padded copies, so that the same vector code computes every element.
 template <class Op, class T, class R>
 [[gnu::noinline]] void tail(R* dst, const void* a, const T* b, const T* c, std::int64_t n) {
   using A = std::conditional_t<Op::info.rule == TypeRule::kSelect, Bool, T>;
@@ -101,7 +101,7 @@ template <class Op, class T> void run(void* dst, const void* a, const void* b, c
 
 // ---- conversions ----------------------------------------------------------------------------------------------------
 
-// Same code for whole vectors and single elements here: conversions have one right answer.
+// Vectors and tails may differ in code here: a conversion has only one right result.
 template <class From, class To> void cast(void* dst, const void* a, const void*, const void*, std::int64_t n) {
   auto* d = static_cast<To*>(dst);
   const auto* x = static_cast<const From*>(a);
@@ -143,8 +143,8 @@ void run_pair(void* dst, const void* a, const void* b, const void* c, std::int64
   }
 }
 
-// A compiler may exchange the operands of a sum or a product, and would: it has the first operation's result at hand.
-// Of two NaNs the other one would then go on.
+// A compiler may swap the operands of a sum or a product, and would, because the first operation's result is in a
+// register. Then the other of two NaNs would propagate.
 template <class First, class Second, class T> constexpr Fn swapped_pair() {
   if constexpr (__is_same(Second, elementwise_ops::Add) || __is_same(Second, elementwise_ops::Mult)) return nullptr;
   else return run_pair<First, Second, T, true>;
@@ -202,8 +202,8 @@ bool any_nonfinite(const void* x, std::int64_t item, std::int64_t n) {
                    : any_full_exponent<std::uint64_t, 0x7ff0000000000000u>(x, n);
 }
 
-// 16 x 16 elements by way of a small buffer: every cache line of both sides is touched once, in one go. (Rows a power
-// of two apart compete for the same few places of a cache.)
+// 16 x 16 elements through a small buffer, so that every cache line of both sides is accessed once. (Rows a power of
+// two apart map to the same few cache sets.)
 [[gnu::always_inline]] inline void transpose_block(std::uint32_t* dst, std::int64_t dst_stride,
                                                    const std::uint32_t* src, std::int64_t src_stride) {
   using V [[gnu::vector_size(16)]] = std::uint32_t;

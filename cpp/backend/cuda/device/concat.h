@@ -1,7 +1,8 @@
-// Puts one operand of a concatenation into its place: runs of neighbours, evenly apart in the result. A thread copies
+// Copies one operand of a concatenation into the result: contiguous runs, evenly spaced in the result. A thread copies
 // kEach units of T.
 //
-// Slots: 2 the operand, 3 where its first run goes, 4 the number of units, 5 of a run, 6 from one run to the next.
+// Slots: 2 the operand, 3 the address of its first run in the result, 4 the number of units, 5 of a run, 6 from one run
+// to the next.
 
 constexpr int kEach = 4;
 

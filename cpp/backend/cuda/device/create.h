@@ -1,4 +1,4 @@
-// Arrays of one value, and ranges. A thread makes kEach elements; neighbours make neighbours.
+// Arrays of one value, and ranges. A thread makes kEach elements; adjacent threads make adjacent elements.
 //
 // Defined in front: T and R, the elements' type; OWL_FULL or OWL_ARANGE.
 //

@@ -2,7 +2,7 @@
 // its gradient, with the CPU's formulas and order of sums (backend/cpu/isa/lrn_kernels.cpp). A thread makes one
 // element.
 //
-// Defined in front: T and R, the elements' type; kBeta, in quarters where only square roots are needed, else 0; and one
+// Defined in front: T and R, the elements' type; kBeta, in quarters if square roots suffice, else 0; and one
 // of OWL_LRN and those of the gradient, OWL_RATIOS and OWL_LRN_BACK.
 //
 // Slots: 2 the number of elements, 3 of a plane, 4 of channels, 5 of channels on either side of a window, 6 alpha, 7
@@ -21,7 +21,7 @@ OWL_DEVICE Window window_of(const Arguments& args, Index i) {
   return {i - before * plane, before + 1 + (after < half ? after : half)};
 }
 
-// In double: windows may have thousands of channels.
+// In double, because windows may have thousands of channels.
 OWL_DEVICE T window_sum(const Arguments& args, const T* x, Index i) {
   const Window w = window_of(args, i);
   double s = 0;

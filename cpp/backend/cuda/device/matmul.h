@@ -9,7 +9,7 @@ constexpr int kTile = 64, kDeep = 16, kEach = 4, kSide = kTile / kEach;
 OWL_KERNEL(owl_int_matmul) {
   OWL_SHARED uint32_t sums[kEach * kEach][kBlock];
   OWL_SHARED uint32_t left[kDeep][kTile];
-  OWL_SHARED uint32_t right[kDeep][kTile + 1];  // columns of different banks, whichever way a tile is read
+  OWL_SHARED uint32_t right[kDeep][kTile + 1];  // padded, so that rows and columns fall into different banks
   const uint32_t* const a = pointer<const uint32_t>(args, 2);
   const uint32_t* const b = pointer<const uint32_t>(args, 3);
   const int64_t m = integer(args, 4), n = integer(args, 5), depth = integer(args, 6);

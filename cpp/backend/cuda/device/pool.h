@@ -1,9 +1,9 @@
 // Pooling of planes and its gradient, with the CPU's rules (backend/cpu/isa/pool_kernels.cpp): a window is clipped to
-// the image; equal maxima: the first in memory order (x fastest) wins; a NaN is a maximum; an average divides by the
+// the image; of equal maxima the first in memory order (x fastest) wins; a NaN is a maximum; an average divides by the
 // part inside the padded image. The order of every sum is the CPU's.
 //
-// Defined in front: T and R, the elements' type; Coordinate, an integer in which all lengths and places fit; one of
-// OWL_POOL and OWL_AVERAGE_BACK and those of a maximum's gradient, OWL_PLACES and OWL_MAX_BACK or, where no windows
+// Defined in front: T and R, the elements' type; Coordinate, an integer type for all lengths and positions; one of
+// OWL_POOL and OWL_AVERAGE_BACK and those of a maximum's gradient, OWL_PLACES and OWL_MAX_BACK or, if no windows
 // overlap, OWL_MAX_BACK_APART; and for OWL_POOL kMaximum.
 //
 // Slots: 2 the number of results, 3 and 4 the image's width and height, 5 and 6 the pooled image's, 7 and 8 the
@@ -18,7 +18,7 @@ OWL_DEVICE Axis axis_of(const Arguments& args, int which) {
   return {at(0), at(1), at(2), at(3), at(4)};
 }
 
-// An average's divisor; of large windows around a small image it may be larger than any place.
+// An average's divisor; for large windows around a small image it may exceed any position.
 OWL_DEVICE int64_t area(Coordinate a, Coordinate b) { return int64_t{a} * b; }
 
 // The part of a window along one axis that lies inside the image, and its length inside the padded image.
@@ -31,7 +31,7 @@ OWL_DEVICE Span window(const Axis& a, Coordinate o) {
   return {begin < 0 ? 0 : begin, padded_end < a.length ? padded_end : a.length, padded_end - begin};
 }
 
-// The windows along one axis that cover a place: [first, last].
+// The windows along one axis that cover a position: [first, last].
 struct Covering {
   Coordinate first, last;
 };
@@ -40,7 +40,7 @@ OWL_DEVICE Covering covering(const Axis& a, Coordinate place) {
   return {at < a.window ? 0 : (at - a.window) / a.stride + 1, last < a.out ? last : a.out - 1};
 }
 
-// An element's place in its image, and where that image begins.
+// An element's position in its image, and the image's offset.
 struct Place {
   Coordinate x, y, plane;
 };
@@ -52,7 +52,7 @@ OWL_DEVICE Place place_of(Coordinate i, Coordinate width, Coordinate height) {
 // Whether b replaces the maximum a: larger, or the first NaN.
 OWL_DEVICE bool replaces(T b, T a) { return (b > a) | ((b != b) & (a == a)); }
 
-// Where the maximum of a window is in its image.
+// The position of a window's maximum in its image.
 OWL_DEVICE Coordinate place_of_maximum(const T* x, const Span& v, const Span& h, Coordinate width) {
   Coordinate place = v.begin * width + h.begin;
   T best = x[place];
@@ -67,7 +67,7 @@ OWL_DEVICE Coordinate place_of_maximum(const T* x, const Span& v, const Span& h,
 
 #ifdef OWL_POOL
 
-// Averages are summed in double: windows may have millions of elements.
+// Averages are summed in double, because windows may have millions of elements.
 using Total = Choose<kMaximum, T, double>::type;
 OWL_DEVICE Total join(Total a, T b) {
   if constexpr (kMaximum) return replaces(b, a) ? b : a;
@@ -107,7 +107,7 @@ OWL_KERNEL(owl_pool) {
 
 #ifdef OWL_PLACES
 
-// Where the maximum of every window is, to slot 13; x is slot 14. A thread does one.
+// Writes the position of every window's maximum to slot 13; x is slot 14. A thread does one window.
 OWL_KERNEL(owl_pool_places) {
   const Axis across = axis_of(args, 0), down = axis_of(args, 1);
   OWL_THREADS(t) {
@@ -124,7 +124,7 @@ OWL_KERNEL(owl_pool_places) {
 
 #ifdef OWL_MAX_BACK
 
-// The errors of those windows whose maximum an element is. A thread makes one result.
+// Sums the errors of the windows whose maximum an element is. A thread makes one result.
 OWL_KERNEL(owl_pool_max_back) {
   const Axis across = axis_of(args, 0), down = axis_of(args, 1);
   OWL_THREADS(t) {
@@ -148,7 +148,7 @@ OWL_KERNEL(owl_pool_max_back) {
 
 #ifdef OWL_MAX_BACK_APART
 
-// The same where an element is in one small window at most: its maximum is looked for again.
+// The same if an element is in at most one small window, whose maximum is searched again.
 OWL_KERNEL(owl_pool_max_back_apart) {
   const Axis across = axis_of(args, 0), down = axis_of(args, 1);
   OWL_THREADS(t) {
@@ -172,7 +172,7 @@ OWL_KERNEL(owl_pool_max_back_apart) {
 
 #ifdef OWL_AVERAGE_BACK
 
-// The shares that an element has in its windows' errors. A thread makes one result.
+// Sums an element's shares of its windows' errors. A thread makes one result.
 OWL_KERNEL(owl_pool_average_back) {
   const Axis across = axis_of(args, 0), down = axis_of(args, 1);
   OWL_THREADS(t) {

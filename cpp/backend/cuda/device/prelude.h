@@ -1,14 +1,14 @@
-// In front of every kernel's text. The same text is compiled by NVRTC for a GPU and, in tests, by a host compiler with
-// OWL_HOST defined, where one call of a kernel's function is one block.
+// Precedes every kernel's text. NVRTC compiles the same text for a GPU and, in tests, a host compiler with OWL_HOST
+// defined; there one call of a kernel's function is one block.
 //
 // How a kernel is written:
 //   * OWL_KERNEL(name) { ... } is its head; its only argument is `args`, whose slots it reads by pointer<T>(args, k),
 //     integer(args, k) and number(args, k). Slot 0 is operand 0, slot 1 the result (see backend/cuda/emit.h).
-//   * OWL_THREADS(t) { ... } runs once for each thread t of the block. What one such part leaves for the next must lie
-//     in OWL_SHARED memory, with OWL_SYNC between the parts: there is no other way for threads to meet.
+//   * OWL_THREADS(t) { ... } runs once for each thread t of the block. One such part passes data to the next only in
+//     OWL_SHARED memory, with OWL_SYNC between them.
 //   * load(args, i) gives element i of operand 0, store(args, i, v) takes element i of the result, both in memory
-//     order. They may hold elementwise operations that were fused, so each element is stored once.
-//   * `block` is the number of this block, `blocks` how many there are, kBlock the threads of each.
+//     order. They may include fused elementwise operations, so each element must be stored once.
+//   * `block` is the number of this block, `blocks` their count, kBlock the threads of each.
 #ifdef OWL_HOST
 
 #include <cstdint>
@@ -85,13 +85,13 @@ using std::uint32_t;
 using std::uint64_t;
 using std::uint8_t;
 
-#define OWL_ON_DEVICE 1  // ops/elementwise.h leaves out what only the host needs
+#define OWL_ON_DEVICE 1  // ops/elementwise.h omits the host's part
 constexpr int kBlock = 256;
 
 template <bool condition, class A, class B> struct Choose { using type = A; };
 template <class A, class B> struct Choose<false, A, B> { using type = B; };
 
-// OWL_SLOTS and Index (int32_t, or int64_t for large arrays) are defined in front of this text.
+// OWL_SLOTS and Index (int32_t, or int64_t for large arrays) are defined before this text.
 struct Arguments {
   uint64_t slot[OWL_SLOTS];
 };
@@ -99,7 +99,7 @@ template <class T> OWL_DEVICE T* pointer(const Arguments& args, int k) { return 
 OWL_DEVICE int64_t integer(const Arguments& args, int k) { return static_cast<int64_t>(args.slot[k]); }
 OWL_DEVICE double number(const Arguments& args, int k) { return __builtin_bit_cast(double, args.slot[k]); }
 
-// Four elements that are read or written at once.
+// Four elements that are read or written together.
 template <class T> struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Pack {
   T v[4];
 };

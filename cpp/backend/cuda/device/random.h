@@ -1,7 +1,7 @@
-// Random arrays, of the CPU's numbers: element i depends on the seed, the call and i alone (ops/philox.h). A thread
+// Random arrays, with the CPU's numbers: element i depends on the seed, the call and i alone (ops/philox.h). A thread
 // makes the four numbers of one block of the generator.
 //
-// Defined in front: T and R, the elements' type, integers and bools being made from float32; and one of OWL_UNIFORM,
+// Defined in front: T and R, the elements' type, integers and bools are converted from float32; and one of OWL_UNIFORM,
 // OWL_NORMAL and OWL_BERNOULLI.
 //
 // Slots: 2 the number of elements, 3 the seed, 4 the call; 5 low, 6 high, 7 the number below it; or 5 mu, 6 sigma; or 5
@@ -11,7 +11,7 @@ namespace philox = owl::philox;
 
 constexpr int kEach = 4;
 
-// The type that numbers are made in.
+// The type in which numbers are drawn.
 template <class To> struct Drawn { using type = float; };
 template <> struct Drawn<double> { using type = double; };
 using F = Drawn<T>::type;
@@ -66,7 +66,7 @@ OWL_DEVICE T converted(F x) {
 }
 
 OWL_KERNEL(owl_random) {
-  OWL_SHARED Numbers drawn[kBlock];  // so that neighbouring threads store neighbours
+  OWL_SHARED Numbers drawn[kBlock];  // so that adjacent threads store adjacent elements
   OWL_THREADS(t) drawn[t] = draw(args, static_cast<uint64_t>(block) * kBlock + t);
   OWL_SYNC;
   OWL_THREADS(t) {

@@ -1,15 +1,15 @@
-// Reductions: every result folds elements of operand 0. backend/cuda/reduce.cpp says how they are cut.
+// Reductions: every result folds elements of operand 0. backend/cuda/reduce.cpp cuts them.
 //
 // Defined in front: T and R, the operand's and the result's type; OWL_FOLD, one of the folds below; kKept and kReduced,
-// how many axes there are to step through besides the first; one of OWL_ROWS, OWL_COLUMNS, OWL_JOIN and OWL_NOTHING;
-// and OWL_CUT where a fold is cut into parts, whose results OWL_JOIN joins.
+// the number of axes to iterate over besides the first; one of OWL_ROWS, OWL_COLUMNS, OWL_JOIN and OWL_NOTHING;
+// and OWL_CUT if a fold is cut into parts, whose results OWL_JOIN joins.
 
 using owl::elementwise_ops::same;
 
 constexpr bool kFloating = same<T, float> || same<T, double>;
 
-// A fold: start() is what nothing gives, take() takes in the element at a place along the reduced axes, join() another
-// fold of the same.
+// A fold: start() is the value without elements, take() folds the element at a position along the reduced axes, join()
+// joins another partial fold.
 
 template <class A> struct Adding {
   using Acc = A;
@@ -17,7 +17,7 @@ template <class A> struct Adding {
   OWL_DEVICE Acc take(Acc a, T x, Index) { return a + static_cast<Acc>(x); }
   OWL_DEVICE Acc join(Acc a, Acc b) { return a + b; }
 };
-// As on the CPU float32 is added in double. Integers wrap around.
+// As on the CPU, float32 is added in double. Integers wrap around.
 struct Sum : Adding<Choose<kFloating, double, uint32_t>::type> {
   OWL_DEVICE R result(Acc a, double) { return static_cast<R>(a); }
 };
@@ -29,7 +29,7 @@ struct CountZero : Adding<double> {  // exact to 2^53
   OWL_DEVICE R result(Acc a, double) { return static_cast<R>(a); }
 };
 
-// A NaN, once met, stays.
+// Propagates NaN.
 template <bool largest> struct Extreme {
   using Acc = T;
   OWL_DEVICE Acc start() {
@@ -47,11 +47,11 @@ template <bool largest> struct Extreme {
 using Max = Extreme<true>;
 using Min = Extreme<false>;
 
-// The place of the first largest (smallest); a NaN is larger (smaller) than anything.
+// The index of the first largest (smallest) element; a NaN is larger (smaller) than any number.
 template <bool largest> struct ArgExtreme {
   struct Acc {
     T value;
-    int32_t place;  // negative: of nothing
+    int32_t place;  // negative: no element
   };
   OWL_DEVICE Acc start() { return {T(0), -1}; }
   OWL_DEVICE Acc join(Acc a, Acc b) {
@@ -72,7 +72,7 @@ using Acc = Fold::Acc;
 
 OWL_DEVICE Index length(const Arguments& args, int k) { return static_cast<Index>(integer(args, k)); }
 
-// How far from the first the element number `at` is, along `axes` axes whose lengths and strides begin at `slot`.
+// The offset of element number `at` along `axes` axes, whose lengths and strides begin at `slot`.
 template <int axes> OWL_DEVICE Index offset(const Arguments& args, int slot, Index at) {
   Index result = 0;
   OWL_UNROLL for (int k = 0; k + 1 < axes; ++k) {
@@ -86,13 +86,13 @@ template <int axes> OWL_DEVICE Index offset(const Arguments& args, int slot, Ind
 
 #ifdef OWL_ROWS
 
-// Groups of threads, each with a row, or with a part of one: then the group is the block. Slots: 2 partial results, 3
+// Groups of threads, each for a row, or for a part of one: then the group is the block. Slots: 2 partial results, 3
 // the number of rows, 4 the length of the first axis, 5 of a row, 6 threads of a group, 7 parts, 8 length of a part, 9
 // the number of elements as a double, then the axes, kept ones first.
 constexpr int kKeptSlot = 10, kReducedSlot = kKeptSlot + 2 * kKept;
-constexpr int kAtOnce = 8;  // elements that a thread has on their way
+constexpr int kAtOnce = 8;  // loads that a thread has in flight
 
-// An element on a thread's way through a row: its place along the first axis, and that of the further reduced axes.
+// A thread's position in a row: along the first axis, and along the other reduced axes.
 struct Place {
   Index i, unit;
 };
@@ -154,8 +154,8 @@ OWL_KERNEL(owl_fold_rows) {
 
 #if defined OWL_COLUMNS || defined OWL_JOIN
 
-// A thread's share of a column in fold[t], `lanes` threads to each of `across` columns: now thread t < across has it
-// all.
+// Joins the shares of each column in fold[t], `lanes` threads for each of `across` columns: afterwards thread t <
+// across has the total.
 OWL_DEVICE void join_lanes(Acc* fold, int across, int lanes) {
   for (int n = lanes; n > 1; n = (n + 1) / 2) {
     OWL_SYNC;
@@ -170,9 +170,9 @@ OWL_DEVICE void join_lanes(Acc* fold, int across, int lanes) {
 
 #ifdef OWL_COLUMNS
 
-// Blocks of `across` columns, several threads to each, or to each part. Slots: 2 partial results, 3 the number of
-// columns, 4 the length of the first axis, 5 of a column, 6 columns of a block, 7 threads of a column, 8 blocks beside
-// each other, 9 length of a part, 10 the number of elements as a double, then the axes, kept ones first.
+// Blocks of `across` columns, several threads for each, or for each part. Slots: 2 partial results, 3 the number of
+// columns, 4 the length of the first axis, 5 of a column, 6 columns of a block, 7 threads of a column, 8 adjacent
+// blocks, 9 length of a part, 10 the number of elements as a double, then the axes, kept ones first.
 constexpr int kKeptSlot = 11, kReducedSlot = kKeptSlot + 2 * kKept;
 constexpr int kAtOnce = 4;
 
@@ -242,7 +242,7 @@ OWL_KERNEL(owl_join_parts) {
 
 #ifdef OWL_NOTHING
 
-// Results behind which there are no elements. Slots: 2 the number of results, 3 of elements as a double.
+// Results without elements. Slots: 2 the number of results, 3 of elements as a double.
 OWL_KERNEL(owl_fold_nothing) {
   OWL_THREADS(t) {
     const Index i = block * kBlock + t;

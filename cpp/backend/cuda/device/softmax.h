@@ -1,8 +1,8 @@
 // Softmax, its logarithm and its gradient. The array is [inner, length, outer]: inner * outer distributions of `length`
-// elements, `inner` apart. kLanes threads have a distribution; element j belongs to lane j % kLanes.
+// elements, `inner` apart. kLanes threads process a distribution; element j belongs to lane j % kLanes.
 //
 // Defined in front: T and R, the elements' type; kLanes, a power of 2; kRows, whether inner is 1: then the lanes of a
-// distribution are neighbours, else the distributions are; and one of OWL_SOFTMAX, with kLogarithm, and
+// distribution are adjacent threads, else the distributions are; and one of OWL_SOFTMAX, with kLogarithm, and
 // OWL_SOFTMAX_BACK.
 //
 // Slots: 2 inner, 3 length, 4 the number of distributions; for the gradient 5, the softmax.
@@ -24,7 +24,7 @@ OWL_DEVICE Share share_of(const Arguments& args, Index block, int t) {
   return {begin + lane * inner, kLanes * inner, count};
 }
 
-// Joins what every lane of a distribution has in part[t]: its first lane has it all then.
+// Joins the parts of a distribution's lanes in part[t]: afterwards its first lane has the total.
 template <class Part, class Join> OWL_DEVICE void join_lanes(Part* part, Join join) {
   constexpr int kNext = kRows ? 1 : kAcross;
   for (int width = kLanes / 2; width > 0; width /= 2) {
@@ -41,9 +41,8 @@ template <class Part, class Join> OWL_DEVICE void join_lanes(Part* part, Join jo
 OWL_KERNEL(owl_softmax) {
   using namespace owl;
   OWL_SHARED T top[kBlock];
-  OWL_SHARED double total[kBlock];  // in double: distributions may have millions of elements
-  // A NaN may be passed over here: subtracting the maximum from it and summing brings it back into the whole
-  // distribution.
+  OWL_SHARED double total[kBlock];  // in double, because distributions may have millions of elements
+  // May ignore a NaN: subtracting the maximum from it and summing propagates it to the whole distribution.
   OWL_THREADS(t) {
     const Share share = share_of(args, block, t);
     T most = static_cast<T>(-__builtin_inf());

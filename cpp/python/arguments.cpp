@@ -10,7 +10,7 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& message) { throw py::type_error(message); }
 
-// Of "axis|dim" the name that messages use.
+// The name for messages: the first of "axis|dim".
 std::string_view main_name(std::string_view name) { return name.substr(0, name.find('|')); }
 
 bool is_called(PyObject* key, std::string_view name) {
@@ -28,7 +28,7 @@ std::string list_of(std::span<const char* const> names) {
   return s;
 }
 
-// False where the integer does not fit.
+// False if the integer does not fit.
 bool take_int(PyObject* o, const char* what, std::int64_t& value) {
   if (!PyLong_Check(o) && (!PyIndex_Check(o) || is_narray(o)))
     refuse(std::string(what) + " must be an integer, not " + type_name(o));
@@ -153,7 +153,7 @@ std::vector<std::int64_t> to_ints(PyObject* o, const char* what) {
   if (!items) throw py::error_already_set();
   std::vector<std::int64_t> result;
   result.reserve(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(items.ptr())));
-  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i) {  // an item's __index__ may change the list
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i) {  // an item's __index__ may modify the list
     const auto item = py::reinterpret_borrow<py::object>(PySequence_Fast_GET_ITEM(items.ptr(), i));
     if (!PyIndex_Check(item.ptr()) || is_narray(item.ptr())) refuse_integers(item.ptr(), what);
     result.push_back(to_int(item.ptr(), what));

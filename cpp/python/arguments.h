@@ -1,5 +1,5 @@
-// Arguments, taken apart without pybind11, whose messages speak of C++. Everything here throws what becomes the Python
-// error.
+// Parses arguments without pybind11, whose messages name C++ types. All functions here throw the exceptions that become
+// Python errors.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -23,8 +23,8 @@ struct Call {
   Py_ssize_t positional;
   PyObject* keywords;  // a tuple of names, or null
 
-  // Sorts the arguments by name into `slots` (borrowed; null where one is not given). Those behind the first
-  // `by_position` are only given by name. "axis|dim": an argument that dim= names as well.
+  // Sorts the arguments by name into `slots` (borrowed; null for one that is not given). Those after the first
+  // `by_position` must be given by name. "axis|dim": an argument with the alias dim=.
   void parse(const char* function, std::span<const char* const> names, int required, std::size_t by_position,
              PyObject** slots) const;
 
@@ -38,7 +38,7 @@ struct Call {
   void expect_none(const char* function) const;
 };
 
-// What pybind11 hands to a function that takes (py::args, py::kwargs).
+// The arguments that pybind11 passes to a function of (py::args, py::kwargs).
 class Given {
  public:
   Given(const py::args& args, const py::kwargs& kwargs);
@@ -57,17 +57,17 @@ PyObject* fast(PyObject* self, PyObject* const* values, Py_ssize_t positional, P
 }
 template <PyObject* (*Function)(PyObject* self, const Call& call)>
 PyMethodDef method(const char* name, const char* doc) {
-  auto* entry = reinterpret_cast<void (*)()>(&fast<Function>);  // the step that CPython's own tables take
+  auto* entry = reinterpret_cast<void (*)()>(&fast<Function>);  // the cast that CPython's own tables use
   return {name, reinterpret_cast<PyCFunction>(entry), METH_FASTCALL | METH_KEYWORDS, doc};
 }
-// Adds the functions of a table, which ends with a null name and must never be freed, to the module; scripts know it as
-// `name`.
+// Adds the functions of a table, which ends with a null name and must never be freed, to the module, whose name for
+// scripts is `name`.
 void add_functions(py::module_& m, PyMethodDef* table, const char* name = "owl");
 
 inline bool given(PyObject* o) { return o && o != Py_None; }
 
 // `what` names the argument in messages, e.g. "zeros: shape".
-bool is_integer(PyObject* o);  // of Python or NumPy
+bool is_integer(PyObject* o);  // a Python or NumPy integer
 std::int64_t to_int(PyObject* o, const char* what);
 int to_device_id(PyObject* o, const char* what);
 double to_double(PyObject* o, const char* what);
@@ -75,7 +75,7 @@ bool to_bool(PyObject* o, bool fallback, const char* what);  // True or False
 const NArray& to_narray(PyObject* o, const char* what);
 std::vector<std::int64_t> to_ints(PyObject* o, const char* what);  // a list, a tuple or one integer
 [[noreturn]] void refuse_integers(PyObject* o, const char* what);
-std::vector<std::int64_t> to_axes(PyObject* o, const char* what);  // the same; None is "all", as an empty vector
+std::vector<std::int64_t> to_axes(PyObject* o, const char* what);  // the same; None gives an empty vector, for all axes
 Shape to_shape(PyObject* o, const char* what);
 
 }  // namespace owl::python

@@ -1,4 +1,4 @@
-// What the module is put together from: one function for each area.
+// The parts of the module: one function for each area.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -18,6 +18,6 @@ void bind_conv(py::module_& m);            // the submodule conv
 void bind_device(py::module_& m);          // devices, waiting, memory, counters
 void bind_inspect(py::module_& m);         // explain, dot, profile, trace_nan
 void bind_user_op(py::module_& m);         // operations defined in Python
-void bind_source(py::module_& m);          // where the script recorded an operation
+void bind_source(py::module_& m);          // the script's line that records an operation
 
 }  // namespace owl::python

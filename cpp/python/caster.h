@@ -12,7 +12,7 @@ template <> struct type_caster<owl::NArray> {
   PYBIND11_TYPE_CASTER(owl::NArray, const_name("owl.NArray"));
 
   bool load(handle source, bool) {
-    value = owl::python::to_narray(source.ptr(), "owl: the argument");  // no overloads: its TypeError is the clearest
+    value = owl::python::to_narray(source.ptr(), "owl: the argument");  // no overloads: its TypeError is the final one
     return true;
   }
   static handle cast(owl::NArray array, return_value_policy, handle) { return owl::python::wrap(std::move(array)); }

@@ -87,7 +87,7 @@ Lrner make_lrner(const py::args& args, const py::kwargs& kwargs) {
   return {size, to_double(alpha, "Lrner: alpha"), to_double(beta, "Lrner: beta")};
 }
 
-// A member function that records, as a function for pybind11. `names` is of its arrays.
+// A recording member function as a function for pybind11. `names`: those of its array parameters.
 template <class T, class... Arrays>
 auto recording(NArray (T::*member)(const Arrays&...) const, const char* function,
                const std::array<const char*, sizeof...(Arrays)>& names) {
@@ -136,7 +136,7 @@ PyMethodDef conv_functions[] = {
         "channel axis, axis -2 (soft_op.channel). Shape of x; integers give float32."),
     method<log_softmax>("log_softmax",
         "log_softmax(x, op=soft_op.instance)\n--\n\n"
-        "The logarithm of softmax(x, op), without its loss of precision."),
+        "The logarithm of softmax(x, op), computed without its loss of precision."),
     method<softmax_back>("softmax_back",
         "softmax_back(err, y, op=soft_op.instance)\n--\n\n"
         "The gradient of x, from the error at y = softmax(x, op): y * (err - sum of err * y). err has y's shape."),
@@ -144,12 +144,12 @@ PyMethodDef conv_functions[] = {
 };
 
 void bind_enums(py::module_& m) {
-  py::native_enum<SoftOp>(m, "soft_op", "enum.Enum", "What softmax runs over: instance, all axes but the last; "
+  py::native_enum<SoftOp>(m, "soft_op", "enum.Enum", "The axes of softmax: instance, all axes but the last; "
                                                      "channel, the channel axis (-2).")
       .value("instance", SoftOp::kInstance)
       .value("channel", SoftOp::kChannel)
       .finalize();
-  py::native_enum<PoolOp>(m, "pool_op", "enum.Enum", "What a Pooler computes: max or average (avg for short).")
+  py::native_enum<PoolOp>(m, "pool_op", "enum.Enum", "The function of a Pooler: max or average (avg for short).")
       .value("max", PoolOp::kMax)
       .value("average", PoolOp::kAverage)
       .value("avg", PoolOp::kAverage)
@@ -159,7 +159,7 @@ void bind_enums(py::module_& m) {
 
 void bind_convolver(py::module_& m) {
   py::class_<Convolver>(m, "Convolver",
-                        "A 2-d convolution (cross-correlation, as every framework does): padding, strides (v along H,\n"
+                        "A 2-d convolution (cross-correlation, as in other frameworks): padding, strides (v along H,\n"
                         "h along W), dilation (one number, or (along H, along W)) and groups. Images x are\n"
                         "[W, H, C_in, N], weights w [kw, kh, C_in / groups, C_out], the bias b [C_out].\n\n"
                         "ShapeError: a negative padding, a stride, dilation or group count below 1.")
@@ -169,21 +169,21 @@ void bind_convolver(py::module_& m) {
            "The convolution of x with w, plus b: [W', H', C_out, N].")
       .def("bp", recording(&Convolver::bp, "Convolver.bp", {"err", "x", "w"}),
            "bp(self, err, x, w)\n--\n\n"
-           "The gradient of x, from the error at the result; only x's shape matters.")
+           "The gradient of x, from the error at the result; of x only the shape is used.")
       .def("weight_grad", recording(&Convolver::weight_grad, "Convolver.weight_grad", {"err", "x", "w"}),
            "weight_grad(self, err, x, w)\n--\n\n"
-           "The gradient of w, from the error at the result; only w's shape matters.")
+           "The gradient of w, from the error at the result; of w only the shape is used.")
       .def("bias_grad", recording(&Convolver::bias_grad, "Convolver.bias_grad", {"err"}),
            "bias_grad(self, err)\n--\n\n"
            "The gradient of b: [C_out].")
       .def_readonly("pad_h", &Convolver::pad_h, "Rows of zeros above and below the image.")
       .def_readonly("pad_w", &Convolver::pad_w, "Columns of zeros left and right of the image.")
-      .def_readonly("stride_v", &Convolver::stride_v, "Steps along H from one place of the kernel to the next.")
-      .def_readonly("stride_h", &Convolver::stride_h, "Steps along W from one place of the kernel to the next.")
+      .def_readonly("stride_v", &Convolver::stride_v, "Stride along H.")
+      .def_readonly("stride_h", &Convolver::stride_h, "Stride along W.")
       .def_property_readonly(
           "dilation", [](const Convolver& c) { return std::pair(c.dilation_h, c.dilation_w); },
-          "How far apart the kernel's elements lie: (along H, along W).")
-      .def_readonly("groups", &Convolver::groups, "Into how many groups the channels are divided.")
+          "The distance of the kernel's elements: (along H, along W).")
+      .def_readonly("groups", &Convolver::groups, "The number of groups of channels.")
       .def("__repr__", [](const Convolver& c) {
         return py::str("Convolver(pad_h={}, pad_w={}, stride_v={}, stride_h={}, dilation=({}, {}), groups={})")
             .format(c.pad_h, c.pad_w, c.stride_v, c.stride_h, c.dilation_h, c.dilation_w, c.groups);
@@ -192,7 +192,7 @@ void bind_convolver(py::module_& m) {
 
 void bind_pooler(py::module_& m) {
   py::class_<Pooler>(m, "Pooler",
-                     "2-d pooling of [W, H, C, N] with windows of h rows and w columns. A last, partial window\n"
+                     "2-d pooling of [W, H, C, N] with windows of h rows and w columns. A partial window at the end\n"
                      "counts; ceil_mode=False drops it. The average divides by the part of the window inside the\n"
                      "padded image.\n\n"
                      "ShapeError: a window or stride below 1, a negative padding or one as large as the window.")
@@ -202,15 +202,15 @@ void bind_pooler(py::module_& m) {
            "The pooled images: [W', H', C, N].")
       .def("bp", recording(&Pooler::bp, "Pooler.bp", {"err", "ff_y", "ff_x"}),
            "bp(self, err, ff_y, ff_x)\n--\n\n"
-           "The gradient of x, from the error at y = ff(x). Of equal maxima the first takes the error.")
+           "The gradient of x, from the error at y = ff(x). Of equal maxima the first gets the error.")
       .def_readonly("h", &Pooler::h, "Rows of a window.")
       .def_readonly("w", &Pooler::w, "Columns of a window.")
-      .def_readonly("stride_v", &Pooler::stride_v, "Steps along H from one window to the next.")
-      .def_readonly("stride_h", &Pooler::stride_h, "Steps along W from one window to the next.")
+      .def_readonly("stride_v", &Pooler::stride_v, "Stride along H.")
+      .def_readonly("stride_h", &Pooler::stride_h, "Stride along W.")
       .def_readonly("pad_h", &Pooler::pad_h, "Rows of padding above and below the image.")
       .def_readonly("pad_w", &Pooler::pad_w, "Columns of padding left and right of the image.")
       .def_readonly("op", &Pooler::op, "pool_op.max or pool_op.average.")
-      .def_readonly("ceil_mode", &Pooler::ceil_mode, "Whether a last, partial window counts.")
+      .def_readonly("ceil_mode", &Pooler::ceil_mode, "Whether a partial window at the end counts.")
       .def("__repr__", [](const Pooler& p) {
         return py::str("Pooler(h={}, w={}, stride_v={}, stride_h={}, pad_h={}, pad_w={}, op={}, ceil_mode={})")
             .format(p.h, p.w, p.stride_v, p.stride_h, p.pad_h, p.pad_w, p.op, p.ceil_mode);
@@ -225,11 +225,11 @@ void bind_lrner(py::module_& m) {
       .def(py::init(&make_lrner))
       .def("ff", recording(&Lrner::ff, "Lrner.ff", {"x", "scale"}),
            "ff(self, x, scale)\n--\n\n"
-           "The normalised images. `scale` is any array of x's shape: neither read nor changed.")
+           "The normalised images. `scale` is any array of x's shape, and is not read.")
       .def("bp", recording(&Lrner::bp, "Lrner.bp", {"x", "y", "scale", "err"}),
            "bp(self, x, y, scale, err)\n--\n\n"
            "The gradient of x, from the error at y = ff(x, scale).")
-      .def_readonly("local_size", &Lrner::local_size, "Over how many channels the squares are summed.")
+      .def_readonly("local_size", &Lrner::local_size, "The number of channels whose squares are summed.")
       .def_readonly("alpha", &Lrner::alpha, "The factor of the mean of squares.")
       .def_readonly("beta", &Lrner::beta, "The exponent of the divisor.")
       .def("__repr__", [](const Lrner& n) {
@@ -242,7 +242,7 @@ void bind_lrner(py::module_& m) {
 void bind_conv(py::module_& m) {
   auto module = m.def_submodule("conv", "Convolution, pooling, normalisation and softmax.");
   py::options options;
-  options.disable_function_signatures();  // *args, **kwargs: the words say more
+  options.disable_function_signatures();  // they would show only *args, **kwargs
   bind_enums(module);
   add_functions(module, conv_functions, "owl.conv");
   bind_convolver(module);

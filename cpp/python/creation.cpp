@@ -1,4 +1,4 @@
-// Functions that make arrays: filled, random, joined, cut, and summed across devices.
+// Functions that make arrays: constants, random numbers, joins, slices, and sums across devices.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -16,7 +16,7 @@ namespace owl::python {
 
 namespace {
 
-// A value for an array of this type: an integer that int32 cannot hold would change silently.
+// A value for an array of this type. Checks integers, because one outside the range of int32 would change silently.
 double fill_value(PyObject* o, DType dtype, const char* what) {
   const double v = to_double(o, what);
   constexpr double low = std::numeric_limits<std::int32_t>::min(), high = std::numeric_limits<std::int32_t>::max();
@@ -28,14 +28,14 @@ double fill_value(PyObject* o, DType dtype, const char* what) {
 
 bool is_number(PyObject* o) { return PyFloat_Check(o) || is_integer(o) || numpy_number(o) != NumberKind::kNone; }
 
-// How many of the arguments at the front are integers.
+// The number of leading arguments that are integers.
 Py_ssize_t leading_integers(const Call& call) {
   Py_ssize_t n = 0;
   while (n < call.positional && is_integer(call.values[n])) ++n;
   return n;
 }
 
-// A call whose first `count` arguments, where that is several, are made one: zeros(2, 3) is zeros([2, 3]).
+// A call whose first `count` arguments, if several, become one: zeros(2, 3) is zeros([2, 3]).
 class Gathered {
  public:
   Gathered(const Call& call, Py_ssize_t count) : call_(call) {
@@ -57,7 +57,7 @@ class Gathered {
   Call call_;
 };
 
-// zeros(2, 3.0): a number behind the lengths is not meant as a type.
+// zeros(2, 3.0): a number after the lengths is not a type.
 Gathered lengths_and_type(const Call& call, const char* function) {
   const Py_ssize_t lengths = leading_integers(call);
   if (lengths > 0 && lengths < call.positional && is_number(call.values[lengths]))
@@ -75,7 +75,7 @@ std::string joined(PyObject* const* values, Py_ssize_t count, bool as_floats) {
   return text;
 }
 
-// Whether the arguments from `from` to `to` can be lengths between brackets.
+// Whether the arguments from `from` to `to` can be lengths of a shape.
 bool are_lengths(const Call& call, Py_ssize_t from, Py_ssize_t to) {
   for (Py_ssize_t i = from; i < to; ++i)
     if (!is_integer(call.values[i]) || to_int(call.values[i], "shape") < 0) return false;
@@ -87,8 +87,8 @@ Gathered lengths_alone(const Call& call, const char* function, const char* param
   const Py_ssize_t count = call.positional, integers = leading_integers(call);
   if (count < 2) return {call, 1};
   for (Py_ssize_t i = 0; i < count; ++i)
-    if (!is_number(call.values[i])) return {call, 1};  // refused as what it is named
-  Py_ssize_t lengths = 0;  // those that can be
+    if (!is_number(call.values[i])) return {call, 1};  // the parameter's own check refuses it
+  Py_ssize_t lengths = 0;  // leading arguments that can be lengths
   while (lengths < integers && to_int(call.values[lengths], "shape") > 0) ++lengths;
   if (lengths == count) return {call, count};
   lengths = std::max<Py_ssize_t>(lengths, 1);
@@ -298,7 +298,7 @@ PyMethodDef creation_functions[] = {
         "An array of ones. The lengths may also be given one by one: ones(3, 4) is ones([3, 4]).\n\n"
         "ShapeError: an empty shape or a negative length; DTypeError: not bool, int32, float32 or float64."),
     method<full>("full",
-        "full(shape, v, dtype='float32')\n--\n\nAn array with the value v everywhere.\n\n"
+        "full(shape, v, dtype='float32')\n--\n\nAn array filled with the value v.\n\n"
         "ShapeError: an empty shape or a negative length; OverflowError: a value that int32 cannot hold."),
     method<arange>("arange",
         "arange(start=None, stop=None, step=1, dtype='float32', n=None)\n--\n\n"
@@ -310,7 +310,7 @@ PyMethodDef creation_functions[] = {
         "ShapeError: a negative length."),
     method<linspace>("linspace",
         "linspace(start, stop, num=50, endpoint=True, dtype='float32')\n--\n\n"
-        "Shape [num]: values at equal distances from start to stop, computed in float64 as NumPy does; without\n"
+        "Shape [num]: evenly spaced values from start to stop, computed in float64 as NumPy does; without\n"
         "`endpoint`, stop would be the next one. Integers are rounded down.\n\n"
         "ShapeError: a negative num; ValueError: start or stop is not finite."),
     method<zeros_like>("zeros_like",
@@ -338,20 +338,20 @@ PyMethodDef creation_functions[] = {
         "randb(shape, prob, dtype='float32')\n--\n\n1 with probability prob, else 0.\n\n"
         "ValueError: prob outside 0 to 1."),
     method<seed>("seed",
-        "seed(n)\n--\n\nRestarts the random numbers: the same seed and the same calls give the same numbers, whatever\n"
-        "the threads, the device or the timing. n is from 0 to 2**64 - 1."),
+        "seed(n)\n--\n\nRestarts the random numbers: the same seed and the same calls give the same numbers, on any\n"
+        "number of threads, any device and with any timing. n is from 0 to 2**64 - 1."),
     method<concat>("concat",
-        "concat(arrays, axis)\n--\n\nThe arrays joined along an axis; their other axes agree. Minerva's name for the\n"
-        "argument, dim, works too.\n\n"
-        "ShapeError: they don't, or there is no array."),
+        "concat(arrays, axis)\n--\n\nThe arrays joined along an axis; their other axes must be equal. Minerva's name\n"
+        "for the argument, dim, works too.\n\n"
+        "ShapeError: they are not, or there is no array."),
     method<slice>("slice",
         "slice(x, axis, offset, count)\n--\n\n"
         "count elements of an axis, from offset on; the axis stays. Along the last axis the result shares the memory\n"
         "of x. Minerva's name for the argument, dim, works too.\n\nIndexError or ShapeError: outside the axis."),
     method<all_reduce>("all_reduce",
         "all_reduce(arrays)\n--\n\n"
-        "The sum of arrays that have one shape and type and live on a device each: a list of it on every one of these\n"
-        "devices, in their order. What is summed first depends on the number of arrays alone, so the bits are always\n"
+        "The sum of arrays of one shape and type, each on a different device: a list with the sum on each of these\n"
+        "devices, in their order. The order of additions depends only on the number of arrays, so the bits are always\n"
         "the same, on all devices.\n\n"
         "ShapeError, DTypeError: shapes or types differ, or are bool; DeviceError: two arrays on one device;\n"
         "ValueError: an empty list."),

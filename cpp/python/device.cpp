@@ -22,7 +22,7 @@ std::optional<int> device_or_all(PyObject* o, const char* what) {
   return given(o) ? std::optional(to_device_id(o, what)) : std::nullopt;
 }
 
-// Before a GPU is first asked for: NVIDIA's packages from PyPI hold the libraries.
+// Before the first use of a GPU: adds the library folders of NVIDIA's packages from PyPI.
 void find_gpu_libraries() {
   static bool found = false;
   if (found) return;
@@ -158,53 +158,55 @@ PyObject* initialize(PyObject*, const Call& call) {
 
 PyMethodDef device_functions[] = {
     method<initialize>("initialize",
-        "initialize(argv=None)\n--\n\nDoes nothing: owl starts by itself. Kept because Minerva's scripts call it."),
+        "initialize(argv=None)\n--\n\nDoes nothing: owl needs no call. Kept because Minerva's scripts call it."),
     method<create_cpu>("create_cpu_device",
         "create_cpu_device()\n--\n\n"
-        "A new CPU device with threads and memory of its own; its id. Device 0, a CPU device, exists from the start."),
+        "Creates a CPU device with its own threads and memory; returns its id. Device 0, a CPU device, always exists."),
     method<gpu_count>("get_gpu_device_count",
-        "get_gpu_device_count()\n--\n\nHow many GPUs there are, simulated ones included."),
+        "get_gpu_device_count()\n--\n\nThe number of GPUs, including simulated ones."),
     method<cuda>("has_cuda", "has_cuda()\n--\n\nWhether owl can compute on a CUDA GPU here."),
     method<current>("current_device",
-        "current_device()\n--\n\nThe id of the device that computes what this thread records."),
-    method<all_devices>("devices", "devices()\n--\n\nEvery device, a list of DeviceInfo."),
+        "current_device()\n--\n\nThe id of this thread's current device."),
+    method<all_devices>("devices", "devices()\n--\n\nAll devices, as a list of DeviceInfo."),
     method<wait>("wait_for_all",
         "wait_for_all()\n--\n\n"
-        "Waits until everything recorded and still held has its value; raises the first error among them that it has not\n"
-        "raised before. Waiting for a failed value itself always raises its error."),
-    method<stats_dict>("stats", "stats()\n--\n\nWhat the engine did since it started: counters by name."),
-    method<trim>("empty_cache", "empty_cache()\n--\n\nGives memory that no value uses back to the system."),
+        "Waits until all recorded values that a name still refers to are computed; raises the earliest of their\n"
+        "errors that it has not raised before. Waiting for a failed value itself always raises its error."),
+    method<stats_dict>("stats", "stats()\n--\n\nThe engine's counters since its start, by name."),
+    method<trim>("empty_cache", "empty_cache()\n--\n\nReturns cached memory, which no value uses, to the system."),
     method<create_gpu>("create_gpu_device",
-        "create_gpu_device(i)\n--\n\nThe device of GPU number i; its id.\n\nDeviceError: there is no such GPU."),
+        "create_gpu_device(i)\n--\n\nCreates the device of GPU number i; returns its id.\n\n"
+        "DeviceError: there is no such GPU."),
     method<choose_device>("set_device",
         "set_device(id)\n--\n\n"
-        "The device that computes what this thread records from now on. Each thread starts on device 0.\n\n"
+        "Makes a device current: it computes the operations that this thread records from now on. Each thread starts\n"
+        "on device 0.\n\n"
         "DeviceError: there is no such device."),
     method<limit_memory>("set_memory_limit",
         "set_memory_limit(bytes, device=None)\n--\n\n"
-        "No device holds more than this many bytes (or only the one named); 0 or None: no limit. At the limit owl\n"
-        "waits for running work, trims its cache and tries again before it raises OutOfMemoryError."),
+        "Limits the memory of each device (or only of the given one) to this many bytes; 0 or None: no limit. At the\n"
+        "limit owl waits for running work, trims its cache and tries again before it raises OutOfMemoryError."),
     method<memory>("memory_stats",
         "memory_stats(device=None)\n--\n\n"
         "The bytes 'allocated', 'cached', their 'peak' and the 'limit' (0: none) of a device, or of all together."),
     method<choose_precision>("set_matmul_precision",
         "set_matmul_precision(precision)\n--\n\n"
         "How GPUs compute the float32 matrix products and convolutions that are recorded from now on, by any thread:\n"
-        "'float32', the default, in full; 'tf32' or 'bfloat16' with operands rounded to 10 or 7 bits of mantissa,\n"
-        "which is several times as fast. Sums and results stay float32. float64 and CPU devices always compute in\n"
-        "full.\n\nValueError: another word."),
+        "'float32', the default, with unrounded operands; 'tf32' or 'bfloat16' with operands rounded to 10 or 7 bits\n"
+        "of mantissa, which is several times as fast. Sums and results stay float32. float64 and CPU devices never\n"
+        "round operands.\n\nValueError: another word."),
     method<precision>("get_matmul_precision",
-        "get_matmul_precision()\n--\n\nWhat set_matmul_precision was last given; 'float32' at the start."),
+        "get_matmul_precision()\n--\n\nThe last argument of set_matmul_precision; at first 'float32'."),
     {nullptr, nullptr, 0, nullptr},
 };
 
 void bind_devices(py::module_& m) {
-  py::class_<DeviceInfo>(m, "DeviceInfo", "What owl.devices() tells of a device.")
-      .def_readonly("id", &DeviceInfo::id, "What set_device and x.device call it.")
+  py::class_<DeviceInfo>(m, "DeviceInfo", "A device's description in owl.devices().")
+      .def_readonly("id", &DeviceInfo::id, "The id, as for set_device and x.device.")
       .def_readonly("kind", &DeviceInfo::kind, "'cpu', 'gpu' or 'null'.")
-      .def_readonly("name", &DeviceInfo::name, "What it is, in words.")
-      .def_readonly("threads", &DeviceInfo::threads, "How many threads compute on it.")
-      .def_readonly("simulated", &DeviceInfo::simulated, "Whether it stands in for a GPU that is not there.")
+      .def_readonly("name", &DeviceInfo::name, "A description, for example 'CPU, 2 threads'.")
+      .def_readonly("threads", &DeviceInfo::threads, "The number of its threads.")
+      .def_readonly("simulated", &DeviceInfo::simulated, "Whether it is a simulated GPU.")
       .def("__repr__", [](const DeviceInfo& d) {
         return py::str("DeviceInfo(id={}, kind={!r}, name={!r}, threads={}, simulated={})")
             .format(d.id, d.kind, d.name, d.threads, d.simulated);
@@ -212,7 +214,7 @@ void bind_devices(py::module_& m) {
   m.attr("DeviceInfo").attr("__module__") = "owl";
 
   m.def("create_null_device", &create_null_device,
-        "A device that plans everything and runs nothing, for tests; its id.");
+        "Creates a device that plans but runs nothing, for tests; returns its id.");
 }
 
 void bind_engine(py::module_& m) {
@@ -220,10 +222,10 @@ void bind_engine(py::module_& m) {
     WithoutGil workers_may_need_it;
     set_window(count, idle_us);
   }, py::arg("count"), py::arg("idle_us"),
-        "How many operations the window keeps back, and after how many microseconds of quiet an idle worker takes\n"
-        "them all (negative: never). For tests.");
+        "The number of operations that the window keeps, and the microseconds without a new operation after which an\n"
+        "idle worker plans all of them (negative: never). For tests.");
   m.def("set_fault", &set_fault, py::arg("alloc"), py::arg("op"),
-        "From now on the alloc-th request for memory and the op-th task that starts fail (0: none). For tests.");
+        "Makes the alloc-th request for memory and the op-th task that starts fail (0: none). For tests.");
   m.def("leave", &leave, "Stops the engine, at the end of the process.");
 }
 

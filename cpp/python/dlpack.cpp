@@ -64,39 +64,39 @@ constexpr DLDataType kTypes[] = {{6, 8, 1}, {0, 32, 1}, {2, 32, 1}, {2, 64, 1}};
 
 // --- streams
 
-// What CUDA's libraries call the stream that they use unless told otherwise.
+// The handle of CUDA's default stream.
 constexpr std::uintptr_t kDefaultStream = 1;
 
 Backend& backend_of(const NArray& x) { return *x.node()->device->backend; }
 
-// The stream on which a consumer will use GPU memory; nothing where it wants no order.
+// The stream on which a consumer will use GPU memory; nothing if it wants no synchronization.
 std::optional<std::uintptr_t> consumer_stream(PyObject* stream) {
   if (!given(stream)) return kDefaultStream;
   const auto handle = to_int(stream, "__dlpack__: stream");
   if (handle == -1) return {};
   if (handle <= 0)
     throw py::value_error("__dlpack__: stream " + std::to_string(handle) +
-                          " is none; expected 1 (the legacy default stream), 2 (the thread's default stream), a "
+                          " does not exist; expected 1 (the legacy default stream), 2 (the thread's default stream), a "
                           "stream's handle, or -1 for no order at all");
   return static_cast<std::uintptr_t>(handle);
 }
 
-// A consumer's stream, which may use the GPU's memory until it lets go; 0: none.
+// A consumer's stream, which may use the GPU's memory until the consumer releases it; 0: none.
 struct Loan {
   std::uintptr_t stream = 0;
   std::uint64_t number = 0;
 };
 
-// The value is computed before what the stream does from now on. Waits until that is arranged, not for the value.
+// Makes the stream's later work wait for the value. Does not wait for the value itself.
 Loan lend(const NArray& x, std::uintptr_t stream) {
   if (backend_of(x).is_capturing(stream))
-    throw py::buffer_error("__dlpack__: the stream is recording a CUDA graph, in which it cannot wait for owl; take the "
-                           "array before that begins");
+    throw py::buffer_error("__dlpack__: the stream is capturing a CUDA graph, in which it cannot wait for owl; export "
+                           "the array before the capture");
   Engine::get().order(x.node());
   return {stream, backend_of(x).export_to_stream(*x.node()->storage(), stream)};
 }
 
-// --- handing out
+// --- export
 
 template <class Managed> struct Export {
   Managed managed{};
@@ -108,7 +108,7 @@ template <class Managed> struct Export {
     try {
       if (loan.stream)
         backend_of(array).join_stream(Ref<Storage>::borrow(array.node()->storage()), loan.stream, loan.number);
-    } catch (const Error&) {  // of a GPU that failed, which every operation on it reports
+    } catch (const Error&) {  // the GPU failed, which every operation on it reports
     }
   }
 };
@@ -120,7 +120,7 @@ char* first_element(const NArray& x) {
   return data ? data + node.offset * static_cast<std::int64_t>(itemsize(x.dtype())) : nullptr;
 }
 
-// In elements; those that reach no second element are what a dense array has, because consumers look at them too.
+// In elements; axes of length 1 get a dense array's strides, because consumers check these too.
 Strides exported_strides(const NArray& x) {
   Strides strides = strides_of(*x.node());
   const Strides dense = x.shape().dense_strides();
@@ -129,7 +129,7 @@ Strides exported_strides(const NArray& x) {
   return strides;
 }
 
-// PyTorch ends the process where it meets a negative stride; JAX refuses it.
+// PyTorch aborts the process on a negative stride; JAX refuses it.
 bool runs_backwards(const NArray& x) {
   const Strides strides = exported_strides(x);
   return std::any_of(strides.begin(), strides.begin() + x.ndim(), [](std::int64_t s) { return s < 0; });
@@ -155,7 +155,7 @@ template <class Managed> Managed* export_array(const NArray& x, Loan loan) {
 }
 
 template <class Managed, const char* Name> void drop_unused(PyObject* capsule) {
-  if (!PyCapsule_IsValid(capsule, Name)) return;  // renamed: the consumer took it over
+  if (!PyCapsule_IsValid(capsule, Name)) return;  // renamed: the consumer has taken it over
   auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule, Name));
   managed->deleter(managed);
 }
@@ -166,7 +166,7 @@ template <class Managed, const char* Name> PyObject* capsule_of(Managed* managed
   return capsule;
 }
 
-// --- taking in
+// --- import
 
 // A tensor that owl has taken over. Its deleter may run any code, Python included.
 struct Foreign {
@@ -175,7 +175,7 @@ struct Foreign {
   Backend* gpu = nullptr;  // whose memory it is
 };
 
-// What a GPU was to do with the memory has been ordered, not done.
+// A GPU's work on the memory has been ordered, but may not have run.
 void release_foreign(void* context) {
   constexpr auto later = [](void* due) {
     release_later([](void* p) {
@@ -188,7 +188,7 @@ void release_foreign(void* context) {
   if (!gpu) return later(context);
   try {
     gpu->when_through(later, context);
-  } catch (const Error&) {  // the GPU failed: nothing of owl's runs there any more
+  } catch (const Error&) {  // the GPU failed: it no longer runs owl's work
     later(context);
   }
 }
@@ -199,7 +199,7 @@ Device& host_device() {
   return current.backend->host_readable() ? current : Engine::get().device(0);
 }
 
-// The device for memory that lies there by DLPack's numbers: the current one if it may be, else the first.
+// The device for memory with these DLPack numbers: the current one if it matches, else the first.
 Device& device_for(std::int64_t type, std::int64_t id) {
   if (type == kDLCpu || type == kDLCudaHost) return host_device();
   if (type != kDLCuda && type != kDLCudaManaged)
@@ -230,7 +230,7 @@ DType type_of(const DLTensor& t) {
                    "first, or copy with owl.from_numpy");
 }
 
-// Another library's word for shape and strides: what is certain to be wrong is refused, before anything is read by it.
+// Checks another library's shape and strides: refuses impossible ones before owl reads through them.
 void check_plausible(const DLTensor& t) {
   const auto refuse = [](const std::string& what) { throw py::buffer_error("from_dlpack: the tensor " + what); };
   if (t.ndim < 0 || t.ndim > kMaxAxes)
@@ -254,8 +254,8 @@ void check_plausible(const DLTensor& t) {
   if (!t.data && !empty) refuse("has elements but no memory");
 }
 
-// `foreign` is null afterwards where an array has taken the memory over. `gpu`: the device whose entrance the producer was
-// told.
+// `foreign` is null afterwards if an array has taken over the memory. `gpu`: the device whose import stream the
+// producer was given.
 NArray import_tensor(const DLTensor& t, std::unique_ptr<Foreign>& foreign, const Device* gpu) {
   Device& device = device_for(t.device.type, t.device.id);
   const bool on_gpu = !device.backend->host_readable();
@@ -273,7 +273,7 @@ NArray import_tensor(const DLTensor& t, std::unique_ptr<Foreign>& foreign, const
   if (t.strides && shape.size() > 0)
     for (int i = 0; i < t.ndim; ++i) strides[static_cast<std::size_t>(i)] = t.strides[t.ndim - 1 - i];
 
-  // The memory that the elements span: a view of it is the array, whatever its strides are.
+  // The memory that the elements span: the array is a view of it, with any strides.
   std::int64_t lowest = 0, highest = 0;
   bool dense = true;
   for (int i = 0; i < shape.ndim(); ++i) {
@@ -307,7 +307,7 @@ NArray import_capsule(PyObject* capsule, const char* name, const char* used, con
     auto* m = static_cast<Managed*>(p);
     if (m->deleter) m->deleter(m);
   }, managed});
-  // What has been taken over the capsule must not free, even if something goes wrong behind that.
+  // The capsule must not free memory that has been taken over, even if a later step fails.
   struct Settle {
     const std::unique_ptr<Foreign>& foreign;
     PyObject* capsule;
@@ -319,7 +319,7 @@ NArray import_capsule(PyObject* capsule, const char* name, const char* used, con
   return import_tensor(managed->tensor, foreign, gpu);
 }
 
-// The device of a GPU that y says it lives on; null for other memory.
+// The device of the GPU of y's memory; null for other memory.
 Device* gpu_of(py::handle y) {
   if (!py::hasattr(y, "__dlpack_device__")) return nullptr;
   const auto where = to_ints(y.attr("__dlpack_device__")().ptr(), "from_dlpack: what __dlpack_device__ gives");
@@ -335,7 +335,7 @@ py::object export_of(py::handle y, const Device* gpu) {
     arguments["max_version"] = py::make_tuple(1, 0);
     return ask();
   } catch (py::error_already_set& e) {
-    if (!e.matches(PyExc_TypeError)) throw;  // a library from before DLPack 1 does not know the argument
+    if (!e.matches(PyExc_TypeError)) throw;  // a library older than DLPack 1 lacks the argument
   }
   arguments.attr("pop")("max_version");
   return ask();
@@ -351,8 +351,8 @@ PyObject* import_from(py::handle y, const std::string& function) {
   const py::object capsule = export_of(y, gpu);
   if (gpu && gpu->backend->is_capturing(gpu->backend->import_stream())) {
     gpu->backend->renew_import_stream();
-    throw py::buffer_error(function + ": the array belongs to a CUDA graph that is being recorded, so that it has no value "
-                           "yet; take it when that has ended");
+    throw py::buffer_error(function + ": the array belongs to a CUDA graph that is being captured, so it has no value "
+                           "yet; import it after the capture");
   }
   note_source();
   if (PyCapsule_IsValid(capsule.ptr(), kVersioned)) {
@@ -379,7 +379,7 @@ py::object cupy(const std::string& function) {
   }
 }
 
-// Arrays without __dlpack__, such as Numba's, are CuPy's to take in.
+// CuPy imports arrays without __dlpack__, such as Numba's.
 PyObject* from_cupy(PyObject*, const Call& call) {
   const auto [a] = call.get("from_cupy", {"a"});
   auto array = py::reinterpret_borrow<py::object>(a);
@@ -395,17 +395,17 @@ PyObject* from_cupy(PyObject*, const Call& call) {
 PyMethodDef dlpack_functions[] = {
     method<from_dlpack>("from_dlpack",
         "from_dlpack(y)\n--\n\n"
-        "An array of another library (NumPy, PyTorch, CuPy, JAX: whatever has __dlpack__) without a copy, axes\n"
-        "reversed. Its memory is shared, so it should not be changed while owl uses it; owl itself never writes to\n"
-        "it. Any strides. Memory of a GPU gives an array on that GPU's device, and nothing waits for its value. Bools\n"
-        "are copied where a byte is neither 0 nor 1 (it counts as true), and always on a GPU.\n\n"
+        "An array of another library (NumPy, PyTorch, CuPy, JAX: any with __dlpack__) without a copy, axes reversed.\n"
+        "The two share its memory, so do not change it while owl uses it; owl itself never writes to it. Any strides.\n"
+        "Memory of a GPU gives an array on that GPU's device, and owl does not wait for its value. Bools are copied\n"
+        "if a byte is neither 0 nor 1 (it counts as true), and always on a GPU.\n\n"
         "DTypeError: not bool, int32, float32 or float64; DeviceError: memory of a GPU that has no device yet\n"
         "(owl.create_gpu_device), or neither host memory nor a CUDA GPU's."),
     method<from_cupy>("from_cupy",
         "from_cupy(a)\n--\n\n"
         "owl.from_dlpack(a) of an array of CuPy, or of another library for GPUs: its memory, without a copy, axes\n"
-        "reversed. Arrays that only have __cuda_array_interface__ are taken too, where CuPy is installed.\n\n"
-        "TypeError: no such array; otherwise what from_dlpack raises."),
+        "reversed. Arrays with only __cuda_array_interface__ are accepted if CuPy is installed.\n\n"
+        "TypeError: not such an array; other errors as from_dlpack."),
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -422,7 +422,7 @@ NArray host_copy_of(const NArray& x) {
   return from_host(values.data(), x.shape(), x.dtype());
 }
 
-// Another array of the same value on its device.
+// A copy of the array on its device.
 NArray copy_of(const NArray& x) {
   note_source();
   UseDevice there(*x.node()->device);
@@ -461,7 +461,7 @@ PyObject* dlpack(PyObject* self, const Call& call) {
     if (gpu < 0) check_readable(x);
     if (copied) x = host_copy_of(x);
   }
-  // The old form has no way to say that the memory must not be written to; the newer one has a flag for it.
+  // Only the newer form has a flag for read-only memory.
   const bool versioned = !version.empty() && version[0] >= 1;
   if (!versioned) return capsule_of<DLManagedTensor, kPlain>(export_array<DLManagedTensor>(x, lent));
   auto* managed = export_array<DLManagedTensorVersioned>(x, lent);
@@ -484,7 +484,7 @@ PyObject* cuda_array_interface(PyObject* self, void*) noexcept {
       throw py::attribute_error("__cuda_array_interface__: the array lives on device " + std::to_string(x.device()) +
                                 ", not on a GPU");
     const auto stream = backend_of(x).stream();
-    lend(x, stream);  // waits there for a copy that brings the value
+    lend(x, stream);  // the stream waits for a copy that brings the value
     const Node& node = *x.node();
     const int ndim = x.ndim();
     const auto size = static_cast<std::int64_t>(itemsize(x.dtype()));
@@ -511,8 +511,8 @@ PyObject* to_cupy(PyObject* self, const Call& call) {
   const NArray& x = narray(self);
   if (backend_of(x).host_readable())
     throw DeviceError("to_cupy: the array lives on device " + std::to_string(x.device()) + " (" +
-                      x.node()->device->name + "), not on a GPU; use x.copy_to(gpu).to_cupy(), where gpu is what "
-                      "owl.create_gpu_device gave");
+                      x.node()->device->name + "), not on a GPU; use x.copy_to(gpu).to_cupy(), where gpu is the "
+                      "result of owl.create_gpu_device");
   return cupy("to_cupy").attr("from_dlpack")(py::handle(self)).release().ptr();
 }
 

@@ -1,8 +1,8 @@
 // Zero-copy exchange with other array libraries: github.com/dmlc/dlpack, versions 0.8 (unversioned) and 1, and
 // __cuda_array_interface__, version 3.
 //
-// GPU memory changes hands without waiting for values: what the consumer's stream does from now on comes after what makes
-// the value, and what the owner does once it has the memory back comes after what the consumer's stream did.
+// GPU memory is exchanged without waiting for values: the consumer's stream waits for the value's producer, and after
+// the memory is returned, the owner's stream waits for the consumer's.
 #pragma once
 
 #include "python/arguments.h"

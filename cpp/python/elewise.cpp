@@ -26,14 +26,14 @@ struct Function {
   PyMethodDef entry;
 };
 
-// What a function has for its self: a module, because pickle finds functions of modules by their names. Its state is
-// the address of the Function.
+// The self of a function: a module, because pickle finds functions of modules by their names. Its state is the address
+// of the Function.
 PyModuleDef holder_of_function = {PyModuleDef_HEAD_INIT, "owl.elewise", nullptr, sizeof(const Function*), nullptr,
                                   nullptr, nullptr, nullptr, nullptr};
 
 const Function& function_of(PyObject* self) { return **static_cast<const Function**>(PyModule_GetState(self)); }
 
-// The operation that a call of gelu means; `values` become its operands.
+// The operation for a call of gelu; `values` become its operands.
 const OpRecord* choose_exactness(const Function& f, const Call& call, PyObject** values) {
   const std::string name = f.op->name;
   call.parse(f.op->name, std::span(f.names.data(), 2), 1, 2, values);
@@ -70,7 +70,7 @@ PyObject* apply(PyObject* self, PyObject* const* values, Py_ssize_t positional, 
   });
 }
 
-// What the arguments are called; the operands of most operations are x and y.
+// The names of the arguments; most operations have the operands x and y.
 Names argument_names(const OpRecord& op, bool has_approximation) {
   const std::string_view name = op.name;
   if (op.parameter) return {"x", op.parameter};
@@ -87,7 +87,7 @@ std::string doc_of(const OpRecord& op, const Names& names, bool has_factor, bool
   if (op.parameter) text += "=" + py::repr(py::float_(op.fallback)).cast<std::string>();
   if (has_approximation) text += ", approximate=False";
   text += ")\n--\n\n" + std::string(op.doc);
-  if (has_factor) text += "\n\nWith one argument, " + std::string(op.name) + "(y): the factor that multiplies err.";
+  if (has_factor) text += "\n\nWith one argument, " + std::string(op.name) + "(y): the factor of err.";
   if (has_approximation) text += ", or with approximate=True its approximation by tanh";
   text += op.arity == 1 ? "\n\nThe result has the shape of x"
                         : "\n\nArrays or numbers, at least one array; axes of length 1 broadcast";
@@ -96,12 +96,12 @@ std::string doc_of(const OpRecord& op, const Names& names, bool has_factor, bool
     case TypeRule::kIntFromBool: text += " and its type; bool gives int32."; break;
     case TypeRule::kCompare:
     case TypeRule::kPredicate: text += " and type bool."; break;
-    default: text += "; the largest of the operands' types wins."; break;
+    default: text += "; its type is the largest of the operands'."; break;
   }
   return text;
 }
 
-// What NumPy and PyTorch call them.
+// The names of NumPy and PyTorch.
 constexpr std::pair<const char*, const char*> kAliases[] = {
     {"log", "ln"}, {"sigmoid", "sigm"}, {"multiply", "mult"}};
 
@@ -124,7 +124,7 @@ void bind_elewise(py::module_& m) {
         return all;
       },
       "Every operation in the registry, as dicts: name, doc, arity, elementwise, function (offered by owl.elewise).");
-  auto module = m.def_submodule("elewise", "Elementwise functions, made from the engine's registry of operations.");
+  auto module = m.def_submodule("elewise", "Elementwise functions, generated from the registry of operations.");
   auto& functions = *new std::deque<Function>;  // method tables live as long as the process
   auto module_name = py::str("owl.elewise");
   for (const OpRecord* op : all_ops()) {

@@ -12,7 +12,7 @@ namespace owl::python {
 
 namespace {
 
-// The Python classes; made once, never freed.
+// The Python classes; created once, never freed.
 struct ErrorClasses {
   PyObject *error, *shape, *dtype, *device, *index, *data, *memory, *nan;
 } classes;
@@ -32,7 +32,7 @@ PyObject* class_of(const Error& e) {
   });
 }
 
-// A failure of running work is raised far from the line that caused it, so it says which line that was.
+// A task's failure is raised far from the line that recorded the operation, so the message names that line.
 std::string place_of(const Error& e) {
   const auto* carrier = dynamic_cast<const FailureCarrier*>(&e);
   if (!carrier || !carrier->failure) return "";
@@ -67,7 +67,7 @@ void set_owl_error(const Error& e) noexcept {
 }
 
 void set_interrupted() noexcept {
-  // The signal's handler has raised its own exception already, KeyboardInterrupt unless the script replaced it.
+  // The signal's handler has already raised its exception, KeyboardInterrupt unless the script has replaced it.
   if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
 }
 
@@ -125,16 +125,16 @@ std::exception_ptr caused_error(PyObject* exception, const std::string& message)
 }
 
 void bind_errors(py::module_& m) {
-  classes.error = make_class(m, "Error", "The base of owl's errors.", PyExc_Exception);
-  classes.shape = make_class(m, "ShapeError", "Shapes, axes or sizes that do not fit.", PyExc_ValueError);
-  classes.dtype = make_class(m, "DTypeError", "An element type that the operation does not take.", PyExc_TypeError);
-  classes.device = make_class(m, "DeviceError", "A device that is missing or failed.", PyExc_RuntimeError);
-  classes.index = make_class(m, "IndexError", "An index outside its axis.", PyExc_IndexError);
-  classes.data = make_class(m, "DataError", "A data file that is missing, truncated or not what it says.",
+  classes.error = make_class(m, "Error", "The base class of owl's errors.", PyExc_Exception);
+  classes.shape = make_class(m, "ShapeError", "Shapes, axes or sizes do not match.", PyExc_ValueError);
+  classes.dtype = make_class(m, "DTypeError", "The operation does not take this element type.", PyExc_TypeError);
+  classes.device = make_class(m, "DeviceError", "A device is missing or has failed.", PyExc_RuntimeError);
+  classes.index = make_class(m, "IndexError", "An index is outside its axis.", PyExc_IndexError);
+  classes.data = make_class(m, "DataError", "A data file is missing, truncated or malformed.",
                             PyExc_ValueError);
-  classes.memory = make_class(m, "OutOfMemoryError", "No room on the device, or its memory limit is reached.",
+  classes.memory = make_class(m, "OutOfMemoryError", "The device's memory or its limit is exhausted.",
                               PyExc_MemoryError);
-  classes.nan = make_class(m, "NaNError", "The first NaN or infinity made from finite values (owl.trace_nan).",
+  classes.nan = make_class(m, "NaNError", "An operation made a NaN or an infinity from finite values (owl.trace_nan).",
                            PyExc_ArithmeticError);
 
   py::register_exception_translator([](std::exception_ptr in_flight) {

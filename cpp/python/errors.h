@@ -9,14 +9,14 @@
 
 namespace owl::python {
 
-// Sets the Python error that matches the C++ exception in flight. To be called in a catch block only.
+// Sets the Python error for the current C++ exception. Call it only in a catch block.
 void set_python_error() noexcept;
 
-// What a kernel throws whose Python code raised: the owl error that the exception is, Error for all others, with the
-// exception as its cause. Needs the GIL.
+// The C++ exception for a kernel whose Python code raised `exception`: the same owl error, or Error for any other
+// class, with `exception` as its cause. Needs the GIL.
 std::exception_ptr caused_error(PyObject* exception, const std::string& message);
 
-// Runs the body of a C slot: an exception becomes the Python error and null.
+// Runs the body of a C slot; on an exception sets the Python error and returns null.
 template <class Body> PyObject* guarded(Body&& body) noexcept {
   try {
     return std::forward<Body>(body)();

@@ -18,10 +18,10 @@ namespace {
 
 std::atomic<bool> leaving{false};
 std::atomic<unsigned long> leaver{0};
-// Threads that are about to take the lock back. Python ends a thread that takes it during finalization, in the middle
-// of whatever C++ stands below; leave() therefore waits for those that are on their way.
+// Number of threads that are about to reacquire the GIL. During finalization Python ends a thread that acquires it,
+// without unwinding its C++ frames; leave() therefore waits for these threads.
 std::atomic<int> returning{0};
-std::atomic<unsigned long> main_thread{0};  // the one that signals are handled on
+std::atomic<unsigned long> main_thread{0};  // the thread that handles signals
 
 bool must_stand_still() { return leaving && !runs_user_function && PyThread_get_thread_ident() != leaver; }
 
@@ -47,7 +47,7 @@ void take_gil_back(void* token) {
   --returning;
 }
 
-// Other threads need not ask: Python runs signal handlers on its main thread only.
+// Only for the main thread: Python runs signal handlers on no other.
 bool signal_arrived() {
   if (PyThread_get_thread_ident() != main_thread || !Py_IsInitialized()) return false;
   const auto gil = PyGILState_Ensure();
@@ -63,7 +63,7 @@ WithoutGil::~WithoutGil() { take_gil_back(token_); }
 
 void install_runtime_hooks() {
   main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
-  pthread_atfork(nullptr, nullptr, [] {  // the child has this thread alone
+  pthread_atfork(nullptr, nullptr, [] {  // the child has only this thread
     main_thread = PyThread_get_thread_ident();
     returning = 0;
     leaving = false;

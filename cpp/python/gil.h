@@ -5,7 +5,7 @@
 
 namespace owl::python {
 
-// While it lives, other Python threads run.
+// Releases the GIL for a scope, so that other Python threads run.
 class WithoutGil {
  public:
   WithoutGil();
@@ -17,14 +17,14 @@ class WithoutGil {
   void* token_;
 };
 
-// This thread is a worker that runs a script's function: at the end of the process the engine waits for it.
+// True on a worker that runs a script's function, for which the engine waits at exit.
 extern thread_local bool runs_user_function;
 
-// Makes the engine's waits release the lock and notice signals.
+// Makes the engine's waits release the GIL and check for signals.
 void install_runtime_hooks();
 
-// At the end of the process: stops the engine. From then on other threads (daemon threads: the rest has been joined)
-// that wait for a value or meet an error of owl stand still, as Python itself lets them do once it finalizes.
+// Stops the engine at exit. Afterwards other threads (only daemon threads: the rest have been joined) that wait for a
+// value or get an error of owl block forever, as Python itself blocks them once it finalizes.
 void leave();
 void stand_still_if_leaving();  // needs the lock
 

@@ -1,4 +1,4 @@
-// owl.explain, owl.draw, owl.profile, owl.trace_nan: see owl/inspection.py for what users call.
+// owl.explain, owl.draw, owl.profile, owl.trace_nan: owl/inspection.py has the functions that users call.
 #include "owl/inspect.h"
 
 #include <pybind11/stl.h>
@@ -48,7 +48,7 @@ py::tuple explained(const std::optional<py::iterable>& values) {
 }  // namespace
 
 void bind_inspect(py::module_& m) {
-  m.def("explain", &explained, py::arg("values"), "The tasks as dicts, and the table; None: of everything recorded.");
+  m.def("explain", &explained, py::arg("values"), "The tasks as dicts, and the table; None: for everything recorded.");
   m.def("draw", [](const py::iterable& values) { return from_utf8(draw(arrays_of(values))); }, py::arg("values"));
   m.def("eager", &eager, py::arg("on"));
   m.def("is_eager", &is_eager);
@@ -60,7 +60,7 @@ void bind_inspect(py::module_& m) {
     stop_profile();
   });
   m.def("describe_engine", [] { return from_utf8(describe_engine()); });
-  py::class_<HoldWindow>(m, "HoldWindow", "Nothing leaves the window but by a wait, until this is released.")
+  py::class_<HoldWindow>(m, "HoldWindow", "Until it is released, only a wait takes operations from the window.")
       .def(py::init([] {
         WithoutGil workers_may_need_it;
         return std::make_unique<HoldWindow>();

@@ -12,7 +12,7 @@ struct Due {
   Due* next;
 };
 
-// A list without a lock: a lock could be taken at a fork, and would stay taken in the child.
+// A lock-free list: a lock held at a fork would stay locked in the child.
 std::atomic<Due*> due{nullptr};
 
 int release_all(void*) {
@@ -31,7 +31,7 @@ void release_later(void (*release)(void*), void* what) {
   auto* added = new Due{release, what, due.load()};
   while (!due.compare_exchange_weak(added->next, added)) {
   }
-  // A full queue is no loss: the next thread that makes such a thing empties the list too.
+  // If the queue is full, the next call of release_later releases this object too.
   if (Py_IsInitialized()) Py_AddPendingCall(&release_all, nullptr);
 }
 

@@ -1,5 +1,5 @@
-// Giving things back to Python, or to another library, from wherever the engine lets go of them: on any thread, under
-// the engine's locks, without Python's.
+// Releases objects of Python, or of another library, that the engine drops on any thread, under the engine's locks and
+// without the GIL.
 #pragma once
 
 #include <Python.h>
@@ -8,13 +8,13 @@
 
 namespace owl::python {
 
-// Calls release(what) with Python's lock held: soon, from the interpreter's own loop.
+// Calls release(what) with the GIL held, soon, from the interpreter's loop.
 void release_later(void (*release)(void*), void* what);
-// What is due, now. Needs the lock.
+// Releases all such objects now. Needs the GIL.
 void release_what_is_due();
 
 // A reference to a Python object that may end on any thread.
 using SharedObject = std::shared_ptr<PyObject>;
-SharedObject share(PyObject* o);  // takes a reference of its own
+SharedObject share(PyObject* o);  // adds a reference
 
 }  // namespace owl::python

@@ -23,7 +23,7 @@ PYBIND11_MODULE_EXEC(_owl, m) {
 
 namespace {
 
-// Before pybind11 does anything: in another interpreter it would wait for a lock that this thread has.
+// Before any use of pybind11, which in another interpreter would wait for a lock that this thread holds.
 int load(PyObject* module) {
   if (PyInterpreterState_Get() == PyInterpreterState_Main()) return pybind11_exec__owl(module);
   PyErr_SetString(PyExc_ImportError,

@@ -17,7 +17,7 @@ namespace owl::python {
 
 namespace {
 
-// Arrays are values that compare elementwise, so only identity can be hashed.
+// Arrays compare elementwise, so the hash can only be that of the identity.
 Py_hash_t hash(PyObject* self) noexcept {
   return static_cast<Py_hash_t>(reinterpret_cast<std::uintptr_t>(self) >> 4);
 }
@@ -53,8 +53,8 @@ PyGetSetDef properties[] = {
     {"device", get_device, nullptr, "The id of the device that holds, or will hold, the value.", nullptr},
     {"T", get_transposed, nullptr, "x.trans(): the 2-d transpose.", nullptr},
     {"__cuda_array_interface__", cuda_array_interface, nullptr,
-     "On a GPU: the memory of x for libraries that read it there, axes reversed, and the stream on which its value is\n"
-     "computed. It must not be written to. AttributeError: x is not on a GPU.", nullptr},
+     "On a GPU: the memory of x for other libraries, axes reversed, and the stream on which its value is computed.\n"
+     "They must not write to it. AttributeError: x is not on a GPU.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 
@@ -64,9 +64,9 @@ PyMemberDef members[] = {
 };
 
 constexpr char kDoc[] =
-    "An immutable, column-major array of bool, int32, float32 or float64 on one device, computed when it is needed\n"
-    "or when its device has time. The first axis varies fastest: a minibatch of images is [width, height, channels,\n"
-    "batch]. Exchange with NumPy reverses the axes and moves no element.\n\n"
+    "An immutable, column-major array of bool, int32, float32 or float64 on one device, computed when the script\n"
+    "waits for it or when its device is idle. The first axis varies fastest: a minibatch of images is [width,\n"
+    "height, channels, batch]. Exchange with NumPy reverses the axes and moves no element.\n\n"
     "Arrays come from owl.from_numpy, owl.zeros, owl.randn and so on, and from operations on arrays. Between arrays\n"
     "a * b is the matrix product; owl.elewise.mult is the elementwise one. Elementwise operations broadcast axes of\n"
     "length 1, aligned at the first axis.";
@@ -75,7 +75,8 @@ template <class T> void append(std::vector<PyType_Slot>& slots, int slot, T* wha
   slots.push_back({slot, reinterpret_cast<void*>(what)});
 }
 
-// The base class of NArray, which owl._hints fills. Made here: a class made in Python would bring garbage collection.
+// The base class of NArray, which owl._hints fills. Created here, because a class from Python would add garbage
+// collection.
 py::object make_hinting() {
   PyType_Slot slots[] = {{0, nullptr}};
   PyType_Spec spec = {"owl._owl._Hinting", sizeof(PyObject), 0,
@@ -107,9 +108,9 @@ void bind_narray(py::module_& m) {
   PyObject* type = PyType_FromSpecWithBases(&spec, py::make_tuple(base).ptr());
   if (!type) throw py::error_already_set();
   py::object class_of_arrays = py::module_::import("owl._hints").attr("ClassOfArrays");
-  Py_SET_TYPE(type, reinterpret_cast<PyTypeObject*>(class_of_arrays.release().ptr()));  // as specs can from 3.12 on
+  Py_SET_TYPE(type, reinterpret_cast<PyTypeObject*>(class_of_arrays.release().ptr()));  // from 3.12 on a spec can do it
   narray_type = reinterpret_cast<PyTypeObject*>(type);
-  // NumPy's operators leave arrays of owl alone, so that `numpy_array + x` ends in owl's own clear TypeError.
+  // Makes NumPy's operators return NotImplemented, so that `numpy_array + x` raises owl's own TypeError.
   py::handle(type).attr("__array_ufunc__") = py::none();
   m.attr("NArray") = py::handle(type);
 }

@@ -1,4 +1,4 @@
-// The Python class NArray, put together from its areas.
+// The Python class NArray, assembled from its areas.
 #pragma once
 
 #include <Python.h>
@@ -9,7 +9,7 @@ namespace owl::python {
 
 template <class T> PyType_Slot type_slot(int id, T* what) { return {id, reinterpret_cast<void*>(what)}; }
 
-// The areas of the class, each in a file of its own.
+// The areas of the class, each in a separate file.
 extern PyMethodDef narray_methods[];       // narray_methods.cpp
 extern const PyType_Slot number_slots[];   // narray_number.cpp; ends with {0, null}
 extern const PyType_Slot mapping_slots[];  // narray_index.cpp

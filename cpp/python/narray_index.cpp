@@ -46,7 +46,7 @@ IndexItem slice_item(PyObject* key, std::int64_t length) {
 
 NArray subscript(const NArray& x, std::span<PyObject* const> keys) {
   const Shape& shape = x.shape();
-  int named = 0;  // axes that a key stands for
+  int named = 0;  // axes that have an index
   bool ellipsis = false;
   for (PyObject* key : keys) {
     if (key == Py_Ellipsis) {
@@ -98,7 +98,7 @@ int set_item(PyObject*, PyObject*, PyObject*) noexcept {
 
 Py_ssize_t length(PyObject* self) noexcept { return static_cast<Py_ssize_t>(narray(self).shape()[0]); }
 
-// For iteration, which ends at the IndexError.
+// For iteration, which the IndexError ends.
 PyObject* get_at(PyObject* self, Py_ssize_t index) noexcept {
   return guarded([&]() -> PyObject* {
     const Py_ssize_t size = length(self);

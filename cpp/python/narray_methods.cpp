@@ -144,7 +144,7 @@ PyObject* wait_for_eval(PyObject* self, const Call& call) {
     seconds = to_double(timeout, "wait_for_eval: timeout");
     if (std::isnan(*seconds)) throw py::value_error("wait_for_eval: timeout must be a number of seconds, got nan");
     if (*seconds < 0) seconds = 0;
-    if (*seconds > 1e9) seconds.reset();  // longer than any process: no limit
+    if (*seconds > 1e9) seconds.reset();  // about 30 years: no limit
   }
   return PyBool_FromLong(narray(self).wait_for_eval(seconds));
 }
@@ -170,7 +170,7 @@ PyObject* array_protocol(PyObject* self, const Call& call) {
   return array.release().ptr();
 }
 
-// How pickle and multiprocessing carry an array: as its NumPy copy.
+// For pickle and multiprocessing: the array as its NumPy copy.
 PyObject* reduce(PyObject* self, const Call& call) {
   call.expect_none("__reduce__");
   const auto from_numpy = py::module_::import("owl").attr("from_numpy");
@@ -210,24 +210,24 @@ PyObject* copy_to(PyObject* self, const Call& call) {
   return wrap(narray(self).copy_to(id));
 }
 
-// Without the names that only stand in the class for their hints.
+// Without the names that the class has only for their hints.
 PyObject* list_names(PyObject* self, const Call& call) {
   call.expect_none("__dir__");
   return PyObject_Dir(reinterpret_cast<PyObject*>(Py_TYPE(self)));
 }
 
-// An array never changes, so every copy is the array itself.
+// Arrays are immutable, so a copy is the array itself.
 PyObject* copy(PyObject* self, const Call&) { return Py_NewRef(self); }
 
 }  // namespace
 
 PyMethodDef narray_methods[] = {
     method<trans>("trans",
-        "trans($self)\n--\n\nThe transpose of a 2-d array: [m, n] gives [n, m]. Costs nothing when a matrix product\n"
-        "consumes it.\n\nShapeError: not 2-d."),
+        "trans($self)\n--\n\nThe transpose of a 2-d array: [m, n] gives [n, m]. A matrix product reads it\n"
+        "without a copy.\n\nShapeError: not 2-d."),
     method<reshape>("reshape",
         "reshape($self, shape, *lengths)\n--\n\n"
-        "The same elements, in column-major order, under another shape. One length may be -1: it follows from the\n"
+        "The same elements, in column-major order, under another shape. One length may be -1 and follows from the\n"
         "others. The lengths may also be given one by one.\n\n"
         "ShapeError: the sizes differ, or the shape is empty."),
     method<transpose>("transpose",
@@ -252,59 +252,60 @@ PyMethodDef narray_methods[] = {
         "Integers give float32; over an axis of length 0 it is NaN."),
     method<argmax>("argmax",
         "argmax($self, axis=None)\n--\n\n"
-        "Where the largest element along an axis stands: int32, the axis stays with length 1; the first of equals.\n"
-        "Without axis over all elements in column-major order, shape [1]."),
+        "The index of the largest element along an axis, of equal ones the first: int32, and the axis stays with\n"
+        "length 1. Without axis over all elements in column-major order, shape [1]."),
     method<argmin>("argmin",
         "argmin($self, axis=None)\n--\n\n"
-        "Where the smallest element along an axis stands: int32, the axis stays with length 1; the first of equals.\n"
-        "Without axis over all elements in column-major order, shape [1]."),
+        "The index of the smallest element along an axis, of equal ones the first: int32, and the axis stays with\n"
+        "length 1. Without axis over all elements in column-major order, shape [1]."),
     method<max_index>("max_index", "max_index($self, axis)\n--\n\nThe same as argmax(axis)."),
     method<count_zero>("count_zero",
-        "count_zero($self)\n--\n\nWaits for x: how many elements are zero, a Python int."),
-    method<start_eval>("start_eval", "start_eval($self)\n--\n\nAsks for the value without waiting for it."),
+        "count_zero($self)\n--\n\nWaits for x; returns the number of zeros as a Python int."),
+    method<start_eval>("start_eval", "start_eval($self)\n--\n\nStarts computing the value. Never waits."),
     method<wait_for_eval>("wait_for_eval",
         "wait_for_eval($self, timeout=None)\n--\n\n"
-        "Waits until the value is there; False where `timeout` seconds were not enough, else True. Raises the error\n"
-        "of the operation where computing it failed."),
-    method<ready>("ready", "ready($self)\n--\n\nWhether the value is there. Never waits."),
+        "Waits until the value is computed and returns True; False if `timeout` seconds were not enough. Raises the\n"
+        "operation's error if computing it failed."),
+    method<ready>("ready", "ready($self)\n--\n\nWhether the value is computed. Never waits."),
     method<numpy_copy>("to_numpy",
         "to_numpy($self)\n--\n\n"
-        "Waits for x: a new NumPy array, C-order, with the axes reversed ([w, h, n] gives (n, h, w)).\n"
+        "Waits for x; returns a new NumPy array, C-order, with the axes reversed ([w, h, n] gives (n, h, w)).\n"
         "numpy.asarray(x) is the same."),
     method<to_cupy>("to_cupy",
         "to_cupy($self)\n--\n\n"
-        "A CuPy array that shares the memory of x on its GPU, axes reversed; it must not be written to. Waits for\n"
-        "nothing: what CuPy's current stream does comes after what makes the value.\n\n"
+        "A CuPy array that shares the memory of x on its GPU, axes reversed; do not write to it. Never waits: CuPy's\n"
+        "current stream waits for the value.\n\n"
         "DeviceError: x is not on a GPU (use copy_to first). Error: CuPy is not installed."),
-    method<array_protocol>("__array__", "__array__($self, dtype=None, copy=None)\n--\n\nWhat numpy.asarray(x) calls."),
+    method<array_protocol>("__array__", "__array__($self, dtype=None, copy=None)\n--\n\nnumpy.asarray(x) calls it."),
     method<reduce>("__reduce__",
-        "__reduce__($self)\n--\n\nWaits for x. What pickle calls: the copy lands on the current device of who unpickles."),
+        "__reduce__($self)\n--\n\nWaits for x. pickle calls it: unpickling puts the copy on the current device."),
     method<item>("item",
         "item($self)\n--\n\n"
-        "Waits for x: its one element as a Python bool, int or float. float(x), int(x) and bool(x) do the same.\n\n"
+        "Waits for x; returns its only element as a Python bool, int or float. float(x), int(x) and bool(x) do the\n"
+        "same.\n\n"
         "ShapeError: not exactly one element."),
     method<tolist>("tolist",
         "tolist($self)\n--\n\n"
-        "Waits for x: nested lists in owl's order of axes, so that x.tolist()[i][j] is x[i, j]."),
+        "Waits for x; returns nested lists in owl's order of axes, so that x.tolist()[i][j] is x[i, j]."),
     method<format>("__format__",
-        "__format__($self, spec)\n--\n\nThe format of an array of one element is its number's."),
+        "__format__($self, spec)\n--\n\nFormats an array of one element as its number."),
     method<astype>("astype",
         "astype($self, dtype)\n--\n\n"
-        "The elements as another type. Floats become integers by truncation, anything becomes bool by `!= 0`.\n\n"
+        "The elements converted to another type: floats to integers by truncation, any type to bool by `!= 0`.\n\n"
         "DTypeError: not bool, int32, float32 or float64."),
     method<copy_to>("copy_to",
         "copy_to($self, device)\n--\n\nThe value on the device with this id.\n\nDeviceError: there is no such device."),
     method<dlpack>("__dlpack__",
         "__dlpack__($self, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
         "The memory of x, axes reversed, for the from_dlpack of another library, which must not write to it. In host\n"
-        "memory it waits for x; on a GPU what `stream` does from now on comes after what makes the value. What runs\n"
-        "backwards in memory (x[::-1]) is copied, because PyTorch cannot take it.\n\n"
-        "BufferError: a device that x cannot be exported to, or copy=False where a copy is needed."),
+        "memory it waits for x; on a GPU it makes `stream` wait for the value. An array with a negative stride\n"
+        "(x[::-1]) is copied, because PyTorch does not accept it.\n\n"
+        "BufferError: x cannot be exported to this device, or copy=False and a copy is needed."),
     method<dlpack_device>("__dlpack_device__",
         "__dlpack_device__($self)\n--\n\nThe DLPack pair (device type, device id) of the memory of x."),
-    method<list_names>("__dir__", "__dir__($self)\n--\n\nWhat dir(x) and completion list."),
-    method<copy>("__copy__", "__copy__($self)\n--\n\nx itself: arrays never change."),
-    method<copy>("__deepcopy__", "__deepcopy__($self, memo)\n--\n\nx itself: arrays never change."),
+    method<list_names>("__dir__", "__dir__($self)\n--\n\nThe names for dir(x) and completion."),
+    method<copy>("__copy__", "__copy__($self)\n--\n\nx itself: arrays are immutable."),
+    method<copy>("__deepcopy__", "__deepcopy__($self, memo)\n--\n\nx itself: arrays are immutable."),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -13,7 +13,7 @@ namespace {
 
 [[gnu::cold]] PyObject* not_implemented() { return Py_NewRef(Py_NotImplemented); }
 
-// The two operands of an operator; false where one is of a type that may know better.
+// The two operands of an operator; false if one has a type that may define the operator itself.
 bool operands(PyObject* a, PyObject* b, const char* place, Operand (&o)[2]) {
   return to_operand(a, place, o[0]) && to_operand(b, place, o[1]);
 }
@@ -71,7 +71,7 @@ PyObject* matrix_product(PyObject* a, PyObject* b) noexcept {
   });
 }
 
-// In-place forms make a new value for the name on the left; other holders of the old one see no change.
+// In-place operators bind the name on the left to a new value; other names keep the old one.
 using InPlace = NArray& (*)(NArray&, const Operand&);
 
 PyObject* in_place(PyObject* a, PyObject* b, const char* place, InPlace apply) noexcept {
@@ -116,7 +116,7 @@ PyObject* absolute(PyObject* a) noexcept {
 PyObject* compare(PyObject* a, PyObject* b, int operation) noexcept {
   return guarded([&] {
     const bool equality = operation == Py_EQ || operation == Py_NE;
-    // Like everywhere in Python, an array is not equal to None or to a string.
+    // As elsewhere in Python, an array is not equal to None or to a string.
     if (equality && (b == Py_None || PyUnicode_Check(b) || PyBytes_Check(b))) return not_implemented();
     Operand o[2] = {0.0, 0.0};
     if (!operands(a, b, "operand of a comparison", o)) return not_implemented();

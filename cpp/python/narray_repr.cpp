@@ -16,13 +16,13 @@ namespace owl::python {
 
 namespace {
 
-// Laid out by NumPy in owl's order of axes, so that what is printed agrees with the shape and with x[i, j].
+// Formatted by NumPy in owl's order of axes, so that the text agrees with the shape and with x[i, j].
 std::string values_text(const NArray& x) {
   const py::dict options = numpy->get_printoptions();
-  const double threshold = options["threshold"].cast<double>();  // infinite: everything
+  const double threshold = options["threshold"].cast<double>();  // infinite: print all elements
   const bool all = !(threshold < static_cast<double>(x.size()));
   const Excerpt excerpt = excerpt_of(x, all ? x.size() : 0, options["edgeitems"].cast<std::int64_t>());
-  const auto owner = py::capsule(&excerpt, [](void*) {});  // no copy: the array does not outlive this call
+  const auto owner = py::capsule(&excerpt, [](void*) {});  // avoids a copy: the array does not outlive this call
   const Shape& shape = excerpt.shape;
   std::vector<py::ssize_t> lengths(shape.begin(), shape.end());
   std::reverse(lengths.begin(), lengths.end());
@@ -33,7 +33,7 @@ std::string values_text(const NArray& x) {
   return numpy->array2string(shown.attr("T"), **how).cast<std::string>();
 }
 
-// The error in flight, "kind: message".
+// The current error as "class: message".
 std::string error_text() {
   set_python_error();
   const py::error_already_set error;

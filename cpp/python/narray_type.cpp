@@ -9,7 +9,7 @@ PyTypeObject* narray_type = nullptr;
 
 namespace {
 
-// Released objects that wait to be used again: a script makes and drops one for every operation.
+// Released objects kept for reuse, because a script creates and drops one for every operation.
 constexpr int kMaxFree = 256;
 PyObject* free_objects[kMaxFree];
 int free_count = 0;

@@ -1,5 +1,5 @@
-// The objects of the Python class NArray: a hand-written CPython type, because their creation, operators and release are
-// the cost that every script pays for every operation. narray_class.h has what the class is made of.
+// The objects of the Python class NArray: a hand-written CPython type, because every operation of a script pays for
+// their creation, operators and release. narray_class.h has the parts of the class.
 #pragma once
 
 #include <Python.h>
@@ -16,11 +16,11 @@ struct PyNArray {
 
 extern PyTypeObject* narray_type;
 
-// The class cannot be derived from, so that one comparison decides.
+// The class has no subclasses, so a single comparison decides.
 inline bool is_narray(PyObject* o) { return Py_TYPE(o) == narray_type; }
 inline const NArray& narray(PyObject* o) { return reinterpret_cast<PyNArray*>(o)->value; }
 
-// A new Python object that takes over the value; null with the Python error set where there is no memory.
+// A new Python object that takes over the value; null, with the Python error set, if memory is exhausted.
 PyObject* wrap(NArray value) noexcept;
 
 void dealloc_narray(PyObject* self) noexcept;  // the class's tp_dealloc

@@ -17,7 +17,7 @@ namespace owl::python {
 
 namespace {
 
-// Copies beyond this many bytes are worth letting other Python threads run.
+// For copies above this many bytes, release the GIL.
 constexpr std::int64_t kLongCopy = 1 << 18;
 
 bool all_fit_int32(const py::array& a) {
@@ -53,13 +53,13 @@ Shape reversed_shape(const py::array& a) {
   return Shape(std::span<const std::int64_t>(lengths));
 }
 
-// numpy.asarray would bring to light what a masked array hides.
+// numpy.asarray would expose the hidden elements of a masked array.
 void refuse_masked(PyObject* a) {
   if (Py_TYPE(a) == reinterpret_cast<PyTypeObject*>(numpy->ndarray.ptr()) || !is_a(a, numpy->ndarray)) return;
   const auto name = py::str("numpy.ma");
   const auto ma = py::reinterpret_steal<py::object>(PyImport_GetModule(name.ptr()));  // null: not imported, so no mask
   if (ma && ma.attr("is_masked")(py::handle(a)).cast<bool>())
-    throw py::type_error("from_numpy: the array has masked elements, and owl has no masks; hand over a.filled(value)");
+    throw py::type_error("from_numpy: the array has masked elements, and owl has no masks; pass a.filled(value)");
 }
 
 PyObject* from_numpy(PyObject*, const Call& call) {
@@ -68,7 +68,7 @@ PyObject* from_numpy(PyObject*, const Call& call) {
   refuse_masked(a);
   auto source = numpy->asarray(py::handle(a)).cast<py::array>();
   const DType type = nearest(source);
-  // One pass that settles layout, alignment, byte order and type; the same array where nothing is to do.
+  // One pass converts layout, alignment, byte order and type; returns the same array if it has all of them.
   auto dense = numpy->ascontiguousarray(source, numpy_dtype(type)).cast<py::array>();
   const Shape shape = reversed_shape(source);
   note_source();
@@ -84,10 +84,10 @@ PyObject* from_numpy(PyObject*, const Call& call) {
 PyMethodDef exchange_functions[] = {
     method<from_numpy>("from_numpy",
         "from_numpy(a)\n--\n\n"
-        "A copy of a NumPy array (or of what numpy.asarray makes one of) with the axes reversed: shape (n, h, w)\n"
-        "gives [w, h, n]. float32, float64, int32 and bool keep their type, others take the nearest: float16 gives\n"
-        "float32, smaller integers int32; 64-bit and unsigned integers int32 where every value fits, else float64. A\n"
-        "scalar has shape [1].\n\n"
+        "A copy of a NumPy array (or of an argument of numpy.asarray) with the axes reversed: shape (n, h, w)\n"
+        "gives [w, h, n]. float32, float64, int32 and bool keep their type, others become the nearest one: float16\n"
+        "gives float32, smaller integers int32; 64-bit and unsigned integers int32 if every value fits, else float64.\n"
+        "A scalar has shape [1].\n\n"
         "DTypeError: complex numbers, text or objects. TypeError: a masked array that hides elements."),
     {nullptr, nullptr, 0, nullptr},
 };
@@ -102,7 +102,7 @@ bool readable_on_host(const NArray& x) {
 }
 
 py::array to_numpy(const NArray& x) {
-  x.wait_for_eval();  // a value that is too large is owl's error, not one of NumPy's about room for the copy
+  x.wait_for_eval();  // first, so that too large a value raises owl's error, not NumPy's
   const Shape& shape = x.shape();
   std::vector<py::ssize_t> lengths(shape.begin(), shape.end());
   std::reverse(lengths.begin(), lengths.end());

@@ -40,7 +40,7 @@ namespace {
 
 constexpr const char* kAllTypes = "bool, int32, float32 and float64";
 
-// The numpy.dtype that `o` names, in this machine's byte order; null where it names none.
+// The numpy.dtype that `o` names, in this machine's byte order; null if it names none.
 py::object numpy_knows(PyObject* o) {
   try {
     return numpy->dtype(py::handle(o)).attr("newbyteorder")("=");

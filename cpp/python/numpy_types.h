@@ -11,7 +11,7 @@ namespace owl::python {
 
 namespace py = pybind11;
 
-// What owl uses of NumPy; never freed.
+// The NumPy objects that owl uses; never freed.
 struct NumpyModule {
   py::object asarray, ascontiguousarray, dtype, array2string, get_printoptions;
   py::object ndarray, generic, boolean, integer, floating;
@@ -25,12 +25,12 @@ inline bool is_a(PyObject* o, py::handle type) {
 
 enum class NumberKind : std::uint8_t { kNone, kBool, kInt, kFloat };
 
-// What a NumPy scalar, or an array without axes, is as a number; kNone for everything else.
+// The kind of number of a NumPy scalar, or an array without axes; kNone for any other object.
 NumberKind numpy_number(PyObject* o);
-// NumPy arrays, lists and tuples: what users take for operands and owl does not.
+// NumPy arrays, lists and tuples, which users may pass as operands but owl does not accept.
 bool is_array_like(PyObject* o);
 
 py::handle numpy_dtype(DType dtype);                             // borrowed
-DType to_dtype(PyObject* o, DType fallback = DType::kFloat32);  // whatever numpy.dtype() takes; null or None: fallback
+DType to_dtype(PyObject* o, DType fallback = DType::kFloat32);  // anything for numpy.dtype(); null or None: fallback
 
 }  // namespace owl::python

@@ -8,8 +8,8 @@
 
 namespace owl::python {
 
-// An array or a number. False for a type that owl does not know (its own reflected operator may); throws a TypeError
-// for the types that users take for operands. `place` is for messages: "operand of +".
+// An array or a number. False for an unknown type (which may have a reflected operator); throws a TypeError for
+// array-like types, which users may pass as operands. `place` is for messages: "operand of +".
 bool to_operand_slow(PyObject* o, const char* place, Operand& operand);
 
 inline bool to_operand(PyObject* o, const char* place, Operand& operand) {

@@ -13,18 +13,19 @@ PyCodeObject* last_code = nullptr;
 
 namespace {
 
-// The folder of the package: its own frames are not what a user calls "the line that recorded".
+// The package's folder: frames of its files do not count as the line that recorded an operation.
 std::string& package_folder() {
   static std::string folder;
   return folder;
 }
 
-// What is known of a code object that has recorded something. It is kept until the process ends: nodes point to it.
+// Cached facts about a code object that has recorded an operation. Kept until the process ends, because nodes point to
+// it.
 struct Known {
   bool own;  // belongs to the package
   std::string file;
 };
-ForkMutex known_mutex;  // places are also asked for by threads that don't hold the GIL
+ForkMutex known_mutex;  // threads without the GIL ask for places too
 auto& known = *new std::unordered_map<const void*, Known>;
 
 bool is_own_code(PyCodeObject* code) {
@@ -53,7 +54,7 @@ void note_unseen_source(PyFrameObject* frame, PyCodeObject* code) {
     Py_DECREF(code);
   }
   current_source = {code, last_instruction(frame)};
-  // Only a frame that was found without walking may be taken by the short cut.
+  // The fast path may only use a frame that was found without walking the stack.
   if (frame == PyEval_GetFrame()) last_code = code;
   Py_DECREF(frame);
 }
@@ -63,7 +64,7 @@ std::string describe(const Source& source) {
   std::lock_guard lock(known_mutex);
   const auto found = known.find(source.code);
   if (found == known.end()) return "";
-  // Only reads the code object's line table, which never changes: no GIL needed.
+  // Reads only the code object's immutable line table, so it needs no GIL.
   const int line = PyCode_Addr2Line(static_cast<PyCodeObject*>(const_cast<void*>(source.code)), source.offset);
   return found->second.file + ":" + std::to_string(line);
 }

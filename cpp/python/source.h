@@ -10,8 +10,8 @@
 
 namespace owl::python {
 
-// The code object of the last frame that recorded; never freed (sources point to code objects for as long as their
-// nodes live, and a code object is seen once but recorded from millions of times).
+// The code object of the last frame that recorded; never freed, because sources point to code objects as long as their
+// nodes live, and few code objects record millions of operations.
 extern PyCodeObject* last_code;
 void note_unseen_source(PyFrameObject* frame, PyCodeObject* code);
 
@@ -19,11 +19,11 @@ inline int last_instruction(PyFrameObject* frame) {
 #if PY_VERSION_HEX >= 0x030B0000
   return PyFrame_GetLasti(frame);
 #else
-  return frame->f_lasti * 2;  // counted in instructions there
+  return frame->f_lasti * 2;  // counts instructions in this version
 #endif
 }
 
-// Tells the engine which line is recording. Every function that records calls this first.
+// Notes the script's current line for the engine. Every function that records calls this first.
 inline void note_source() {
   PyFrameObject* frame = PyEval_GetFrame();
   if (!frame) {
@@ -38,7 +38,7 @@ inline void note_source() {
     note_unseen_source(frame, code);
 }
 
-// "file.py:12", or "" where the source is not known. Needs the GIL.
+// "file.py:12", or "" if the source is unknown. Needs the GIL.
 std::string describe(const Source& source);
 
 }  // namespace owl::python

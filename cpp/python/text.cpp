@@ -18,7 +18,7 @@ std::string to_utf8(py::handle text) {
   PyErr_Clear();
   if (PyObject* bytes = PyUnicode_AsEncodedString(text.ptr(), "utf-8", "surrogateescape")) return bytes_of(bytes);
   PyErr_Clear();
-  return bytes_of(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "backslashreplace"));  // it stands for no bytes
+  return bytes_of(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "backslashreplace"));  // not surrogate-escaped bytes
 }
 
 std::string to_path(py::handle path) {
@@ -41,7 +41,7 @@ py::list from_utf8(const std::vector<std::string>& texts) {
 
 void set_error(PyObject* error_class, std::string_view message) noexcept {
   PyObject* text = PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "surrogateescape");
-  if (!text) return;  // which has set an error of its own
+  if (!text) return;  // the failed call has set its own error
   PyErr_SetObject(error_class, text);
   Py_DECREF(text);
 }
@@ -53,7 +53,7 @@ std::string shown(PyObject* o) {
   const auto text = py::reinterpret_steal<py::object>(PyObject_ASCII(o));
   if (!text) {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
-    PyErr_Clear();  // an object that cannot be shown
+    PyErr_Clear();  // the object's repr failed
     return "an object of type " + type_name(o);
   }
   const auto s = text.cast<std::string>();

@@ -1,4 +1,4 @@
-// Text between Python and C++. Names of files may be no text: their bytes pass through unchanged, as in Python itself
+// Text between Python and C++. File names may be invalid text: their bytes pass through unchanged, as in Python itself
 // (PEP 383, surrogateescape).
 #pragma once
 
@@ -19,6 +19,6 @@ py::list from_utf8(const std::vector<std::string>& texts);
 void set_error(PyObject* error_class, std::string_view message) noexcept;  // the Python error of this thread
 
 std::string type_name(PyObject* o);
-std::string shown(PyObject* o);  // its repr, cut where it is long
+std::string shown(PyObject* o);  // its repr, truncated if long
 
 }  // namespace owl::python

@@ -1,4 +1,4 @@
-// Operations defined in Python: a function over NumPy arrays, called on a worker thread (owl.op is built on this).
+// User-defined operations in Python: a function over NumPy arrays, called on a worker thread (the base of owl.op).
 #include <pybind11/numpy.h>
 
 #include <algorithm>
@@ -23,18 +23,18 @@ namespace owl::python {
 
 namespace {
 
-// Far above what the engine runs on the thread that records: that one may hold locks which the function needs.
+// Far above the cost of tasks that run on the recording thread, which may hold locks that the function needs.
 constexpr double kWork = 1e9;
 
-// What Python wants to know of this thread. Making it takes a lock of the interpreter's that a forked child would find
-// taken until the process ends: so it is made where fork() waits for this thread, that is before the engine lets it Outside.
+// This thread's Python thread state. Creating it takes a lock of the interpreter, which would stay locked in a forked
+// child: so it is created while fork() waits for this thread, that is before Scheduler::Outside.
 class ThreadState {
  public:
   ThreadState() : state_(PyThreadState_New(PyInterpreterState_Main())) {}
   ThreadState(const ThreadState&) = delete;
   ThreadState& operator=(const ThreadState&) = delete;
 
-  // Python's lock, once; the state ends with it.
+  // Holds the GIL once; the thread state ends with it.
   class WithGil {
    public:
     explicit WithGil(ThreadState& thread) : state_(thread.state_) { PyEval_AcquireThread(state_); }
@@ -59,7 +59,7 @@ struct Flag {
   bool& flag_;
 };
 
-// The memory of a task's operand or result, axes reversed, without a copy. The view keeps the memory.
+// A view of a task's operand or result, axes reversed, without a copy. The view keeps the memory alive.
 py::array view_of(const TaskOperand& operand, bool writable) {
   const ArrayRef& a = operand.array;
   std::vector<py::ssize_t> lengths(a.shape.begin(), a.shape.end());
@@ -79,8 +79,8 @@ std::string text_of(py::handle o) {
   }
 }
 
-// An exception that is kept must not keep the variables of the frames that it passed: one of them may be, or hold, the
-// array that failed, and both would never be freed. Names and lines stay.
+// A kept exception must not keep the local variables of its frames: one of them may refer to the failed array, which
+// refers to the exception, so that neither would be freed. Names and lines stay.
 void drop_variables(const py::object& exception) try {
   const auto clear = py::module_::import("traceback").attr("clear_frames");
   std::vector<py::object> chain{exception};
@@ -92,10 +92,10 @@ void drop_variables(const py::object& exception) try {
       if (!next.is_none() && std::ranges::none_of(chain, is_next)) chain.push_back(next);
     }
   }
-} catch (const py::error_already_set&) {  // a class that hides these attributes
+} catch (const py::error_already_set&) {  // the class hides these attributes
 }
 
-// Copies what the function gave into the memory of the result.
+// Copies the function's return value into the memory of the result.
 void take_result(const char* name, py::handle given, const TaskOperand& out) {
   const ArrayRef& wanted = out.array;
   if (!py::isinstance<py::array>(given) && numpy_number(given.ptr()) == NumberKind::kNone)
@@ -104,7 +104,7 @@ void take_result(const char* name, py::handle given, const TaskOperand& out) {
   const py::handle dtype = numpy_dtype(wanted.dtype);
   if (!given.attr("dtype").attr("newbyteorder")("=").equal(dtype))
     throw DTypeError(std::string(name) + ": the function returned " + text_of(given.attr("dtype")) + ", expected " +
-                     text_of(dtype) + "; convert the result with astype, or say dtype= when the operation is made");
+                     text_of(dtype) + "; convert the result with astype, or pass dtype= to owl.op");
   py::list expected;
   for (int i = wanted.shape.ndim() - 1; i >= 0; --i) expected.append(wanted.shape[i]);
   const py::tuple shape = given.attr("shape");
@@ -112,11 +112,11 @@ void take_result(const char* name, py::handle given, const TaskOperand& out) {
   if (!single && !shape.equal(py::tuple(expected)))
     throw ShapeError(std::string(name) + ": the function returned an array of shape " + text_of(shape) +
                      ", expected " + text_of(py::tuple(expected)) + ", which is owl's " + wanted.shape.str() +
-                     " with the axes reversed; say shape= when the operation is made");
+                     " with the axes reversed; pass shape= to owl.op");
   if (wanted.shape.size() > 0) view_of(out, true)[py::ellipsis()] = given;
 }
 
-// One array or, of an operation with several results, a sequence of them, of which those are taken that are wanted.
+// Takes one array or, for an operation with several results, the needed ones of a sequence.
 void take_results(const py::object& given, const Task& task) {
   if (task.kernel_outputs.empty()) return take_result(task.name, given, task.outputs[0]);
   const auto all = given.cast<py::sequence>();
@@ -125,19 +125,19 @@ void take_results(const py::object& given, const Task& task) {
       take_result(task.name, py::object(all[i]), task.outputs[static_cast<std::size_t>(at)]);
 }
 
-// On a worker, inside the task's one chunk.
+// Runs on a worker, inside the task's only chunk.
 void call(PyObject* function, Task& task) {
-#if PY_VERSION_HEX >= 0x030D0000  // the interpreter itself holds that lock over a fork: waiting for us it must not be
+#if PY_VERSION_HEX >= 0x030D0000  // the interpreter holds that lock during fork(): it must not wait for this thread
   Scheduler::Outside outside(task);
   ThreadState thread;
 #else
   ThreadState thread;
   Scheduler::Outside outside(task);
 #endif
-  UseDevice here(*task.device);  // computes what the function itself may record
+  UseDevice here(*task.device);  // computes operations that the function records
   Flag running(runs_user_function);
   NormalDenormals as_in_the_script;
-  std::exception_ptr failure;  // thrown on without Python's lock
+  std::exception_ptr failure;  // rethrown without the GIL
   {
     ThreadState::WithGil gil(thread);
     try {
@@ -206,11 +206,11 @@ PyObject* record_functions(PyObject*, const Call& arguments) {
 PyMethodDef user_op_functions[] = {
     method<record_function>("record_function",
         "record_function(name, function, arrays, shape, dtype)\n--\n\n"
-        "Records a call of function(*operands as NumPy arrays), which gives an array of this shape (axes reversed)\n"
-        "and type. What owl.op is built on."),
+        "Records a call of function(*operands as NumPy arrays), which returns an array of this shape (axes\n"
+        "reversed) and type. The base of owl.op."),
     method<record_functions>("record_functions",
         "record_functions(name, function, arrays, types)\n--\n\n"
-        "The same for a function that gives several arrays, of these shapes and types: a list of as many NArrays. Results\n"
+        "The same for a function that returns several arrays, of these shapes and types: a list of NArrays. Results\n"
         "that are dropped before it runs take no memory."),
     {nullptr, nullptr, 0, nullptr},
 };

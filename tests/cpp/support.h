@@ -1,4 +1,4 @@
-// What several tests share.
+// Shared by several tests.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -24,13 +24,13 @@ inline NArray ramp(const Shape& shape, float start = 0) {
   return from_host(v.data(), shape, DType::kFloat32);
 }
 
-// Another window for the length of a test; negative idle_us keeps idle workers from cutting it.
+// Sets another window for a test; with negative idle_us idle workers do not plan it.
 struct Window {
   Window(std::size_t count, std::int64_t idle_us) { set_window(count, idle_us); }
   ~Window() { set_window(64, 100); }
 };
 
-// What the engine did between construction and now.
+// The change of the engine's counters since construction.
 struct Since {
   Stats before = (wait_for_all(), stats());
   Stats now() const { return stats(); }

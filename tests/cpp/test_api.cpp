@@ -1,4 +1,4 @@
-// The public C++ API, a test for each row of what owl promises. It includes nothing but <owl/owl.h>.
+// The public C++ API, a test for each row of its contract. Includes only <owl/owl.h>.
 #include <gtest/gtest.h>
 #include <owl/owl.h>
 
@@ -23,7 +23,7 @@ Floats floats(const NArray& x) { return x.astype(DType::kFloat32).to_host<float>
 Ints ints(const NArray& x) { return x.astype(DType::kInt32).to_host<std::int32_t>(); }
 NArray array(const Floats& values) { return owl::from_host(values, {static_cast<std::int64_t>(values.size())}); }
 
-// Whether `f` throws an E whose message holds `part`.
+// Whether `f` throws an E whose message contains `part`.
 template <class E, class F> testing::AssertionResult throws(F f, const std::string& part) {
   try {
     f();
@@ -135,7 +135,7 @@ TEST(Api, FromHostTakesWhatHoldsElements) {
   EXPECT_TRUE(throws<owl::ShapeError>([] { owl::from_host({1.f, 2.f}, {3}); }, "got 2 elements, shape [3] has 3"));
 }
 
-// A bool is true where its memory is not 0; what comes out is 0 or 1.
+// A bool is true if its byte is not 0; exported bools are 0 or 1.
 TEST(Api, BoolsOfAnyByte) {
   const std::vector<std::uint8_t> bytes{0, 1, 2, 255, 0, 128, 1, 64, 3, 0, 7};
   const Ints truths{0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 1};
@@ -162,7 +162,7 @@ TEST(Api, BoolsOfAnyByte) {
   }
   owl::wait_for_all();
   EXPECT_EQ(released, 1);
-  EXPECT_EQ(memory, bytes);  // owl does not write into memory of others
+  EXPECT_EQ(memory, bytes);  // owl does not write to imported memory
   const owl::Op raw(
       "raw", [n](std::span<const owl::ArrayType>) { return owl::ArrayType{n, DType::kBool}; },
       [bytes](std::span<const owl::ConstMemory>, const owl::Memory& out, owl::Work& work) {
@@ -220,7 +220,7 @@ TEST(Api, Properties) {
   EXPECT_FALSE(NArray().has_value());
 }
 
-// `if (a > 1.0)` would ask whether there is an array.
+// `if (a > 1.0)` would test whether the array is assigned.
 static_assert(!std::is_constructible_v<bool, NArray>);
 static_assert(!std::is_convertible_v<NArray, bool>);
 
@@ -228,7 +228,7 @@ template <class F> void expect_refused(const char* what, F f) {
   EXPECT_TRUE(throws<owl::Error>(f, "an empty NArray has no value")) << what;
 }
 
-// Each operator, function and method with an array that has no value, `e`, next to one that has, `a`.
+// Calls each operator, function and method with an empty array, `e`, and an assigned one, `a`.
 void expect_all_refused(const NArray& e) {
   const NArray a = owl::ones({2, 2});
   const NArray image = owl::ones({4, 4, 1, 1}), one = owl::ones({1});
@@ -352,7 +352,7 @@ TEST(Api, AnEmptyArrayIsAnErrorEverywhere) { expect_all_refused(NArray()); }
 TEST(Api, AMovedFromArrayIsAnErrorEverywhere) {
   NArray from = owl::ones({2, 2});
   const NArray to = std::move(from);
-  EXPECT_FALSE(from.has_value());  // NOLINT: that is the question
+  EXPECT_FALSE(from.has_value());  // NOLINT: tests the moved-from array
   expect_all_refused(from);
   from = to;
   EXPECT_EQ(floats(from), (Floats{1, 1, 1, 1}));
@@ -487,7 +487,7 @@ TEST(Api, BasicIndexing) {
   EXPECT_TRUE(throws<owl::IndexError>([&] { return x[Slice{.step = 0}]; }, "step"));
 }
 
-// Every slice of a short axis, against the elements that a loop visits.
+// Every slice of a short axis, compared with the elements that a loop visits.
 TEST(Api, SlicesAreAsNumPys) {
   const NArray x = arange(4);
   constexpr int kOpen = 99;
@@ -806,7 +806,7 @@ TEST(Api, TheCurrentDeviceIsTheThreadsOwn) {
   {
     const owl::DeviceScope there(other);
     EXPECT_EQ(owl::current_device(), other);
-    const NArray y = x + 1;  // the operand is copied there by itself
+    const NArray y = x + 1;  // owl copies the operand there
     EXPECT_EQ(y.device(), other);
     EXPECT_EQ(floats(y), (Floats{2, 2, 2}));
     {

@@ -1,5 +1,5 @@
-// The CUDA backend on the stand-in for CUDA's libraries (tests/standin): what is handed to which stream, as data; and
-// that nothing is missing between streams, under random delays and ThreadSanitizer.
+// The CUDA backend on the stand-in for CUDA's libraries (tests/standin): the calls on each stream, as data; and that no
+// event between streams is missing, under random delays and ThreadSanitizer.
 #ifdef OWL_STANDIN_DIR
 
 #include <dlfcn.h>
@@ -35,7 +35,7 @@ struct Standin {
   void (*log)(const char* path);
 };
 
-// Opened once, in place of CUDA; with it two GPUs.
+// Opened once, in place of CUDA, with two GPUs.
 struct Gpus {
   Standin standin;
   int id[2];
@@ -62,9 +62,9 @@ const Gpus& gpus() {
   return *all;
 }
 
-// A function of the driver, as another library of the process would call it.
+// Calls a function of the driver as another library of the process would.
 #define DRIVER_TEXT(NAME) #NAME
-#define DRIVER_NAME(NAME) DRIVER_TEXT(NAME)  // as cuda.h's macros leave it
+#define DRIVER_NAME(NAME) DRIVER_TEXT(NAME)  // after cuda.h's macros
 #define DRIVER(NAME) reinterpret_cast<decltype(&::NAME)>(dlsym(gpus().library, DRIVER_NAME(NAME)))
 
 struct OnDevice {
@@ -73,7 +73,7 @@ struct OnDevice {
   const int before = current_device();
 };
 
-// What the stand-in is asked for from construction on, a line each; allocations are left out.
+// The calls of the stand-in since construction, a line each, without allocations.
 class Log {
  public:
   Log() : path_(std::filesystem::temp_directory_path() / ("owl-standin-" + std::to_string(getpid()))) {
@@ -91,7 +91,7 @@ class Log {
       if (line.find("alloc") == std::string::npos) all.push_back(line);
     return all;
   }
-  // Those that hold the text.
+  // The lines that contain the text.
   std::vector<std::string> lines(const std::string& text) const {
     std::vector<std::string> some;
     for (auto& line : lines())
@@ -108,7 +108,7 @@ class Log {
   std::filesystem::path path_;
 };
 
-// Another library on a thread of its own, with GPU 0 as its current one, until `done`.
+// Simulates another library on a separate thread, with GPU 0 current, until `done`.
 class Neighbour {
  public:
   explicit Neighbour(std::function<void(const std::atomic<bool>& done)> f)
@@ -128,7 +128,7 @@ class Neighbour {
   std::thread thread_;
 };
 
-// Number behind "event" in a line.
+// The number after "event" in a line.
 int event_in(const std::string& line) {
   const auto at = line.find("event ");
   return at == std::string::npos ? -1 : std::atoi(line.c_str() + at + 6);
@@ -149,7 +149,7 @@ TEST(Cuda, APlanIsFewLaunches) {
   Log log;
   const NArray y = conv::softmax(elewise::relu(w * x + b) * 2.0);
   y.wait_for_eval();
-  EXPECT_EQ(log.lines("launch").size(), 2u);  // the program behind the product, softmax
+  EXPECT_EQ(log.lines("launch").size(), 2u);  // the program after the product, softmax
   EXPECT_EQ(log.lines("launch owl_program").size(), 1u);
   EXPECT_EQ(log.lines("matmul").size(), 1u);
   EXPECT_LT(log.place("matmul"), log.place("owl_program"));
@@ -158,7 +158,7 @@ TEST(Cuda, APlanIsFewLaunches) {
   EXPECT_EQ(log.lines("record").size(), 1u);
 }
 
-// Kernels and calls of the compute stream, by name; what goes between streams is left out.
+// Kernels and calls of the compute stream, by name, without synchronization.
 std::vector<std::string> computed(const Log& log) {
   std::vector<std::string> names;
   for (std::string line : log.lines()) {
@@ -170,8 +170,8 @@ std::vector<std::string> computed(const Log& log) {
   return names;
 }
 
-// A step of a network with one hidden layer: activations and gradients stay on the card, what is elementwise runs behind
-// the product that it needs, and nothing is copied.
+// A step of a network with one hidden layer: activations and gradients stay on the GPU, elementwise operations run
+// after the product that they need, and nothing is copied.
 TEST(Cuda, ATrainingStepAsData) {
   OnDevice on(gpus().id[0]);
   Window held(1 << 20, -1);
@@ -189,9 +189,9 @@ TEST(Cuda, ATrainingStepAsData) {
   }
   wait_for_all();
   const std::vector<std::string> want = {
-      "matmul 8x16x20",  "owl_program",       // h, behind its product
+      "matmul 8x16x20",  "owl_program",       // h, after its product
       "matmul 5x16x8",   "owl_program",       // the scores
-      "owl_softmax",                          // y, and behind it e
+      "owl_softmax",                          // y, and after it e
       "matmul 8x16x5",   "owl_program",       // eh
       "matmul 5x8x16",   "owl_program",       // the new w2
       "owl_fold_columns",                     // the new b2
@@ -199,7 +199,7 @@ TEST(Cuda, ATrainingStepAsData) {
       "owl_fold_columns",                     // the new b1
   };
   EXPECT_EQ(computed(log), want);
-  EXPECT_EQ(log.lines("record").size(), 1u);  // one list, one event behind it
+  EXPECT_EQ(log.lines("record").size(), 1u);  // one list, one event after it
   EXPECT_TRUE(log.lines("wait").empty());
 }
 
@@ -218,7 +218,7 @@ TEST(Cuda, UploadsHaveAStreamOfTheirOwn) {
   OnDevice on(gpus().id[0]);
   gpus().standin.delay(20'000);
   bool waited = false;
-  for (int i = 0; i < 20 && !waited; ++i) {  // the copy may be through before a thread needs to wait for it
+  for (int i = 0; i < 20 && !waited; ++i) {  // the copy may end before a thread needs to wait for it
     wait_for_all();
     Log log;
     const std::vector<float> data(1000, 2);
@@ -230,7 +230,7 @@ TEST(Cuda, UploadsHaveAStreamOfTheirOwn) {
     ASSERT_EQ(out.size(), 1u);
     EXPECT_NE(in[0].substr(0, 16), launch[0].substr(0, 16));
     EXPECT_NE(out[0].substr(0, 16), launch[0].substr(0, 16));
-    // An event is recorded behind the copy; the launch comes after a wait for it.
+    // An event is recorded after the copy; the launch follows a wait for it.
     const auto all = log.lines();
     const auto copied = log.place("HtoD"), launched = log.place("launch");
     ASSERT_LT(copied + 1, launched);
@@ -288,7 +288,7 @@ TEST(Cuda, LoopsBecomeGraphs) {
   EXPECT_LT(after.graph_captures - before.graph_captures, 12);
 }
 
-// What begins at 4 bytes is copied otherwise than what begins at 16.
+// Memory aligned to 4 bytes is copied by another path than memory aligned to 16.
 TEST(Cuda, GraphsCopyOperandsThatBeginAnywhere) {
   OnDevice on(gpus().id[0]);
   const NArray data = randn({7, 400}), target = randn({5, 400}), start = randn({5, 7});
@@ -310,8 +310,7 @@ TEST(Cuda, GraphsCopyOperandsThatBeginAnywhere) {
   }
 }
 
-// A library may wait for the stream that owl shows it, at any time; where no library's call is in a list, for the whole
-// GPU too.
+// A library may wait for owl's exported stream at any time; if a list has no library call, also for the whole GPU.
 TEST(Cuda, OthersWaitWhileGraphsAreMade) {
   const int id = gpus().id[0];
   OnDevice on(id);
@@ -341,7 +340,7 @@ TEST(Cuda, OthersWaitWhileGraphsAreMade) {
       Log log;
       EXPECT_EQ(run(with_products), want);
       const auto captures = log.lines("begin capture"), launches = log.lines("graph launch");
-      EXPECT_EQ(captures.empty(), !with_products);  // own kernels need none
+      EXPECT_EQ(captures.empty(), !with_products);  // owl's kernels need no capture
       EXPECT_TRUE(log.lines("capture launch").empty());
       ASSERT_FALSE(launches.empty());
       for (const auto& line : captures) EXPECT_NE(line.substr(0, 15), launches[0].substr(0, 15));
@@ -382,8 +381,8 @@ TEST(Cuda, ACaptureThatIsSpoiltIsMadeAgain) {
   EXPECT_GT(stats().graph_replays - before.graph_replays, 10);
 }
 
-// torch.cuda.graph's way: while it captures, no other thread may do what might wait or allocate, unless it says that it
-// knows what it does.
+// Like torch.cuda.graph: while it captures, no other thread may make a call that might wait or allocate, unless in
+// relaxed mode.
 TEST(Cuda, AnotherLibraryCapturesAGraph) {
   OnDevice on(gpus().id[0]);
   gpus().standin.delay(200);
@@ -396,7 +395,7 @@ TEST(Cuda, AnotherLibraryCapturesAGraph) {
       ASSERT_EQ(DRIVER(cuStreamBeginCapture)(stream, CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
       begun = true;
       while (!done) std::this_thread::yield();
-      EXPECT_EQ(DRIVER(cuStreamEndCapture)(stream, &graph), CUDA_SUCCESS);  // it was not spoilt
+      EXPECT_EQ(DRIVER(cuStreamEndCapture)(stream, &graph), CUDA_SUCCESS);  // the capture was not invalidated
     });
     while (!begun) std::this_thread::yield();
     for (int i = 1; i <= 20; ++i) {
@@ -461,12 +460,12 @@ TEST(Cuda, AnErrorThatStaysIsThatOfItsValuesAlone) {
     EXPECT_THROW((c + 1.0).wait_for_eval(), Error);       // and later
     EXPECT_THROW(b.copy_to(0).wait_for_eval(), Error);    // on other devices
     EXPECT_THROW(b.copy_to(gpus().id[1]).wait_for_eval(), Error);
-    EXPECT_THROW(b.wait_for_eval(), Error);               // as often as it is asked
+    EXPECT_THROW(b.wait_for_eval(), Error);               // at every wait
     EXPECT_THROW(wait_for_all(), Error);
     EXPECT_NO_THROW(wait_for_all());                      // raised once
     EXPECT_EQ(values(a + 1.0).size(), 10u);
   }
-  wait_for_all();  // nothing of it is held any more
+  wait_for_all();  // no failed value is left
 }
 
 TEST(Cuda, ALibrarysNextAlgorithmIsTaken) {
@@ -536,7 +535,7 @@ TEST(Cuda, TheBiasIsPartOfWhatFollowsAConvolution) {
   }
 }
 
-// More than one batch of pinned memory each way, and an end within one.
+// More than one batch of pinned memory each way, and a partial one at the end.
 TEST(Cuda, LargeArraysComeAndGo) {
   OnDevice on(gpus().id[0]);
   gpus().standin.delay(500);
@@ -548,7 +547,7 @@ TEST(Cuda, LargeArraysComeAndGo) {
   gpus().standin.delay(0);
 }
 
-// A script that brings data faster than the GPU works does not take new memory for each.
+// A script that imports data faster than the GPU works does not allocate new memory for each array.
 TEST(Cuda, DataWaitsForMemoryOfItsSize) {
   OnDevice on(gpus().id[0]);
   empty_cache();
@@ -560,7 +559,7 @@ TEST(Cuda, DataWaitsForMemoryOfItsSize) {
   for (int i = 0; i < 40; ++i) {
     const std::vector<float> data(4321, static_cast<float>(i));
     sum = sum + from_host(data.data(), {4321}, DType::kFloat32).sum();
-    Engine::get().order(sum.node());  // the worker is through with it, the GPU far from it
+    Engine::get().order(sum.node());  // the worker has ordered it, the GPU has not run it
     want += 4321.0 * i;
   }
   EXPECT_EQ(values(sum)[0], static_cast<float>(want));
@@ -596,7 +595,7 @@ TEST(Cuda, AMissingFeatureIsAnErrorOfTheValue) {
 }
 
 // A script's life on several devices from several threads: uploads, work, copies between devices, downloads, memory
-// that goes and comes back. Every value is compared with the CPU's. A missing event shows as a wrong value, or as a
+// that is freed and reused. Every value is compared with the CPU's. A missing event shows as a wrong value, or as a
 // race.
 void live(unsigned seed, int rounds) {
   std::mt19937 random(seed);
@@ -663,7 +662,7 @@ TEST(Cuda, NothingIsMissingBetweenStreams) {
   live_on_threads(1, 200);
 }
 
-// Under a limit memory is reused that the GPU is not through with.
+// Under a limit, memory that the GPU still uses is reused.
 TEST(Cuda, NothingIsMissingWhereMemoryIsShort) {
   empty_cache();
   for (const int id : gpus().id) set_memory_limit(memory_stats(id).allocated + 3'000'000, id);
@@ -729,7 +728,7 @@ TEST(Cuda, GpusTrainTogether) {
   gpus().standin.delay(0);
 }
 
-// An error between the calls of a group: the next sum is a sum again.
+// After an error between the calls of a group the next sum works.
 TEST(Cuda, ASumThatFailsLeavesNoGroupOpen) {
   std::vector<NArray> parts;
   for (const int id : gpus().id) {
@@ -737,7 +736,7 @@ TEST(Cuda, ASumThatFailsLeavesNoGroupOpen) {
     parts.push_back(full({100}, id));
   }
   const auto sum = static_cast<float>(gpus().id[0] + gpus().id[1]);
-  // Each GPU's task tries for itself.
+  // Each GPU's task tries separately.
   gpus().standin.fail("ncclAllReduce:2:3,ncclAllReduce:4:3");
   for (auto& each : all_reduce(parts)) EXPECT_THROW(each.wait_for_eval(), DeviceError);
   gpus().standin.fail("");

@@ -1,4 +1,4 @@
-// Element types: promotion, and the way from a type to the code that computes in it.
+// Element types: promotion, and dispatch from a type to its code.
 #include "backend/cpu/kernels.h"
 #include "base/visit_dtype.h"
 #include "ops/nn.h"
@@ -42,7 +42,7 @@ TEST(DTypes, WhatIsNotListedIsRefused) {
   }
 }
 
-// A kernel that is handed a type which recording should have converted says so, and takes it for no other.
+// A kernel that gets a type which the recorder should have converted throws, rather than read it as another type.
 TEST(DTypes, KernelsTakeNoTypeForAnother) {
   const SoftmaxParams softmax(conv::SoftOp::kInstance);
   float memory[4] = {};

@@ -29,7 +29,7 @@ constexpr bool kThreadSanitizer = true;
 constexpr bool kThreadSanitizer = false;
 #endif
 
-// Why a child that is forked while other threads run cannot be tested in this build.
+// The reason why this build cannot test a child that is forked while other threads run.
 #if defined(__SANITIZE_THREAD__)
 constexpr const char* kNoForkBesideThreads = "ThreadSanitizer does not follow threads started after a fork";
 #elif defined(__SANITIZE_ADDRESS__)
@@ -76,7 +76,7 @@ TEST(EngineDeathTest, ALockOutOfOrderEndsTheProcess) {
         const std::lock_guard second(other);
       },
       "while it holds \"allocator");
-  {  // as before a fork, and freed again
+  {  // as before a fork, then unlocked again
     one.lock_at_fork();
     other.lock_at_fork();
     other.unlock();
@@ -94,7 +94,7 @@ TEST(Engine, WorkStartsByItself) {
   EXPECT_TRUE(y.ready());
 }
 
-// An operation that keeps a worker for as long as the test likes.
+// An operation that occupies a worker until the test opens the gate.
 std::atomic<bool> gate_open{true};
 
 NArray record_gate(const NArray& x) {
@@ -117,7 +117,8 @@ bool eventually(const NArray& x) {
   return x.ready();
 }
 
-// A worker that watched the window and then found work must pass the watch on: nothing more may be recorded.
+// A worker that watched the window and then found a task must pass the watch on, because no further operation may be
+// recorded.
 TEST(Engine, AQuietScriptIsServedWhileAnotherDeviceIsBusy) {
   struct OpenAtEnd {
     ~OpenAtEnd() {
@@ -165,7 +166,7 @@ TEST(Engine, AMillionOperationsInAChain) {
   EXPECT_EQ(x.item(), n);
 }
 
-// A chain that is recorded whole before any of it is planned is planned and released without recursion.
+// A chain that is recorded completely before planning starts is planned and released without recursion.
 TEST(Engine, AMillionOperationsInOneWindow) {
   Window window(1 << 21, -1);
   const int n = kThreadSanitizer ? 50'000 : 1'000'000;
@@ -260,7 +261,7 @@ TEST(Engine, AForkedChildGoesOnWorking) {
   if (kNoForkBesideThreads) GTEST_SKIP() << kNoForkBesideThreads;
   for (int round = 0; round < 20; ++round) {
     auto x = randn({300, 300});
-    for (int i = 0; i < round; ++i) x = x * x * 0.001;  // running, queued or only recorded when the fork comes
+    for (int i = 0; i < round; ++i) x = x * x * 0.001;  // running, queued or only recorded at the fork
     const pid_t child = fork();
     if (child == 0) {
       alarm(30);
@@ -274,8 +275,8 @@ TEST(Engine, AForkedChildGoesOnWorking) {
   }
 }
 
-// A worker that runs code of the host language does not exist in a forked child, which runs that chunk anew. The first
-// fork brings the task back to the device's queue between its two stages; the second comes while such code runs.
+// A forked child lacks the worker that runs host-language code, and runs that chunk again. The first fork returns the
+// task to the device's queue between its two stages; the second comes while such code runs.
 TEST(Engine, AForkedChildRunsTheHostsCodeAnew) {
   if (kNoForkBesideThreads) GTEST_SKIP() << kNoForkBesideThreads;
   static std::atomic<bool> in_first, in_second, first_open, second_open;
@@ -303,7 +304,7 @@ TEST(Engine, AForkedChildRunsTheHostsCodeAnew) {
   y.start_eval();
   until(in_first);
   std::thread opener([] {
-    std::this_thread::sleep_for(100ms);  // until the fork waits for the stage
+    std::this_thread::sleep_for(100ms);  // by then the fork waits for the stage
     first_open = true;
   });
   const auto status_of_child = [&](const auto& work) {
@@ -328,7 +329,7 @@ TEST(Engine, AForkedChildRunsTheHostsCodeAnew) {
   EXPECT_EQ(y.item(), 1);
 }
 
-// What threads do over and over while another one forks, and the child once: each takes a lock of the engine.
+// Work that threads repeat while another one forks, and the child does once: each takes a lock of the engine.
 struct Busy {
   const char* name;
   void (*work)();
@@ -353,7 +354,7 @@ const Busy kBusy[] = {
     {"planning", [] { explain(); }},
     {"copies", [] {
        const DeviceScope here(second_device());
-       concat(std::vector<NArray>(500, shared_value()), 0);  // asks for the copy of each
+       concat(std::vector<NArray>(500, shared_value()), 0);  // needs the copy of each
      }},
     {"devices", [] { devices(); }},
     {"scheduling", [] { (shared_value() + 1.0).wait_for_eval(); }},
@@ -363,7 +364,7 @@ const Busy kBusy[] = {
        try {
          start_profile(trace_path());
          stop_profile();
-       } catch (const Error&) {  // another thread's
+       } catch (const Error&) {  // another thread's failure
        }
      }},
     {"random numbers", [] { seed(1), rand({2}); }},
@@ -385,7 +386,7 @@ void PrintTo(const Busy& busy, std::ostream* out) { *out << busy.name; }
 
 class ForkBeside : public testing::TestWithParam<Busy> {};
 
-// A lock that a thread has while another one forks would stay taken in the child, which lacks that thread.
+// A lock that a thread holds while another one forks would stay locked in the child, which lacks that thread.
 TEST_P(ForkBeside, LeavesNoLockTaken) {
   if (kNoForkBesideThreads) GTEST_SKIP() << kNoForkBesideThreads;
   const auto work = GetParam().work;
@@ -460,7 +461,7 @@ TEST(Engine, AForkedChildHasTheHeldWindowsOfItsOwnThread) {
   EXPECT_TRUE(open());
 }
 
-// The same seed, the same program: the same bits, however the window cuts it.
+// The same seed and program give the same bits with any window.
 TEST(Engine, BitsDoNotDependOnTheWindow) {
   std::vector<std::vector<float>> all;
   for (std::size_t count : {1, 2, 7, 1 << 20}) {
@@ -477,7 +478,7 @@ TEST(Engine, BitsDoNotDependOnTheWindow) {
   for (auto& v : all) EXPECT_EQ(0, std::memcmp(v.data(), all[0].data(), v.size() * sizeof(float)));
 }
 
-// How a GPU is to compute a product is settled where it is recorded. A CPU computes in full.
+// The precision of a GPU's product is that at recording. A CPU never rounds operands.
 TEST(Engine, ThePrecisionOfProductsIsThatOfTheRecording) {
   const auto x = ramp({3, 3}), images = ramp({4, 4, 1, 1}), w = ramp({3, 3, 1, 1});
   const auto product = [](const NArray& p) {

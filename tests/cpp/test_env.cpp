@@ -1,4 +1,4 @@
-// Settings: what the cgroup's files are read as, on a made-up root folder.
+// Settings: reads the cgroup's files from a temporary root folder.
 #include <filesystem>
 #include <fstream>
 
@@ -10,7 +10,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A folder that takes the place of "/", removed at the end.
+// A temporary folder in place of "/", removed at the end.
 struct Root {
   Root() {
     std::string pattern = (fs::temp_directory_path() / "owl_root_XXXXXX").string();
@@ -27,7 +27,7 @@ struct Root {
   fs::path path;
 };
 
-constexpr int kMany = 1000;  // no machine of these tests has as many
+constexpr int kMany = 1000;  // more than any test machine has
 
 TEST(Cgroup, NoFilesAreNoQuota) { EXPECT_GT(Root().cpus(), kMany); }
 

@@ -35,7 +35,7 @@ TEST(Inspect, NanErrorsComeHome) {
   EXPECT_EQ(values(good), (std::vector<float>{2, 2, 2}));
 }
 
-// Everything that looks inside, while four threads record, wait and fail.
+// All inspection functions, while four threads record, wait and fail.
 TEST(Inspect, LookingIsThreadSafe) {
   const auto path = ::testing::TempDir() + "owl_profile.json";
   std::atomic<bool> done{false};

@@ -18,7 +18,7 @@ namespace {
 
 using conv::Convolver, conv::Lrner, conv::Pooler, conv::PoolOp, conv::SoftOp;
 
-// A host array of any type, handled as doubles.
+// A host array of any type, with elements as doubles.
 struct Array {
   Array(const Shape& s, DType t = DType::kFloat32)
       : shape(s), dtype(t), bytes(static_cast<std::size_t>(s.size()) * itemsize(t), 0xee) {}
@@ -48,7 +48,7 @@ struct Array {
     return {as<void>(), shape, channels_last ? channels_last_strides(shape) : shape.dense_strides(), dtype, true,
             channels_last};
   }
-  // The elements of images, channels last in memory or back.
+  // Converts images to channels last, or back.
   Array relaid(bool channels_last) const {
     Array other(shape, dtype);
     const Strides planes = shape.dense_strides(), last = channels_last_strides(shape);
@@ -98,7 +98,7 @@ Array run(const char* name, const std::vector<ArrayRef>& in, const Shape& shape,
   return results[0];
 }
 
-// Whatever of its operands and its result the operation takes channels last, the bits are those of planes.
+// For any of its operands and its result that the operation takes channels last, the bits are those of planes.
 void check_layouts(const char* name, const std::vector<const Array*>& in, const Shape& shape, const Params* params,
                    const std::string& what) {
   std::vector<Shape> shapes;
@@ -136,7 +136,7 @@ struct Product {
   std::int64_t m, n, k;
 };
 
-// x's elements at these strides instead.
+// x's elements with these strides.
 struct Strided {
   Strided(const Array& x, const Strides& strides)
       : memory(Shape{strides[0] * x.shape[0] + strides[1] * x.shape[1]}, x.dtype), ref(memory.ref()) {
@@ -236,7 +236,7 @@ struct ConvCase {
   Convolver convolver;
 };
 
-// Calls f(place in x, place in w, place in y) for every product.
+// Calls f(index in x, index in w, index in y) for every product.
 template <class F> void for_each_product(const ConvGeometry& g, F f) {
   const auto inputs = g.channels / g.groups, outputs = g.filters / g.groups;
   for (std::int64_t n = 0; n < g.images; ++n)
@@ -476,7 +476,7 @@ TEST(Kernels, SoftmaxOfLargeValuesAndNaN) {
   }
 }
 
-// A row's bits are its own: alone or among others, in place or not, at any address.
+// A row's bits do not depend on other rows, on working in place, or on the address.
 TEST(Kernels, SoftmaxRowsStandAlone) {
   const auto& kernels = cpu::nn_table().f32;
   for (const std::int64_t length : {1, 7, 10, 15, 16, 17, 100, 255, 256, 257, 1000, 1023, 1024, 1025, 5001})
@@ -545,7 +545,7 @@ TEST(Kernels, Lrn) {
       }
 }
 
-// ---- what recording refuses
+// ---- errors while recording
 
 template <class F> std::string message_of(F f) {
   try {

@@ -1,5 +1,5 @@
-// What the planner makes of small programs: how many kernels, buffers, copies. The window is huge and never cut by idle
-// workers, so that one plan sees everything.
+// The plans of small programs: numbers of kernels, buffers, copies. The window is huge and idle workers never plan it,
+// so that one plan covers everything.
 #include "support.h"
 
 namespace owl::test {
@@ -55,7 +55,7 @@ TEST_F(Plan, AKernelBetweenKeepsProgramsApart) {
   EXPECT_EQ(values(y)[0], 1.0f - 36.0f);
 }
 
-//   w, x -> [matmul -> add -> relu] -> y   what follows a kernel element by element runs on its result, in its memory
+//   w, x -> [matmul -> add -> relu] -> y   elementwise operations after a kernel run on its result, in its memory
 TEST_F(Plan, WhatFollowsAKernelRunsInItsTask) {
   const auto x = ramp({3, 2}), w = ramp({4, 3}), b = ramp({4, 1});
   const Since since;
@@ -66,7 +66,7 @@ TEST_F(Plan, WhatFollowsAKernelRunsInItsTask) {
   EXPECT_EQ(values(y)[1], 1.0f * 0 + 5.0f * 1 + 9.0f * 2 + 1.0f);
 }
 
-//   x -> [a -> softmax -> - label] -> y    and what computes its operand too, where it reads that piece by piece
+//   x -> [a -> softmax -> - label] -> y    and those that compute its operand too, if it reads that range by range
 TEST_F(Plan, ASoftmaxStandsBetweenWhatMakesItsOperandAndWhatReadsIt) {
   const auto x = ramp({4, 6}), label = ramp({4, 6});
   const Since since;

@@ -1,4 +1,4 @@
-// The registry has no gaps: every operation is named once, documented, inferred and computed.
+// The registry is complete: every operation has a unique name, documentation, inference and a kernel.
 #include <set>
 
 #include "backend/cpu/kernels.h"
@@ -18,7 +18,7 @@ TEST(Registry, EveryOperationIsComplete) {
     EXPECT_GT(std::string(op->doc).size(), 0u);
     if (op->cls == OpRecord::Class::kKernel) {
       EXPECT_NE(op->infer, nullptr);
-      if (!op->joins_devices) {  // that is a tree of sums on CPUs
+      if (!op->joins_devices) {  // all_reduce is a tree of sums on CPUs
         EXPECT_NE(cpu::kernel_of(*op).run, nullptr);
       }
     } else if (op->rule != TypeRule::kCast) {

@@ -1,4 +1,4 @@
-// Operations with several results: each is an array of its own, and one that no handle asks for is not computed.
+// Operations with several results: each is a separate array, and a result without handle or reader is not computed.
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -13,7 +13,7 @@ namespace owl::test {
 namespace {
 
 std::atomic<int> runs{0};
-std::atomic<unsigned> wanted{0};  // bit i: the kernel was asked for result i when it ran last
+std::atomic<unsigned> wanted{0};  // bit i: the kernel's last run had to compute result i
 
 // Of x [n]: x + 1 [n], twice x as [1, n], and whether x > 1 [n] (with a bool of another byte than 0 and 1).
 std::vector<NArray> record_three(const NArray& x) {
@@ -38,7 +38,7 @@ std::vector<NArray> record_three(const NArray& x) {
   return record_user(user_record("three"), {&operand, 1}, std::move(params));
 }
 
-// A worker lets go of what a task held a moment after the task has ended.
+// A worker releases a task's storages a moment after the task has ended.
 bool eventually(const std::function<bool()>& holds) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   while (!holds() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
@@ -137,7 +137,7 @@ TEST(Results, OnAnotherDevice) {
   const auto all = record_three(x);
   set_device(other);
   const auto sum = all[0] + all[1].reshape({4});  // copies of results
-  const auto there = record_three(x);             // computed there
+  const auto there = record_three(x);             // computed on that device
   set_device(0);
   EXPECT_EQ(sum.device(), other);
   EXPECT_EQ(values(sum), (std::vector<float>{1, 4, 7, 10}));

@@ -1,4 +1,4 @@
-// Sixteen threads on shared arrays. Right values matter here, but above all that ThreadSanitizer has nothing to say
+// Sixteen threads on shared arrays. Checks values, and above all that ThreadSanitizer reports nothing
 // (configure with -DOWL_SANITIZE=thread).
 #include <atomic>
 #include <cstring>
@@ -50,7 +50,7 @@ struct Shared {
   conv::Convolver convolver{1, 1, 1, 1};
 };
 
-// One expression of each kind, chosen by number.
+// An expression, chosen by `kind`.
 NArray compute(const Shared& s, int kind) {
   switch (kind % 12) {
     case 0: return s.pending + 1.0;
@@ -163,7 +163,7 @@ TEST(Stress, ThreadsWaitCountAndChangeSettings) {
   set_window(64, 100);
 }
 
-// Threads that bring data and compute, under a limit that holds a fraction of what all of them record.
+// Threads that import data and compute, under a limit of a fraction of what all of them record.
 TEST(Stress, ThreadsShareAMemoryLimit) {
   const int device = create_cpu_device();
   const std::size_t limit = 8 << 20;

@@ -1,4 +1,4 @@
-// The interpreter of fused programs against plain loops: every element by itself, one operation after another. Bits
+// The interpreter of fused programs against plain loops: each element separately, one operation after another. Bits
 // must agree, which also shows that they do not depend on tiles, chunks, tails or the instruction set.
 #include <gtest/gtest.h>
 
@@ -42,7 +42,7 @@ Bytes random_array(Random& random, DType type, std::int64_t n) {
 
 struct Case {
   Program program;
-  std::vector<Bytes> inputs;  // memory behind each input
+  std::vector<Bytes> inputs;  // the memory of each input
 };
 
 // A random well-typed program over `shape`; inputs broadcast along random axes.
@@ -180,7 +180,7 @@ TEST(Tile, NothingToDoForEmptyShapes) {
   EXPECT_EQ(run(c, true)[0].size(), 0u);
 }
 
-// The result takes an operand's memory: it must not be written before the last read.
+// The result takes over an operand's memory: it must not be written before the last read.
 TEST(Tile, OutputMayTakeADenseInputsMemory) {
   Random random(11);
   for (int trial = 0; trial < 200; ++trial) {
@@ -228,7 +228,7 @@ TEST(Tile, StridedCopies) {
       }
 }
 
-// The copies of the loops that this processor can run.
+// The compiled copies of the loops that this processor can run.
 std::vector<const TileTable*> tile_tables() {
   std::vector<const TileTable*> tables = {&baseline::tile_table()};
 #if defined(__x86_64__)
@@ -259,7 +259,7 @@ TEST(Tile, InstructionSetsAgree) {
     }
 }
 
-// Each with bits of its own: which of two NaNs a sum takes over is part of its result.
+// NaNs with different payloads: which of two NaNs a sum propagates is part of its result.
 [[maybe_unused]] void put_nans(Random& random, Bytes& bytes, DType type) {
   const auto n = static_cast<int>(bytes.size() / itemsize(type));
   for (int k = 0; k < n / 8; ++k) {
@@ -293,7 +293,7 @@ TEST(Tile, PairsRoundTwice) {
             Bytes a = random_array(random, dtype, n), b = random_array(random, dtype, n),
                   c = random_array(random, dtype, n), between(a.size()), want(a.size()), got(a.size());
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-            // Instrumented loops are compiled with other options, which decide whose NaN a sum takes over.
+            // Instrumented loops have other compiler options, which affect the NaN that a sum propagates.
             for (Bytes* x : {&a, &b, &c}) put_nans(random, *x, dtype);
 #endif
             table->functions[first][type](between.data(), a.data(), b.data(), nullptr, n);
@@ -307,7 +307,7 @@ TEST(Tile, PairsRoundTwice) {
   EXPECT_GT(pairs, 0);
 }
 
-// Chains of arithmetic, in which pairs are found; some intermediates are used again or wanted as results.
+// Chains of arithmetic, in which pairs are found; some intermediates have other readers or are results.
 TEST(Tile, ArithmeticOfPairs) {
   Random random(7);
   for (int round = 0; round < 300; ++round) {
@@ -341,7 +341,7 @@ struct Accuracy {
 };
 class TileAccuracy : public testing::TestWithParam<Accuracy> {};
 
-// Every 4099th float32 there is.
+// Every 4099th float32.
 TEST_P(TileAccuracy, WithinTwoUlp) {
   const OpRecord* op = find_elementwise(GetParam().name);
   ASSERT_NE(op, nullptr);

@@ -1,4 +1,4 @@
-// owl/op.h: operations that a program defines. Only public headers are needed.
+// owl/op.h: user-defined operations. Uses only public headers.
 #include <owl/owl.h>
 
 #include <algorithm>
@@ -153,7 +153,7 @@ TEST(UserOp, ErrorsAreRaisedAtTheLineOrComeHome) {
   EXPECT_EQ(values(good)[3], 2.0f);
 }
 
-// Whatever goes wrong says which operation it was, once, and keeps its kind.
+// Every error names the operation, once, and keeps its class.
 TEST(UserOp, ErrorsNameTheOperation) {
   const auto message_of = []<class E>(std::type_identity<E>, const auto& f) -> std::string {
     try {

@@ -1,4 +1,4 @@
-// The planner's checks of itself (plan/verify.h): each broken promise is reported, and random graphs keep them all.
+// The planner's checks (plan/verify.h): each violated invariant is reported, and random graphs violate none.
 #include <algorithm>
 #include <functional>
 #include <random>
@@ -17,7 +17,7 @@ namespace {
 using planner::Batch;
 using planner::GroupId;
 
-// A batch, and as much of its plan as the passes called have made.
+// A batch, and its plan as far as the called passes have made it.
 struct Planned {
   Planned(std::span<Node* const> nodes, DryPlan& dry_plan) : batch(nodes), dry(dry_plan), earlier(dry.tasks.size()) {}
   Batch batch;
@@ -68,7 +68,8 @@ class Verify : public ::testing::Test {
  protected:
   void SetUp() override { wait_for_all(); }
 
-  // Plans what is recorded, dry, by `passes`. What `verify` says when `break_it` has changed the plan.
+  // Plans the recorded operations, dry, by `passes`. Returns the report of `verify` after `break_it` has changed the
+  // plan.
   static std::string report(const Change& passes, const Change& break_it, const Change& verify) {
     std::string message;
     Engine::get().with_window([&](const std::vector<Node*>& window) {
@@ -105,7 +106,7 @@ class Verify : public ::testing::Test {
 
 std::string says(const std::string& what) { return "internal error: planner: " + what; }
 
-//   x -> [0 add, 1 mult] -> 2 matmul -> [3 relu]        group 0: the program, group 1: the product and what follows
+//   x -> [0 add, 1 mult] -> 2 matmul -> [3 relu]        group 0: the program, group 1: the product and its relu
 struct Products {
   NArray x = ramp({3, 3}), a = x + 1.0, b = a * 2.0, c = b * b, d = elewise::relu(c);
 };
@@ -268,7 +269,7 @@ TEST_F(Verify, ReadsAreCounted) {
             says("operation 1 (mult) is read 0 times in its group and 2 outside, but noted are 0 and 0"));
 }
 
-//   x -> 0 pool -+-> [2 add] -> 3 pool -> y             what is between the poolings is channels last
+//   x -> 0 pool -+-> [2 add] -> 3 pool -> y             the values between the poolings are channels last
 //   x -> 1 pool -+
 struct Pools {
   NArray x = ramp({4, 4, 16, 2}), y;
@@ -453,7 +454,7 @@ TEST(VerifyProgram, TypesAgree) {
 
 // --- random graphs
 
-// Records operations on values that it keeps a few of: programs, kernels with them around, views, conversions.
+// Records operations on a few values that it keeps: programs, kernels with programs around them, views, conversions.
 class RandomGraph {
  public:
   explicit RandomGraph(unsigned seed) : random_(seed) {
@@ -494,7 +495,7 @@ class RandomGraph {
     }
   }
 
-  // Poolings, which know channels last, and programs between them; some of the images are asked for.
+  // Poolings, which take channels last, and programs between them; some of the images have handles.
   void record_images() {
     const conv::Pooler pool{3, 3, 1, 1, 1, 1};
     std::vector<NArray> images{pool.ff(images_), pool.ff(images_ * 0.5)};
@@ -512,7 +513,7 @@ class RandomGraph {
   NArray images_, held_;
 };
 
-// What the random graphs have led to, so that it is known that they reach all passes.
+// Counts of the random graphs' plans, to check that they reach all passes.
 struct Reached {
   int before = 0, after = 0, merged = 0, channels_last = 0, copies = 0, batches = 0;
 
@@ -536,7 +537,7 @@ TEST_F(Verify, RandomGraphsAreSound) {
     Engine::get().with_window([&](const std::vector<Node*>& window) {
       DryPlan dry;
       const std::span all(window);
-      const std::size_t most = seed % 3 ? planner::kMaxBatch : 20;  // batches read what batches before them compute
+      const std::size_t most = seed % 3 ? planner::kMaxBatch : 20;  // batches read results of earlier batches
       for (std::size_t at = 0; at < all.size(); at += most) {
         Planned planned(all.subspan(at, std::min(most, all.size() - at)), dry);
         EXPECT_NO_THROW(planned.all()) << "seed " << seed;

@@ -1,16 +1,15 @@
-// Compiles kernels of the CUDA backend with the real NVRTC, which needs no GPU. All of them, for sm_80 and sm_90:
+// Compiles the CUDA backend's kernels with the real NVRTC, which needs no GPU. All of them, for sm_80 and sm_90:
 //
 //   owl_cuda_check STANDIN_FOLDER LIBRARY_FOLDER...
 //
-// Or those that a command loads on the stand-in, such as a run of tests, for one architecture, into a folder which is
-// then the $XDG_CACHE_HOME of that command on a GPU: compiled there, one after the other, they would take most of its
-// time.
+// Or those that a command, such as a test run, loads on the stand-in, for one architecture, into a folder; use it as
+// the command's $XDG_CACHE_HOME on a GPU's machine, where compiling them one after another would take most of its time.
 //
 //   owl_cuda_check --fill FOLDER ARCHITECTURE LIBRARY_FOLDER... -- COMMAND...
 //
-// Of the first form the texts are those that the backend asks for while operations of every family and type run on the
-// stand-in for CUDA (tests/standin). LIBRARY_FOLDERs hold CUDA's libraries; of each every function is looked up that owl
-// calls.
+// In the first form the texts are those that the backend requests while operations of every family and type run on the
+// stand-in for CUDA (tests/standin). LIBRARY_FOLDERs have CUDA's libraries; every function that owl calls is looked up
+// in them.
 #include <dlfcn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -152,7 +151,7 @@ struct Compiler {
   bool there() const { return n.nvrtcCompileProgram; }
 
   struct Result {
-    std::string log, code;  // the compiler's words where it fails, and then no code
+    std::string log, code;  // the compiler's messages if it fails, then without code
   };
   Result compile(const std::string& text, const char* arch) const {
     nvrtcProgram program = nullptr;
@@ -177,7 +176,7 @@ struct Compiler {
   }
 };
 
-// How many functions of the list the library lacks.
+// The number of functions of the list that the library lacks.
 #define OWL_LACKS(NAME) \
   (dlsym(library, OWL_TEXT_OF(NAME)) ? 0 : (std::printf("  %s lacks %s\n", file, OWL_TEXT_OF(NAME)), 1)) +
 #define OWL_TEXT(NAME) #NAME
@@ -203,7 +202,7 @@ int look_up_functions(const std::vector<std::string>& folders) {
   return lacking;
 }
 
-// Runs the operations on the stand-in; the texts go to files of the folder.
+// Runs the operations on the stand-in and writes the texts to files of the folder.
 int collect(const std::string& standin, const std::filesystem::path& folder) {
   for (const char* file : {"libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9", "libnccl.so.2"})
     if (!dlopen((standin + "/" + file).c_str(), RTLD_NOW | RTLD_LOCAL)) {
@@ -231,7 +230,7 @@ int collect(const std::string& standin, const std::filesystem::path& folder) {
   return 0;
 }
 
-// The texts of a folder, which is removed.
+// Reads the texts of a folder and removes it.
 std::vector<std::string> take_texts(const std::filesystem::path& folder) {
   std::vector<std::string> all;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
@@ -249,7 +248,8 @@ std::unique_ptr<Compiler> find_compiler(const std::vector<std::string>& librarie
   return nullptr;
 }
 
-// Compiles each text for each architecture, on all processors; `take` gets the code. How many failed.
+// Compiles each text for each architecture, on all processors, and passes the code to `take`. Returns the number of
+// failures.
 template <class Take>
 int compile_each(const Compiler& compiler, const std::vector<std::string>& all, const std::vector<const char*>& archs,
                  Take take) {
@@ -287,7 +287,7 @@ int compile_all(const std::filesystem::path& folder, const std::vector<std::stri
   return failed > 0 || lacking > 0;
 }
 
-// Runs the command; its exit status.
+// Runs the command; returns its exit status.
 int run(char** command) {
   std::fflush(stdout);
   const pid_t child = fork();
@@ -324,7 +324,7 @@ int fill(const std::filesystem::path& folder, const char* arch, const std::vecto
 
 }  // namespace
 
-// Of the first form two processes, one after the other: NVRTC asks the driver, which must not be the stand-in.
+// The first form uses two processes, one after the other: NVRTC calls the driver, which must not be the stand-in.
 int main(int argc, char** argv) {
   if (argc > 2 && std::string(argv[1]) == "--compile") return compile_all(argv[2], {argv + 3, argv + argc});
   char** const end = argv + argc;

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::uint64_t kMagic = 0x6f776c2d7374616e;
 
-// What the handles point to; the header's types are opaque.
+// The objects of handles, whose types are opaque in the header.
 struct Description {
   cublasComputeType_t compute;
   cudaDataType_t scale;
@@ -49,7 +49,7 @@ struct Product {
   Layout a, b, c, d;
   std::int64_t m, n, k;
 
-  // The shapes and types of a product that this knows.
+  // Sets the shapes and types of a supported product.
   cublasStatus_t set(cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t la, cublasLtMatrixLayout_t lb,
                      cublasLtMatrixLayout_t lc, cublasLtMatrixLayout_t ld) {
     if (!desc || !la || !lb || !lc || !ld) return CUBLAS_STATUS_INVALID_VALUE;
@@ -85,7 +85,7 @@ struct Product {
   }
 };
 
-// sums(m, n) = a(m, k) * b(k, n), each element's sum in order of k. On memory of its own, so sanitizers need not look.
+// sums(m, n) = a(m, k) * b(k, n), each element's sum in order of k. On private memory, so it needs no sanitizer.
 template <class T>
 [[gnu::no_sanitize("thread"), gnu::no_sanitize("address"), gnu::noinline]] void multiply(
     const T* a, const T* b, T* sums, std::int64_t m, std::int64_t n, std::int64_t k) {
@@ -96,7 +96,7 @@ template <class T>
     }
 }
 
-// The matrix as rows x columns without gaps, its elements rounded as the compute type says.
+// The matrix as contiguous rows x columns, its elements rounded to the compute type.
 template <class T>
 std::vector<T> packed(const T* data, std::int64_t stride, bool transposed, std::int64_t rows, std::int64_t columns,
                       cublasComputeType_t compute) {
@@ -251,7 +251,7 @@ cublasStatus_t CUBLASWINAPI cublasLtMatmulPreferenceDestroy(cublasLtMatmulPrefer
   return CUBLAS_STATUS_SUCCESS;
 }
 
-// The algorithms found count on the alignment.
+// The returned algorithms rely on the alignment.
 cublasStatus_t CUBLASWINAPI cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                                  cublasLtMatmulPreferenceAttributes_t attribute,
                                                                  const void* value, std::size_t bytes) {
@@ -276,7 +276,7 @@ cublasStatus_t CUBLASWINAPI cublasLtMatmulAlgoGetHeuristic(
   for (; *count < std::min(asked, 2); ++*count) {
     auto& found = results[*count];
     found = {};
-    found.algo.data[0] = kMagic + static_cast<std::uint64_t>(*count);  // and for which product it is
+    found.algo.data[0] = kMagic + static_cast<std::uint64_t>(*count);  // and its product
     found.algo.data[1] = static_cast<std::uint64_t>(product.m);
     found.algo.data[2] = static_cast<std::uint64_t>(product.n);
     found.algo.data[3] = static_cast<std::uint64_t>(product.k);

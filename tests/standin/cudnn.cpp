@@ -1,5 +1,5 @@
-// cuDNN: convolutions of NCHW images and their gradients. float32 sums in double, so that all orders of summing agree;
-// with the default math its operands are rounded to TF32, as cuDNN's may be.
+// cuDNN: convolutions of NCHW images and their gradients. float32 is summed in double, so that all orders of summation
+// agree; the default math rounds operands to TF32, as cuDNN may.
 #include "standin.h"
 
 #include <cudnn.h>
@@ -16,7 +16,7 @@ struct cudnnContext {
 
 struct cudnnTensorStruct {
   cudnnDataType_t type = CUDNN_DATA_FLOAT;
-  int n = 0, c = 0, h = 0, w = 0;  // of filters: how many, and of what
+  int n = 0, c = 0, h = 0, w = 0;  // for filters: their number and shape
 
   std::int64_t size() const { return std::int64_t{n} * c * h * w; }
   std::string text() const {
@@ -34,7 +34,7 @@ struct cudnnConvolutionStruct {
 
 namespace {
 
-constexpr std::size_t kWorkspace = 1024;  // bytes that the algorithms ask for
+constexpr std::size_t kWorkspace = 1024;  // bytes that the algorithms request
 
 enum class Pass { kForward, kData, kFilter };
 
@@ -78,7 +78,7 @@ struct Convolution {
   }
 };
 
-// Adds up one of the three from the two others. On memory of its own, so sanitizers need not look.
+// Computes one of the three from the other two. On private memory, so it needs no sanitizer.
 [[gnu::no_sanitize("thread"), gnu::no_sanitize("address"), gnu::noinline]] void sum(const Convolution& conv, Pass pass,
                                                                                     double* x, double* w, double* y) {
   if (pass == Pass::kForward) conv.each([=](auto i, auto j, auto k) { y[k] += x[i] * w[j]; });
@@ -136,7 +136,7 @@ cudnnStatus_t enqueue(cudnnHandle_t handle, Pass pass, const void* alpha, const 
   }
   Step step;
   step.work = [=] {
-    std::memset(workspace, 0xEE, kWorkspace);  // it is no one else's meanwhile
+    std::memset(workspace, 0xEE, kWorkspace);  // no other call may use it meanwhile
     single ? run<float>(conv, pass, a, b, x, w, y, result) : run<double>(conv, pass, a, b, x, w, y, result);
     std::memset(workspace, 0xEE, kWorkspace);
   };

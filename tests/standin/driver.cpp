@@ -1,4 +1,4 @@
-// The driver's functions, but for graphs (graph.cpp): devices, contexts, memory, streams, events, modules, launches.
+// The driver's functions, except graphs (graph.cpp): devices, contexts, memory, streams, events, modules, launches.
 #include "standin.h"
 
 #include <dlfcn.h>
@@ -28,7 +28,7 @@ std::string count_of(std::size_t bytes) { return std::to_string(bytes); }
 
 enum class Host { kPageable, kPinned, kInvalid };
 
-// Where memory of the host's is; a range that leaves pinned memory is a mistake.
+// The kind of host memory; a range that leaves pinned memory is an error.
 Host kind_of(const void* data, std::size_t bytes) {
   const auto begin = reinterpret_cast<std::uintptr_t>(data);
   const auto& pinned = world().pinned;
@@ -40,7 +40,7 @@ Host kind_of(const void* data, std::size_t bytes) {
   return begin + bytes <= at->first + at->second.bytes ? Host::kPinned : Host::kInvalid;
 }
 
-// A copy's stream: of the current context, and known.
+// A copy's stream, which must exist and be of the current context.
 CUresult stream_of(CUstream handle, CUstream* stream) {
   *stream = world().find(handle);
   return *stream && (*stream)->context == current ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
@@ -94,14 +94,14 @@ constexpr Code kCodes[] = {
     STANDIN_CODE(CUDA_ERROR_UNKNOWN, "unknown error"),
 };
 
-// A stream that was destroyed: CUDA may do anything, and so tests must not come here. Only cuStreamGetId tells.
+// Use of a destroyed stream is undefined in CUDA, so it ends the tests. Only cuStreamGetId reports it.
 void refuse_the_gone(CUstream handle) {
   if (!world().gone.contains(handle)) return;
   std::fprintf(stderr, "standin: a stream is used that was destroyed\n");
   std::abort();
 }
 
-// Adds a kernel's text to the folder of STANDIN_CUDA_TEXTS, if there is one. Equal texts have equal names.
+// Writes a kernel's text to the folder STANDIN_CUDA_TEXTS, if set. Equal texts have equal names.
 void note_text(void* library) {
   const char* const folder = std::getenv("STANDIN_CUDA_TEXTS");
   const auto* const text = static_cast<const char*>(dlsym(library, "standin_text"));
@@ -209,7 +209,7 @@ CUresult CUDAAPI cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
   return CUDA_SUCCESS;
 }
 
-// Waits, but keeps what was made in the context.
+// Waits, but keeps the context's objects.
 CUresult CUDAAPI cuDevicePrimaryCtxRelease(CUdevice device) {
   STANDIN_DRIVER(cuDevicePrimaryCtxRelease, kInit);
   if (!has_device(device)) return CUDA_ERROR_INVALID_DEVICE;
@@ -240,7 +240,7 @@ CUresult CUDAAPI cuCtxGetCurrent(CUcontext* context) {
   return CUDA_SUCCESS;
 }
 
-// Waits for all of the device, which a capture on any of its streams forbids.
+// Waits for the whole device, which a capture on any of its streams forbids.
 CUresult CUDAAPI cuCtxSynchronize() {
   STANDIN_DRIVER(cuCtxSynchronize, kContext);
   Lock lock(world().mutex);
@@ -266,7 +266,7 @@ CUresult CUDAAPI cuMemAlloc(CUdeviceptr* data, std::size_t bytes) {
   if (!data || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   Lock lock(world().mutex);
   if (world().is_unsafe()) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  if (bytes >> 47 != 0) return CUDA_ERROR_INVALID_VALUE;  // more than addresses
+  if (bytes >> 47 != 0) return CUDA_ERROR_INVALID_VALUE;  // more than the address space
   if (bytes > current->total - current->used) return CUDA_ERROR_OUT_OF_MEMORY;
   void* made = nullptr;
   if (posix_memalign(&made, 256, bytes) != 0) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -319,7 +319,7 @@ CUresult CUDAAPI cuMemHostAlloc(void** data, std::size_t bytes, unsigned) {
   return CUDA_SUCCESS;
 }
 
-// Does not wait: that is not promised.
+// Does not wait, which CUDA does not guarantee.
 CUresult CUDAAPI cuMemFreeHost(void* data) {
   STANDIN_DRIVER(cuMemFreeHost, kContext);
   Lock lock(world().mutex);
@@ -346,7 +346,7 @@ CUresult CUDAAPI cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, std::size_t
     stream->capture->invalid = true;
     return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   }
-  Step step;  // which has the data when the call returns
+  Step step;  // has copied the data when the call returns
   const auto* const begin = static_cast<const std::byte*>(from);
   step.work = [to, data = std::vector<std::byte>(begin, begin + bytes)] {
     std::memcpy(pointer(to), data.data(), data.size());
@@ -433,7 +433,7 @@ CUresult CUDAAPI cuStreamCreate(CUstream* stream, unsigned flags) {
   return CUDA_SUCCESS;
 }
 
-// Does not wait; what it was given is still done.
+// Does not wait; its work is still done.
 CUresult CUDAAPI cuStreamDestroy(CUstream stream) {
   STANDIN_DRIVER(cuStreamDestroy, kContext);
   Lock lock(world().mutex);
@@ -493,7 +493,7 @@ CUresult CUDAAPI cuStreamGetId(CUstream handle, unsigned long long* id) {
   return CUDA_SUCCESS;
 }
 
-// The function is called by the stream's thread; it must not call CUDA.
+// The stream's thread calls the function, which must not call CUDA.
 CUresult CUDAAPI cuLaunchHostFunc(CUstream handle, CUhostFn function, void* data) {
   STANDIN_DRIVER(cuLaunchHostFunc, kContext);
   if (!function) return CUDA_ERROR_INVALID_VALUE;
@@ -518,7 +518,7 @@ CUresult CUDAAPI cuStreamWaitEvent(CUstream handle, CUevent event, unsigned) {
   if (!stream || !world().events.contains(event)) return CUDA_ERROR_INVALID_HANDLE;
   if (Capture* const capture = stream->capture.get()) {
     if (capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-    if (event->capture == capture->id) return CUDA_SUCCESS;  // every node waits for the one before
+    if (event->capture == capture->id) return CUDA_SUCCESS;  // every node depends on the one before
     capture->invalid = true;
     return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
   }
@@ -615,7 +615,7 @@ CUresult CUDAAPI cuModuleLoadData(CUmodule* module, const void* image) {
   if (std::memcmp(head.e_ident, ELFMAG, SELFMAG) != 0) return CUDA_ERROR_INVALID_IMAGE;
   std::memcpy(&head, image, sizeof head);
   const auto bytes = head.e_shoff + std::size_t{head.e_shentsize} * head.e_shnum;
-  // No two files of one name: the loader would take them for the same library.
+  // Unique file names: the loader would treat equal names as the same library.
   static std::atomic<int> files{0};
   std::error_code error;
   auto path = std::filesystem::temp_directory_path(error).string() + "/standin_" + std::to_string(getpid()) + "_" +

@@ -1,13 +1,13 @@
-// Stream capture, and the graphs that come of it: chains, in which each node waits for the one before.
+// Stream capture, and its graphs: chains in which each node depends on the one before.
 #include "standin.h"
 
 using namespace standin;
 
 namespace {
 
-// Into a new graph, or behind the last node of one.
+// Captures into a new graph, or after the last node of `graph`.
 CUresult begin_capture(CUstream stream, CUgraph graph, CUstreamCaptureMode mode) {
-  if (world().find(stream) != stream) {  // the default stream has no capture
+  if (world().find(stream) != stream) {  // the default stream cannot be captured
     return world().find(stream) ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_ERROR_INVALID_HANDLE;
   }
   if (stream->capture) return CUDA_ERROR_ILLEGAL_STATE;
@@ -33,7 +33,7 @@ bool is_captured_into(CUgraph graph) {
   return false;
 }
 
-// A graph's node must be told to come behind the one before: nothing else orders them.
+// A graph's node must depend on the one before: nothing else orders them.
 bool follows(CUgraph graph, const CUgraphNode* before, std::size_t count) {
   if (graph->nodes.empty()) return count == 0;
   return count == 1 && before && before[0] == graph->nodes.back();
@@ -79,7 +79,7 @@ void destroy(CUgraph graph) {
   bury(graph);
 }
 
-// Whether the parameters are of a launch of that kernel.
+// Checks that the parameters are those of a launch of this kernel.
 CUresult check(const CUDA_KERNEL_NODE_PARAMS& p, CUfunction function) {
   if (p.func != function) return CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
   const bool fine = p.gridDimX > 0 && p.gridDimY == 1 && p.gridDimZ == 1 && p.blockDimX > 0 && p.blockDimX <= 1024 &&
@@ -120,7 +120,7 @@ CUresult CUDAAPI cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   if (capture.mode != CU_STREAM_CAPTURE_MODE_RELAXED && capture.thread != std::this_thread::get_id())
     return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
   log(name_of(stream) + "end capture (" + std::to_string(capture.graph->nodes.size()) + " nodes)");
-  bool unjoined = false;  // a stream that joined never comes back here
+  bool unjoined = false;  // a joined stream never rejoins here
   for (const CUstream other : world().streams)
     if (other->joined == stream) other->joined = nullptr, unjoined = true;
   const bool invalid = capture.invalid || unjoined;
@@ -136,7 +136,7 @@ CUresult CUDAAPI cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* sta
   Lock lock(world().mutex);
   const CUstream stream = world().find(handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
-  if (stream == current->plain)  // which a capture of any blocking stream involves
+  if (stream == current->plain)  // any blocking stream's capture involves it
     for (const CUstream other : world().streams)
       if (other->context == current && other->blocking && other->capture) return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
   const Capture* const capture = stream->captured();
@@ -196,7 +196,7 @@ CUresult CUDAAPI cuGraphInstantiate(CUgraphExec* exec, CUgraph graph, unsigned l
   return CUDA_SUCCESS;
 }
 
-// A node of a graph that was destroyed is no node.
+// A node of a destroyed graph is invalid.
 CUresult CUDAAPI cuGraphExecKernelNodeSetParams(CUgraphExec exec, CUgraphNode node,
                                                 const CUDA_KERNEL_NODE_PARAMS* params) {
   STANDIN_DRIVER(cuGraphExecKernelNodeSetParams, kContext);
@@ -213,7 +213,7 @@ CUresult CUDAAPI cuGraphExecKernelNodeSetParams(CUgraphExec exec, CUgraphNode no
   return CUDA_SUCCESS;
 }
 
-// With the arguments of this moment. Launches of one graph run one after another, whatever their streams.
+// With the current arguments. Launches of one graph run one after another, on any streams.
 CUresult CUDAAPI cuGraphLaunch(CUgraphExec exec, CUstream handle) {
   STANDIN_DRIVER(cuGraphLaunch, kContext);
   Lock lock(world().mutex);
@@ -249,7 +249,7 @@ CUresult CUDAAPI cuGraphDestroy(CUgraph graph) {
   return CUDA_SUCCESS;
 }
 
-// What was launched still runs.
+// Launched work still runs.
 CUresult CUDAAPI cuGraphExecDestroy(CUgraphExec exec) {
   STANDIN_DRIVER(cuGraphExecDestroy, kContext);
   Lock lock(world().mutex);

@@ -1,4 +1,4 @@
-// NCCL: the sum over the devices of a clique. Each rank's stream waits in its queue until all have come.
+// NCCL: the sum over the devices of a clique. Each rank's stream waits until all ranks have joined.
 #include "standin.h"
 
 #include <nccl.h>
@@ -9,7 +9,7 @@ using namespace standin;
 
 namespace {
 
-// One sum. Lives as long as its clique: ranks leave it without a word to each other.
+// One sum. Lives as long as its clique, because ranks leave it without synchronising.
 struct Round {
   explicit Round(std::size_t ranks) : here(ranks), from(ranks), to(ranks) {}
 
@@ -58,7 +58,7 @@ template <class T> void sum(const Round& round) {
   for (void* const to : round.to) std::memcpy(to, sums.data(), round.count * sizeof(T));
 }
 
-// The first rank does the work of all.
+// The first rank computes for all.
 void take_part(Round& round, std::size_t rank) {
   round.here[rank].set();
   if (rank != 0) return round.done.wait();
@@ -85,7 +85,7 @@ ncclResult_t enqueue(const Call& call) {
   ncclComm& rank = *call.rank;
   Clique& clique = *rank.clique;
   const CUcontext context = world().contexts[static_cast<std::size_t>(rank.device)].get();
-  // As NCCL does, for the time of the call.
+  // For the duration of the call, as NCCL does.
   const CUcontext before = std::exchange(current, context);
   const CUstream stream = world().find(call.stream);
   const auto bytes = call.count * size_of(call.type);
@@ -93,7 +93,7 @@ ncclResult_t enqueue(const Call& call) {
   auto result = ncclSuccess;
   if (!stream || stream->context != context) {
     result = ncclInvalidArgument;
-  } else if (stream->capture) {  // a round is not for twice
+  } else if (stream->capture) {  // a round cannot repeat
     stream->capture->invalid = true;
     result = ncclInvalidUsage;
   } else if (bytes > 0 && !(holds(call.from) && holds(call.to))) {
@@ -158,7 +158,7 @@ ncclResult_t ncclCommInitAll(ncclComm_t* ranks, int count, const int* devices) {
   }
   const auto clique = std::make_shared<Clique>(static_cast<std::size_t>(count));
   Lock lock(world().mutex);
-  world().dead.push_back(clique);  // streams may be in a round for ever
+  world().dead.push_back(clique);  // streams may never leave a round
   for (int i = 0; i < count; ++i)
     ranks[i] = new ncclComm{clique, static_cast<std::size_t>(i), devices ? devices[i] : i};
   return ncclSuccess;

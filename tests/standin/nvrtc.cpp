@@ -1,5 +1,5 @@
-// NVRTC: programs are compiled by the host's compiler, $CXX or c++, into shared libraries, which pass for cubins. Each
-// holds its own text, as `standin_text`: loaded, it can be handed on to the real compiler (STANDIN_CUDA_TEXTS).
+// NVRTC: the host's compiler, $CXX or c++, compiles programs into shared libraries, which stand in for cubins. Each
+// contains its own text, as `standin_text`, for the real compiler (STANDIN_CUDA_TEXTS).
 #include "standin.h"
 
 #include <fcntl.h>
@@ -37,12 +37,12 @@ std::string read(const fs::path& path) {
   return all.str();
 }
 
-// Runs a command with its output in a file; whether it succeeded.
+// Runs a command with its output in a file; true on success.
 bool run(const std::vector<std::string>& words, const std::string& output) {
   std::vector<char*> arguments, variables;
   for (const auto& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
-  // A sanitizer that was loaded into this process is not for the compiler.
+  // The compiler must not load this process's sanitizer.
   for (char** at = environ; *at; ++at)
     if (std::strncmp(*at, "LD_PRELOAD=", 11) != 0) variables.push_back(*at);
   variables.push_back(nullptr);
@@ -84,12 +84,12 @@ const char* nvrtcGetErrorString(nvrtcResult result) {
   }
 }
 
-// A version that NVIDIA's never has, another for each compiler and its flags: who keeps compiled kernels by version
-// must not take these for a GPU's, nor one kind of them for another.
+// A version that NVIDIA's never has, different for each compiler and its flags, so that a cache of compiled kernels
+// confuses these neither with a GPU's nor with those of other flags.
 nvrtcResult nvrtcVersion(int* major, int* minor) {
   STANDIN_LIBRARY(nvrtcResult, nvrtcVersion);
   if (!major || !minor) return NVRTC_ERROR_INVALID_INPUT;
-  // Kernels that an earlier form of this file made are not taken either: its number is 2.
+  // The number 2 is this file's version: excludes kernels that an earlier version compiled.
   const std::string flags = setting("CXX", "c++") + std::string(" 2 ") + setting("STANDIN_CUDA_CXXFLAGS", "");
   *major = 13;
   *minor = 1000 + static_cast<int>(std::hash<std::string>{}(flags) % 1000000);
@@ -112,7 +112,7 @@ nvrtcResult nvrtcDestroyProgram(nvrtcProgram* program) {
   return NVRTC_SUCCESS;
 }
 
-// Of the options only definitions of macros count.
+// Uses only the options that define macros.
 nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int count, const char* const* options) {
   STANDIN_LIBRARY(nvrtcResult, nvrtcCompileProgram);
   if (!program) return NVRTC_ERROR_INVALID_PROGRAM;
@@ -154,7 +154,7 @@ nvrtcResult nvrtcGetCUBIN(nvrtcProgram program, char* code) {
   return copy_out(program->code, program->code.size(), code);
 }
 
-// Logs end with a zero, which counts.
+// The size includes the log's terminating zero.
 nvrtcResult nvrtcGetProgramLogSize(nvrtcProgram program, std::size_t* bytes) {
   STANDIN_LIBRARY(nvrtcResult, nvrtcGetProgramLogSize);
   if (!program) return NVRTC_ERROR_INVALID_PROGRAM;

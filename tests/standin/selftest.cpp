@@ -1,5 +1,5 @@
 // Tests the stand-in itself: owl_standin_selftest <folder of the libraries> <prelude.h>
-// With "race" behind them it does what a program must not: ThreadSanitizer has to complain then.
+// With "race" as a third argument it runs a faulty program, which ThreadSanitizer must report.
 #include "standin.h"
 
 #include <cublasLt.h>
@@ -87,7 +87,7 @@ template <class T> CUdeviceptr upload(const std::vector<T>& values) {
 
 template <class T> std::vector<T> download(CUdeviceptr data, std::size_t count) {
   std::vector<T> values(count);
-  OK(cuMemcpyDtoHAsync(values.data(), data, count * sizeof(T), nullptr));  // pageable: there when it returns
+  OK(cuMemcpyDtoHAsync(values.data(), data, count * sizeof(T), nullptr));  // pageable: complete when it returns
   return values;
 }
 
@@ -95,7 +95,7 @@ CUresult launch(CUfunction add, CUstream stream, CUdeviceptr a, CUdeviceptr b, C
   Slots slots{{a, b, c, n}};
   void* argument = slots.pointer();
   const auto result = cuLaunchKernel(add, 3, 1, 1, 256, 1, 1, 0, stream, &argument, nullptr);
-  slots = {};  // it was copied
+  slots = {};  // the launch has copied them
   return result;
 }
 
@@ -116,7 +116,7 @@ void open() {
   EXPECT(can == 1);
   CUstream none = nullptr;
   EXPECT(cuStreamCreate(&none, CU_STREAM_NON_BLOCKING) == CUDA_ERROR_INVALID_CONTEXT);
-  // The other names lead here.
+  // The other libraries' names lead to this one.
   for (const auto& [file, name] : {std::pair{"libnvrtc.so.13", "nvrtcVersion"}, {"libcublasLt.so.13", "cublasLtMatmul"},
                                    {"libcudnn.so.9", "cudnnConvolutionForward"}, {"libnccl.so.2", "ncclAllReduce"}}) {
     void* const library = dlopen((folder + "/" + file).c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -216,7 +216,7 @@ void streams() {
     OK(launch(add[0], plain, b, b, b, n));
     OK(cuStreamSynchronize(plain));
   }
-  OK(cuMemFree(a));  // waits for the stream that is gone
+  OK(cuMemFree(a));  // waits for the destroyed stream
   OK(cuMemFree(b));
   OK(cuMemFreeHost(x));
   OK(cuMemFreeHost(y));
@@ -245,7 +245,7 @@ void graphs() {
   OK(launch(add[0], stream, b, b, b, n));
   OK(cuStreamGetCaptureInfo(stream, &status, nullptr, &graph, &last, nullptr, &count));
   EXPECT(count == 1 && *last != first);
-  OK(cuMemFree(allocate(10)));  // which this mode allows
+  OK(cuMemFree(allocate(10)));  // allowed in this mode
   OK(cuStreamEndCapture(stream, &graph));
   EXPECT(download<float>(b, n)[0] == 0);
   CUgraphExec exec = nullptr;
@@ -267,7 +267,7 @@ void graphs() {
   OK(cuGraphExecDestroy(exec));
   OK(cuStreamSynchronize(stream));
   EXPECT(download<float>(b, n)[n - 1] == 204);
-  // What a capture does not allow.
+  // Calls that a capture forbids.
   const auto broken = [&](CUstreamCaptureMode mode, const std::function<CUresult()>& call) {
     OK(cuStreamBeginCapture(stream, mode));
     const auto result = call();
@@ -295,7 +295,7 @@ void graphs() {
   OK(cuGraphDestroy(graph));
 }
 
-// A capture on one thread, and what another may do meanwhile.
+// A capture on one thread, and another thread's calls meanwhile.
 void captures_elsewhere() {
   CUstream stream, other;
   CUevent event;
@@ -328,14 +328,14 @@ void captures_elsewhere() {
   elsewhere(global, relaxed, CUDA_SUCCESS);
   elsewhere(local, global, CUDA_SUCCESS);
   elsewhere(relaxed, global, CUDA_SUCCESS);
-  // All of the device is not waited for under any capture.
+  // No capture mode allows waiting for the whole device.
   OK(cuStreamBeginCapture(stream, relaxed));
   EXPECT(cuCtxSynchronize() == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
   EXPECT(cuStreamEndCapture(stream, &graph) == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
   OK(cuCtxSynchronize());
 }
 
-// A graph of own nodes with a captured part.
+// A graph of added nodes with a captured part.
 void graphs_in_parts() {
   constexpr std::size_t n = 300;
   CUstream stream;
@@ -352,7 +352,7 @@ void graphs_in_parts() {
   params.kernelParams = &argument;
   OK(cuGraphCreate(&graph, 0));
   OK(cuGraphAddKernelNode(&first, graph, nullptr, 0, &params));
-  EXPECT(cuGraphAddKernelNode(&last, graph, nullptr, 0, &params) == CUDA_ERROR_INVALID_VALUE);  // behind nothing
+  EXPECT(cuGraphAddKernelNode(&last, graph, nullptr, 0, &params) == CUDA_ERROR_INVALID_VALUE);  // after no node
   EXPECT(cuStreamBeginCaptureToGraph(stream, graph, nullptr, nullptr, 0, CU_STREAM_CAPTURE_MODE_RELAXED) ==
          CUDA_ERROR_INVALID_VALUE);
   OK(cuStreamBeginCaptureToGraph(stream, graph, &first, nullptr, 1, CU_STREAM_CAPTURE_MODE_RELAXED));
@@ -371,7 +371,7 @@ void graphs_in_parts() {
   OK(cuGraphLaunch(exec, stream));
   OK(cuStreamSynchronize(stream));
   EXPECT(download<float>(b, n)[n - 1] == 3);  // (0 + 1) * 2 + 1
-  // A capture that is spoilt leaves the graph to its owner.
+  // An invalidated capture leaves the graph to its owner.
   OK(cuStreamBeginCaptureToGraph(stream, graph, &last, nullptr, 1, CU_STREAM_CAPTURE_MODE_RELAXED));
   EXPECT(cuStreamQuery(stream) == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
   EXPECT(cuStreamEndCapture(stream, &same) == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED && !same);
@@ -567,13 +567,13 @@ void logs() {
                       "gpu 0: free 65536\n");
 }
 
-// Reads pinned memory without having waited for the copy into it.
+// Reads pinned memory without waiting for the copy into it.
 void race() {
   auto* const host = pinned<int>(1);
   const auto data = upload(std::vector<int>{5});
   OK(cuMemcpyDtoHAsync(host, data, 4, nullptr));
   usleep(100000);
-  CUdeviceptr other = 0;  // calls that wait for nothing order nothing
+  CUdeviceptr other = 0;  // calls that do not wait do not order
   OK(cuMemAlloc(&other, 4));
   OK(cuMemsetD8Async(other, 0, 4, nullptr));
   std::printf("read %d\n", *host);

@@ -1,21 +1,23 @@
-// A stand-in for CUDA's libraries: tests of the CUDA backend run with it on machines that have no GPU.
+// A stand-in for CUDA's libraries: tests of the CUDA backend use it on machines without a GPU.
 //
-// Device memory is the host's, a stream is a thread that works off a queue, and a kernel is compiled by the host's
-// compiler. It is stricter than CUDA, and what CUDA may do later it does later, so that missing synchronisation shows.
-// For ThreadSanitizer's sake a stream's thread and its callers meet in nothing but `Flag`s: the one that links work to
-// the queue orders the caller before the work, the one of a marker orders the work before whoever waited. A mutex that
-// both took would order more than CUDA does and hide races. So: streams' threads never take World::mutex.
+// Device memory is the host's, a stream is a thread with a queue, and the host's compiler compiles kernels. It is
+// stricter than CUDA, and delays what CUDA may delay, so that missing synchronisation shows. For ThreadSanitizer a
+// stream's thread and its callers synchronise only by `Flag`s: the one that links work to the queue orders the caller
+// before the work, a marker's orders the work before its waiters. A mutex taken by both would order more than CUDA does
+// and hide races. So streams' threads never take World::mutex.
 //
 // Settings, from the environment:
-//   STANDIN_CUDA_GPUS, STANDIN_CUDA_MEMORY   how many devices (2), and the bytes of each (4 GiB)
-//   STANDIN_CUDA_CAPABILITY                    of each, 90 if not told
-//   STANDIN_CUDA_DRIVER                        the version that the driver says it has, 13000 if not told
-//   STANDIN_CUDA_DELAY_US, STANDIN_CUDA_SEED streams sleep up to so long before each operation
-//   STANDIN_CUDA_FAIL=name:n:code,...        the n-th call of a function fails; 700, 716 and 719 break the context
-//   STANDIN_CUDA_LOG=path                    a line for each call that enqueues or allocates
-//   STANDIN_CUDA_CXXFLAGS                    for kernels (nvrtc.cpp)
-//   STANDIN_CUDA_TEXTS=folder                gets the text of each kernel that is loaded (nvrtc.cpp)
-//   STANDIN_CUDNN_CUDART                     the CUDA that cuDNN says it was built for, 13000 if not told
+//   STANDIN_CUDA_GPUS                    number of devices (2)
+//   STANDIN_CUDA_MEMORY                  bytes of each device (4 GiB)
+//   STANDIN_CUDA_CAPABILITY              compute capability of each device (90)
+//   STANDIN_CUDA_DRIVER                  the driver's reported version (13000)
+//   STANDIN_CUDA_DELAY_US                longest random sleep of a stream before an operation
+//   STANDIN_CUDA_SEED                    seed of these sleeps
+//   STANDIN_CUDA_FAIL=name:n:code,...    the n-th call of a function fails; 700, 716 and 719 break the context
+//   STANDIN_CUDA_LOG=path                a line for each call that enqueues or allocates
+//   STANDIN_CUDA_CXXFLAGS                compiler flags of kernels (nvrtc.cpp)
+//   STANDIN_CUDA_TEXTS=folder            gets the text of each loaded kernel (nvrtc.cpp)
+//   STANDIN_CUDNN_CUDART                 the CUDA version that cuDNN reports (13000)
 // Tests call the standin_ functions below, which exist in the library under these names.
 #pragma once
 
@@ -38,15 +40,15 @@
 
 extern "C" {
 long long standin_count(const char* name);  // calls of that function so far; names as in the source: "cuMemAlloc"
-void standin_fail(const char* spec);        // as STANDIN_CUDA_FAIL, counted from now; "" ends it and mends contexts
+void standin_fail(const char* spec);        // as STANDIN_CUDA_FAIL, counted from now; "" ends it and repairs contexts
 void standin_delay(int us);
 void standin_log(const char* path);         // "" ends it
 }
 
 namespace standin {
 
-// Set once, waited for by any number of threads. What was done before set() is seen after wait(), and nothing else is
-// ordered: looking at a flag that is not set acquires nothing.
+// Set once; any number of threads may wait for it. Work before set() happens before the return of wait(); nothing else
+// is ordered: reading a flag that is not set acquires nothing.
 class Flag {
  public:
   void set();
@@ -60,7 +62,7 @@ class Flag {
   std::atomic<std::uint32_t> value_{0};
 };
 
-// A place in a stream's queue. Markers are recycled rather than freed: freeing would have to order the threads.
+// A position in a stream's queue. Markers are recycled rather than freed, because freeing would order the threads.
 struct Marker {
   Flag done;
   std::atomic<int> users{0};
@@ -76,7 +78,7 @@ struct Marker {
   }
 };
 
-// What a stream does in one go, and what a graph's node is: a kernel, or `work`. May run several times.
+// One operation of a stream, or a graph's node: a kernel, or `work`. May run several times.
 struct Step {
   CUfunction function = nullptr;
   unsigned blocks = 0, threads = 0;
@@ -91,9 +93,9 @@ struct Capture {
   CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
   std::thread::id thread;
   CUgraph graph = nullptr;
-  CUgraphNode last = nullptr;  // cuStreamGetCaptureInfo gives its address away
+  CUgraphNode last = nullptr;  // cuStreamGetCaptureInfo returns its address
   bool invalid = false;
-  bool owns = true;            // the graph began with it
+  bool owns = true;            // the capture created the graph
 };
 
 struct Work {  // of a queue
@@ -122,9 +124,9 @@ struct CUstream_st {
   CUcontext context = nullptr;
   int number = 0;
   std::uint64_t id = 0;
-  bool blocking = false;  // does not run beside the default stream: a capture of it forbids that one's use
+  bool blocking = false;  // synchronises with the default stream, which its capture therefore forbids
   std::unique_ptr<standin::Capture> capture;
-  CUstream joined = nullptr;  // whose capture it has become part of, by an event
+  CUstream joined = nullptr;  // the stream whose capture it has joined by an event
   standin::Capture* captured() const { return capture ? capture.get() : joined ? joined->capture.get() : nullptr; }
   bool started = false;
   std::uint64_t pushed = 0;
@@ -140,7 +142,7 @@ struct CUevent_st {
   CUcontext context = nullptr;
   int number = 0;
   standin::Marker* last = nullptr;  // none: never recorded
-  std::uint64_t capture = 0;        // that it was last recorded in; 0: recorded outside of one
+  std::uint64_t capture = 0;        // the capture of its last record; 0: none
 };
 
 struct CUfunc_st {
@@ -160,7 +162,7 @@ struct CUgraphNode_st {
   CUgraph graph = nullptr;
   std::size_t place = 0;
   standin::Step step;
-  void* parameter = nullptr;  // cuGraphKernelNodeGetParams gives its address away
+  void* parameter = nullptr;  // cuGraphKernelNodeGetParams returns its address
 };
 
 struct CUgraph_st {
@@ -207,23 +209,23 @@ struct Block {
   int device = 0;
 };
 
-// Everything that calls share. Never destroyed: streams' threads may outlive main().
+// The state shared by all calls. Never destroyed: streams' threads may outlive main().
 struct World {
   World();
 
-  std::mutex mutex;  // of all that follows, up to the atomics; and of what the handles point to
+  std::mutex mutex;  // guards the members up to the atomics, and the objects of handles
   std::vector<std::unique_ptr<CUctx_st>> contexts;  // the devices' primary ones
   std::map<std::uintptr_t, Block> memory, pinned;
-  std::unordered_set<CUstream> streams, gone;  // that live; that were destroyed
+  std::unordered_set<CUstream> streams, gone;  // existing; destroyed
   std::unordered_set<CUevent> events;
   std::unordered_set<CUmodule> modules;
   std::unordered_set<CUfunction> functions;
   std::unordered_set<CUgraph> graphs;
   std::unordered_set<CUgraphNode> nodes;
   std::unordered_set<CUgraphExec> execs;
-  std::vector<std::shared_ptr<void>> dead;  // handles are not used again, so that one of the past is always noticed
+  std::vector<std::shared_ptr<void>> dead;  // handles are never reused, so that a stale one is always detected
   std::deque<Marker*> markers;
-  std::vector<std::pair<CUcontext, Marker*>> endings;  // of streams that were destroyed and may still work
+  std::vector<std::pair<CUcontext, Marker*>> endings;  // of destroyed streams that may still run
   std::uint64_t captures = 0, stream_ids = 0;
 
   std::atomic<int> process{0};  // that called cuInit
@@ -231,21 +233,21 @@ struct World {
   std::atomic<unsigned> seed{0};
 
   // With the mutex held:
-  CUstream find(CUstream handle);  // null where there is none
+  CUstream find(CUstream handle);  // null if there is none
   CUstream make_stream(CUcontext context, int number);
   Marker* mark();                        // with one user
   void push(CUstream stream, Step step, Marker* marker, bool slow = true);
   CUgraphNode add_node(CUgraph graph, Step step);
-  // Gives the stream of a handle work, or the graph that it captures a node. `text` is for the log.
+  // Adds work to the stream of a handle, or a node to the graph that it captures. `text` is for the log.
   CUresult enqueue(CUstream handle, Step step, const std::string& text);
-  // What has to be waited for until the stream, or all of a device, have done what they were given.
+  // The markers to wait for until the stream, or the whole device, has done its work.
   std::vector<Marker*> ends_of(CUcontext context, CUstream only = nullptr);
-  // Whether a capture forbids this thread what may synchronise; that capture is then invalid. By the thread's mode
-  // (cuThreadExchangeStreamCaptureMode) and that of the capture.
+  // Whether a capture forbids this thread calls that may synchronise, by the thread's mode
+  // (cuThreadExchangeStreamCaptureMode) and the capture's; that capture then becomes invalid.
   bool is_unsafe();
-  // Whether any stream of the device is captured, in whichever mode; those captures are then invalid.
+  // Whether any stream of the device is captured, in any mode; those captures then become invalid.
   bool breaks_captures(CUcontext context);
-  // Memory that the driver or a library takes beside what it is asked for. Whether there was room.
+  // Allocates memory for the driver or a library itself. False: out of memory.
   bool take(CUcontext context, std::size_t bytes);
   void give_back(CUcontext context, std::size_t bytes) { context->used -= bytes; }
   // Whether the bytes lie in one allocation, of that device.
@@ -256,7 +258,7 @@ World& world();
 extern thread_local CUcontext current;
 extern thread_local CUstreamCaptureMode mode_of_thread;
 
-// What the driver and the libraries take of a device's memory for themselves.
+// Device memory that the driver and the libraries use themselves.
 constexpr std::size_t kModuleBytes = 64 << 10, kExecBytes = 64 << 10, kCublasBytes = 8 << 20, kCudnnBytes = 32 << 20;
 
 void wait_for(const std::vector<Marker*>& markers);
@@ -267,7 +269,7 @@ std::vector<std::string> words_of(const char* text, char separator = ' ');
 
 template <class T> void bury(T* handle) { world().dead.push_back(std::shared_ptr<T>(handle)); }
 
-// Rounds to so many bits of mantissa, to nearest even, as tensor cores do with their operands.
+// Rounds to `bits` bits of mantissa, to nearest even, as tensor cores do with their operands.
 float rounded(float x, int bits);
 constexpr int kTf32Bits = 10, kBfloat16Bits = 7;
 

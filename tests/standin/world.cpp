@@ -1,4 +1,4 @@
-// What all calls go through: counting and planned failures, the log, and streams with their queues.
+// Common parts of all calls: counting and planned failures, the log, and streams with their queues.
 #include "standin.h"
 
 #include <linux/futex.h>
@@ -100,7 +100,7 @@ void flush_denormals() {
 #endif
 }
 
-// A stream's thread. `at` is what was done last; its successor may not be there yet.
+// A stream's thread. `at` is the last finished work; its successor may not be linked yet.
 void serve(CUstream stream, Work* at, unsigned seed) {
   flush_denormals();
   chance.seed(seed);
@@ -111,7 +111,7 @@ void serve(CUstream stream, Work* at, unsigned seed) {
     if (at->slow) nap();
     at->step.run();
     at->step = {};
-    stream->finished.store(done, std::memory_order_release);  // first: who waited for the marker finds the stream idle
+    stream->finished.store(done, std::memory_order_release);  // first: a marker's waiter finds the stream idle
     if (Marker* const marker = at->marker) {
       marker->done.set();
       marker->leave();
@@ -129,7 +129,7 @@ thread_local CUstreamCaptureMode mode_of_thread = CU_STREAM_CAPTURE_MODE_GLOBAL;
 
 void Flag::set() {
   value_.store(1, std::memory_order_release);
-  // By its address only: whoever waited may have freed the flag by now.
+  // Uses only the address: a waiter may have freed the flag by now.
   syscall(SYS_futex, &value_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
 }
 
@@ -137,7 +137,7 @@ void Flag::wait() const {
   while (!is_set()) syscall(SYS_futex, &value_, FUTEX_WAIT_PRIVATE, 0, nullptr, nullptr, 0);
 }
 
-// ---- small things
+// ---- helpers
 
 void Step::run() const {
   if (!function) return work ? work() : void();
@@ -224,7 +224,7 @@ World& world() {
 
 namespace {
 
-// A thread's default stream of each device, made when it is first named.
+// A thread's default stream of each device, created at its first use.
 thread_local std::map<CUcontext, CUstream> own_streams;
 
 }  // namespace
@@ -247,7 +247,7 @@ CUstream World::make_stream(CUcontext context, int number) {
   stream->context = context;
   stream->number = number;
   stream->id = ++stream_ids;
-  stream->newest = new Work;  // as if it had been done
+  stream->newest = new Work;  // counts as done
   streams.insert(stream);
   return stream;
 }
@@ -365,7 +365,7 @@ void wait_for(const std::vector<Marker*>& markers) {
 
 }  // namespace standin
 
-// ---- what tests call
+// ---- functions for tests
 
 long long standin_count(const char* name) {
   long long calls = 0;

@@ -1,7 +1,7 @@
-"""Fixtures and helpers that every test file shares.
+"""Fixtures and helpers shared by all test files.
 
 OWL_SOAK=N multiplies the number of random examples. OWL_TEST_DEVICE=gpu runs every test with GPU 0 as the default device;
-=standin does that with the libraries of tests/standin in place of CUDA's, which compute on the CPU.
+=standin does the same with the libraries of tests/standin, which compute on the CPU, in place of CUDA's.
 """
 import contextlib
 import ctypes
@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, os.path.dirname(__file__))
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take three quarters of the GPU
-os.environ["OWL_MIRRORS"] = ""  # no test, nor a program that one starts, downloads from the net
+os.environ["OWL_MIRRORS"] = ""  # neither tests nor the programs that they start download
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STANDIN = pathlib.Path(os.environ.get("BUILD", ROOT / "build"), "standin")
@@ -31,7 +31,7 @@ TEST_DEVICE = os.environ.get("OWL_TEST_DEVICE", "")
 
 
 def load_standin():
-    """From now on this process finds the stand-in's libraries where it asks for CUDA's; gives the library."""
+    """Makes this process open the stand-in's libraries in place of CUDA's; returns the library."""
     driver = ctypes.CDLL(str(STANDIN / "libcuda.so.1"))
     for name in ("libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9", "libnccl.so.2"):
         ctypes.CDLL(str(STANDIN / name))
@@ -46,12 +46,12 @@ import owl  # noqa: E402
 
 DEFAULT_DEVICE = owl.create_gpu_device(0) if TEST_DEVICE else 0
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: programs would inherit it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; programs would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SOAK = int(os.environ.get("OWL_SOAK", "1"))
-WINDOW = int(os.environ.get("OWL_WINDOW", "64")), int(os.environ.get("OWL_IDLE_US", "100"))  # the engine's own
-HANG_S = 180 * SOAK  # a test that takes longer hangs: every thread's stack is printed and the run ends
+WINDOW = int(os.environ.get("OWL_WINDOW", "64")), int(os.environ.get("OWL_IDLE_US", "100"))  # the engine's defaults
+HANG_S = 180 * SOAK  # a longer test counts as hung: prints every thread's stack and ends the run
 
 settings.register_profile("owl", deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("owl")
@@ -61,7 +61,7 @@ def pytest_configure(config):
     config.owl_stderr = os.fdopen(os.dup(2), "w")  # the real one: output is not captured yet
 
 
-# What is about the CPU device or its memory, and not run where another is the default.
+# Tests of the CPU device or its memory, which do not run if another device is the default.
 ABOUT_THE_CPU = {
     "test_arrays.py": ["test_dlpack_to_numpy", "test_dlpack_waits_for_the_value_and_takes_views", "test_properties",
                        "test_properties_and_repr_do_not_wait", "test_memory_is_numpys_c_order_with_the_axes_reversed"],
@@ -117,7 +117,7 @@ def limit():
 
 @contextlib.contextmanager
 def window(count, idle_us):
-    """The engine with a window of `count` operations, flushed after `idle_us` (-1: never) of quiet."""
+    """Sets the engine's window to `count` operations, flushed after `idle_us` (-1: never) without a new one."""
     owl._owl.set_window(count, idle_us)
     try:
         yield
@@ -127,13 +127,13 @@ def window(count, idle_us):
 
 @contextlib.contextmanager
 def unflushed():
-    """Nothing is planned before a value is asked for."""
+    """Plans nothing before the test waits for a value."""
     with window(1 << 30, -1):
         yield
 
 
 def settle(timeout=30):
-    """Waits until the engine has nothing left to do; gives the counters."""
+    """Waits until the engine is idle; returns the counters."""
     gc.collect()
     owl.wait_for_all()
     deadline = time.monotonic() + timeout
@@ -146,7 +146,7 @@ def settle(timeout=30):
 
 
 def eventually(holds, timeout=20):
-    """Whether that comes true: a worker lets go of what a task held a moment after the task has ended."""
+    """Whether the condition becomes true: a worker releases a task's storages a moment after the task has ended."""
     deadline = time.monotonic() + timeout
     while not holds() and time.monotonic() < deadline:
         gc.collect()
@@ -171,7 +171,7 @@ class Counted:
 
 
 def run_on_terminal(command, timeout, **options):
-    """Runs a command whose stderr is a terminal: (exit code, stdout, what the terminal got)."""
+    """Runs a command whose stderr is a terminal: (exit code, stdout, the terminal's output)."""
     pty = pytest.importorskip("pty")
     master, slave = pty.openpty()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, text=True, **options)
@@ -182,7 +182,7 @@ def run_on_terminal(command, timeout, **options):
         try:
             while piece := os.read(master, 65536):
                 pieces.append(piece)
-        except OSError:  # how Linux says that the terminal's other end is closed
+        except OSError:  # Linux raises it when the terminal's other end is closed
             pass
 
     collector = threading.Thread(target=collect)
@@ -204,7 +204,7 @@ def rss():
 
 @pytest.fixture
 def script(tmp_path):
-    """Runs Python text in a process of its own: script(text, env={...}) -> CompletedProcess with .path."""
+    """Runs Python text in a separate process: script(text, env={...}) -> CompletedProcess with .path."""
     def run(text, env=None, timeout=100, args=(), expect=0):
         path = tmp_path / "user_script.py"
         path.write_text(textwrap.dedent(text))
@@ -221,14 +221,14 @@ def script(tmp_path):
 
 
 def line_of(path, mark):
-    """The 1-based number of the only line of a file that holds `mark`."""
+    """The 1-based number of the only line of a file that contains `mark`."""
     lines = [i for i, text in enumerate(path.read_text().splitlines(), 1) if mark in text]
     assert len(lines) == 1, (mark, lines)
     return lines[0]
 
 
 def same_bits(a, b):
-    """Which NaN it is depends on the processor, so with a GPU all count as one."""
+    """A NaN's payload depends on the processor, so with a GPU all NaNs are equal."""
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     if TEST_DEVICE:
         a, b = (np.where(np.isnan(x), x.dtype.type(np.nan), x) if x.dtype.kind == "f" else x for x in (a, b))

@@ -1,4 +1,4 @@
-"""DLPack's capsules by ctypes: making them and taking them in, without an array library."""
+"""DLPack capsules by ctypes: exports and imports them without an array library."""
 import ctypes
 import math
 
@@ -44,11 +44,11 @@ is_valid = api("PyCapsule_IsValid", ctypes.c_int, ctypes.py_object, ctypes.c_cha
 pointer = api("PyCapsule_GetPointer", ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
 set_name = api("PyCapsule_SetName", ctypes.c_int, ctypes.py_object, ctypes.c_char_p)
 
-kept = {}  # what capsules point to, until their deleter is called
+kept = {}  # the targets of capsules, until their deleter is called
 
 
 def make(address, shape, dtype, device, strides=None, deleted=lambda: None):
-    """A capsule of foreign memory: shape and strides (in elements) in C's order; `deleted` is called at its end."""
+    """A capsule of foreign memory: shape and strides (in elements) in C's order; its release calls `deleted`."""
     dtype = np.dtype(dtype)
     managed = Plain()
     lengths = (ctypes.c_int64 * len(shape))(*shape)
@@ -67,7 +67,7 @@ def make(address, shape, dtype, device, strides=None, deleted=lambda: None):
 
 
 class Taken:
-    """A capsule's tensor, taken over: what a consumer sees of it."""
+    """A capsule's tensor as its consumer sees it."""
 
     def __init__(self, capsule):
         versioned = bool(is_valid(capsule, b"dltensor_versioned"))
@@ -88,14 +88,14 @@ class Taken:
         self.flags = self._managed.flags if versioned else 0
 
     def close(self):
-        """Lets go of the memory."""
+        """Releases the memory."""
         managed, self._managed = self._managed, None
         if managed is not None:
             managed.deleter(self._address)
 
 
 class Producer:
-    """An array of another library. It notes the arguments with which it was asked; `deleted` counts what was let go."""
+    """An array of another library. Records the arguments of __dlpack__; `deleted` counts releases."""
 
     def __init__(self, address, shape, dtype, device, strides=None, ask=lambda stream: None, deleted=lambda: None):
         self.tensor = address, shape, dtype, device, strides

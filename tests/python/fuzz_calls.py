@@ -1,6 +1,7 @@
-"""Calls everything public with anything: `fuzz_calls.py seed calls`, in an empty folder (test_hard_fuzz.py does it).
+"""Calls every public name with random arguments: `fuzz_calls.py seed calls`, in an empty folder (test_hard_fuzz.py does
+it).
 
-The call that is under way stands in the file `last_call`, for the case that it ends the process.
+Writes the current call to the file `last_call`, in case it ends the process.
 """
 import collections
 import decimal
@@ -21,7 +22,7 @@ os.chdir("calls")  # for functions that write files
 
 
 class Strange:
-    """What answers every protocol, and badly."""
+    """An object that implements every protocol, wrongly."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -72,7 +73,7 @@ def sensible():
                        lambda: rng.choice(ENUMS), lambda: rng.choice(["float32", "int32", None, True])])()
 
 
-# Calls that are right; what else returns joins them. Half of all calls are one of these, some arguments replaced.
+# Valid calls; other calls that return are added. Half of all calls are one of these with some arguments replaced.
 image, kernel, vector, square = (owl.ones(s) for s in ([6, 6, 3, 2], [3, 3, 3, 5], [5], [3, 3]))
 right = {"Convolver().ff": [image, kernel, vector], "Convolver().bp": [owl.ones([4, 4, 5, 2]), image, kernel],
          "Convolver().weight_grad": [owl.ones([4, 4, 5, 2]), image, kernel], "Convolver().bias_grad": [image],
@@ -99,7 +100,7 @@ def value(depth=0):
 
 
 ENUMS = [getattr(e, n) for e in (owl.conv.soft_op, owl.conv.pool_op) for n in dir(e) if not n.startswith("_")]
-SKIP = {"create_cpu_device", "create_gpu_device"}  # each makes a device for good
+SKIP = {"create_cpu_device", "create_gpu_device"}  # a device is never removed
 SKIP_DUNDER = {"__class__", "__init_subclass__", "__subclasshook__", "__new__", "__init__", "__del__",
                "__getattribute__", "__dir__", "__sizeof__", "__reduce__", "__reduce_ex__", "__getstate__", "__delattr__",
                "__setattr__"}
@@ -139,7 +140,7 @@ while tried < calls:
         f = getattr(array(), f)
     elif of:
         f = getattr(getattr(owl.conv, of)(*rng.choice(geometries[of])), f)
-    while True:  # with fewer and fewer arguments, until their number is right
+    while True:  # with fewer and fewer arguments, until the number is valid
         tried += 1
         outcome, given = "returned", list(args)
         try:
@@ -170,7 +171,7 @@ while tried < calls:
     if tried % 100 == 0:
         try:
             owl.wait_for_all()
-        except owl.Error:  # of a value that is held
+        except owl.Error:  # from a value in the pool
             kept.clear()
 kept.clear()
 result = args = keywords = f = None

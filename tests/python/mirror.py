@@ -1,4 +1,4 @@
-"""An HTTP server on a free port of 127.0.0.1, which stands for a mirror of a data set and can misbehave."""
+"""An HTTP server on a free port of 127.0.0.1, which serves as a mirror of a data set and can misbehave."""
 
 import contextlib
 import http.server
@@ -11,7 +11,7 @@ class Server:
 
     def __init__(self, contents, behave=None):
         self.requests = []  # names
-        self.released = threading.Event()  # what ends deliberate silence
+        self.released = threading.Event()  # ends deliberate silence
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -28,7 +28,7 @@ class Server:
                         self.whole(self.content)
 
             def whole(self, content, keep=None, **headers):
-                """Status 200 with this body; of it only the first `keep` bytes, then the connection is cut."""
+                """Status 200 with this body; with `keep` only its first bytes, then closes the connection."""
                 self.send_response(200)
                 for name, value in {"Content_Length": len(content), **headers}.items():
                     if value is not None:

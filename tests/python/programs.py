@@ -1,7 +1,7 @@
-"""Random programs: byte code that any list of small integers is, run by owl or by NumPy with a bound on the error.
+"""Random programs: any list of small integers is byte code, run by owl or by NumPy with a bound on the error.
 
-An instruction is a tuple of six integers, (what, a, b, c, d, e); each is taken modulo whatever choice it makes, so
-every list is a program, and a failing one shrinks to a short one. Values live in a pool that starts with three arrays.
+An instruction is a tuple of six integers, (what, a, b, c, d, e); each is taken modulo the number of choices, so every
+list is a program, and a failing one shrinks to a short one. Values live in a pool that starts with three arrays.
 
 Run as a script, `programs.py seed count`, it prints one hash over the bits of every value of `count` programs.
 """
@@ -23,7 +23,7 @@ def random_program(rng, length=None):
 
 
 class Machine:
-    """What the instructions mean, apart from arithmetic. `lib` computes; `pool` holds its values."""
+    """The instructions, apart from arithmetic. `lib` computes; `pool` has its values."""
 
     def __init__(self, lib, shapes=SHAPES):
         self.lib, self.shapes, self.pool = lib, shapes, []
@@ -45,7 +45,7 @@ class Machine:
         return self.pool[n % len(self.pool)]
 
     def partner(self, x, n, fits):
-        """The first value from the n-th on that fits beside x, or None."""
+        """The first value from the n-th on that x can be combined with, or None."""
         for i in range(len(self.pool)):
             y = self.pick(n + i)
             if fits(x.shape, y.shape):
@@ -76,7 +76,7 @@ class Machine:
                 at = a % len(self.pool)
                 del x
                 box = [self.pool[at]]
-                self.pool[at] = None  # so that nobody here holds the old value
+                self.pool[at] = None  # drops the old value
                 self.pool[at] = lib.in_place(box, y, c)
         elif name == "reduce":
             result = lib.reduce(x, b, c % len(x.shape), d)
@@ -99,7 +99,7 @@ class Machine:
         elif name == "reshape":
             shape = (size(x.shape),) if b % 2 else (size(x.shape[:1]), size(x.shape[1:]))
             result = lib.reshape(x, shape)
-        elif name == "mirror":  # beside a view of itself
+        elif name == "mirror":  # combined with a view of itself
             axis = b % len(x.shape)
             result = lib.binary(x, lib.view(x, axis, slice(None, None, -1)), c)
         elif name == "concat":
@@ -245,7 +245,7 @@ class Owl:
         return pool.ff(images)
 
     def step_of_convolutions(self, images, n):
-        """Forward and back through layers of many channels; of what is between them `n` says what is asked for."""
+        """Forward and backward pass through layers of many channels; `n` chooses the intermediates that are kept."""
         owl, ele = self.owl, self.owl.elewise
         kind = owl.conv.pool_op.avg if n % 2 else owl.conv.pool_op.max
         conv, pool = owl.conv.Convolver(1, 1, 1, 1), owl.conv.Pooler(2, 2, 1, 1, op=kind)
@@ -268,7 +268,7 @@ class Bounded:
 
 
 class Numpy:
-    """Runs the same programs in float64 and follows the error: `U` of each result on top of what it inherits."""
+    """Runs the same programs in float64 and bounds the error: `U` of each result plus the operands' errors."""
     names, kinds = COMMON, ["float32"]
     U = 2.0 ** -22  # two units in the last place of float32
 
@@ -282,7 +282,7 @@ class Numpy:
 
     def rounded(self, v, e, terms=1):
         e = e + self.U * terms * np.abs(v) + 1e-37
-        return Bounded(v, np.where(np.abs(v) + e < 1e30, e, np.inf))  # near overflow nothing is promised
+        return Bounded(v, np.where(np.abs(v) + e < 1e30, e, np.inf))  # no bound near overflow
 
     def unary(self, x, n):
         name = Owl.UNARY[n % len(Owl.UNARY)]
@@ -314,7 +314,7 @@ class Numpy:
 
     def reduce(self, x, n, axis, d):
         if x.v.size == 0:
-            n = d = 1  # as Owl.reduce: a sum along one axis
+            n = d = 1  # like Owl.reduce: a sum along one axis
         axes = tuple(range(x.v.ndim)) if d % 5 == 0 else (axis, 0) if d % 7 == 0 and axis else (axis,)
         name = ["sum", "max", "mean", "min"][n % 4] if x.v.size else "sum"
         kw = dict(axis=axes, keepdims=True)

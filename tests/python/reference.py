@@ -1,7 +1,7 @@
-"""What the values should be: plain NumPy in float64, written for clearness and independent of the engine.
+"""Reference values: plain NumPy in float64, written for clarity and independent of the engine.
 
-`arr` and `val` keep the order of the axes (an owl array of shape [2, 3] is a NumPy array of shape (2, 3)); everything
-about images is in NumPy's order, [N, C, H, W] and [C_out, C_in, kh, kw], which is owl's reversed.
+`arr` and `val` keep the order of the axes (an owl array of shape [2, 3] is a NumPy array of shape (2, 3)); images are
+in NumPy's order, [N, C, H, W] and [C_out, C_in, kh, kw], which is owl's reversed.
 """
 import math
 
@@ -134,10 +134,10 @@ class Conv:
 
 
 class LargeConv(Conv):
-    """The same for large images: one place of the kernel at a time, a matrix product over all windows."""
+    """The same for large images: one position of the kernel at a time, a matrix product over all windows."""
 
     def _taps(self, x, w):
-        """(place in the kernel, index of what all windows have there in the padded images)"""
+        """(position in the kernel, index of all windows' elements there in the padded images)"""
         rows, columns = self.out_size(x.shape, w.shape)
         for p in range(w.shape[2]):
             for q in range(w.shape[3]):
@@ -174,7 +174,7 @@ class LargeConv(Conv):
 # --- pooling
 
 class Pool:
-    """Pooling, one window at a time: Caffe's rule for a last, partial window and for what the average divides by."""
+    """Pooling, one window at a time: Caffe's rules for a partial window at the end and for the average's divisor."""
 
     def __init__(self, h, w, stride_v, stride_h, pad_h=0, pad_w=0, average=False, ceil_mode=True):
         self.kernel, self.stride, self.pad = (h, w), (stride_v, stride_h), (pad_h, pad_w)
@@ -185,7 +185,7 @@ class Pool:
         for length, k, s, p in zip(size, self.kernel, self.stride, self.pad):
             span = length + 2 * p - k
             count = (-(-span // s) if self.ceil_mode else span // s) + 1
-            while (count - 1) * s >= length + p:  # a window that begins behind the image counts nothing
+            while (count - 1) * s >= length + p:  # a window that begins after the image does not count
                 count -= 1
             counts.append(count)
         return tuple(counts)

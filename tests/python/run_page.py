@@ -1,8 +1,8 @@
 """Runs the blocks of a page in one namespace, for test_docs.py: JSON steps on stdin, JSON results on stdout.
 
 A step is {"kind": "python", "code"}, {"kind": "file", "name", "code"}, {"kind": "command", "code"} or {"kind": "rows",
-"rows"}, pairs of a NumPy and an owl expression that mean the same. The result is what the step printed; rows give the
-rows that differ. Python code is `example.py` in errors, its lines counted from the block's start.
+"rows"}, pairs of equivalent NumPy and owl expressions. The result is the step's output; for rows, the rows that differ.
+Python code is `example.py` in errors, its lines counted from the block's start.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def run_command(code):
 
 
 def compare(numpy_code, owl_code, namespace):
-    """Nothing, or how the two expressions differ. An owl array stands for its to_numpy()."""
+    """Nothing, or the difference of the two expressions. An owl array is compared by its to_numpy()."""
     import numpy as np
 
     expected, found = eval(numpy_code, namespace), eval(owl_code, namespace)

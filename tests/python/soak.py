@@ -1,4 +1,4 @@
-"""Random programs, thousands of them (`make soak`): other windows, waits and moments never change a bit.
+"""Thousands of random programs (`make soak`): windows, waits and timing never change a bit.
 
 Program number i depends on i and the seed alone: `soak.py --seed S --first i --programs 1` runs one again.
 """
@@ -19,7 +19,7 @@ HANG_S = 300  # for one program
 
 
 def outcome(seed, i, devices):
-    """None where program i gives the same bits in every way of running it, else what is wrong."""
+    """None if program i gives the same bits in every way of running it, else a description of the difference."""
     rng = random.Random(f"{seed} {i}")
     program = programs.random_program(rng)
     shapes = programs.LARGE if rng.random() < 0.1 else programs.SHAPES

@@ -1,7 +1,7 @@
-"""The contract of owl's face, row by row, and the tests that cover each. `python tests/python/test_api.py` prints the
-table.
+"""The contract of owl's public API, row by row, and the tests that cover each row. `python tests/python/test_api.py`
+prints the table.
 
-A row says what it promises, the public names it is about, and its tests: `file.name` is tests/python/test_file.py's
+A row has the guarantee, the public names that it covers, and its tests: `file.name` is tests/python/test_file.py's
 test_name; `Suite.Name` is a C++ test.
 """
 

@@ -1,4 +1,4 @@
-"""The MNIST programs as a user runs them: options, training on a little data, devices, errors and Ctrl-C."""
+"""The MNIST programs as a user runs them: options, training on little data, devices, errors and Ctrl-C."""
 
 import importlib
 import os
@@ -19,7 +19,7 @@ sys.path.insert(0, str(APPS))
 
 PROGRAMS = ("mnist_mlp", "mnist_cnn")
 TRAIN, TEST = 5200, 400  # 21 minibatches of 256
-PATIENCE = 150  # seconds until a program counts as hung; no test is about speed
+PATIENCE = 150  # seconds until a program counts as hung; no test measures speed
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Making arrays, exchanging them with NumPy, and changing their form."""
+"""Creating arrays, exchanging them with NumPy, and changing their shape."""
 import gc
 import pickle
 import re
@@ -55,7 +55,7 @@ def test_a_scalar_has_shape_1(scalar):
     assert x.shape == [1] and float(x) == scalar
 
 
-# --- memory of bools: what is not 0 is true, whatever byte it is
+# --- memory of bools: any nonzero byte is true
 
 BYTES = np.array([0, 1, 2, 255, 0, 128, 64, 3, 0, 1, 7, 254] * 11, np.uint8).reshape(4, 33)
 
@@ -744,7 +744,7 @@ def philox(counter, key):
 
 def test_the_generator_is_philox_4x32_10():
     """Block and call are the counter, the seed is the key; rand takes each word's upper 24 bits."""
-    assert philox((0, 0, 0, 0), (0, 0)) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)  # its authors' own example
+    assert philox((0, 0, 0, 0), (0, 0)) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)  # its authors' example
     owl.seed(7 << 32 | 9)
     for call in range(3):
         words = [w for block in range(300) for w in philox((block, 0, call, 0), (9, 7))]
@@ -765,7 +765,7 @@ def words_of(blocks, high, call, seed):
 
 
 def test_normal_numbers_are_box_and_mullers():
-    """Against the formula in float64, from the float32 numbers that go into the radius and the angle."""
+    """Compared with the formula in float64, from the float32 numbers of the radius and the angle."""
     blocks, seed = 250_000, 3 << 32 | 5
     owl.seed(seed)
     got = val(owl.randn([4 * blocks])).astype(np.float64)
@@ -799,7 +799,7 @@ def test_normal_numbers_of_float64_are_box_and_mullers():
 
 
 def test_ten_million_normal_numbers():
-    """Moments, and that pairs lie all around: bounds of six standard errors."""
+    """Moments, and the distribution of the angles of pairs: bounds of six standard errors."""
     n = 10_000_000
     owl.seed(21)
     a = val(owl.randn([n])).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Wrong calls give one clear error of the right kind at their line; nothing aborts; all else stays good."""
+"""Wrong calls raise one clear error of the right class at their line; nothing aborts, and the engine still works."""
 import re
 
 import numpy as np
@@ -92,12 +92,12 @@ CASES = {
     **{f"dtype {dtype!r:.30} of {name}": (lambda make=make, dtype=dtype: make(dtype), DTYPE, TYPES)
        for name, make in MAKERS.items() for dtype in ("nonsense", "f4,f4(", "int64", 7, 1.5, [], {"a": 1}, object(), "é", b"\xff")},
     "astype None": (lambda: f32(2).astype(None), DTYPE, TYPES),
-    # devices: one that there is not, or cannot be
+    # devices: missing or impossible ones
     **{f"device {id} of {name}": (lambda use=use, id=id: use(id), owl.DeviceError, [str(id)])
        for name, use in DEVICES.items() for id in (-1, 99, 2**31, 2**40, 2**70, -2**70)},
     **{f"device {id!r} of {name}": (lambda use=use, id=id: use(id), TypeError, ["integer"])
        for name, use in DEVICES.items() for id in ("cpu", "cuda:0", 1.0, [0])},
-    # axes: one that there is not, or cannot be
+    # axes: missing or impossible ones
     **{f"axis {axis} of {name}": (lambda use=use, axis=axis: use(axis), SHAPE, [])
        for name, use in AXES.items() for axis in (2, -3, 2**40, 2**70, -2**70)},
     **{f"axis {axis!r} of {name}": (lambda use=use, axis=axis: use(axis), TypeError, ["integer"])
@@ -164,7 +164,7 @@ def test_a_number_beyond_float32_is_infinite():
 
 
 def test_settings_that_make_no_sense(script):
-    """A bad value of a setting is told, and never ends in a crash."""
+    """An invalid value of a setting raises an error, never a crash."""
     for name, value in (("OWL_NUM_THREADS", "many"), ("OWL_NUM_THREADS", "-3"), ("OWL_WINDOW", "x"),
                         ("OWL_SIMULATED_GPUS", "-1"), ("OWL_FAULT", "what"), ("OWL_FAULT", "op:1x"),
                         ("OWL_FAULT", "op:"), ("OWL_MEMORY_LIMIT", "1" + 19 * "0")):

@@ -1,4 +1,4 @@
-"""The benchmarks run and report; what they report is for benchmarks/run.py to compare."""
+"""The benchmarks run and report figures; benchmarks/run.py compares these."""
 import json
 import math
 import os
@@ -143,4 +143,4 @@ def test_the_gpus_table_runs_on_the_cpu():
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     for name in ("MLP epoch", "CNN minibatch", "product of two", "elementwise chain", "train_mnist", "first result"):
         assert any(name in row for row in rows), name
-    assert (FOLDER / "gpu.md").read_text() == written  # only a GPU's figures go there
+    assert (FOLDER / "gpu.md").read_text() == written  # the file is only for a GPU's figures

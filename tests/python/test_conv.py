@@ -1,4 +1,4 @@
-"""Convolution, pooling, LRN and softmax against plain loops in float64, and by identities that need no reference."""
+"""Convolution, pooling, LRN and softmax compared with plain loops in float64, and identities that need no reference."""
 import copy
 import pickle
 
@@ -19,7 +19,7 @@ def data(shape, seed=0):
 
 
 def near(got, want, terms=1, scale=1.0):
-    """Within a rounding per term added up, at the data's magnitude."""
+    """Within one rounding per added term, at the data's magnitude."""
     assert got.shape == list(want.shape[::-1])
     np.testing.assert_allclose(got.to_numpy(), want, rtol=8 * EPS * terms ** 0.5 + 8 * EPS,
                                atol=8 * EPS * terms * scale + 1e-12)
@@ -151,7 +151,7 @@ def test_conv_of_views_and_expressions():
 
 
 def test_conv_and_its_layouts_among_other_operations():
-    """What stands between two convolutions reads the channels in the right order, whatever the layout in memory."""
+    """Operations between two convolutions read the channels in the right order, in any memory layout."""
     x, w1, w2 = data((3, 2, 10, 10)), data((8, 2, 3, 3), 1), data((4, 8, 3, 3), 2)
     c, p = C.Convolver(1, 1, 1, 1), C.Pooler(2, 2, 2, 2)
     scale = np.arange(1, 9, dtype=np.float32)
@@ -283,7 +283,7 @@ def test_average_back_of_many_windows():
 
 @pytest.mark.parametrize("channels", [3, 40])  # 40: likely channels last among convolutions
 def test_average_bits_do_not_depend_on_the_layout(channels):
-    """Behind a convolution images lie channels last; the same image on its own is made of planes."""
+    """After a convolution images are channels last; the same image alone is planes."""
     w = owl.from_numpy(data((channels, channels, 3, 3)))
     conv, pooler = C.Convolver(1, 1), C.Pooler(5, 5, 2, 2, 1, 1, op=C.pool_op.avg)
     x, b = owl.from_numpy(data((3, channels, 33, 37), 1)), owl.zeros([channels])
@@ -310,7 +310,7 @@ def test_bias_grad_bits_do_not_depend_on_the_layout(size):
     near(conv.bias_grad(alone), alone.to_numpy().astype(np.float64).sum(axis=(0, 2, 3)), size, 4)
 
 
-# Sums of float32 over many elements: as exact as sum() and mean(), whose totals are double.
+# Sums of float32 over many elements: as accurate as sum() and mean(), whose totals are double.
 
 def test_sums_of_many_elements():
     n, v = 1_000_000, np.float64(np.float32(0.1))
@@ -375,7 +375,7 @@ def test_lrn(size, alpha, beta):
 
 
 def test_lrn_gradient_by_differences():
-    """The written gradient is the reference's slope; so the reference's gradient is right, and owl's with it."""
+    """The gradient's formula agrees with the reference's slope, so the reference's gradient is right, and owl's too."""
     x, err = f64(data((1, 6, 2, 2)), data((1, 6, 2, 2), 1))
     grad, h = ref.lrn_back(x, err, 5, 0.9, 0.75), 1e-6
     for at in np.ndindex(x.shape):
@@ -453,7 +453,7 @@ def test_softmax_errors():
 
 
 def test_scale_is_not_read():
-    """Neither its values nor its type count, nor is it computed."""
+    """Neither its values nor its type matter, and it is not computed."""
     x, unit, calls = owl.rand([2, 3, 5, 2]), C.Lrner(3, 0.5, 0.75), []
     y = unit.ff(x, x)
     back = unit.bp(x, y, x, x)
@@ -470,7 +470,7 @@ def test_scale_is_not_read():
 
 
 def test_weights_that_stay_are_converted_twice_and_kept():
-    """Then only memory holds them, until it is wanted back; new weights are new."""
+    """Kept copies stay until memory is short; new weights are converted again."""
     unit, b = owl.conv.Convolver(1, 1), owl.zeros([32])
     x, err, w = owl.rand([12, 12, 16, 16]), owl.rand([12, 12, 32, 16]), owl.rand([3, 3, 16, 32])
     both = lambda w: (unit.ff(x, w, b).to_numpy().tobytes(), unit.bp(err, x, w).to_numpy().tobytes())
@@ -514,7 +514,7 @@ def test_kept_weights_give_way_to_a_limit(limit):
     settle()
     held = owl.memory_stats(0)["allocated"]
     limit(held + (1 << 20))
-    big = owl.ones([(1 << 20) // 4 + w.size // 2]) + 1  # does not fit beside what is kept
+    big = owl.ones([(1 << 20) // 4 + w.size // 2]) + 1  # does not fit together with the kept copies
     big.wait_for_eval()
     del big
     assert same_bits(unit.ff(x, w, b).to_numpy(), y)

@@ -1,4 +1,4 @@
-"""The C++ MNIST programs as a user runs them, beside the Python ones: options, data, devices, errors and Ctrl-C."""
+"""The C++ MNIST programs as a user runs them, compared with the Python ones: options, data, devices, errors, Ctrl-C."""
 
 import functools
 import gzip
@@ -20,7 +20,7 @@ from conftest import run_on_terminal
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("mnist_mlp", "mnist_cnn", "mnist_cnn_2gpu")
 TRAIN, TEST = 5200, 400  # 21 minibatches of 256
-PATIENCE = 150  # seconds until a program counts as hung; no test is about speed
+PATIENCE = 150  # seconds until a program counts as hung; no test measures speed
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
@@ -36,7 +36,7 @@ def binary(program):
 
 
 def write_idx(path, array):
-    """Writes a uint8 array as an IDX file, packed where the name ends in .gz."""
+    """Writes a uint8 array as an IDX file, packed if the name ends in .gz."""
     content = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
     with gzip.open(path, "wb", 1) if path.suffix == ".gz" else open(path, "wb") as file:
         file.write(content)
@@ -62,12 +62,12 @@ def data(digits, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    """A folder with digits enough for a single step."""
+    """A folder with enough digits for a single step."""
     return write_digits(tmp_path_factory.mktemp("cpp") / "few", *owl._owl.make_digits(6, 30), 20)
 
 
 def environment(**more):
-    """This process's environment without its data and settings, and without a cache that holds any data."""
+    """This process's environment without its data and settings, and with an empty cache."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OWL_")}
     return {**kept, "XDG_CACHE_HOME": "/nonexistent", **more}
 
@@ -86,7 +86,7 @@ def succeed(program, *options, **more):
 
 
 def refused(program, *options, **more):
-    """A run that fails after its options were right: the message, without the program's name."""
+    """A run that fails with valid options: the message, without the program's name."""
     done = run(program, *options, **more)
     assert done.returncode == 1, done.stderr
     (line,) = done.stderr.splitlines()
@@ -123,7 +123,7 @@ def python_program(program, *options, **more):
 
 
 def both(program, options, monkeypatch, capsys, **more):
-    """What the Python program and the C++ program say and how they end: (exit code, stdout, stderr) of each."""
+    """(exit code, stdout, stderr) of the Python program and of the C++ program."""
     monkeypatch.syspath_prepend(str(ROOT / "apps" / "mnist"))
     module = importlib.import_module(program.removesuffix("_2gpu"))
     monkeypatch.setattr(sys, "argv", [program])
@@ -139,9 +139,9 @@ def both(program, options, monkeypatch, capsys, **more):
 @pytest.mark.parametrize("option", ["--help", "-h", "--he"])
 @pytest.mark.parametrize("program", ["mnist_mlp", "mnist_cnn"])
 def test_both_programs_help_is_the_same(program, option, monkeypatch, capsys):
-    """But for the data: the C++ programs read IDX files alone, and download nothing."""
+    """Except for the data: the C++ programs read only IDX files, and download nothing."""
     if (program, option) == ("mnist_mlp", "--he"):
-        option = "--hel"  # --hidden begins so too
+        option = "--hel"  # also a prefix of --hidden
     ends = both(program, [option], monkeypatch, capsys)
     texts = []
     for code, out, err in ends:
@@ -239,7 +239,7 @@ WRONG = [
 @pytest.mark.parametrize("options, message", WRONG, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_wrong_options(program, options, message, monkeypatch, capsys):
-    """Both programs refuse the same with the same words."""
+    """Both programs refuse the same options with the same message."""
     ends = both(program, options, monkeypatch, capsys)
     for end in ends if program != "mnist_cnn_2gpu" else ends[1:]:
         assert end == (2, "", f"usage: {program} [--help] [options]\n{program}: error: {message}\n")
@@ -257,7 +257,7 @@ def test_both_programs_take_the_same(options, few, monkeypatch, capsys):
 
 
 def test_a_batch_of_more_than_there_is(few, monkeypatch, capsys):
-    """It is said, where somebody asked for it."""
+    """The message appears if the user gave the option."""
     for options, said in ((["--batch-size", "70000"], "70000"), (["--batch-size", "21"], "21"),
                           (["--batch-size", "20"], ""), ([], "")):  # fmt: skip
         for code, out, err in both("mnist_mlp", ["--data", few, "--max-steps", 1, *options], monkeypatch, capsys):
@@ -380,9 +380,9 @@ def test_progress_on_a_terminal(data):
     code, stdout, shown = run_on_terminal(command, PATIENCE, env=environment(TERM="xterm"))
     assert code == 0
     assert "epoch 1/2" in shown and "/5,200 images" in shown
-    assert "\n" not in shown and shown.endswith("\r")  # one line, drawn over, and nothing left of it
+    assert "\n" not in shown and shown.endswith("\r")  # one line, overwritten and finally erased
     assert len(table_of(stdout)) == 2 and "\r" not in stdout
-    # At most four times a second, and an end to each epoch's line.
+    # At most four times a second, and at the end of each epoch.
     seconds = sum(float(row[4]) + 0.05 for row in table_of(stdout))
     assert shown.count("images/s") <= 4 * seconds + 2
 
@@ -396,7 +396,7 @@ def test_places_are_searched_in_order(few, tmp_path):
     images, labels = owl._owl.make_digits(7, 30)
 
     def source(*options, **more):
-        """How many images a training epoch takes: every place holds another number of them."""
+        """The number of images of a training epoch, which differs for every place."""
         done = succeed("mnist_mlp", "--epochs", 1, *options, cwd=working, HOME=str(home), **more)
         assert done.stderr == ""
         log = tmp_path / "log"
@@ -461,7 +461,7 @@ def test_other_forms_are_refused_by_name(tmp_path):
         for named in (folder, folder / name):
             message = refused("mnist_mlp", "--data", named)
             assert str(folder / name) in message and "IDX files" in message and "Python programs read .npz" in message
-        assert "Python programs" in refused("mnist_mlp", cwd=folder)  # also where nobody named the place
+        assert "Python programs" in refused("mnist_mlp", cwd=folder)  # also if the user named no place
     (tmp_path / "other.bin").write_bytes(b"")
     assert "expected a folder" in refused("mnist_mlp", "--data", tmp_path / "other.bin")
 
@@ -543,7 +543,7 @@ def test_mutated_files_never_crash(few, tmp_path):
             content[rng.integers(0, min(len(content), 64))] = rng.integers(0, 256)
         name.write_bytes(content[: rng.integers(1, len(content) + 1)] if i % 3 == 0 else content)
         done = run("mnist_mlp", "--data", folder, "--epochs", 1, "--quiet")
-        ended[done.returncode] += 1  # nothing but these two
+        ended[done.returncode] += 1  # no other exit code
         if done.returncode:
             (line,) = done.stderr.splitlines()
             assert line.startswith("mnist_mlp: error: ") and str(folder) in line
@@ -577,7 +577,7 @@ def test_a_loss_that_grows_out_of_bounds_stops_the_run(data):
 
 
 def test_the_process_ends_cleanly_while_work_runs(data):
-    """What kernels use must outlive the threads that run them."""
+    """Objects that kernels use must outlive the threads that run the kernels."""
     for _ in range(12):
         done = run("mnist_mlp", "--data", data, "--lr", "1e20", "--quiet")
         assert done.returncode == 1, done.stderr
@@ -607,7 +607,7 @@ def test_ctrl_c_ends_with_what_was_reached(program, data, tmp_path):
 
 
 def test_ctrl_c_while_data_is_read(tmp_path):
-    """Also the gzip that unpacks it gets the signal, as from a terminal; that is no damaged file."""
+    """The gzip that unpacks it gets the signal too, as from a terminal; the file does not count as damaged."""
     images, labels = owl._owl.make_digits(6, 30)
     folder = write_digits(tmp_path / "digits", images, labels, 20, ".gz")
     slow = tmp_path / "bin"

@@ -1,4 +1,4 @@
-"""The CUDA device: every operation against the CPU device, laws, memory, errors, graphs.
+"""The CUDA device: every operation compared with the CPU device, laws, memory, errors, graphs.
 
 On a GPU, or on the stand-in for CUDA's libraries (OWL_TEST_DEVICE, see conftest.py).
 """
@@ -19,7 +19,7 @@ elewise, conv = owl.elewise, owl.conv
 
 
 def on(device, f, *arrays):
-    """What f gives on a device, as NumPy arrays; it may give one array or several."""
+    """f's results on a device, as NumPy arrays; f may return one array or several."""
     with owl.device(device):
         made = f(*[owl.from_numpy(a) for a in arrays])
         return [y.to_numpy() for y in (made if isinstance(made, (tuple, list)) else [made])]
@@ -236,7 +236,7 @@ def test_fusion_around_kernels(gpu):
 
 def test_same_bits_lazy_or_eager(gpu):
     rng = random.Random(5)
-    for i in range(12 if TEST_DEVICE == "standin" else 30):  # new kernels each, of up to half a second of compiling
+    for i in range(12 if TEST_DEVICE == "standin" else 30):  # each compiles new kernels, up to half a second
         program = programs.random_program(rng, 12)
         options = dict(seed=i, shapes=programs.SHAPES, devices=(gpu,), rough=True)
         with window(1, -1):
@@ -282,7 +282,7 @@ def test_devices_mix_and_copies_overlap(gpu):
     a = owl.from_numpy(x)
     with owl.device(0):
         b = owl.from_numpy(x) + 1
-        c = a + b  # brought to the CPU
+        c = a + b  # copied to the CPU
         assert c.device == 0
     d = c + a
     assert d.device == gpu
@@ -292,7 +292,7 @@ def test_devices_mix_and_copies_overlap(gpu):
 
 
 def second_gpu():
-    """Another GPU's device, made once."""
+    """Another GPU's device, created once."""
     if not hasattr(second_gpu, "id"):
         if owl.get_gpu_device_count() < 2:
             pytest.skip("needs two GPUs")
@@ -413,7 +413,7 @@ def test_repr_shows_what_the_cpu_shows(gpu, shape):
     assert repr(here) == want
     with unflushed():
         assert repr(here + 0) == want
-        with owl.device(0):  # what is shown is fetched from its own device
+        with owl.device(0):  # the printed value comes from its own device
             assert repr(here[::-1]) == want_view
 
 
@@ -481,7 +481,7 @@ def test_a_fault_of_the_gpu_comes_home():
 
 @needs_standin
 def test_data_after_a_fault_of_the_gpu():
-    """Many copies were on their way, each with pinned memory: the next must not wait for one of them."""
+    """Many copies are in flight, each with pinned memory: the next must not wait for one of them."""
     done = children.run("""
         import os
         os.environ["OWL_TEST_DEVICE"] = "standin"
@@ -511,7 +511,7 @@ def test_data_after_a_fault_of_the_gpu():
 
 @needs_standin
 def test_memory_that_libraries_need():
-    """owl keeps what it does not use; the driver and the libraries get it, where it is what they lack."""
+    """owl's cache is freed when the driver or a library lacks memory."""
     done = children.run("""
         import os
         os.environ["OWL_TEST_DEVICE"] = "standin"

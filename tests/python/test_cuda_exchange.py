@@ -1,7 +1,7 @@
 """GPU memory between owl and other libraries: DLPack and __cuda_array_interface__, by the rules of streams.
 
-The other library is made here, of the driver's own functions, so that it can do what the rules allow: be slow, and use
-memory again the moment that it has it back. CuPy, PyTorch and JAX are tried where they are installed.
+This file simulates the other library with the driver's functions, so that it can do all that the rules allow: be slow,
+and reuse memory as soon as it is returned. CuPy, PyTorch and JAX are tested if they are installed.
 """
 import ctypes
 import gc
@@ -24,11 +24,11 @@ on_gpu_only = pytest.mark.skipif(TEST_DEVICE != "gpu", reason="needs a GPU: OWL_
 
 F32 = np.dtype("float32")
 NON_BLOCKING, DISABLE_TIMING = 1, 2
-SLOW = 40  # operations, before what matters, on a stream that is to be late
+SLOW = 40  # operations that delay a stream
 
 
 class Driver:
-    """The driver's functions: what they return must be 0. Integers are handles or sizes."""
+    """The driver's functions, which must return 0. Integers are handles or sizes."""
 
     def __init__(self):
         self._library = CUDA or ctypes.CDLL("libcuda.so.1")
@@ -41,7 +41,7 @@ class Driver:
         assert code == expect, f"{name}: {code}"
 
     def out(self, name, *arguments):
-        """What the function gives by its first argument."""
+        """The value that the function stores through its first argument."""
         given = ctypes.c_void_p()
         self.call(name, ctypes.byref(given), *arguments)
         return given.value or 0
@@ -50,7 +50,7 @@ class Driver:
         return self.out("cuStreamCreate", NON_BLOCKING)
 
     def memory(self, count, byte=0xEE):
-        """Device memory full of a byte."""
+        """Device memory filled with a byte."""
         address = self.out("cuMemAlloc_v2", max(count, 1))
         self.fill(address, byte, count, 1)
         self.call("cuStreamSynchronize", 1)
@@ -64,7 +64,7 @@ class Driver:
             self.call("cuMemcpyDtoDAsync_v2", to, source, count, stream)
 
     def order(self, first, then):
-        """What `then` does from now on comes after what `first` was given until now."""
+        """Makes `then` wait for the present work of `first`."""
         event = self.out("cuEventCreate", DISABLE_TIMING)
         self.call("cuEventRecord", event, first)
         self.call("cuStreamWaitEvent", then, event, 0)
@@ -77,7 +77,7 @@ class Driver:
         return address
 
     def download(self, address, shape, dtype, strides=None, stream=1):
-        """What is there, as the stream sees it; strides in elements."""
+        """The elements as the stream sees them; strides in elements."""
         dense = np.empty(shape, dtype)
         strides = strides or tuple(s // dense.itemsize for s in dense.strides)
         reach = [s * (n - 1) for s, n in zip(strides, shape)]
@@ -116,7 +116,7 @@ def numbers(dtype, shape=(3, 4)):
 
 
 def let_go():
-    """Everything dropped has been given back to its owner."""
+    """Waits until all dropped memory has been returned to its owner."""
     settle()
     owl.from_dlpack(np.zeros(1, F32))
 
@@ -182,7 +182,7 @@ def test_streams(gpu, driver):
             assert (look(driver, taken, stream or 1) == turn + 1).all()
             taken.close()
     x = owl.full([100], 7) + 1
-    taken = Taken(x.__dlpack__(stream=-1))  # no order: whoever asks for that sees to it
+    taken = Taken(x.__dlpack__(stream=-1))  # no synchronization: the consumer's responsibility
     x.wait_for_eval()
     assert (look(driver, taken) == 8).all()
     taken.close()
@@ -195,7 +195,7 @@ def test_streams(gpu, driver):
 
 
 def test_memory_comes_back_in_order(gpu, driver):
-    """What a consumer enqueued before it let go is done before owl writes to the memory again."""
+    """Work that a consumer enqueued before the release is done before owl writes to the memory again."""
     size = 1 << 16
     own, scratch = driver.stream(), driver.memory(4 * size)
     for turn in range(20):
@@ -218,7 +218,7 @@ def test_memory_comes_back_in_order(gpu, driver):
 
 
 def test_a_stream_that_records_a_graph(gpu, driver):
-    """owl's work must not become part of another library's CUDA graph, nor spoil it."""
+    """owl's work must not become part of another library's CUDA graph, nor invalidate its capture."""
     size = 1 << 16
     stream, target = driver.stream(), driver.memory(4 * size)
     x, y = owl.full([size], 1.0) + 1, owl.full([size], 2.0) + 1
@@ -243,7 +243,7 @@ def test_a_stream_that_records_a_graph(gpu, driver):
 
 
 def test_a_stream_that_is_gone(gpu, driver):
-    """What stood on it is waited for; its handle is not used again."""
+    """owl waits for its work, and does not use its handle again."""
     size = 1 << 16
     scratch = driver.memory(4 * size)
     for turn in range(5):
@@ -263,7 +263,7 @@ def test_a_stream_that_is_gone(gpu, driver):
 
 
 def test_the_default_stream_of_another_thread(gpu, driver):
-    """Stream 2 is another one on each thread; the last to let go may be on any."""
+    """Stream 2 differs for each thread; any thread may release last."""
     size = 1 << 16
     scratch = driver.memory(4 * size)
 
@@ -322,7 +322,7 @@ def test_to_the_host(gpu):
         assert same_bits(b, want)
     with owl.device(0):
         x = owl.from_numpy(a)
-    taken = Taken(x.__dlpack__(copy=True))  # a copy beside the original, whatever the current device is
+    taken = Taken(x.__dlpack__(copy=True))  # a copy on the original's device, with any current device
     assert taken.device == (HOST, 0)
     assert same_bits(np.array((ctypes.c_int32 * 12).from_address(taken.address)).reshape(3, 4), a)
     taken.close()
@@ -338,7 +338,7 @@ def test_a_value_that_failed(gpu):
 # ---- from others to owl
 
 class Lender(Producer):
-    """A library that computes late, on a stream of its own, and uses memory again as soon as it has it back."""
+    """A library that computes late, on its own stream, and reuses memory as soon as it is returned."""
 
     def __init__(self, driver, array, device=(GPU, 0), strides=None, offset=0, shape=None):
         self.driver, self.stream = driver, driver.stream()
@@ -360,7 +360,7 @@ def test_taken_in(gpu, driver, dtype):
     assert same_bits(x.to_numpy(), a)
     assert lent.asked[0]["max_version"] == (1, 0) and lent.asked[0]["stream"] > 2
     taken = Taken(x.__dlpack__())
-    assert (taken.address == lent.memory) == (dtype != "bool")  # the bytes of bools are not known without waiting
+    assert (taken.address == lent.memory) == (dtype != "bool")  # owl cannot check the bytes of bools without waiting
     taken.close()
     del x
     let_go()
@@ -382,7 +382,7 @@ def test_bools_of_any_byte(gpu, driver):
 
 
 def test_taken_in_while_its_library_records_a_graph(gpu, driver):
-    """The array is of that graph; no stream of owl's may become part of it, or owl's work would be recorded too."""
+    """The array belongs to that graph; no stream of owl may join it, or owl's work would be captured too."""
     a = numbers("float32")
     lent, other = Lender(driver, a), Lender(driver, a)
     driver.call("cuStreamBeginCapture_v2", lent.stream, 2)
@@ -391,7 +391,7 @@ def test_taken_in_while_its_library_records_a_graph(gpu, driver):
     x = owl.from_dlpack(other)
     assert same_bits((x + owl.from_numpy(a)).to_numpy(), a + a)
     graph = ctypes.c_void_p()
-    driver.call("cuStreamEndCapture", lent.stream, ctypes.byref(graph), expect=904)  # our stream never comes back
+    driver.call("cuStreamEndCapture", lent.stream, ctypes.byref(graph), expect=904)  # our stream never rejoins
     assert same_bits((x * 2).to_numpy(), a * 2)
 
 
@@ -412,7 +412,7 @@ def test_taken_in_of_odd_layouts(gpu, driver):
 
 @pytest.mark.parametrize("first", ["value", "computation", "copy", "product", "lent on", "interface"])
 def test_whoever_reads_first_sees_what_was_brought(gpu, driver, first):
-    """The producer is late: each way to its memory must wait for it, but the script waits for nothing."""
+    """The producer is late: each access to its memory must wait for it, but the script must not."""
     a = np.random.default_rng(1).standard_normal((200, 200)).astype("f4")
     for _ in range(5):
         x = owl.from_dlpack(Lender(driver, a))
@@ -435,7 +435,7 @@ def test_whoever_reads_first_sees_what_was_brought(gpu, driver, first):
 
 
 def test_memory_is_given_back_when_owl_is_through(gpu, driver):
-    """What reads it is ordered, and far from done, when the last array goes."""
+    """Its readers are ordered, but have not run, when the last array is dropped."""
     a = numbers("float32", (300, 300))
     waited = []
     for _ in range(10):
@@ -450,10 +450,10 @@ def test_memory_is_given_back_when_owl_is_through(gpu, driver):
         waited.append(y.ready())
         deadline = time.monotonic() + 30
         while not lent.deleted and time.monotonic() < deadline:
-            owl.from_dlpack(np.zeros(1, F32))  # what is due is given back here
-        assert lent.deleted == 1  # and the memory was written to at once
+            owl.from_dlpack(np.zeros(1, F32))  # releases due memory
+        assert lent.deleted == 1  # and its owner wrote to the memory at once
         assert same_bits(y.to_numpy(), a * 2 + 1)
-    assert not all(waited) or not CUDA  # the script itself waits for nothing
+    assert not all(waited) or not CUDA  # the script itself does not wait
 
 
 def test_views_keep_memory_that_was_taken_in(gpu, driver):
@@ -524,7 +524,7 @@ def test_libraries_from_before_dlpack_1(gpu, driver):
 
 
 def test_there_and_back(gpu):
-    """owl is its own consumer: through a wrapper that hides what it is."""
+    """owl imports its own array, through a wrapper that hides its class."""
     class Hidden:
         def __init__(self, x):
             self.x = x

@@ -1,4 +1,4 @@
-"""What is said where there is no GPU, or something that a GPU needs is missing. Each case is a process of its own."""
+"""The messages if there is no GPU, or a component is missing. Each case is a separate process."""
 import pathlib
 import shutil
 
@@ -12,7 +12,7 @@ CUDA_IS_BUILT = (pathlib.Path(owl.__file__).parent / "lib" / "libowl_cuda.so").e
 needs_cuda = pytest.mark.skipif(not CUDA_IS_BUILT, reason="this build of owl has no CUDA backend")
 needs_standin = pytest.mark.skipif(not (STANDIN / "libcuda.so.1").exists(), reason="the stand-in is not built")
 
-# Gives the message of the DeviceError; the rest of owl must work as ever.
+# Prints the message of the DeviceError; the rest of owl must still work.
 ASK = """
 import ctypes, sys
 for library in sys.argv[1:]:
@@ -97,7 +97,7 @@ def test_a_cudnn_for_another_cuda():
     assert done.stdout.count("libcudnn.so.9 cannot be used: the one found is for CUDA 12, owl needs one for CUDA") == 2
 
 
-# Kernels on disk, and no library of CUDA but the driver in the process: NVRTC is opened when a new one is needed.
+# Kernels on disk, and only CUDA's driver in the process: owl opens NVRTC when it needs a new kernel.
 START = """
 import ctypes, sys
 driver = ctypes.CDLL(sys.argv[1])
@@ -131,8 +131,8 @@ def test_kernels_on_disk_need_no_compiler(tmp_path):
     assert str(folder) in note.read_text()
     again = start(1)
     assert "not opened" in again and "\n0 compiled" in again and again.splitlines()[0] == first.splitlines()[0]
-    assert "\nopened" in start(2)  # a kernel that is not there yet
-    (folder / "libcuda.so.1").touch()  # where the functions are: another file, as far as one can see
+    assert "\nopened" in start(2)  # a kernel that is not on disk yet
+    (folder / "libcuda.so.1").touch()  # its functions: owl takes it for another file
     assert "\nopened" in start(1)
     note.write_text("nonsense")
     assert "\nopened" in start(1)

@@ -20,8 +20,8 @@ from owl import data
 
 pytest.importorskip("pooch")
 
-PATIENCE = 100  # seconds until something counts as hung; no test is about speed
-SHORT = 1.0  # the time-out where a server is silent on purpose
+PATIENCE = 100  # seconds until a call counts as hung; no test measures speed
+SHORT = 1.0  # the timeout for a server that is silent on purpose
 
 SIZES = {"large.bin": 300_000, "middle.bin": 70_000, "small.bin": 100}
 CONTENTS = {name: np.random.default_rng(size).bytes(size) for name, size in SIZES.items()}
@@ -30,7 +30,7 @@ FILES = tuple(data.DataFile(name, len(c), hashlib.md5(c).hexdigest()) for name, 
 
 @pytest.fixture
 def serve(monkeypatch):
-    """serve(behave, ...) starts a server for each argument (None: a sound one) and makes them the mirrors, in order."""
+    """serve(behave, ...) starts a server per argument (None: a correct one) and makes them the mirrors, in order."""
     servers = []
 
     def start(*behaviours):
@@ -46,7 +46,7 @@ def serve(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch, tmp_path):
-    """Where to, beside a data set called test, an empty cache, and no proxy between this process and 127.0.0.1."""
+    """The target folder, with a data set called test, an empty cache, and no proxy for 127.0.0.1."""
     monkeypatch.setitem(data.DATA_SETS, "test", data.DataSet(("http://mirror.invalid/",), FILES))
     for name, value in (("XDG_CACHE_HOME", tmp_path / "cache"), ("no_proxy", "*"), ("NO_PROXY", "*")):
         monkeypatch.setenv(name, str(value))
@@ -54,7 +54,7 @@ def folder(monkeypatch, tmp_path):
 
 
 def assert_complete(folder):
-    """The folder holds the data set and nothing else."""
+    """Checks that the folder has the data set and nothing else."""
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENTS
 
 
@@ -113,7 +113,7 @@ def test_symbolic_links_stay_and_modes_are_kept(serve, folder, tmp_path):
 
 
 def test_a_file_that_is_called_compressed_is_kept_as_it_is(serve, folder):
-    """As yann.lecun.com does; here without a length as well, and after a redirection."""
+    """Like yann.lecun.com; here also without a length, and after a redirection."""
     target = serve(lambda request: request.whole(request.content, Content_Encoding="x-gzip", Content_Length=None))
     serve(lambda request: request.redirect(target.url + request.name))
     fetch(folder)
@@ -132,11 +132,11 @@ def stall(request):
 def endless(request):
     request.whole(b"", Content_Length=None)
     for _ in range(1000):
-        request.wfile.write(bytes(1 << 16))  # until the other side hangs up
+        request.wfile.write(bytes(1 << 16))  # until the client disconnects
     raise AssertionError("64 MB were taken for a file of 300 kB")
 
 
-FAILURES = {  # and what is said of each
+FAILURES = {  # and the message of each
     lambda request: request.whole(bytes(len(request.content))): "300,000 bytes with md5 .* are right",
     lambda request: request.whole(request.content, keep=50_000): "IncompleteRead",
     lambda request: request.send_error(404): "404",
@@ -152,7 +152,7 @@ def test_mirrors_are_asked_in_turn(serve, folder):
     fetch(folder, timeout=SHORT)
     assert_complete(folder)
     assert [server.requests for server in failing] == [["large.bin"]] * len(FAILURES)
-    assert good.requests == list(CONTENTS)  # which is asked first once it has answered
+    assert good.requests == list(CONTENTS)  # comes first once it has answered
     good.close()
     (folder / "middle.bin").unlink()
     first, *lines, last = failure(folder, timeout=SHORT).splitlines()
@@ -170,15 +170,15 @@ def test_the_time_for_a_first_byte(serve, folder, monkeypatch):
     serve(silent, silent)
     assert re.search("timed out|no answer", failure(folder, first_byte_within=SHORT))  # though timeout=PATIENCE
     serve(silent, silent, None)
-    fetch(folder, first_byte_within=3 * SHORT)  # Each gets its share.
+    fetch(folder, first_byte_within=3 * SHORT)  # Each mirror gets its share of the time.
     assert_complete(folder)
     for name in CONTENTS:
         (folder / name).unlink()
     serve(list(FAILURES)[1], late)
-    fetch(folder, first_byte_within=SHORT)  # An answer lifts the limit, a broken one too.
+    fetch(folder, first_byte_within=SHORT)  # Any answer lifts the limit, also a faulty one.
     assert_complete(folder)
     (folder / "small.bin").unlink()
-    hanging = threading.Event()  # as a name server may be
+    hanging = threading.Event()  # like an unresponsive name server
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: hanging.wait(PATIENCE) and [])
     assert "no answer within 1 s" in failure(folder, first_byte_within=SHORT)
     hanging.set()
@@ -244,11 +244,11 @@ def test_pooch_is_asked_for_where_it_is_missing(serve, folder):
     assert done.returncode == 1 and "pooch" in done.stderr and "pip install 'owl-engine[apps]'" in done.stderr
     assert server.requests == [] and not folder.exists()
     fetch(folder)
-    assert run(*script_command(without_pooch, folder)).stdout == f"{folder}\n"  # which needs no download
+    assert run(*script_command(without_pooch, folder)).stdout == f"{folder}\n"  # needs no download
 
 
 def test_a_full_disk(serve, folder):
-    """A limit on the size of files stands for the end of the disk."""
+    """A limit on file sizes simulates a full disk."""
     serve(None)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
     done = run(*script_command(limit, folder))
@@ -262,7 +262,7 @@ def start(folder, *options):
 
 
 def test_processes_that_fetch_at_once(serve, folder):
-    """Each gets all of it, and whatever has a name meanwhile is whole."""
+    """Each gets all files, and every file with its final name is complete at any time."""
     together = threading.Barrier(3)
 
     def wait_for_all(request):
@@ -302,7 +302,7 @@ def test_command_line(serve, folder):
         done = run(*command, *wrong)
         assert done.returncode == 2 and word in done.stderr
 
-    server = serve(None)  # which has no MNIST
+    server = serve(None)  # a server without MNIST
     done = run(*command, "fetch", "mnist", "--folder", folder, "--timeout", PATIENCE)
     assert done.returncode == 1 and done.stdout == "" and "Traceback" not in done.stderr
     assert f"{server.url}train-images-idx3-ubyte.gz: 404" in done.stderr
@@ -312,7 +312,7 @@ def test_command_line(serve, folder):
 
 def test_progress_bar_on_a_terminal(serve, folder):
     pytest.importorskip("tqdm")
-    serve(list(FAILURES)[1], None)  # of which one is cut off
+    serve(list(FAILURES)[1], None)  # the first one truncates
     size = "import fcntl, struct, termios; fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack('4H', 24, 80, 0, 0))"
     code, out, shown = run_on_terminal(script_command(size, folder), PATIENCE)
     assert code == 0 and out == f"{folder}\n"

@@ -1,4 +1,4 @@
-"""Devices: making and choosing them, copies between them, simulated GPUs, memory limits."""
+"""Devices: creation and choice, copies between them, simulated GPUs, memory limits."""
 import pathlib
 import re
 import threading
@@ -437,7 +437,7 @@ def test_the_largest_holders_are_named(limit):
 
 
 def test_a_program_that_fits_runs_at_the_limit(limit):
-    """The cache is trimmed and running work is waited for before anything fails."""
+    """Before an allocation fails, owl trims the cache and waits for running work."""
     kept = [owl.ones([k, 1000]) for k in range(1, 200, 3)]
     owl.wait_for_all()
     del kept
@@ -501,7 +501,7 @@ def test_a_limit_without_a_device_is_every_devices(other, limit):
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
 def test_older_instructions_compute_the_same(script, isa):
-    """Within rounding, and integers exactly; the device says what it uses: no more than asked for."""
+    """Within rounding, and integers exactly; the device reports the instruction set, at most OWL_ISA."""
     done = script("""
         import numpy as np
         import owl

@@ -1,5 +1,5 @@
-"""DLPack in host memory, with other libraries where they are installed: no copy, axes reversed, read-only where the
-library can tell. GPU memory: test_cuda_exchange.py."""
+"""DLPack in host memory, with other libraries if they are installed: no copy, axes reversed, read-only if the library
+supports it. GPU memory: test_cuda_exchange.py."""
 
 import ctypes
 import gc
@@ -25,7 +25,7 @@ def numbers(dtype):
 
 
 def address(x):
-    """Where the memory of an owl array lies."""
+    """The address of an owl array's memory."""
     return np.from_dlpack(x).__array_interface__["data"][0]
 
 
@@ -56,7 +56,7 @@ BACKWARDS = {
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("view", BACKWARDS)
 def test_what_runs_backwards_is_copied(view, dtype):
-    """PyTorch ends the process where it meets a negative stride."""
+    """PyTorch aborts the process on a negative stride."""
     x = owl.from_numpy(numbers(dtype))
     backwards = BACKWARDS[view](x)
     expected = backwards.to_numpy()
@@ -85,7 +85,7 @@ def test_what_is_broadcast_is_not_copied():
     lambda: owl.zeros([0, 3])[:, ::-1], lambda: owl.arange(1)[::-1]], ids=["one", "none", "empty", "single"],
 )  # fmt: skip
 def test_strides_that_reach_nothing_are_a_dense_arrays(x):
-    """JAX looks at them too."""
+    """JAX checks them too."""
     x = x()
     taken = capsules.Taken(x.__dlpack__(max_version=(1, 0), copy=False))
     dense = np.empty(x.shape[::-1], np.float32)
@@ -164,7 +164,7 @@ def test_jax_takes_every_view_or_says_why_not(view):
 
 
 class OldLibrary:
-    """Hands out capsules as before DLPack 1: __dlpack__ knows no max_version."""
+    """Exports capsules as before DLPack 1: __dlpack__ has no max_version."""
 
     def __init__(self, array):
         self.array = array
@@ -194,10 +194,10 @@ def test_the_protocols_arguments():
     assert copied.tolist() == [1, 1, 1] and copied.__array_interface__["data"][0] != address(x)
 
 
-# --- what another library may say, by capsules made here
+# --- other libraries' exports, by capsules made here
 
 class Lent(capsules.Producer):
-    """A NumPy array that says it lies elsewhere."""
+    """A NumPy array that reports another device."""
 
     def __init__(self, array, device):
         super().__init__(array.ctypes.data, array.shape, array.dtype, device)
@@ -216,7 +216,7 @@ def test_host_memory_of_others():
             assert owl.from_dlpack(lent).device == other
         del x
         settle()
-        owl.from_dlpack(a)  # what is due is given back at the latest here
+        owl.from_dlpack(a)  # releases due memory at the latest
         assert lent.deleted == 2
 
 
@@ -287,7 +287,7 @@ FINE = {"address": 0, "shape": (3, 4), "code": 2, "bits": 32, "lanes": 1, "strid
 
 
 class Hostile:
-    """Hands out a capsule with whatever it is told; counts how often its memory was let go."""
+    """Exports a capsule with the given fields; counts the releases of its memory."""
 
     def __init__(self, **said):
         said = {**FINE, **said}
@@ -352,5 +352,5 @@ def test_what_is_no_capsule(given):
         owl.from_dlpack(y)
     capsule = owl.ones([2]).__dlpack__()
     owl.from_dlpack(types.SimpleNamespace(__dlpack__=lambda **arguments: capsule, __dlpack_device__=lambda: (1, 0)))
-    with pytest.raises((ValueError, BufferError)):  # it was taken before
+    with pytest.raises((ValueError, BufferError)):  # it was imported before
         owl.from_dlpack(types.SimpleNamespace(__dlpack__=lambda **arguments: capsule, __dlpack_device__=lambda: (1, 0)))

@@ -1,6 +1,6 @@
-"""The documents keep their word.
+"""Runs the documents: their commands, their code and their outputs.
 
-A page is read from top to bottom and its blocks are run in one namespace and one folder (run_page.py):
+The blocks of a page run from top to bottom in one namespace and one folder (run_page.py):
 
 * ```` ```python ```` runs. If its first line is a comment with a file name, it is written to that file instead.
 * ```` ```sh ```` holds a command on each line; in ```` ```console ```` commands stand after `$`, their output below.
@@ -31,7 +31,7 @@ PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"),
 NUMBERS_VARY = "<!-- numbers vary -->"
 
 MAKE = f"make -C {ROOT} -o build -o module PY={sys.executable}"
-INSTEAD = [  # commands that a test runs in another way
+INSTEAD = [  # commands that a test replaces
     (r"make mnist\b.*", f'{MAKE} mnist ARGS="--max-steps 3 --quiet"'),
     (r"make bench\b.*", f'{MAKE} bench ARGS="--help"'),
     (r"make( help)?", f"{MAKE} help"),
@@ -39,7 +39,7 @@ INSTEAD = [  # commands that a test runs in another way
     (r"python -m owl\.data fetch mnist", "python -m owl.data --help"),
     (r"cd apps/mnist && \S+/python", f'cd {ROOT}/apps/mnist && {sys.executable} -c "import mnist_io, owl"'),
 ]
-NOT_RUN = [  # and why
+NOT_RUN = [  # with the reason
     (r"make (test|test-cpp|test-python)\b.*", "it is what runs this test"),
     (r"make (build|clean|distclean|sdist|wheel)\b.*", "it changes this checkout; .ci/run builds and installs"),
     (r"make docs", "it installs MkDocs; test_site_builds does the rest"),
@@ -73,7 +73,7 @@ class Step:
 
 
 def as_tested(command):
-    """The command as a test runs it, or None where it does not."""
+    """The command that a test runs, or None."""
     if any(re.fullmatch(pattern, command) for pattern, _ in NOT_RUN):
         return None
     for pattern, instead in INSTEAD:
@@ -84,7 +84,7 @@ def as_tested(command):
 
 
 def steps_of(path):
-    """What is to be run of a page, in order."""
+    """The steps of a page, in order."""
     lines = path.read_text(encoding="utf-8").splitlines()
     steps, comment, number = [], False, 0
     after_python = False  # nothing but blank lines and a comment since a python block
@@ -117,7 +117,7 @@ def steps_of(path):
 
 
 def blocks(language, body, start, steps, after_python, numbers_vary):
-    """The steps of one fenced block; an expected output is noted on the step before."""
+    """The steps of one fenced block; an expected output is stored in the step before."""
     code = "\n".join(body) + "\n"
     if language == "python":
         named = re.fullmatch(r"# ([\w-]+\.\w+)", body[0])
@@ -187,7 +187,7 @@ def test_page_runs(path, tmp_path):
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_every_kind_of_block_is_known(path):
-    """So that none is left out by a name that the checker does not know, such as `bash` for `sh`."""
+    """Otherwise a block with an unknown name, such as `bash` for `sh`, would be skipped silently."""
     fences = re.findall(r"^ *```(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(fences) <= {"", "python", "sh", "console", "text", "cpp", "cmake"}
 
@@ -202,7 +202,7 @@ def test_readme_script_finds_the_weights(tmp_path):
 
 @pytest.mark.parametrize("path", pages_with(r"^```cpp$"), ids=name_of)
 def test_cpp_programs_compile(path, tmp_path):
-    """Whole files, those with an #include; parts are for reading. One with a main() runs, where libowl is built."""
+    """Only whole files, those with an #include. One with a main() also runs, if libowl is built."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         pytest.skip("there is no C++ compiler")
@@ -272,7 +272,7 @@ def test_make_lists_every_target():
 
 
 def anchors(path):
-    """The places in a page that links may name: its headings, and the names whose reference it holds."""
+    """The anchors of a page: its headings, and the names whose reference it contains."""
     text = without_blocks(path)
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     names = re.findall(r"^::: (.+)$", text, re.MULTILINE)
@@ -292,12 +292,12 @@ def test_links_lead_somewhere(path):
         if not target.exists():
             missing.append(link)
         elif anchor and anchor not in anchors(target) and anchor.rpartition(".")[0] not in anchors(target):
-            missing.append(f"{link}#{anchor}")  # what remains may be a member of a class
+            missing.append(f"{link}#{anchor}")  # otherwise a member of a class
     assert missing == []
 
 
 def test_site_builds(tmp_path):
-    """Strictly: a broken link, a missing anchor, a page outside the navigation, a name without text are errors."""
+    """Strictly: broken links, missing anchors, pages outside the navigation and names without text are errors."""
     pytest.importorskip("mkdocs", reason="MkDocs is not installed (`make docs` does it)")
     done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
                           cwd=ROOT, capture_output=True, text=True, timeout=170)  # fmt: skip
@@ -308,7 +308,7 @@ def test_site_builds(tmp_path):
 
 
 def rules_of(css):
-    """{selector: {property: value}} of a style sheet, each selector of a list for itself; those inside @media by width."""
+    """{selector: {property: value}} of a style sheet, each selector of a list separately; @media's by width."""
     css = re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)
     rules = {}
     narrow = re.search(r"@media screen and \(max-width: 768px\) \{(.*)\}\s*\Z", css, re.DOTALL)
@@ -321,7 +321,7 @@ def rules_of(css):
 
 
 def check_layout(site):
-    """What makes the pages readable at 1280 and at 390 pixels, as a browser showed: nothing is clipped."""
+    """The styles by which pages are readable at 1280 and at 390 pixels, as checked in a browser: nothing is clipped."""
     rules = rules_of((site / "site.css").read_text(encoding="utf-8"))
     for cells in ("td", "th"):  # the theme's cells keep to one line, which pushed the last columns out of the page
         assert rules[f".wy-table-responsive table {cells}"]["white-space"] == "normal"

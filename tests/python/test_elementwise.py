@@ -16,9 +16,9 @@ ROOT2 = np.sqrt(2.0)
 
 @dataclass
 class Row:
-    """`domain`: intervals that operands are drawn from. `bound`: units in the last place, 0 is correctly rounded;
-    `absolute`: or this far in units of the type's epsilon (where cancellation makes ulps mean nothing).
-    `types`: how the result's type follows from the promoted one (see RESULT)."""
+    """`domain`: intervals of the operands. `bound`: units in the last place, 0 is correctly rounded; `absolute`: or
+    this many of the type's epsilon (where cancellation makes ulps meaningless). `types`: the rule from the promoted
+    type to the result's (see RESULT)."""
     op: str
     call: callable
     ref: callable
@@ -111,7 +111,7 @@ RESULT = {
     "bool": dict.fromkeys(DTYPES, "bool"),
     "select": {t: t for t in DTYPES},
 }
-BOOL_TO_INT = {"square", "abs", "sign", "relu"}  # of bool these count: int32
+BOOL_TO_INT = {"square", "abs", "sign", "relu"}  # bool gives int32
 
 
 def expected_type(row, promoted):
@@ -136,7 +136,7 @@ def check(row, got, want):
         return
     bound = max(row.bound, 0.5)
     if got.dtype == np.float64:
-        bound += 4  # the reference is float64 itself
+        bound += 4  # the reference is float64 too
     if row.absolute:
         off = np.abs(got.astype(np.float64) - want) > row.absolute * np.finfo(got.dtype).eps
         got, want = got[off], want[off]
@@ -306,7 +306,7 @@ def test_int32_wraps():
 
 SPECIALS = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 3.4e38, -3.4e38, 1.2e-38, 88.9, -104.5],
                     np.float32)
-UNSAID = dict.fromkeys(["gelu", "gelu_tanh"], [-np.inf])  # inf * 0, which no framework agrees about
+UNSAID = dict.fromkeys(["gelu", "gelu_tanh"], [-np.inf])  # inf * 0, on which frameworks disagree
 
 
 @each_row
@@ -315,7 +315,7 @@ def test_special_values(row):
     keep = ~np.isin(grids[0], UNSAID.get(row.op, []))
     if row.op == "clip":
         keep &= grids[1] <= grids[2]
-    if row.op in ("sigm_back", "tanh_back"):  # beyond, what overflows depends on the order of the products
+    if row.op in ("sigm_back", "tanh_back"):  # beyond it, overflow depends on the order of the products
         keep &= ~(np.abs(grids[1]) > 1)
     operands = [g[keep] for g in grids]
     with np.errstate(all="ignore"):
@@ -347,7 +347,7 @@ def test_signs_of_zero(row):
 @each_row
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_bits_do_not_depend_on_the_place(row, dtype):
-    """The same elements alone, in a short array, at an offset, behind a stride or transposed: the same bits."""
+    """The same elements alone, in a short array, at an offset, strided or transposed: the same bits."""
     operands = draw(row, [(2048 + 37,)] * row.arity, dtype, seed=3)
     whole = val(row.call(*map(arr, operands)))
     views = [arr(a) for a in operands]
@@ -362,7 +362,7 @@ def test_bits_do_not_depend_on_the_place(row, dtype):
 
 @several
 def test_bits_of_a_broadcast_operand(row):
-    """A spread element gives what the same element written out gives, as the first operand or the second."""
+    """A broadcast element gives the same bits as a full array of it, as the first operand or the second."""
     first, second, *rest = draw(row, [(33, 1), (1, 47), (33, 47)][:row.arity], seed=4)
     full = [np.ascontiguousarray(np.broadcast_to(a, (33, 47))) for a in (first, second)]
     got = val(row.call(*map(arr, [first, second, *rest])))
@@ -396,7 +396,7 @@ def test_a_parameter_is_a_number_an_array_or_left_out(name, ref, default, parame
 def test_gelu_approximate():
     x = np.concatenate([np.linspace(-16, 16, 4001), [1e20, -1e20, 0.0]]).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        # as x / (1 + e^-2u), which is the same without the cancellation that the formula has far out
+        # as x / (1 + e^-2u), the same formula without its cancellation for large |x|
         x64 = x.astype(np.float64)
         want = x64 / (1 + np.exp(-2 * np.sqrt(2 / np.pi) * (x64 + 0.044715 * x64**3)))
     for call in (lambda x: E.gelu(x, True), lambda x: E.gelu(x, approximate=True), lambda x: E.gelu(x, np.bool_(True))):
@@ -447,7 +447,7 @@ def test_every_function_is_in_owl_too():
 # --- the table is complete
 
 def test_every_elementwise_operation_has_a_row():
-    """A new operation without a row is found here. (cast has its own table, test_astype.)"""
+    """Fails for a new operation without a row. (cast has its own table, test_astype.)"""
     ops = [op for op in owl._owl.ops() if op["elementwise"]]
     functions = {op["name"] for op in ops if op["function"]}
     others = {op["name"] for op in ops if not op["function"]} - {"cast"}

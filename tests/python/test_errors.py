@@ -1,4 +1,4 @@
-"""Law 6: mistakes that recording sees are raised at their line; failures of running work come home."""
+"""Law 6: errors found while recording are raised at their line; a task's failure names the line that recorded it."""
 import re
 import time
 import traceback
@@ -27,7 +27,7 @@ def test_error_classes():
         assert issubclass(cls, owl.Error) and issubclass(cls, builtin)
 
 
-# The N-th task that is launched fails. Five products, each waited for, then what came of the failed one.
+# The N-th launched task fails. Five products, each followed by a wait, then uses of the failed one.
 FAULTS = """
     import sys
     import owl
@@ -80,7 +80,7 @@ def test_a_task_that_fails(script, n, env):
 
 
 def test_eager_raises_at_the_line(script):
-    """With OWL_EAGER=1 an operation is waited for where it is recorded, so its failure is raised there."""
+    """With OWL_EAGER=1 the script waits for an operation where it records it, so its failure is raised there."""
     done = script("""
         import numpy as np
         import owl
@@ -199,7 +199,7 @@ def _refuse(x):
 
 
 def _spreads(a, bad):
-    """Values in one task with what fails, those first that do not depend on it."""
+    """Values in one task with the failing one, first those that do not depend on it."""
     product, chain = a * a, owl.elewise.tanh(a * 2.0)
     total = chain.sum(0)
     return {
@@ -278,7 +278,7 @@ def test_wait_for_all_raises_a_failure_once_whatever_was_computed_from_it():
 
 
 class Model:
-    """Keeps the value that failed in the very frame that the exception passed."""
+    """Keeps the failed value in a frame of the exception's traceback."""
 
     def __init__(self, chain=False):
         self.chain = chain
@@ -322,7 +322,7 @@ def test_the_memory_of_failed_values_goes_with_their_last_handle():
 
 
 def test_a_failed_value_is_read_by_any_number_of_operations():
-    """Under a second; where each operation walks through all that failed, it outlasts the limit of a test."""
+    """Takes under a second; if each operation walked through all failed values, it would exceed a test's time limit."""
     bad = failing_op()(owl.ones([2]))
     values = [bad + k for k in range(200_000)]
     with pytest.raises(owl.Error, match="ValueError: no"):

@@ -1,5 +1,5 @@
-"""What is not elementwise, for every element type and as exact as the type allows: float64 to float64's last digits,
-bool and int32 as they are or as the float32 they become."""
+"""Operations that are not elementwise, for every element type, as accurate as the type allows: float64 to its last
+digits, bool and int32 exactly or as float32."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ each_type = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def numbers(shape, dtype, seed=0):
-    """Small integers where the type is not float64, so that sums in float32 are exact; any number in float64."""
+    """Small integers if the type is not float64, so that sums in float32 are exact; any number in float64."""
     rng = np.random.default_rng([seed, *shape])
     if dtype == "float64":
         return rng.normal(size=shape)
@@ -24,7 +24,7 @@ def numbers(shape, dtype, seed=0):
 
 
 def same(got, want, rtol, atol=0.0):
-    """Of the type that numbers of this kind become, and equal; float64 within a few roundings."""
+    """Checks the type and equal values; float64 within a few roundings."""
     a = got.to_numpy()
     assert a.shape == want.shape
     if a.dtype == np.float64:
@@ -160,7 +160,7 @@ def test_random_numbers_of_float_types(dtype):
     u, n = owl.rand([10_000], -2.0, 3.0, dtype).to_numpy(), owl.randn([10_000], 1.0, 2.0, dtype).to_numpy()
     assert u.dtype == n.dtype == dtype and -2 <= u.min() < -1.9 and 2.9 < u.max() < 3
     assert abs(n.mean() - 1) < 0.1 and abs(n.std() - 2) < 0.1
-    if dtype == "float64":  # digits beyond float32's
+    if dtype == "float64":  # more digits than float32
         assert (u != u.astype(np.float32)).any() and (n != n.astype(np.float32)).any()
 
 

@@ -1,4 +1,4 @@
-"""owl.save and owl.load; how the files that owl writes take their place; names that are no text."""
+"""owl.save and owl.load; atomic replacement of files; file names that are not valid text."""
 
 import errno
 import functools
@@ -103,7 +103,7 @@ def test_wrong_calls(tmp_path):
 
 
 def test_damaged_files_are_data_errors(path):
-    """Random truncations and flipped bytes: what was saved, or a DataError, never anything else."""
+    """Random truncations and flipped bytes: loading gives the saved arrays or a DataError, nothing else."""
     owl.save(path, {"w": owl.from_numpy(VALUES["w"]), "labels": owl.from_numpy(VALUES["labels"])})
     whole = path.read_bytes()
     refused = 0
@@ -141,7 +141,7 @@ def test_other_programs_read_every_type(path):
         np.testing.assert_array_equal(found[name], v)
 
 
-# ---- How a file takes its place -------------------------------------------------------------------------------------
+# ---- Atomic replacement ---------------------------------------------------------------------------------------------
 
 
 def save_profile(path):
@@ -284,7 +284,7 @@ def test_a_link_to_itself_and_a_folder_are_refused(written):
     path.mkdir()
     with pytest.raises((IsADirectoryError, owl.Error), match="Is a directory"):
         write(path)
-    if write is not save_digits:  # which makes the folder
+    if write is not save_digits:  # save_digits creates the folder
         with pytest.raises((FileNotFoundError, owl.Error), match="No such file"):
             write(path.parent / "none" / path.name)
     assert os.listdir(path.parent) == [path.name] and os.listdir(path) == []
@@ -318,7 +318,7 @@ def test_a_full_device_is_an_error_and_stays(written):
 
 
 def test_the_folder_refuses(written, monkeypatch):
-    """The message names the file that was to be written, not the one beside it."""
+    """The message names the target, not the temporary file."""
     path, write = written
     path.parent.rmdir()
     path.parent.symlink_to("/proc")
@@ -337,7 +337,7 @@ SAVERS = """
 
 
 def test_threads_and_processes_save_under_one_name(path, tmp_path):
-    """Every save succeeds, and a reader finds one of them, whole."""
+    """Every save succeeds, and a reader finds one complete file."""
     owl.save(path, {"a": owl.zeros([300]), "b": owl.zeros([300])})
     processes = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(SAVERS), str(path), str(n)],
                                   stderr=subprocess.PIPE, text=True) for n in (10, 11)]  # fmt: skip
@@ -363,17 +363,17 @@ def test_threads_and_processes_save_under_one_name(path, tmp_path):
 
 
 def test_two_files_of_a_thread_at_once(tmp_path):
-    """The names beside the files are of their own, also in a forked child."""
+    """Names of temporary files are unique, also in a forked child."""
     path = str(tmp_path / "x")
     with replacing(path) as first, replacing(path) as second:
         first.write(b"first")
         second.write(b"second")
         assert len(os.listdir(tmp_path)) == 2
-    assert (tmp_path / "x").read_bytes() == b"first"  # which ended last
+    assert (tmp_path / "x").read_bytes() == b"first"  # the last to end
 
 
 def test_dumps_that_cannot_be_written(tmp_path):
-    """What OWL_DUMP asks for is no reason to stop, and no reason to be silent."""
+    """A failing OWL_DUMP does not stop the script, but prints a message."""
     dump = tmp_path / "dump"
     dump.mkdir()
     (dump / "000001-graph.dot").symlink_to("/dev/full")
@@ -397,7 +397,7 @@ def write_safetensors(path, tensors):
 
 
 def from_bits(bits, exponent_bits, mantissa_bits, bias):
-    """A float by its definition, without what its largest exponents may stand for."""
+    """A float by its definition, without special values of the largest exponents."""
     sign, exponent = bits >> (exponent_bits + mantissa_bits), bits >> mantissa_bits & ((1 << exponent_bits) - 1)
     mantissa = (bits & ((1 << mantissa_bits) - 1)) / 2**mantissa_bits
     return (-1) ** sign * (2.0 ** (exponent - bias) * (1 + mantissa) if exponent else 2.0 ** (1 - bias) * mantissa)
@@ -474,9 +474,9 @@ def test_tensors_that_cannot_be_read_are_named(dtype, content, tmp_path):
         owl.load(path)
 
 
-# ---- Names that are no text -----------------------------------------------------------------------------------------
+# ---- Names that are not text ---------------------------------------------------------------------------------------
 
-# As a script in a folder with a name that is no UTF-8: whatever tells of places, takes paths or shows them.
+# Runs in a folder whose name is not UTF-8: all functions that report places, take paths or show them.
 NO_TEXT = r"""
     import json, os, sys
     import owl
@@ -533,7 +533,7 @@ NO_TEXT = r"""
 
 @pytest.fixture
 def no_text(tmp_path):
-    """A folder whose name is no UTF-8."""
+    """A folder whose name is not UTF-8."""
     folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9 \xff")
     try:
         os.mkdir(folder)
@@ -550,7 +550,7 @@ def run_there(folder, command, **environment):
 
 @pytest.mark.parametrize("own_package", [False, True])
 def test_names_that_are_no_text(no_text, own_package):
-    # Bytes that are no UTF-8, beside some that are: overlong, a surrogate, too large, cut off; 2, 3 and 4 bytes.
+    # Invalid UTF-8 among valid characters: overlong, a surrogate, too large, truncated; 2, 3 and 4 bytes.
     script = os.path.join(no_text, b"\xff \xc0\xaf \xe0\x80\x80 \xed\xa0\x80 \xf4\x90\x80\x80 \xf0\x80\x80\x80 \xe2\x82 "
                           b"\xc3\xa9 \xe2\x82\xac \xed\x9f\xbf \xf0\x9f\xa6\x89 \xf4\x8f\xbf\xbf \xc3.py")  # fmt: skip
     Path(os.fsdecode(script)).write_text(textwrap.dedent(NO_TEXT), encoding="utf-8")

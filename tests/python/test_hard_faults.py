@@ -23,7 +23,7 @@ OTHERS = ["owl.elewise.tanh({a} * {b})", "{a}.trans()", "{a}[::-1]", "{a}.reshap
 
 
 class Graph:
-    """Python text, one node a line; which lines each reads; and how to record it."""
+    """Python text, one node per line; the lines that each reads; and a function that records it."""
 
     def __init__(self, seed, other):
         rng = random.Random(seed)
@@ -73,12 +73,12 @@ def ask(values):
         try:
             results.append(x.to_numpy())
         except owl.Error as e:
-            results.append(e.with_traceback(None))  # whose frames hold the failed values
+            results.append(e.with_traceback(None))  # its frames refer to the failed values
     return results
 
 
 def check(graph, results, want, fused, kind):
-    """What is wrong with the outcome of one run, or None; and whether anything failed in it."""
+    """The error in the outcome of one run, or None; and whether any value failed in it."""
     failed = {i for i, r in enumerate(results) if isinstance(r, Exception)}
     wrong = [i for i in range(NODES) if i not in failed and not same_bits(results[i], want[i])]
     if wrong:
@@ -98,7 +98,7 @@ def check(graph, results, want, fused, kind):
         return f"values {graph.descendants(first) - failed} lack the error of {first}", True
     if any(i not in failed and failed & set(graph.parents[i]) for i in range(NODES)):
         return "a value was computed from a failed one", True
-    # A fused task is one operation: whatever it computes fails with it.
+    # A fused task is one operation: all of its values fail together.
     if not fused and failed != graph.descendants(first):
         return f"values {failed - graph.descendants(first)} have nothing to do with {first}", True
     return None, True
@@ -128,7 +128,7 @@ def test_a_fault_at_every_place(kind, mode):
                     problems.append(f"{kind}:{n} seed {seed}: {problem}")
                 tried += 1
                 hit += failed
-                # The number of tasks differs a little from run to run where idle workers cut the window.
+                # The number of tasks varies a little between runs if idle workers plan the window.
                 quiet = 0 if failed else quiet + 1
                 if quiet == 10:
                     break

@@ -1,4 +1,4 @@
-"""Everything public, called with anything: only Python exceptions come back, and the engine goes on."""
+"""Every public name, called with random arguments, raises only Python exceptions, and the engine goes on."""
 import pathlib
 
 import children

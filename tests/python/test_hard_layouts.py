@@ -1,4 +1,4 @@
-"""Arrays of every layout and type that NumPy can hand over."""
+"""Arrays of every layout and type that NumPy has."""
 import array
 import random
 import warnings
@@ -13,7 +13,7 @@ TYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", 
 
 
 def base(dtype, shape, rng):
-    """Random elements that the type can hold, the special ones among them."""
+    """Random elements of the type, including special ones."""
     t = np.dtype(dtype)
     if t.kind == "b":
         return rng.random(shape) < 0.5
@@ -49,7 +49,7 @@ def spread(a):
 
 
 def field(a):
-    """One field of records: strides that are no multiple of the element's size."""
+    """One field of records: strides that are not multiples of the element's size."""
     records = np.zeros(a.shape, np.dtype([("tag", "u1"), ("value", a.dtype)]))
     records["value"] = a
     return records["value"]
@@ -162,7 +162,7 @@ def test_too_many_axes():
 
 
 class Mine(np.ndarray):
-    """A subclass that computes wrongly: owl must take the elements, not call its methods."""
+    """A subclass that computes wrongly: owl must read the elements, not call its methods."""
 
     def astype(self, *args, **kwargs):
         raise AssertionError("called")
@@ -181,7 +181,7 @@ def test_subclasses():
 
 
 def test_masked_arrays():
-    """Nothing in owl can be masked: what is hidden must not come to light in silence."""
+    """owl has no masks: it must not expose hidden elements silently."""
     a = np.ma.masked_array([1.0, 2.0, 3.0], mask=[False, True, False])
     with pytest.raises(TypeError, match="filled"):
         owl.from_numpy(a)

@@ -32,7 +32,7 @@ COUNT = """
 def test_an_affinity_mask_is_respected(cpus):
     cpus = min(cpus, len(os.sched_getaffinity(0)))
     allowed, told, first, both = map(int, children.run(COUNT, cpus).stdout.split())
-    assert allowed == cpus and 1 <= told <= cpus  # fewer where a cgroup grants less
+    assert allowed == cpus and 1 <= told <= cpus  # fewer if a cgroup's quota is smaller
     assert first in (told, 2 * told) and both == 2 * told
 
 
@@ -45,7 +45,7 @@ def test_a_setting_never_raises_the_number(threads):
 
 
 def test_threads_inherit_the_mask():
-    """A worker runs where the process may, also when the mask is set after the import and before the first use."""
+    """A worker runs on the process's CPUs, also if the mask is set after the import and before the first use."""
     done = children.run("""
         import os
         import owl

@@ -1,4 +1,4 @@
-"""A loop that never waits, for ever: memory and graph stay as they are."""
+"""A long loop that never waits: memory and graph do not grow."""
 import children
 from conftest import SOAK
 

@@ -1,4 +1,4 @@
-"""A memory limit that holds: nothing above it at any time, no failure of what fits, a good error for what does not."""
+"""A strict memory limit: never exceeded, programs that fit succeed, others get a good error."""
 import pathlib
 import random
 import re
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 class Watch:
-    """Looks at a device's memory from another thread for the length of a `with` block."""
+    """Polls a device's memory from another thread during a `with` block."""
 
     def __init__(self, device):
         self.device, self.above, self.looks, self.done = device, [], 0, threading.Event()
@@ -85,7 +85,7 @@ def a_step(rng, pool):
 
 @pytest.mark.parametrize("seed", range(3 * SOAK))
 def test_a_program_that_fits_never_fails_and_never_exceeds(limited, seed):
-    """Random operations whose values in use stay far below the limit, while far more is recorded than it holds."""
+    """Random operations whose live values stay far below the limit, while the recorded ones far exceed it."""
     rng = random.Random(seed)
     before = rss()
     with Watch(limited) as watch:
@@ -99,7 +99,7 @@ def test_a_program_that_fits_never_fails_and_never_exceeds(limited, seed):
     assert rss() - before < 200 * MIB
 
 
-PROGRAMS = {  # each makes far more than 24 MiB, a few at a time
+PROGRAMS = {  # each allocates far more than 24 MiB in all, a few at a time
     "pairs": lambda: [owl.conv.softmax(owl.rand([500, 1000])).sum() for _ in range(60)],
     "two readers": lambda: [f for _ in range(60) for x in [owl.rand([500, 1000])] for f in (x.sum(), x.max())],
     "data": lambda: [(arr(np.ones((500, 1000), np.float32)) + k).sum() for k in range(60)],
@@ -165,7 +165,7 @@ TIGHT = {
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("name", TIGHT)
 def test_the_verdict_of_a_tight_limit_is_that_of_recorded_order(name, threads):
-    """Tasks that run ahead must leave what earlier ones need, however many threads take tasks."""
+    """Tasks that run ahead must leave enough memory for earlier ones, with any number of threads."""
     children.run(f"""
         import owl
         x = owl.rand([1000, 1000])
@@ -193,7 +193,7 @@ def test_the_verdict_of_a_tight_limit_is_that_of_recorded_order(name, threads):
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_scratch_memory_counts_among_what_earlier_tasks_need(threads):
-    """A weight gradient's partial sums are larger than its operands: short tasks that run ahead must not take their room."""
+    """A weight gradient's partial sums exceed its operands: short tasks that run ahead must not take their memory."""
     children.run("""
         import owl
         x, err = owl.rand([32, 32, 64, 64]), owl.rand([30, 30, 64, 64])
@@ -217,7 +217,7 @@ def test_scratch_memory_counts_among_what_earlier_tasks_need(threads):
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_data_leaves_what_earlier_operations_need(threads):
-    """A script that brings data far ahead waits where what it recorded before still needs the room."""
+    """A script that imports data far ahead waits while earlier operations still need the memory."""
     children.run("""
         import numpy as np
         import owl
@@ -237,7 +237,7 @@ def test_data_leaves_what_earlier_operations_need(threads):
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_data_leaves_the_scratch_memory_of_earlier_operations(waits):
-    """Whether the gradient has started or not when the data comes: in recorded order both fit."""
+    """Both fit in recorded order, whether or not the gradient has started when the data arrives."""
     children.run(f"""
         import time
         import numpy as np
@@ -275,7 +275,7 @@ def test_values_dropped_while_they_are_planned_under_a_limit():
 
 
 def test_limits_that_change_while_threads_drop_what_they_recorded():
-    """Copies between four devices whose readers are dropped while they are planned, under limits that come and go."""
+    """Copies between four devices whose readers are dropped during planning, under changing limits."""
     children.run("""
         import random, threading, time
         import numpy as np
@@ -387,7 +387,7 @@ def test_a_copy_of_a_value_that_failed_fails_of_the_same_reason():
 
 @pytest.mark.parametrize("readers", [1, 2])
 def test_copies_that_can_be_made_again_give_way(readers):
-    """Batches that the script holds on device 0, used in turn on a device with room for a few of them."""
+    """Batches on device 0, used in turn on a device with memory for a few of them."""
     device = owl.create_cpu_device()
     owl.set_memory_limit(24 * MIB, device)
     batches = [arr(np.full((500, 1000), i, np.float32)) for i in range(20)]  # 2 MB each
@@ -407,7 +407,7 @@ def test_copies_that_can_be_made_again_give_way(readers):
     assert owl.memory_stats(device)["allocated"] == 0
 
 
-LARGER_THAN_THE_LIMIT = {  # of what is 64 MB
+LARGER_THAN_THE_LIMIT = {  # operations with 64 MB
     "a sum": lambda x: x.sum(),
     "a maximum along an axis": lambda x: x.max(1).sum(),
     "places": lambda x: x.argmax(0).max(),
@@ -490,7 +490,7 @@ def test_a_limit_from_the_environment():
 
 @pytest.mark.parametrize("steps", [200, 2000])
 def test_an_accumulation_holds_few_terms(steps):
-    """What makes the terms must not run far ahead of what adds them up, however long the loop."""
+    """Tasks that compute the terms must not run far ahead of the task that adds them, in a loop of any length."""
     device = owl.create_cpu_device()
     with owl.device(device):
         w, y = owl.ones([300, 300]) * 1e-3, owl.zeros([300, 300])
@@ -515,7 +515,7 @@ def test_random_terms_fit_a_tight_limit(script):
 
 
 def test_data_that_waited_for_room_is_taken_once(script):
-    """The wait outlasts a poll for signals, after which its condition is asked again."""
+    """The wait outlasts a poll for signals, after which it checks its condition again."""
     script(
         """
         import threading, time
@@ -539,7 +539,7 @@ def test_data_that_waited_for_room_is_taken_once(script):
 
 
 def test_the_system_sees_the_limit_too(script):
-    """Blocks of ever new sizes: those that are given back leave no holes that the process keeps."""
+    """Blocks of many sizes: freed blocks return to the system and leave no holes in the heap."""
     done = script("""
         import random
         import owl
@@ -569,7 +569,7 @@ def test_the_system_sees_the_limit_too(script):
 
 
 def test_sizes_that_vary_do_not_each_keep_memory(script):
-    """What is kept for reuse is bounded by what was in use at once (and 64 MiB)."""
+    """The cache is bounded by twice the peak (or 64 MiB)."""
     done = script("""
         import random
         import owl

@@ -1,4 +1,4 @@
-"""Fork in the middle of work, and leaving the interpreter while work runs: often, and at random moments."""
+"""Fork during work, and interpreter exit during work: often, and at random moments."""
 import concurrent.futures
 import random
 import shutil
@@ -111,7 +111,7 @@ def test_a_child_of_a_child():
     assert done.stdout.split() == ["0", "1.0"]
 
 
-# --- leaving
+# --- exit
 
 LEAVE = """
     import atexit, gc, os, signal, sys, threading, time
@@ -244,7 +244,7 @@ def leave(how, seed):
     delay = rng.choice([0.001, 0.01, 0.05]) * rng.random() + 0.001
     env = rng.choice([{}, {}, {"OWL_NUM_THREADS": "1"}, {"OWL_EAGER": "1"}])
     if how in ("finalizer", "failed values"):
-        env.pop("OWL_EAGER", None)  # there, recording itself raises what goes wrong
+        env.pop("OWL_EAGER", None)  # with it, recording raises the error
     code, words = WAYS[how]
     try:
         done = children.run(LEAVE, how, delay, env=env, expect=code, timeout=60)
@@ -269,7 +269,7 @@ def test_leaving_at_random_moments(how):
     assert not failures, failures[0]
 
 
-# --- a system that starts no threads
+# --- a system that cannot start threads
 
 NO_THREADS = """
     import os, resource, threading
@@ -352,7 +352,7 @@ PyMODINIT_FUNC PyInit_embedding(void) { return PyModule_Create(&definition); }
 
 
 def test_an_interpreter_of_an_embedding_program_is_refused(tmp_path):
-    """As mod_wsgi and others make them, by Py_NewInterpreter."""
+    """Sub-interpreters of Py_NewInterpreter, as in mod_wsgi."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         pytest.skip("there is no C compiler")

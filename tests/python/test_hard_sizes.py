@@ -1,4 +1,4 @@
-"""Sizes that overflow, negative lengths, too many axes: the right error at the line, and nothing is allocated."""
+"""Sizes that overflow, negative lengths, too many axes: the right error at the line, without an allocation."""
 import numpy as np
 import pytest
 
@@ -13,7 +13,7 @@ MAKERS = {"zeros": owl.zeros, "ones": owl.ones, "full": lambda s, **k: owl.full(
 
 @pytest.fixture(scope="module")
 def nowhere():
-    """A device that computes and allocates nothing, so that views of any size can be had."""
+    """A device that computes and allocates nothing, for views of any size."""
     return owl._owl.create_null_device()
 
 

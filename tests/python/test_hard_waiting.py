@@ -196,7 +196,7 @@ DOES_NOT_WAIT = {  # what is recorded from x, [4, 4]
 
 @pytest.mark.parametrize("record", DOES_NOT_WAIT.values(), ids=DOES_NOT_WAIT)
 def test_what_does_not_read_a_value_does_not_wait(record):
-    """The operand is at work until everything is recorded."""
+    """The operand is being computed until everything is recorded."""
     go = threading.Event()
     x = owl.op(lambda a: (go.wait(60), a)[1])(owl.ones([4, 4]))
     x.start_eval()

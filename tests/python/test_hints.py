@@ -1,4 +1,4 @@
-"""What is typed out of habit of NumPy, PyTorch and MLX: an AttributeError that says what to write, and that is true."""
+"""Names of NumPy, PyTorch and MLX raise an AttributeError that says what to write, and the advice works."""
 
 import builtins
 import copy
@@ -54,15 +54,15 @@ tensordot tile topk transpose tri tril triu value_and_grad var vjp vmap where ze
 get_cache_memory device_info""".split()
 NUMPY = [name for name in dir(np) if not name.startswith("_")]
 NUMPY_METHODS = [name for name in dir(np.ndarray) if not name.startswith("_")]
-# Modules that are NumPy's machinery, not something that arrays do.
+# NumPy's internal modules, which have no array functions.
 MACHINERY = {"core", "lib", "ctypeslib", "testing", "test", "exceptions", "f2py", "matlib", "version", "rec", "strings", "char",
              "compat", "distutils", "show_config", "show_runtime", "get_include", "info", "dtypes"}
 
 
 def message(thing, name):
-    """The hint for thing.name, None where there is such an attribute."""
+    """The hint for thing.name, or None if the attribute exists."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a look at NumPy's old names must not warn
+        warnings.simplefilter("error")  # looking up NumPy's old names must not warn
         try:
             getattr(thing, name)
         except AttributeError as error:
@@ -128,7 +128,7 @@ def test_hints_of_arrays(name, parts):
 
 
 def test_write_stands_before_code_and_nothing_else():
-    """In no hint a verb follows what one is told to write."""
+    """In no hint a verb follows the code to write."""
     for name in ("take", "gather", "choose", "compress", "extract", "index_select"):
         assert "an index is an integer or a slice, x[1], x[:, 1:3]; " in message(owl.ones([3, 4]), name)
     told = 0
@@ -179,7 +179,7 @@ def test_every_piece_of_code_in_a_hint_runs(tmp_path):
     assert problems == []
 
 
-# What a hint says in the place of a NumPy function: the same values, where both read axes in owl's order.
+# The code that hints give for NumPy functions: it gives the same values, with both in owl's order of axes.
 SAME = {
     "std": lambda a: a.std(0, keepdims=True), "var": lambda a: a.var(0, keepdims=True), "log2": np.log2, "log10": np.log10,
     "exp2": np.exp2, "tan": np.tan, "sinh": np.sinh, "cosh": np.cosh, "cbrt": np.cbrt, "reciprocal": np.reciprocal,
@@ -275,7 +275,7 @@ def test_a_hint_is_not_followed_by_a_guess():
 
 
 def test_protocols_are_left_alone(monkeypatch):
-    """Libraries ask for these; nothing is looked up for them."""
+    """Libraries look these up; they get no hint."""
     x = owl.ones([3])
     monkeypatch.setattr(_hints, "of_array", lambda name: pytest.fail(f"asked for {name}"))
     for name in ("__array_interface__", "__array_struct__", "__torch_function__", "__jax_array__", "_repr_html_", "__len__x",

@@ -1,4 +1,4 @@
-"""x[...] against NumPy's basic indexing, in owl's order of the axes."""
+"""x[...] compared with NumPy's basic indexing, in owl's order of the axes."""
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -17,7 +17,7 @@ INDICES = [0, -1, (0,), (1, 2), (1, 2, 3), (-1, -2, -3), slice(None), (slice(Non
 
 
 def in_owl(a):
-    """There is no 0-d array."""
+    """owl has no 0-d arrays."""
     return a if a.ndim else a.reshape(1)
 
 
@@ -55,7 +55,7 @@ def legal(index, shape):
 @given(st.data())
 @settings(max_examples=150 * SOAK)
 def test_fuzz(d):
-    """Indices of indices of an array or of an expression, read and computed with."""
+    """Repeated indexing of an array or of an expression, then reads and operations."""
     a = np.arange(d.draw(st.integers(0, 50)), 5000, dtype=np.float32)
     shape = d.draw(st.lists(st.integers(0, 5), min_size=1, max_size=4), "shape")
     a = a[:int(np.prod(shape))].reshape(shape)

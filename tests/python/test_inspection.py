@@ -1,4 +1,4 @@
-"""Seeing inside: explain, dot, profile, trace_nan, dump, OWL_DUMP, OWL_PROFILE."""
+"""Inspection: explain, draw, profile, trace_nan, dump, OWL_DUMP, OWL_PROFILE."""
 
 import gc
 import inspect
@@ -20,7 +20,7 @@ ele = owl.elewise
 
 @pytest.fixture(autouse=True)
 def forget_failures():
-    """Exceptions that were looked at keep frames, and so failed values, until the collector runs."""
+    """Inspected exceptions keep frames, and so failed values, until the garbage collector runs."""
     yield
     gc.collect()
 
@@ -68,7 +68,7 @@ def test_explain_runs_nothing_and_changes_nothing():
     owl.wait_for_all()
     first = owl.explain(step)
     assert owl.stats()["kernels"] == kernels[0]
-    owl.wait_for_all()  # what was explained is forgotten, not run
+    owl.wait_for_all()  # the explained operations were dropped, not run
     assert owl.stats()["kernels"] == kernels[0]
     assert [t.operations for t in owl.explain(step).tasks] == [t.operations for t in first.tasks]
 
@@ -114,7 +114,7 @@ def test_explain_takes_an_array_several_and_none():
         owl.explain([1.0])
     with pytest.raises(ZeroDivisionError):
         owl.explain(lambda: 1 / 0)
-    assert (owl.ones([2]) + 1).wait_for_eval(60)  # the window goes on
+    assert (owl.ones([2]) + 1).wait_for_eval(60)  # the window still works
 
 
 def test_windows_are_held_until_the_last_lets_go():
@@ -323,7 +323,7 @@ def test_a_planted_nan_is_found_at_every_site(planted):
 
 def test_only_what_depends_on_it_fails():
     x = owl.from_numpy(FINITE)
-    hold = owl._owl.HoldWindow()  # so that all of it is one fused program
+    hold = owl._owl.HoldWindow()  # to get one fused program
     try:
         with owl.trace_nan():
             bad, good = ele.exp(x), x * 2.0

@@ -1,4 +1,4 @@
-"""The laws of laziness 1 to 4: same bits, no wasted work, it starts by itself, bounded."""
+"""Laws 1 to 4 of lazy evaluation: same bits, no wasted work, starts without a wait, bounded."""
 import random
 import threading
 import time
@@ -29,7 +29,7 @@ WINDOWS = [(1, -1), (2, -1), (7, -1), (1 << 30, -1), (7, 0)]
 @given(program=program_text, seed=st.integers(0, 5))
 @settings(max_examples=200 * SOAK)
 def test_same_bits_for_every_window(devices, program, seed):
-    """Where the window is cut, when the script waits and what it waits for never change a value."""
+    """The cuts of the window, and when and for what the script waits, never change a value."""
     options = dict(seed=seed, devices=devices, rough=True)
     want = programs.evaluate(program, **options)
     for w in WINDOWS:
@@ -40,7 +40,7 @@ def test_same_bits_for_every_window(devices, program, seed):
                 assert same_bits(a, b), f"value {i} with window {w}, waits {waits}"
 
 
-BESIDE_VIEWS = {  # an operand beside views of it, of intermediates and of results of other groups
+BESIDE_VIEWS = {  # an operand combined with views of it, of intermediates and of results of other groups
     "transposed": lambda x, f, g: f + f.trans(),
     "reversed": lambda x, f, g: owl.elewise.maximum(f[::-1], f),
     "broadcast": lambda x, f, g: f - f[:, :1] - f[:1],
@@ -58,7 +58,7 @@ BESIDE_VIEWS = {  # an operand beside views of it, of intermediates and of resul
 
 @pytest.mark.parametrize("name", BESIDE_VIEWS)
 def test_an_operand_beside_views_of_it(name):
-    """Nothing may be fused with what reads its memory: the value arrives, with the bits of one by one."""
+    """A value must not be fused with a reader of its memory: it has the bits of eager evaluation."""
     x = arr(np.random.default_rng(1).uniform(1, 2, (6, 6)).astype(np.float32))
 
     def compute():
@@ -88,7 +88,7 @@ def test_same_bits_on_large_arrays(devices, program, seed):
 @given(program=program_text)
 @settings(max_examples=150 * SOAK)
 def test_values_against_float64(devices, program):
-    """Every element is as near to the float64 value as error analysis allows (see programs.Numpy)."""
+    """Every element is within the error bound of the float64 value (see programs.Numpy)."""
     with np.errstate(all="ignore"):
         want = programs.Machine(programs.Numpy()).run(program)
     got = programs.evaluate(program, devices=devices)
@@ -168,7 +168,7 @@ def test_what_nobody_holds_is_not_computed():
     for _ in range(1000):
         x + 1.0
     memory = rss()
-    # A worker may take the window while the script is held up between an operation and the end of its name.
+    # A worker may plan the window while the script is delayed between an operation and dropping its name.
     with window(WINDOW[0], -1), Counted() as c:
         highest = 0
         for i in range(100_000):
@@ -220,7 +220,7 @@ def test_a_chain_is_one_kernel_and_one_buffer(k, shape):
 
 
 def test_broadcast_operands_are_part_of_the_chain():
-    """(x - column) / row, squared: one kernel, nothing spread out in memory."""
+    """(x - column) / row, squared: one kernel, without broadcast copies in memory."""
     x, column, row = owl.ones([200, 300]), owl.ones([200, 1]), owl.full([1, 300], 2.0)
     owl.wait_for_all()
     with Counted() as c, unflushed():
@@ -362,7 +362,7 @@ def test_a_chain_of_a_million():
 
 
 def test_a_million_pending_operations():
-    """Planned in one go; and released in one go, never planned."""
+    """Planned at once; and released at once without planning."""
     with unflushed():
         before = settle()["live_nodes"]
         y = owl.zeros([1])
@@ -395,7 +395,7 @@ def test_a_wide_graph():
 
 
 def test_long_graphs_need_no_stack(script):
-    """Recording, planning and releasing a long chain and many diamonds on a thread with a stack of 256 KiB."""
+    """Records, plans and releases a long chain and many diamonds on a thread with a stack of 256 KiB."""
     script(
         """
         import threading
@@ -433,7 +433,7 @@ def test_long_graphs_need_no_stack(script):
 
 
 def test_work_begins_while_the_script_still_records():
-    with window(WINDOW[0], -1):  # no pause of the script is what starts it
+    with window(WINDOW[0], -1):  # so that no pause of the script starts it
         first = x = owl.ones([100]) + 1
         deadline = time.monotonic() + 60
         while not first.ready():
@@ -443,7 +443,7 @@ def test_work_begins_while_the_script_still_records():
 
 @pytest.mark.parametrize("held", [0, 40, 100])
 def test_what_is_dropped_while_it_is_computed_is_given_up(held):
-    """A chain of products is planned and waits for its operand; only what leads to a value that is held is computed."""
+    """A planned chain of products waits for its operand; only the products that a live value needs are computed."""
     go = threading.Event()
     x = owl.full([50, 50], 1 / 50)
     with Counted() as c:
@@ -462,7 +462,7 @@ def test_what_is_dropped_while_it_is_computed_is_given_up(held):
 
 @pytest.mark.parametrize("seed", range(20 * SOAK))
 def test_dropping_at_any_moment_spares_what_is_held(seed):
-    """Of values that are planned, at work or done, some are dropped; the others and what is made of them are right."""
+    """Drops some of the values that are planned, running or done; the others and their results are right."""
     rng = random.Random(seed)
     first = np.random.default_rng(seed).integers(-9, 9, (40, 40)).astype(np.int32)
     held = [(arr(first), first)]
@@ -477,6 +477,6 @@ def test_dropping_at_any_moment_spares_what_is_held(seed):
             time.sleep(0.0002)
         while len(held) > 1 and rng.random() < 0.5:
             held.pop(rng.randrange(len(held)))
-        x = y = made = None  # these hold nothing
+        x = y = made = None  # drops the values
     for x, a in held:
         assert same_bits(val(x), a)

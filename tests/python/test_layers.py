@@ -1,9 +1,9 @@
-"""The layers of cpp/: an include goes to the same folder or to a layer below, and no units include each other in a circle."""
+"""The layers of cpp/: a file includes files of its own folder or of a layer below, and no includes form a cycle."""
 import re
 from pathlib import Path
 
 CPP = Path(__file__).parents[2] / "cpp"
-# From below to above. What stands in one line may not include each other.
+# From the lowest to the highest. Folders in one line must not include each other.
 LAYERS = [["include", "base", "digits"], ["device"], ["graph"], ["ops", "plan"], ["backend"], ["runtime"], ["python"]]
 RANK = {folder: rank for rank, folders in enumerate(LAYERS) for folder in folders}
 
@@ -23,7 +23,7 @@ def folder(name):
 
 
 def unit(name):
-    """x.h and x.cpp are one."""
+    """x.h and x.cpp are one unit."""
     return name.rsplit(".", 1)[0]
 
 

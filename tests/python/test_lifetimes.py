@@ -1,4 +1,4 @@
-"""What is held and what is given back; leaving, forking and interrupting at any moment."""
+"""Lifetimes of nodes and memory; exit, fork and interruption at any moment."""
 import random
 import weakref
 
@@ -47,7 +47,7 @@ def test_everything_is_given_back_unwaited():
 
 
 def test_a_value_keeps_neither_its_operands_nor_its_intermediates():
-    """a -> b -> c, b and c held by nobody once d is there: one node, one storage are left."""
+    """a -> b -> c, with b and c dropped once d is computed: one node and one storage are left."""
     with Counted() as c:
         a = owl.ones([100, 100])
         b = a * a
@@ -127,7 +127,7 @@ def test_memory_of_a_loop_returns():
 # --- memory taken over
 
 def test_an_update_in_place_takes_over_the_memory():
-    """w -= g * lr: the new w lives where the old one did."""
+    """w -= g * lr: the new w takes over the old one's memory."""
     w, g = arr(np.ones((300, 200), np.float32)), arr(np.ones((300, 200), np.float32))
     with Counted() as c, unflushed():
         for _ in range(10):
@@ -163,7 +163,7 @@ def test_memory_that_somebody_reads_is_not_taken_over(holder):
     np.testing.assert_array_equal(keep if holder == "dlpack" else val(keep), want)
 
 
-# --- leaving at any moment
+# --- exit at any moment
 
 WORK = """
     import os, signal, sys, threading, time

@@ -1,4 +1,4 @@
-"""The matrix product: every type, transposed and strided operands, empty sizes, many sizes, and what it refuses."""
+"""The matrix product: every type, transposed and strided operands, empty sizes, many sizes, and errors."""
 import operator
 
 import numpy as np
@@ -73,7 +73,7 @@ def test_empty_sizes(m, k, n, dtype):
 @given(st.data())
 @settings(max_examples=80 * SOAK)
 def test_views_as_operands(d):
-    """Operands cut, stepped, reversed and transposed; alone and inside an expression."""
+    """Operands sliced, strided, reversed and transposed; alone and inside an expression."""
     m, k, n = (d.draw(st.integers(1, 40)) for _ in range(3))
 
     def operand(rows, columns):
@@ -90,7 +90,7 @@ def test_views_as_operands(d):
 
 @pytest.mark.parametrize("m, n", [(1, 1), (1, 4), (4, 4), (1, 64), (16, 16)])
 def test_long_products(m, n):
-    """Of equal terms: their roundings add up, in a sum that float32 makes in one go to a third of a percent."""
+    """Equal terms: their roundings accumulate, in a single float32 sum to a third of a percent."""
     k, v = 2_000_000, np.float64(np.float32(0.1))
     np.testing.assert_allclose(val(owl.full([m, k], 0.1) * owl.full([k, n], 0.1)), k * v * v, rtol=3e-5)
 
@@ -117,7 +117,7 @@ def test_special_values():
 
 
 def test_a_columns_bits_do_not_depend_on_its_neighbours_epilogue():
-    """A bias and an activation behind a product give what they give apart from it."""
+    """A bias and an activation after a product give the same bits as separately."""
     a, b, bias = data((64, 100)), data((100, 33)), data((64, 1))
     with unflushed():
         fused = val(owl.elewise.relu(arr(a) * arr(b) + arr(bias)))

@@ -1,4 +1,4 @@
-"""The MNIST reader: every form of the data, every way for a file to be wrong, the download, the synthetic stand-in."""
+"""The MNIST reader: every form of the data, every fault of a file, the download, the synthetic digits."""
 
 import gzip
 import hashlib
@@ -33,7 +33,7 @@ IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path, monkeypatch):
-    """An empty working folder and an empty cache, no OWL_DATA, no mirrors: only what a test puts there is found."""
+    """An empty working folder and an empty cache, no OWL_DATA, no mirrors: the reader finds only a test's own files."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -45,7 +45,7 @@ def nowhere(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def digits():
-    """A small data set in the form that `load` gives: every class occurs in both parts."""
+    """A small data set in the form of `load`'s result: every class occurs in both parts."""
     rng = np.random.default_rng(7)
     images = rng.integers(0, 256, (TRAIN + TEST, 28, 28), dtype=np.uint8)
     labels = (np.arange(TRAIN + TEST) % 10).astype(np.uint8)
@@ -85,14 +85,14 @@ def write_mat(path, data, **replaced):
 
 
 def mat_element(kind, body, order, padded=True):
-    """An element of a MATLAB 5 file; the small form where it fits."""
+    """An element of a MATLAB 5 file; in the small form if it fits."""
     if len(body) <= 4 and padded:
         return struct.pack(order + "I", len(body) << 16 | kind) + body.ljust(4, b"\0")
     return struct.pack(order + "II", kind, len(body)) + body + b"\0" * (-len(body) % 8 if padded else 0)
 
 
 def mat_matrix(name, array, order="<", code=9):
-    """A variable, as `mat_element` gives it; `code` is MATLAB's number for the class (9: uint8)."""
+    """A variable, as `mat_element` returns it; `code` is MATLAB's number for the class (9: uint8)."""
     return mat_element(14, mat_element(6, struct.pack(order + "II", code, 0), order)
                        + mat_element(5, struct.pack(f"{order}{array.ndim}i", *array.shape), order)
                        + mat_element(1, name.encode(), order)
@@ -128,7 +128,7 @@ def assert_same(found, expected):
 
 
 def assert_data_error(path, *words):
-    """Loading `path` is a DataError whose message has all of `words`."""
+    """Checks that loading `path` raises a DataError whose message has all of `words`."""
     with pytest.raises(owl.DataError) as caught:
         mnist_io.load(path)
     for word in words:
@@ -213,7 +213,7 @@ def test_npz_by_columns_and_of_either_version(tmp_path, digits, version, packed)
 
 
 def test_search_order(tmp_path, digits, monkeypatch):
-    def only(k):  # data sets that differ, so that it shows where one came from
+    def only(k):  # different data sets, so that the size shows the place
         return tuple((images[k:], labels[k:]) for images, labels in digits)
 
     write_npz(tmp_path / "named.npz", only(1))
@@ -235,7 +235,7 @@ def test_search_order(tmp_path, digits, monkeypatch):
 @pytest.mark.parametrize("by_environment", [False, True])
 @pytest.mark.parametrize("what", ["missing", "empty folder", "other file", "empty file"])
 def test_a_named_place_never_falls_through(tmp_path, digits, monkeypatch, what, by_environment):
-    write_npz(tmp_path / "work" / "mnist.npz", digits)  # what a fall through would find
+    write_npz(tmp_path / "work" / "mnist.npz", digits)  # a later place, which must not be reached
     path = tmp_path / {"other file": "notes.txt", "empty file": "empty.npz"}.get(what, "there")
     if what == "empty folder":
         path.mkdir()
@@ -422,7 +422,7 @@ def test_truncated_at_any_place(tmp_path, digits, form):
 
 @pytest.mark.parametrize("form", ["idx", "npz", "mat"])
 def test_flipped_bits_never_surprise(tmp_path, digits, form):
-    """A damaged file gives a DataError or, where the bit is a pixel's or nobody's, sound arrays; nothing else."""
+    """A damaged file gives a DataError or, if the bit is a pixel's or unused, valid arrays; nothing else."""
     if form == "idx":
         path = write_idx(tmp_path / "idx", digits, zipped=True) / f"{IDX_NAMES[1]}.gz"
         place = path.parent
@@ -454,7 +454,7 @@ def test_a_folder_in_a_files_place(tmp_path):
 
 
 def peak_memory(path):
-    """Loads `path`, which is a DataError; the most memory that it took, and what the error says."""
+    """Loads `path`, which must raise a DataError; returns the peak of memory and the message."""
     tracemalloc.start()
     try:
         with pytest.raises(owl.DataError) as caught:
@@ -465,7 +465,7 @@ def peak_memory(path):
 
 
 def test_bombs(tmp_path, digits, monkeypatch):
-    """Files that really unpack to far more than their size, and files that only say so."""
+    """Files that really unpack to far more than their size, and files whose header only states it."""
     limit, bomb = 1 << 20, 64 << 20
     monkeypatch.setattr(mnist_io, "MAX_BYTES", limit)
     zeros = np.zeros((bomb // 784, 28, 28), np.uint8)
@@ -476,7 +476,7 @@ def test_bombs(tmp_path, digits, monkeypatch):
     peak, message = peak_memory(folder)
     assert peak < 8 * limit and f"{zeros.size:,}" in message
     content = bytearray(idx_bytes(zeros))
-    content[4:8] = struct.pack(">I", TRAIN)  # a header that promises little
+    content[4:8] = struct.pack(">I", TRAIN)  # a header that states little
     images.write_bytes(gzip.compress(content, 1))
     peak, message = peak_memory(folder)
     assert peak < 8 * limit and "more follow" in message
@@ -485,7 +485,7 @@ def test_bombs(tmp_path, digits, monkeypatch):
     peak, message = peak_memory(path)
     assert peak < 8 * limit and f"more than {limit:,} are not read" in message
     content = path.read_bytes()
-    told = struct.pack("<I", zeros.size + 128)  # the archive's word for the member's length
+    told = struct.pack("<I", zeros.size + 128)  # the member's length according to the archive
     assert content.count(told) >= 2
     path.write_bytes(content.replace(told, struct.pack("<I", 31_488)))
     peak, message = peak_memory(path)
@@ -532,7 +532,7 @@ def npy_text(shape, dtype="'|u1'"):
 
 
 def replace_member(path, name, content):
-    """Another content for one file of a zip archive."""
+    """Replaces the content of one file of a zip archive."""
     with zipfile.ZipFile(path) as archive:
         members = {n: archive.read(n) for n in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -548,7 +548,7 @@ EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 10_000_000, 0x7FFFFFFF, 0x80
 
 
 def mutate(content, rng):
-    """`content` with one to three of its places changed."""
+    """`content` with one to three bytes changed."""
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 3))):
         size = len(content)
@@ -598,7 +598,7 @@ def mutation(form, files, rng):
         return {**files, name: files[second], second: content}
     if how < 12 or form == "idx":
         return {**files, name: mutate(content, rng)}
-    # What is inside the compressed data is changed, under checksums that are right.
+    # Changes the data before compression, so that checksums are right.
     if form == "idx.gz":
         return {**files, name: gzip.compress(mutate(gzip.decompress(content), rng), 1)}
     if form == "npz":
@@ -614,10 +614,10 @@ def mutation(form, files, rng):
     return {name: mat_header() + b"".join(elements) + mutation.rest}
 
 
-@pytest.mark.filterwarnings("ignore")  # Python's parser has views on what is in a damaged header.
+@pytest.mark.filterwarnings("ignore")  # Python's parser may warn about a damaged header.
 @pytest.mark.parametrize("form", FORMS)
 def test_mutated_files_never_surprise(tmp_path, digits, form):
-    """A damaged file gives sound arrays or a DataError, and takes no more memory than files of its size do."""
+    """A damaged file gives valid arrays or a DataError, and takes no more memory than other files of its size."""
     small = tuple((images[:20], labels[:20]) for images, labels in digits)
     idx = {n: idx_bytes(a) for n, a in zip(IDX_NAMES, [array for split in small for array in split])}
     npz = write_npz(tmp_path / "sound.npz", small).read_bytes()
@@ -665,7 +665,7 @@ def test_mutated_files_never_surprise(tmp_path, digits, form):
 
 @pytest.fixture
 def mirror(digits, monkeypatch):
-    """mirror(behave) starts a server that holds `digits` as the four files and becomes the only mirror."""
+    """mirror(behave) starts a server with `digits` as the four files, which becomes the only mirror."""
     names = [file.name for file in owl.data.DATA_SETS["mnist"].files]
     arrays = [array for split in digits for array in split]
     contents = {name: gzip.compress(idx_bytes(array), mtime=0) for name, array in zip(names, arrays)}
@@ -731,7 +731,7 @@ def test_offline_the_digits_are_drawn(tmp_path, mirror, monkeypatch, capsys):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{s.getsockname()[1]}/"
-    for _ in range(2):  # An answer that comes at once, as from a machine without a network, is asked for every time.
+    for _ in range(2):  # After an immediate failure, as without a network, load() tries again every time.
         monkeypatch.setenv("OWL_MIRRORS", dead)
         assert is_synthetic(mnist_io.load())
         err = capsys.readouterr().err
@@ -740,7 +740,7 @@ def test_offline_the_digits_are_drawn(tmp_path, mirror, monkeypatch, capsys):
     assert is_synthetic(mnist_io.load())
     assert "OWL_MIRRORS: expected addresses" in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "pooch", None)  # as where it is not installed
+        patch.setitem(sys.modules, "pooch", None)  # as if it were not installed
         patch.setenv("OWL_MIRRORS", dead)
         assert is_synthetic(mnist_io.load())
         assert re.search("no download: .* needs the package pooch.*\n.*SYNTHETIC", capsys.readouterr().err)
@@ -758,7 +758,7 @@ def test_silence_is_not_waited_for_every_time(tmp_path, mirror, monkeypatch, cap
     assert is_synthetic(mnist_io.load())
     assert "no mirror answered 0 minutes ago" in capsys.readouterr().err and len(server.requests) == 1
     marker = tmp_path / "cache" / "owl" / "mnist" / mnist_io.NO_ANSWER_NAME
-    for age in (mnist_io.NO_ANSWER_S + 60, -3600):  # an hour later; a clock that was put back
+    for age in (mnist_io.NO_ANSWER_S + 60, -3600):  # an hour later; a clock that was set back
         os.utime(marker, (time.time() - age,) * 2)
         server.requests.clear()
         assert is_synthetic(mnist_io.load())
@@ -807,7 +807,7 @@ def test_minibatches_of_the_walkthroughs_file_found_elsewhere(tmp_path, digits, 
 
 
 def test_the_walkthroughs_own_call(tmp_path, digits, monkeypatch):
-    """It names mnist_all.mat without its suffix, as SciPy's loadmat lets it."""
+    """The script names mnist_all.mat without its suffix, as SciPy's loadmat allows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OWL_DATA", raising=False)
     write_mat(tmp_path / "mnist_all.mat", digits)
@@ -825,7 +825,7 @@ def test_the_walkthroughs_own_call(tmp_path, digits, monkeypatch):
         with pytest.raises(owl.DataError, match=r"mnist_all|found no MNIST"):
             call()
     monkeypatch.setenv("OWL_DATA", str(write_idx(tmp_path / "idx", digits)))
-    assert len(mnist_io.load_mb_from_mat("mnist_all", 256)[0][0][0]) == TRAIN  # what load() finds
+    assert len(mnist_io.load_mb_from_mat("mnist_all", 256)[0][0][0]) == TRAIN  # the data of load()
 
 
 def test_names_without_suffix(tmp_path, digits):
@@ -834,7 +834,7 @@ def test_names_without_suffix(tmp_path, digits):
     assert len(mnist_io.load(tmp_path / "own")[0][0]) == 7
     write_mat(tmp_path / "own.mat", digits)  # which comes first
     assert len(mnist_io.load(tmp_path / "own")[0][0]) == TRAIN
-    (tmp_path / "own").mkdir()  # but the name itself counts most
+    (tmp_path / "own").mkdir()  # but the exact name comes first
     with pytest.raises(owl.DataError, match="found no MNIST in this folder"):
         mnist_io.load(tmp_path / "own")
     with pytest.raises(owl.DataError, match=r"other \(the data path\): no such file or folder"):

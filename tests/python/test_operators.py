@@ -25,7 +25,7 @@ def close(got, want):
 
 
 def number_in(n):
-    """A number as it counts beside a float32 array."""
+    """A number as an operand with a float32 array."""
     return F32(n)
 
 
@@ -111,7 +111,7 @@ def test_at_with_a_number_is_refused():
 @pytest.mark.parametrize("other", [Y, Y[:, :1], Y[:1, :], Y[:, 0], F32(3)],
                          ids=["same", "row", "column", "fewer axes", "number"])
 def test_in_place_rebinds(op, other):
-    """The name gets the new value; who held the old one keeps it."""
+    """The name is bound to the new value; other names keep the old one."""
     f = IN_PLACE[op]
     x = holder = arr(X)
     view = x[:, 1:]
@@ -148,7 +148,7 @@ def test_in_place_on_itself():
 
 
 def test_in_place_after_a_view_of_itself():
-    """y reads x's old value whatever x's memory is used for afterwards."""
+    """y reads x's old value, however x's memory is reused."""
     x = arr(X) + 0.0
     y = x[:, ::2] + 1
     t = x.trans()

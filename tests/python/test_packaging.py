@@ -1,4 +1,4 @@
-"""owl as a package: what its import brings along, and the C++ side as other projects meet it."""
+"""owl as a package: the modules that it imports, and the C++ files as other projects use them."""
 
 import importlib.util
 import json
@@ -18,7 +18,7 @@ BUILD = pathlib.Path(os.environ.get("BUILD", ROOT / "build"))
 
 
 def python(script, **environment):
-    """Runs a script in a new interpreter, whose last line of output is JSON."""
+    """Runs a script, whose last line of output is JSON, in a new interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -98,7 +98,7 @@ def cmake():
 
 @pytest.fixture(scope="module")
 def installed(cmake, tmp_path_factory):
-    """A prefix with the component `cpp`, moved after it was installed: nothing in it may know where it was."""
+    """A prefix with the component `cpp`, moved after installation: its files must not contain the old path."""
     first = tmp_path_factory.mktemp("first") / "prefix"
     run(cmake, "--install", BUILD, "--component", "cpp", "--prefix", first)
     moved = tmp_path_factory.mktemp("second") / "moved"
@@ -136,7 +136,7 @@ def test_only_the_api_is_exported(installed):
     names = [line.split()[-1] for line in run(nm, "-D", "--defined-only", library).splitlines()]
     assert names
     assert [n for n in names if not re.match(r"_Z(N|NK|TIN|TSN|TVN)3owl", n)] == []
-    # Classes of the engine that are no part of any header of owl's, and what only the programs and the module need.
+    # Classes of the engine that are in no public header, and names that only the programs and the module need.
     assert [n for n in names if "9Scheduler3add" in n or "7Planner" in n or "digits" in n] == []
 
 
@@ -175,7 +175,7 @@ def build_and_run(tmp_path, *options):
 
 @pytest.fixture(params=["link", "linker script"])
 def library(request, installed, tmp_path):
-    """The prefix; once with libowl.so as it is in a wheel, which cannot hold links."""
+    """The prefix; once with libowl.so as in a wheel, which cannot contain links."""
     if request.param == "link":
         return installed
     prefix = tmp_path / "wheel"
@@ -215,7 +215,7 @@ def test_package_refuses_another_minor_version(cmake, installed, tmp_path):
 
 
 def test_module_and_programs_share_one_engine(cmake):
-    """The module holds no engine of its own: it loads libowl, from the folder beside it."""
+    """The module contains no engine: it loads libowl from the folder beside it."""
     maps = python(
         "import json, owl; print(json.dumps([l.split()[-1] for l in open('/proc/self/maps') if '/libowl.so' in l]))"
     )

@@ -1,5 +1,5 @@
-"""What whole steps of training plan into: tasks, what is fused in each, memory taken over. Equal values cannot reveal
-an optimisation that is lost."""
+"""The plans of whole training steps: tasks, operations fused in each, memory taken over. Equal values would not reveal
+a lost optimisation."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def cnn_step():
 
 
 def test_a_step_of_the_cnn(cnn_step):
-    update = ["mult", "mult", "add", "mult", "sub", "add"]  # of a velocity and of its parameter, in one task
+    update = ["mult", "mult", "add", "mult", "sub", "add"]  # a velocity and its parameter, in one task
     plan = owl.explain(cnn_step)
     assert operations(plan) == [
         ["conv", "relu"],
@@ -209,7 +209,7 @@ def test_all_values_of_a_long_chain_may_be_held(ends):
     np.testing.assert_allclose(total.to_numpy()[:, 0], values[63].to_numpy().sum(1), rtol=1e-5)
 
 
-# --- closing reductions: one pass over memory for the values and what is made of them
+# --- reductions at the end: one pass over memory for the values and their reductions
 
 
 @pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "argmax", "argmin"])
@@ -263,7 +263,7 @@ def test_softmax_and_its_cross_entropy_gradient():
     assert task.operations == ["mult", "softmax", "sub", "div"] and task.outputs == 1
 
 
-# --- what must stay apart
+# --- operations that must not be fused
 
 
 def test_what_reads_a_view_of_a_result_waits_for_all_of_it():

@@ -1,4 +1,4 @@
-"""docs/dtypes.md keeps its word: every cell of its tables is computed."""
+"""docs/dtypes.md is true: computes every cell of its tables."""
 
 import re
 from pathlib import Path

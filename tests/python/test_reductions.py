@@ -1,4 +1,4 @@
-"""Reductions: every axis and list of axes, every type, empty axes, ties, views; and how exact sums are."""
+"""Reductions: every axis and list of axes, every type, empty axes, ties, views; and the accuracy of sums."""
 import itertools
 
 import numpy as np
@@ -110,7 +110,7 @@ def test_nan_and_infinity():
 
 
 def test_long_sums_are_exact_enough():
-    """One million additions of 0.1: sums are made in parts, so the error does not grow with the length."""
+    """One million additions of 0.1: sums are computed in parts, so the error does not grow with the length."""
     a = np.full(1_000_000, 0.1, np.float32)
     exact = a.astype(np.float64).sum()
     for x, axis in ((arr(a), None), (arr(a.reshape(1000, 1000)), [0, 1]), (arr(a.reshape(1, -1)), 1),
@@ -189,7 +189,7 @@ def test_count_zero():
 @given(st.data())
 @settings(max_examples=60 * SOAK)
 def test_views_and_fused_operands(d):
-    """A reduction reads strided views and expressions just as it reads plain arrays."""
+    """A reduction reads strided views and expressions like plain arrays."""
     shape = d.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4), "shape")
     a = np.random.default_rng(d.draw(st.integers(0, 99), "seed")).normal(size=shape).astype(np.float32)
     cuts = st.sampled_from([slice(None), slice(None, None, 2), slice(None, None, -1), slice(1, None)])

@@ -1,4 +1,4 @@
-"""The type stubs: complete, right about every signature, and good enough for the programs; and words for everything."""
+"""The type stubs: complete, with the right signatures, sufficient for the programs; and docstrings for all names."""
 
 import inspect
 import subprocess
@@ -16,7 +16,7 @@ SETTINGS = """
 strict = True
 disable_error_code = import-untyped
 """
-# What mypy.stubtest cannot see through, and why.
+# Differences that mypy.stubtest cannot resolve, with reasons.
 ALLOWED = r"""
 # classes made by pybind11 have a metaclass of its own
 owl\._owl\.(DeviceInfo|HoldWindow)
@@ -174,7 +174,7 @@ def test_everything_that_can_be_called_has_a_signature():
 
 
 def public_things():
-    """(name, object) of everything a user can reach."""
+    """(name, object) of every public object."""
     found = []
     for module, names in ((owl, [*owl.__all__, "IndexError", "slice"]), (owl.conv, owl.conv.__all__),
                           (owl.elewise, owl.elewise.__all__)):
@@ -202,7 +202,7 @@ def test_everything_public_has_words(name, thing):
         assert words != Exception.__doc__
 
 
-# Where users meet shapes and errors, the text says which.
+# Docstrings of functions with shapes and errors name them.
 SAYS = {
     "owl.linspace": ["float64", "ShapeError", "ValueError"], "owl.eye": ["[n, m]", "ShapeError"],
     "owl.zeros": ["ShapeError", "DTypeError"], "owl.full": ["ShapeError", "OverflowError"], "owl.arange": ["Shape ["],

@@ -12,7 +12,7 @@ from reference import arr, val
 
 
 def in_threads(count, work):
-    """Runs work(i) in threads; the first exception is raised here."""
+    """Runs work(i) in threads; raises the first exception."""
     errors = []
 
     def guarded(i):
@@ -91,7 +91,7 @@ def test_threads_share_arrays():
 
 
 def test_threads_hand_arrays_over():
-    """What one thread records another computes from, and a third drops."""
+    """One thread records, another computes from the result, and a third drops it."""
     lock, pool = threading.Lock(), [owl.ones([50])]
 
     def work(i):
@@ -142,7 +142,7 @@ WAITS = {"wait_for_eval": lambda y: y.wait_for_eval(), "timeout": lambda y: y.wa
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_every_wait_frees_the_gil(wait):
-    """With a switch interval of minutes another thread runs only where this one lets go of the GIL."""
+    """With a switch interval of minutes another thread runs only when this one releases the GIL."""
     y, seen = slow(25, 700), []
     go = threading.Event()
 
@@ -209,7 +209,7 @@ def test_an_operation_takes_as_many_threads_as_pay(tmp_path):
 
 
 def test_copies_overlap_with_computation():
-    """To and from a device that is at a long chain."""
+    """To and from a device that is computing a long chain."""
     other, x = owl.create_cpu_device(), owl.rand([300, 300])
     x.wait_for_eval()
     for busy in (0, other):

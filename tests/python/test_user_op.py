@@ -1,4 +1,4 @@
-"""owl.op: operations that a script defines over NumPy arrays."""
+"""owl.op: user-defined operations over NumPy arrays."""
 
 import gc
 import re
@@ -380,7 +380,7 @@ def test_functions_and_operands_are_given_back():
     dropped = owl.op(forward)(owl.ones([10]))
     del dropped, y, forward
     after = settle()
-    for _ in range(3):  # what was let go of on a worker goes back in the interpreter's own loop
+    for _ in range(3):  # objects dropped on a worker are released in the interpreter's loop
         gc.collect()
     owl.op(lambda x: x)(owl.ones([1])).wait_for_eval()
     assert gone() is None
@@ -421,7 +421,7 @@ def test_every_environment(script, environment):
 
 
 def test_fork_in_the_middle_of_functions(script):
-    """The child computes anew what a function was about to give, the parent goes on."""
+    """The child calls the interrupted function again, the parent goes on."""
     done = script("""
         import os, threading, time, owl
         def slow(x):
@@ -492,7 +492,7 @@ def test_leaving_the_interpreter(script, ending, body):
 
 
 def test_it_waits_without_the_gil():
-    """The script waits for a value whose function needs the lock, and a function waits for another thread."""
+    """The script waits for a value whose function needs the GIL, and a function waits for another thread."""
     turn = threading.Event()
     y = owl.op(lambda x: turn.wait(60) and x)(owl.ones([3]))
     t = threading.Timer(0.01, turn.set)

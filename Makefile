@@ -1,12 +1,12 @@
-# Everything below happens in $(VENV) and $(BUILD): nothing is installed outside this folder.
+# All targets work in $(VENV) and $(BUILD): nothing is installed outside this folder.
 #   make PYTHON=python3.12     another interpreter (after `make clean`)
-#   make JOBS=1                fewer compilers at once
+#   make JOBS=1                fewer compilers in parallel
 #   make mnist ARGS="--epochs 3 --device cpu"
 #   make build CMAKE_FLAGS=-DOWL_WERROR=ON     CMake options, used when $(BUILD) is first configured
-#   make build OWL_CUDA=on     with the CUDA backend; its headers and libraries (2 GB) are installed too. auto, the
-#                              default: where the headers are found. off: never
-#   make build OWL_WHEELS=wheels     without a network: what the Python at hand lacks comes from that folder, which
-#                                    `make wheels TO=wheels` has filled elsewhere
+#   make build OWL_CUDA=on     with the CUDA backend; installs its headers and libraries too (2 GB). auto, the
+#                              default: if the headers are found. off: never
+#   make build OWL_WHEELS=wheels     without a network: packages that $(PYTHON) lacks come from that folder, which
+#                                    `make wheels TO=wheels` has filled on another machine
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -21,21 +21,21 @@ FOR    ?=
 ONLY   ?=
 ARCH   ?= sm_90
 INTO   ?= kernels
-# What runs on the stand-in for CUDA's libraries.
+# The tests that run on the stand-in for CUDA's libraries.
 STANDIN_TESTS ?= tests/python/test_cuda.py tests/python/test_cuda_exchange.py
 
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
 CMAKE  := $(VENV)/bin/cmake
 VERSION := $(shell sed -n 's/^project.owl VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
-# Two builds in one folder wait for each other.
+# Serialises builds in one folder.
 LOCK   := $(shell command -v flock >/dev/null 2>&1 && echo flock $(BUILD)/.lock)
 say     = @printf '==> %s\n'
 ifneq ($(OWL_WHEELS),)
 export PIP_NO_INDEX := 1
 export PIP_FIND_LINKS := $(abspath $(OWL_WHEELS))
 endif
-# It stands for its value, and is newer than a build that was configured for another.
+# A stamp for the value of OWL_CUDA: newer than a build that was configured with another value.
 CUDA_IS := $(BUILD)/.cuda-$(OWL_CUDA)
 
 .DEFAULT_GOAL := help
@@ -50,7 +50,7 @@ build: $(BUILD)/build.ninja  ## virtual environment, dependencies, module (ready
 	$(say) "building owl ($(JOBS) jobs)"
 	@$(LOCK) $(CMAKE) --build $(BUILD) --parallel $(JOBS)
 
-module: $(BUILD)/build.ninja  ## of these only the module
+module: $(BUILD)/build.ninja  ## only the Python module
 	$(say) "building the Python module ($(JOBS) jobs)"
 	@$(LOCK) $(CMAKE) --build $(BUILD) --target owl_module --parallel $(JOBS)
 
@@ -80,8 +80,8 @@ test-standin:  ## build with the CUDA backend, then its tests on a stand-in for 
 	$(say) "Python tests on the stand-in"
 	@OWL_TEST_DEVICE=standin BUILD="$(abspath $(BUILD))" $(PY) -m pytest $(STANDIN_TESTS) $(ARGS)
 
-# With STANDIN_TESTS=tests/python those of all tests. NVRTC must be of the version over there.
-kernels:  ## before tests on a GPU elsewhere: their kernels, compiled here for ARCH=sm_90 into INTO=kernels, to be $$XDG_CACHE_HOME there
+# With STANDIN_TESTS=tests/python those of all tests. NVRTC must have the version of the GPU's machine.
+kernels:  ## compile the tests' kernels for a GPU on another machine (ARCH=sm_90, into INTO=kernels)
 	@$(MAKE) --no-print-directory build OWL_CUDA=on
 	@$(LOCK) $(CMAKE) --build $(BUILD) --target owl_standin owl_cuda_check --parallel $(JOBS)
 	$(say) "kernels for $(ARCH)"
@@ -104,7 +104,7 @@ soak: build  ## build, then the nightly run: 10,000 random programs, the hard ca
 	$(say) "hard cases"
 	@OWL_SOAK=50 $(PY) -m pytest -q -s tests/python/test_hard_*.py
 
-bench: build  ## build, then the benchmarks (ARGS are handed on)
+bench: build  ## build, then the benchmarks (with the options in ARGS)
 	$(say) "benchmarks"
 	@BUILD="$(abspath $(BUILD))" $(PY) benchmarks/run.py $(ARGS)
 
@@ -117,8 +117,8 @@ sdist: $(VENV)/.release  ## the source distribution, in dist/
 	$(say) "packing the sources"
 	@$(PY) -m build --sdist $(if $(OWL_WHEELS),--no-isolation) --outdir dist .
 
-# The way of a release: the wheel is built from the source distribution, in an isolated environment, then checked and
-# given the libraries it needs, so that it runs wherever its tag says.
+# A release: builds the wheel from the source distribution, in an isolated environment; auditwheel then checks it and
+# adds the libraries it needs, so that it runs on every system of its tag.
 wheel: sdist  ## a wheel in dist/, built from the source distribution, repaired to manylinux
 	$(say) "building a wheel in an isolated environment"
 	@rm -rf $(BUILD)-wheel && mkdir -p $(BUILD)-wheel
@@ -129,7 +129,7 @@ wheel: sdist  ## a wheel in dist/, built from the source distribution, repaired 
 	@rm -rf $(BUILD)-wheel
 	@ls -l dist/owl_engine-$(VERSION)*
 
-# Further variables: FOR=3.12, wheels for that Python; ONLY="mypy librt", these alone; OWL_CUDA=on, CUDA's packages too.
+# Further variables: FOR=3.12, wheels for that Python; ONLY="mypy librt", only these; OWL_CUDA=on, CUDA's packages too.
 wheels: $(VENV)/.dependencies  ## fill the folder TO=wheels, for builds without a network (OWL_WHEELS)
 	$(say) "downloading into $(TO)"
 	@$(PY) third_party/requirements.py apps test dev $(if $(filter on,$(OWL_CUDA)),cuda) > $(VENV)/requirements-wheels.txt
@@ -143,15 +143,15 @@ docs: build  ## the documentation as a site in build/docs (a warning is an error
 	@$(PIP) install --quiet -r $(VENV)/requirements-docs.txt
 	@$(PY) -m mkdocs build --quiet --strict --site-dir "$(CURDIR)/$(BUILD)/docs"
 
-clean:  ## remove what the build made (keeps .venv)
+clean:  ## remove the build's files (keeps .venv)
 	rm -rf $(BUILD) build-* dist owl/lib owl/_owl*.so .pytest_cache .hypothesis
 
 distclean: clean  ## remove the virtual environment too
 	rm -rf $(VENV)
 
-# The environment finds the package in this folder through a .pth file, as an editable install does: what is edited
-# under owl/ counts at once, and the module is rebuilt in place. With OWL_WHEELS it finds the packages of $(PYTHON) so
-# as well: --system-site-packages would not do where that is itself of a virtual environment.
+# The environment finds the package in this folder through a .pth file, like an editable install: edits under owl/ take
+# effect at once, and the module is rebuilt in place. With OWL_WHEELS it finds the packages of $(PYTHON) in the same
+# way, because --system-site-packages does not work if that is in a virtual environment itself.
 $(VENV)/.dependencies: pyproject.toml third_party/requirements.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "owl needs Python 3.10 or newer; $(PYTHON) is" `$(PYTHON) --version`; exit 1; }
@@ -177,12 +177,12 @@ $(VENV)/.dependencies: pyproject.toml third_party/requirements.py
 	  pathlib.Path(sysconfig.get_path("purelib"), "owl-checkout.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
 	@touch $@
 
-# Without a network, a toolkit of the machine may take the place of packages that are not in the folder: CMake decides.
+# Without a network, a toolkit of the machine may replace packages that the folder lacks: CMake decides.
 $(VENV)/.cuda: $(VENV)/.dependencies
 	$(say) "installing CUDA's headers and libraries into $(VENV) (2 GB)"
 	@$(PY) third_party/requirements.py cuda > $(VENV)/requirements-cuda.txt
 	@$(PIP) install --quiet -r $(VENV)/requirements-cuda.txt || \
-	  { test -n "$(OWL_WHEELS)" && echo "==> not all of them are in $(OWL_WHEELS): going on with what the machine has"; }
+	  { test -n "$(OWL_WHEELS)" && echo "==> not all of them are in $(OWL_WHEELS): using the machine's toolkit"; }
 	@touch $@
 
 $(VENV)/.release: $(VENV)/.dependencies

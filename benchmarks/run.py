@@ -157,7 +157,7 @@ def said(options):
     words += ["--avx2"] if options.avx2 else []
     words += ["--peers", "FOLDER"] if options.peers else []
     words += ["--peer-python", "PYTHON"] if options.peer_python != sys.executable else []
-    return f"`{shlex.join(words)}`: best times of each run, in turn; the head of that file says more."
+    return f"`{shlex.join(words)}`: best times of each run, in turn; see that file's docstring."
 
 
 def main():
@@ -180,7 +180,7 @@ def main():
     if options.output:
         lines = [r.line() for r in results]
         text = ["# Benchmarks", "", said(options), "", *(f"- {line}" for line in where), "", *HEAD, *lines, "",
-                "What the last runs printed besides:", "", *others, ""]  # fmt: skip
+                "Further output of the last runs:", "", *others, ""]  # fmt: skip
         options.output.write_text("\n".join(text), encoding="utf-8")
     if options.figure:
         figure.draw(results, where[0], options.figure)

@@ -1,4 +1,4 @@
-# Writes a C++ file that holds the texts of other files, as `namespace owl::cuda::text` in backend/cuda/emit.h declares
+# Writes a C++ file with the texts of other files, as `namespace owl::cuda::text` in backend/cuda/emit.h declares
 # them, without their #include and #pragma once lines (a blank line stays for each):
 #   cmake -DOUTPUT=<file> -DFOLDER=<cpp> -DTEXTS="name=file+file name=file ..." -P embed.cmake
 set(body "")
@@ -15,7 +15,7 @@ foreach(item IN LISTS TEXTS)
   string(REGEX REPLACE "\n[ \t]*#[ \t]*(include[^\n]*|pragma[ \t]+once[^\n]*)" "\n" text "${text}")
   string(FIND "${text}" ")OWL\"" end)
   if(NOT end EQUAL -1)
-    message(FATAL_ERROR "${files}: holds )OWL\", which ends the literal that it becomes")
+    message(FATAL_ERROR "${files}: contains )OWL\", which would end the raw string literal")
   endif()
   string(APPEND body "extern const std::string_view ${name};\nconst std::string_view ${name} = R\"OWL(${text})OWL\";\n\n")
 endforeach()

@@ -1,12 +1,12 @@
-# What `cmake --install` writes, and the CMake package and the pkg-config file by which C++ projects find it.
+# The files of `cmake --install`, and the CMake package and the pkg-config file by which C++ projects find them.
 #
 #   component cpp        libowl, libowl_cuda if it was built, headers, oneDNN's library and licences, the CMake package,
 #                        owl.pc
 #   component programs   the MNIST programs, which need the component cpp
 #   component python     the Python module; only when a wheel is built
 #
-# Under a prefix the C++ side lies as usual: include/, lib/, bin/. In a wheel, the package folder owl/ is that prefix,
-# and scripts on the environment's PATH start the programs, for the way from there to the libraries differs between
+# A prefix has the usual folders include/, lib/, bin/. In a wheel, the package folder owl/ is the prefix, and scripts
+# on the environment's PATH start the programs, because the path from there to the libraries differs between
 # environments.
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
@@ -16,7 +16,7 @@ set(namelink "")
 if(SKBUILD)
   set(prefix "owl/")
   set(CMAKE_INSTALL_LIBDIR lib)
-  set(namelink NAMELINK_SKIP)  # a wheel cannot hold links: a linker script stands in for libowl.so
+  set(namelink NAMELINK_SKIP)  # a wheel cannot contain links: a linker script replaces libowl.so
 endif()
 set(OWL_LIBRARY_DIR "${prefix}${CMAKE_INSTALL_LIBDIR}")
 set(OWL_INCLUDE_DIR "${prefix}${CMAKE_INSTALL_INCLUDEDIR}")
@@ -46,7 +46,7 @@ write_basic_package_version_file("${PROJECT_BINARY_DIR}/owlConfigVersion.cmake" 
 install(FILES "${PROJECT_BINARY_DIR}/owlConfig.cmake" "${PROJECT_BINARY_DIR}/owlConfigVersion.cmake"
   DESTINATION "${owl_package_dir}" COMPONENT cpp)
 
-# The programs run from where they are installed and from the build folder, which may be moved as well.
+# The programs run from the installation and from the build folder, also after these are moved.
 file(RELATIVE_PATH bundle "${PROJECT_BINARY_DIR}" "${owl_bundle}")
 foreach(program IN LISTS owl_programs)
   set_target_properties(${program} PROPERTIES

@@ -1,7 +1,7 @@
 """MkDocs calls the functions named on_... while it builds the site (mkdocs.yml names this file).
 
-A line ``::: owl.zeros owl.ones`` in a page becomes the reference of these names. Docstrings come from the package,
-which is imported since its module is compiled; signatures from its type stubs, or from the source of what is Python.
+A line ``::: owl.zeros owl.ones`` in a page becomes the reference of these names. Docstrings come from the imported
+package, whose module is compiled; signatures from its type stubs, or from Python sources.
 """
 
 import ast
@@ -20,7 +20,7 @@ import owl
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Documents that live elsewhere in the repository and are pages of the site too.
+# Documents outside docs/ that are pages of the site too.
 ELSEWHERE = {"benchmarks.md": "benchmarks/results.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 
 LINK = re.compile(r"(\[[^\]]*\])\(((?![a-z]+:)[^)#\s]+)((?:#[^)\s]*)?)\)")
@@ -47,17 +47,17 @@ def on_page_markdown(markdown, page, config, files):
     def link(match):
         text, path, anchor = match.groups()
         target = (source.parent / path).resolve()
-        if target in pages:  # written relative to the file, wanted relative to the page
+        if target in pages:  # from relative to the file to relative to the page
             up = "../" * uri.count("/")
             return f"{text}({up}{pages[target]}{anchor})"
-        return text[1:-1] if target.exists() else match[0]  # a file of the repository; or wrong, which MkDocs reports
+        return text[1:-1] if target.exists() else match[0]  # a repository file, or a broken link for MkDocs
 
     markdown = "".join(part if part.startswith("```") else LINK.sub(link, part) for part in split_at_fences(markdown))
     return DIRECTIVE.sub(lambda match: "\n".join(reference(name) for name in match[1].split()), markdown)
 
 
 def on_page_content(content, page, config, files):
-    """A program's output in columns is marked: it must not be wrapped where it is too wide (docs/site.css)."""
+    """Marks a program's output in columns, which must not wrap (docs/site.css)."""
 
     def mark(match):
         code = match[1]
@@ -68,7 +68,7 @@ def on_page_content(content, page, config, files):
 
 
 def split_at_fences(markdown):
-    """The text in parts, each either a fenced block or what stands between two."""
+    """The text in parts, each a fenced block or the text between two."""
     return re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -76,7 +76,7 @@ def split_at_fences(markdown):
 
 
 class Stub:
-    """What a .pyi file says of names, those of classes as Class.name."""
+    """The definitions in a .pyi file by name, those of classes as Class.name."""
 
     def __init__(self, path):
         self.nodes = {}
@@ -112,7 +112,7 @@ def lookup(name):
 
 
 def reference(name, level=3):
-    """The heading, signature and text of a function or class, then of a class's public members; or all of a module."""
+    """The heading, signature and text of a function or class, then of its public members; or of a whole module."""
     if name == "owl.elewise":
         return "\n".join(reference(f"{name}.{each}") for each in importlib.import_module(name).__all__)
     found, module, inner = lookup(name)
@@ -151,7 +151,7 @@ def init_of(node, stub, inner):
 
 
 def is_python(found):
-    """Written in Python, so that it tells its signature itself (the compiled module may have one of the same name)."""
+    """Whether it is Python code, which has its own signature (the compiled module may have one of the same name)."""
     return inspect.isfunction(found.__init__ if isinstance(found, type) else found)
 
 
@@ -160,7 +160,7 @@ def is_attribute(found):
 
 
 def fields(cls):
-    """The table of a named tuple's fields: names, types, and what ``#:`` says of them in the source."""
+    """The table of a named tuple's fields: names, types, and their ``#:`` comments in the source."""
     rows = ["| field | type | |", "|---|---|---|"]
     for name, kind, text in re.findall(r"^    (\w+): ([^#\n]+?)\s*(?:#: (.*))?$", inspect.getsource(cls), re.MULTILINE):
         rows.append(f"| `{name}` | `{kind}` | {text.replace('``', '`')} |")
@@ -181,7 +181,7 @@ def members(cls, stub, inner):
 
 
 def signature(found, node, inner):
-    """As a call, with types: ``zeros(shape: Shape, dtype: DTypeLike | None = None) -> NArray``; "" if there is none."""
+    """The call with types: ``zeros(shape: Shape, dtype: DTypeLike | None = None) -> NArray``; "" if there is none."""
     if isinstance(found, type) and issubclass(found, (Exception, tuple, enum.Enum)):
         return ""
     if node is None and is_python(found):
@@ -196,11 +196,11 @@ def signature(found, node, inner):
     line = f"{name}({', '.join(arguments)}){result}"
     if len(line) > WIDTH:
         line = "\n".join([f"{name}(", *(f"    {part}," for part in arguments), f"){result}"])
-    return re.sub(r"(?<![\w.])_(\w)", r"\1", line)  # the sources' own names for types and modules
+    return re.sub(r"(?<![\w.])_(\w)", r"\1", line)  # private names of types and modules
 
 
 def python_function(found):
-    """The definition of a function or of a class's __init__ in its source, constants of its module filled in."""
+    """The definition of a function or of a class's __init__ in its source, with its module's constants filled in."""
     function = found.__init__ if isinstance(found, type) else found
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     values = {name: value for name, value in function.__globals__.items() if isinstance(value, (int, float, str))}
@@ -211,7 +211,7 @@ def python_function(found):
 
 
 def split_arguments(text):
-    """Cut at the commas outside brackets."""
+    """Splits at the commas outside brackets."""
     parts, depth, start = [], 0, 0
     for i, letter in enumerate(text):
         depth += (letter in "([{") - (letter in ")]}")
@@ -223,7 +223,7 @@ def split_arguments(text):
 
 
 def to_markdown(text):
-    """From a docstring: literals in double backquotes, examples after >>>, errors as paragraphs of their own."""
+    """Converts a docstring: literals in double backquotes, examples after >>>, errors as separate paragraphs."""
     text = re.sub(r"\A\w+\(.*\) -> .*\n+", "", text)  # pybind11 puts a signature first
     result = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
@@ -241,6 +241,6 @@ def to_markdown(text):
 
 
 def escape(prose):
-    """Markdown that shows the text as it is, but for names of errors, which become code."""
+    """Escapes Markdown in the text; names of errors become code."""
     prose = re.sub(r"([*\[\]_])", r"\\\1", prose).replace("<", "&lt;")
     return re.sub(r"\b(\w+Error)(?=: )", r"`\1`", prose)

@@ -1,13 +1,13 @@
-"""Draws docs/profile.png and docs/profile_cnn.png: where the time of a step goes, a lane for each thread.
+"""Draws docs/profile.png and docs/profile_cnn.png: the spans of a training step, a lane for each thread.
 
     pip install matplotlib
     python docs/profile_picture.py
     python docs/profile_picture.py cnn
 
 The MLP's steps are the tutorial's: 784 inputs, 256 hidden units, 10 classes, minibatches of 256; the CNN's those of
-apps/mnist/walkthrough_cnn.py (random numbers stand for the images; the arithmetic is the same). The first steps, in which
-memory is taken from the system, are left out, and of many recordings the shortest in which most threads took part is
-drawn: other programs disturb it least.
+apps/mnist/walkthrough_cnn.py (with random numbers for the images; the arithmetic is the same). Skips the first steps,
+which allocate memory from the system, and of many recordings draws the shortest in which most threads took part,
+because other programs disturb it least.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def draw(events, lanes, path):
     start = min(e["ts"] for e in events)
     shown = [tid for tid in sorted(lanes, key=lanes.get) if any(e["tid"] == tid for e in events)]
     figure, axes = plt.subplots(figsize=(12, 1.0 + 0.95 * len(shown)), dpi=110)
-    for e in sorted(events, key=lambda e: -e["dur"]):  # what lies inside another bar is drawn over it
+    for e in sorted(events, key=lambda e: -e["dur"]):  # nested bars are drawn over the outer one
         row, left = shown.index(e["tid"]), e["ts"] - start
         axes.barh(row, e["dur"], left=left, height=0.8, color=KINDS[kind(e)][0], edgecolor="white", linewidth=0.4)
     axes.set_yticks(range(len(shown)), [lanes[tid] for tid in shown])
@@ -136,7 +136,7 @@ def draw(events, lanes, path):
 
 
 def label(axes, events, shown, start):
-    """Names inside the bars that have room for them, across or upright; the kernel's alone where all is too long."""
+    """Writes names into the bars that have room, horizontally or vertically; if too long, only the kernel's."""
     origin, one = axes.transData.transform([(0, 0), (1, 0.8)])
     to_pixels, height = one[0] - origin[0], abs(one[1] - origin[1])  # of a microsecond; of a bar
     for e in events:

@@ -1,12 +1,13 @@
-# Finds what the CUDA backend is compiled with: headers of CUDA 13, cuDNN 9 and NCCL 2. Its libraries are opened at run
-# time, so nothing of them is linked.
-#   OWL_CUDA_FOUND       whether all headers are there
+# Finds the headers for the CUDA backend: CUDA 13, cuDNN 9 and NCCL 2. The backend opens the libraries at run time, so
+# it does not link them.
+#   OWL_CUDA_FOUND       whether all headers were found
 #   OWL_CUDA_INCLUDES    their folders
-#   OWL_CUDA_LIBRARIES   folders that should hold the libraries: only the check of the kernels' texts needs them
+#   OWL_CUDA_LIBRARIES   folders that should have the libraries, for the check of the kernels' texts
 #
-# Each header is looked for in this order: OWL_CUDA_ROOT (CMake variable or environment: a toolkit, or a site-packages
+# Each header is searched in this order: OWL_CUDA_ROOT (CMake variable or environment: a toolkit, or a site-packages
 # folder), NVIDIA's packages of the Python in use, a toolkit of the system, the usual include folders. A header of
-# another major version is passed over. PyPI splits the toolkit: a folder may have cuda.h and lack what cuda.h includes.
+# another major version is skipped. PyPI splits the toolkit: a folder may have cuda.h and lack headers that cuda.h
+# includes.
 
 set(_owl_cuda_default "$ENV{OWL_CUDA}")
 if(_owl_cuda_default STREQUAL "")
@@ -69,7 +70,7 @@ _owl_cuda_add(${CMAKE_PREFIX_PATH} ${CMAKE_SYSTEM_PREFIX_PATH})
 list(APPEND _owl_cuda_folders "/usr/include/${CMAKE_LIBRARY_ARCHITECTURE}")
 
 # ---- the headers -----------------------------------------------------------------------------------------------------
-# The value of a macro that is a number; empty where the file has none.
+# The value of a numeric macro; empty if the file does not define it.
 function(_owl_cuda_number variable file macro)
   set(${variable} "" PARENT_SCOPE)
   if(EXISTS "${file}")
@@ -82,7 +83,7 @@ endfunction()
 
 set(_owl_cuda_lacking "")
 set(_owl_cuda_others "")
-# Looks for a header whose `macro`, in `file` beside it, lies between two numbers; no macro: any will do.
+# Finds a header whose `macro`, in `file` beside it, is between two numbers; no macro: any version.
 function(_owl_cuda_find header what file macro least below)
   foreach(folder IN LISTS _owl_cuda_folders)
     if(EXISTS "${folder}/${header}")

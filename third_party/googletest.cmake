@@ -1,4 +1,4 @@
-# Finds an installed GoogleTest (target GTest::gtest_main). Without it the C++ tests are left out, and `make test` says so.
+# Finds an installed GoogleTest (target GTest::gtest_main). Without it `make test` skips the C++ tests and says so.
 find_package(GTest QUIET)
 if(TARGET GTest::gtest_main)
   message(STATUS "GoogleTest: found")

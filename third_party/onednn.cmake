@@ -3,10 +3,10 @@
 #   OWL_ONEDNN_SONAME    the name under which programs load it
 #   OWL_ONEDNN_NOTICES   its licence files, to be installed beside a bundled copy
 #
-# Looked for in this order: OWL_ONEDNN_ROOT (CMake variable or environment), the PyPI packages onednn-devel-cpu-gomp and
-# onednn-cpu-gomp of the Python in use, CMAKE_PREFIX_PATH and the system. The wheels put their files into the "data"
-# folder of whatever scheme pip installed them by, which in an isolated build is not the interpreter's prefix: so the
-# packages' own records are asked where the files are.
+# Searched in this order: OWL_ONEDNN_ROOT (CMake variable or environment), the PyPI packages onednn-devel-cpu-gomp and
+# onednn-cpu-gomp of the Python in use, CMAKE_PREFIX_PATH and the system. The wheels install their files into the "data"
+# folder of pip's scheme, which in an isolated build is not the interpreter's prefix: so the packages' own records tell
+# where the files are.
 
 set(OWL_ONEDNN_ROOT "$ENV{OWL_ONEDNN_ROOT}" CACHE PATH "Prefix of a oneDNN 3 installation (include/, lib/)")
 set(OWL_ONEDNN_SONAME "libdnnl.so.3")
@@ -48,7 +48,7 @@ else()
   endforeach()
 endif()
 
-# Asked anew at every configuration: an isolated build's folder is gone the next time.
+# Searched again at every configuration, because an isolated build's folder no longer exists the next time.
 unset(_owl_dnnl_include CACHE)
 unset(_owl_dnnl_library CACHE)
 find_path(_owl_dnnl_include dnnl.hpp HINTS ${_owl_include_hint})
@@ -78,7 +78,7 @@ set_target_properties(owl_onednn_library PROPERTIES
 add_library(owl_onednn INTERFACE)
 target_link_libraries(owl_onednn INTERFACE owl_onednn_library)
 
-# oneDNN's OpenMP runtime, so that a worker can say omp_set_num_threads(1); nothing of ours is compiled with OpenMP.
+# oneDNN's OpenMP runtime, so that a worker can call omp_set_num_threads(1); owl itself is not compiled with OpenMP.
 execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libgomp.so.1
   OUTPUT_VARIABLE _owl_gomp OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 if(IS_ABSOLUTE "${_owl_gomp}" AND EXISTS "${_owl_gomp}")

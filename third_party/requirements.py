@@ -1,4 +1,4 @@
-"""Prints what pyproject.toml asks for, one requirement a line: python requirements.py [extra ...].
+"""Prints the requirements of pyproject.toml, one per line: python requirements.py [extra ...].
 
 The build's requirements and the package's own come first, then those of the extras that are named; with the extra `cuda`
 also what a build with OWL_CUDA=on requires. The Makefile installs them into its virtual environment, so that

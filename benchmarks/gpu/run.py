@@ -134,7 +134,7 @@ def said(options):
     words += ["--device", options.device] if options.device != "gpu" else []
     words += ["--tiny"] if options.tiny else []
     words += ["--peer-python", "PYTHON"] if options.peer_python != sys.executable else []
-    return f"`{shlex.join(words)}`: best figures of each run, in turn; the head of that file says more."
+    return f"`{shlex.join(words)}`: best figures of each run, in turn; see that file's docstring."
 
 
 def main():
@@ -154,7 +154,7 @@ def main():
         others += other_figures(row, seen)
         if options.output:  # after each row, so that a later failure loses no figures
             text = ["# Benchmarks on a GPU", "", said(options), "", *(f"- {line}" for line in where), "", *HEAD,
-                    *(line.text() for line in lines), "", "What the last runs printed besides:", "", *others, ""]  # fmt: skip
+                    *(line.text() for line in lines), "", "Further output of the last runs:", "", *others, ""]  # fmt: skip
             options.output.write_text("\n".join(text), encoding="utf-8")
     print("\n".join(["", *others]))
     failed = [line for line in lines if line.own is None]

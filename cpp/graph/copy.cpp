@@ -15,7 +15,7 @@ Results same_type(std::span<Node* const> in, const Params*) { return {in[0]->sha
 
 const OpRecord op_copy{.name = "copy", .doc = "a dense copy of a strided view", .arity = 1, .infer = same_type};
 const OpRecord op_device_copy{.name = "device_copy",
-                              .doc = "x on another device: recorded by itself where operands live apart",
+                              .doc = "x on another device: recorded for operands on other devices",
                               .arity = 1,
                               .infer = same_type,
                               .copies_in = true};

@@ -43,7 +43,7 @@ ARRAYS = [
      "arrays.moments arrays.defaults_of_random_numbers arrays.a_probability_outside_0_to_1 "
      "arrays.a_range_that_cannot_be_drawn_from_is_refused arrays.ranges_of_one_number_and_of_half_of_all every_type.constants_and_ranges "
      "every_type.random_numbers_of_float_types every_type.random_numbers_are_no_integers"),
-    ("seed: the same numbers whatever the threads, the device or the timing", "seed",
+    ("seed: the same numbers on any threads and device, with any timing", "seed",
      "arrays.the_same_seed_gives_the_same_numbers arrays.numbers_do_not_depend_on_when_they_are_waited_for "
      "arrays.numbers_drawn_and_dropped_still_count arrays.the_generator_is_philox_4x32_10 "
      "arrays.numbers_depend_neither_on_the_device_nor_on_the_thread_that_asks laws.same_bits_in_every_environment"),
@@ -53,7 +53,7 @@ ARRAYS = [
     ("shape, ndim, size, dtype, device, len never wait",
      "NArray NArray.shape NArray.ndim NArray.size NArray.dtype NArray.device",
      "arrays.properties arrays.properties_do_not_wait"),
-    ("print and repr wait; cut as NumPy cuts; the same text whatever the timing; a failed value shows its error", "",
+    ("print and repr wait; cut as in NumPy; the text does not depend on timing; a failed value shows its error", "",
      "arrays.repr_waits_and_is_the_same_whatever_the_timing arrays.repr_cuts_as_numpy_does "
      "arrays.repr_obeys_numpys_options arrays.repr_of_a_failed_value_shows_the_error "
      "arrays.repr_of_a_large_array_looks_at_its_edges_only hard_waiting.every_wait_is_interrupted_within_200_ms "
@@ -71,11 +71,11 @@ ARRAYS = [
      "arrays.dlpack_to_numpy arrays.dlpack_from_numpy arrays.dlpack_from_odd_layouts "
      "arrays.dlpack_waits_for_the_value_and_takes_views arrays.dlpack_refuses_what_it_cannot_take dlpack.torch "
      "dlpack.jax dlpack.libraries_from_before_dlpack_1 dlpack.the_protocols_arguments dlpack.host_memory_of_others"),
-    ("the same in the memory of a GPU, and with CuPy; nothing waits", "from_cupy NArray.to_cupy",
+    ("the same in GPU memory, and with CuPy, without waiting", "from_cupy NArray.to_cupy",
      "cuda_exchange.handed_out cuda_exchange.taken_in cuda_exchange.streams cuda_exchange.memory_comes_back_in_order "
      "cuda_exchange.cuda_array_interface cuda_exchange.cupy cuda_exchange.torch "
      "dlpack.memory_of_a_gpu_that_has_no_device dlpack.cpu_arrays_are_none_of_cudas dlpack.from_cupy_of_other_things"),
-    ("arrays handed out by DLPack are read-only; memory taken in is never written", "",
+    ("arrays exported by DLPack are read-only; owl never writes to imported memory", "",
      "every_type.exchange_with_numpy arrays.memory_lent_by_dlpack_is_never_written "
      "lifetimes.dlpack_keeps_the_storage_until_the_last_reader_goes lifetimes.foreign_memory_is_released "
      "dlpack.torch_keeps_and_lets_go"),
@@ -91,7 +91,7 @@ OPERATORS = [
     ("* between arrays is the matrix product, @ the same; with a number it scales", "",
      "operators.star_and_at_between_arrays_are_the_matrix_product operators.at_with_a_number_is_refused matmul.values "
      "matmul.int32_is_exact_and_wraps matmul.types matmul.empty_sizes matmul.errors"),
-    ("in-place forms rebind, reuse memory, and never enlarge", "",
+    ("in-place operators rebind the name, reuse memory, and never enlarge", "",
      "operators.in_place_rebinds operators.in_place_matrix_product operators.in_place_by_a_number "
      "operators.in_place_never_enlarges operators.in_place_on_itself "
      "lifetimes.an_update_in_place_takes_over_the_memory"),
@@ -101,7 +101,7 @@ OPERATORS = [
     ("comparisons give bool", "",
      "operators.comparisons_give_bool operators.comparison_with_nan operators.a_mask_counts "
      "operators.equality_with_something_else_is_refused_or_false_but_never_an_array"),
-    ("the larger type wins; a number never raises a float type; / of integers is float32", "",
+    ("the larger type wins; a number never promotes a float type; / of integers is float32", "",
      "promotion.two_arrays promotion.an_array_and_a_number promotion.functions promotion.reductions promotion.sentences "
      "operators.numbers_never_raise_a_float_type elementwise.promotion_of_two_arrays"),
     ("int32 wraps as in NumPy", "", "elementwise.int32_wraps matmul.int32_is_exact_and_wraps reductions.integer_sums"),
@@ -118,7 +118,7 @@ METHODS = [
     ("sum, max, min, mean: the axis stays; without axis [1]", "NArray.sum NArray.max NArray.min NArray.mean",
      "reductions.against_numpy reductions.nan_and_infinity reductions.long_sums_are_exact_enough "
      "reductions.an_axis_out_of_range reductions.bad_lists_of_axes reductions.views_and_fused_operands"),
-    ("argmax = max_index, argmin: int32, the first of equals", "NArray.argmax NArray.max_index NArray.argmin",
+    ("argmax = max_index, argmin: int32, of equal elements the first", "NArray.argmax NArray.max_index NArray.argmin",
      "reductions.arg_against_numpy reductions.the_first_of_equals "
      "reductions.arg_without_an_axis_counts_in_column_major_order"),
     ("over an axis of length 0: sum 0, mean NaN, else a ShapeError", "",
@@ -154,7 +154,7 @@ ELEWISE = [
      "hints.protocols_are_left_alone"),
     ("every function, every type", "elewise",
      "elementwise.every_elementwise_operation_has_a_row promotion.functions promotion.the_tables_are_complete"),
-    ("a value's bits never depend on its place in the array", "",
+    ("a value's bits never depend on its position in the array", "",
      "elementwise.bits_do_not_depend_on_the_place elementwise.bits_of_a_broadcast_operand"),
 ]
 
@@ -176,7 +176,7 @@ CONV = [
      "conv.pool_op.average conv.pool_op.avg",
      "conv.pool conv.pool_random conv.pool_ties_give_the_error_to_the_first conv.padding_never_is_the_maximum "
      "conv.average_is_spelled_two_ways conv.pool_options_out_of_range conv.pool_shape_errors every_type.pooling"),
-    ("Lrner across channels; scale is neither read nor changed",
+    ("Lrner across channels; scale is not read",
      "conv.Lrner conv.Lrner.ff conv.Lrner.bp conv.Lrner.local_size conv.Lrner.alpha conv.Lrner.beta",
      "conv.lrn conv.lrn_gradient_by_differences conv.lrn_errors every_type.normalisation"),
     ("operands of different types are promoted", "",
@@ -184,10 +184,10 @@ CONV = [
 ]
 
 CORNERS = [
-    ("no 0-d array: [1] in its place; reshape([]) and zeros([]) are a ShapeError", "",
+    ("no 0-d arrays: [1] instead; reshape([]) and zeros([]) raise a ShapeError", "",
      "arrays.a_scalar_has_shape_1 arrays.shapes_that_are_none arrays.reshape_errors indexing.against_numpy "
      "user_op.a_single_number_has_shape_1"),
-    ("negative axes wherever an axis is named", "", "reductions.against_numpy arrays.concat arrays.slice every_type.shapes"),
+    ("every axis argument may be negative", "", "reductions.against_numpy arrays.concat arrays.slice every_type.shapes"),
     ("a += b that would enlarge a is a ShapeError", "", "operators.in_place_never_enlarges"),
     ("mnist_io.load and load_mb_from_mat", "",
      "mnist_io.idx mnist_io.npz mnist_io.mat_is_in_the_order_of_the_digits mnist_io.search_order "
@@ -196,7 +196,7 @@ CORNERS = [
 
 DEVICES = [
     ("initialize is optional and harmless", "initialize", "devices.initialize_is_harmless"),
-    ("create_cpu_device; device 0 exists from the start", "create_cpu_device",
+    ("create_cpu_device; device 0 always exists", "create_cpu_device",
      "devices.new_devices devices.a_script_that_names_no_device_runs"),
     ("create_gpu_device, get_gpu_device_count, has_cuda: a DeviceError that says what to do",
      "create_gpu_device get_gpu_device_count has_cuda", "devices.without_a_gpu"),
@@ -234,7 +234,7 @@ DEVICES = [
     ("fork()", "",
      "lifetimes.fork_in_the_middle_of_work lifetimes.multiprocessing_by_fork "
      "hard_processes.forks_in_the_middle_of_work user_op.fork_in_the_middle_of_functions"),
-    ("leaving the interpreter", "",
+    ("interpreter exit", "",
      "lifetimes.leaving_at_any_moment lifetimes.arrays_that_outlive_the_interpreter "
      "hard_processes.leaving_at_random_moments user_op.leaving_the_interpreter"),
     ("everything that does not read a value is non-blocking", "",
@@ -243,14 +243,14 @@ DEVICES = [
 ]
 
 LAWS = [
-    ("1. same bits, lazy or one by one", "eager",
+    ("1. same bits, lazy or eager", "eager",
      "laws.same_bits_for_every_window laws.same_bits_on_large_arrays laws.same_bits_in_every_environment "
      "laws.same_bits_of_large_kernels_on_1_and_2_threads inspection.eager_runs_each_operation_at_its_line"),
     ("2. no wasted work", "stats",
      "laws.what_nobody_holds_is_not_computed laws.a_chain_is_one_kernel_and_one_buffer "
      "laws.a_value_is_computed_once_however_often_it_is_asked_for "
      "laws.what_is_dropped_while_it_is_computed_is_given_up laws.dropping_at_any_moment_spares_what_is_held user_op.what_nobody_holds_is_not_called"),
-    ("3. it starts by itself", "",
+    ("3. starts without a wait", "",
      "laws.a_quiet_script_finds_its_values_ready laws.a_quiet_script_with_several_devices "
      "laws.work_begins_while_the_script_still_records Engine.WorkStartsByItself"),
     ("4. bounded", "",
@@ -259,7 +259,7 @@ LAWS = [
     ("5. independent work overlaps", "",
      "threads.a_small_value_does_not_queue_behind_a_long_chain threads.devices_do_not_wait_for_each_other "
      "threads.independent_work_of_one_device_runs_on_several_threads_at_once threads.copies_overlap_with_computation"),
-    ("6. errors come home, with the script's line", "",
+    ("6. errors name the script's line", "",
      "errors.recording_errors_are_raised_at_the_line errors.a_task_that_fails "
      "errors.everything_computed_from_a_failure_fails_with_the_first_cause errors.an_allocation_that_fails "
      "hard_faults.a_fault_at_every_place user_op.an_exception_comes_home_with_its_line_and_its_cause"),
@@ -281,20 +281,20 @@ BEYOND = [
      "Registry.FunctionsOfThePublicHeaderAreRegisteredUnderTheirNames cpp_apps.mlp_learns"),
     ("the installed C++ package", "get_cmake_dir",
      "packaging.external_project packaging.cmake_dir packaging.folders_of_the_cpp_side packaging.pkg_config packaging.headers_compile_alone packaging.only_the_api_is_exported"),
-    ("operations of the user's own, in Python", "op op.back",
+    ("user-defined operations, in Python", "op op.back",
      "user_op.values user_op.shapes_and_types_by_rule user_op.a_wrong_result user_op.backward_of_one_operand "
      "user_op.backward_of_several_operands user_op.functions_may_use_owl_themselves user_op.every_environment"),
-    ("operations of the user's own, in C++", "",
+    ("user-defined operations, in C++", "",
      "UserOp.ComputesInChunksAmongBuiltInOperations UserOp.TheExampleOfTheDocuments "
      "UserOp.ErrorsAreRaisedAtTheLineOrComeHome"),
     ("arrays in files", "save load",
      "files.what_is_saved_is_loaded files.other_programs_read_it files.damaged_files_are_data_errors "
      "files.a_write_that_fails_leaves_the_old_file"),
-    ("seeing inside: explain, draw, profile, dump", "explain draw profile dump dump_on_signal Plan PlannedTask",
+    ("inspection: explain, draw, profile, dump", "explain draw profile dump dump_on_signal Plan PlannedTask",
      "inspection.explain_shows_fusion_order_and_lines inspection.what_is_explained_is_what_runs "
      "inspection.draw_frames_what_runs_together hints.dot_is_called_draw inspection.profile_has_tasks_lines_and_lanes "
      "inspection.dump_tells_what_is_there inspection.dump_on_signal"),
-    ("type stubs and words for everything public", "",
+    ("type stubs and docstrings for all public names", "",
      "stubs.stubs_agree_with_the_package stubs.the_programs stubs.everything_public_has_words "
      "stubs.everything_that_can_be_called_has_a_signature"),
 ]

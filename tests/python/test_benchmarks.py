@@ -118,7 +118,7 @@ def test_live_set_is_the_widest_point():
         "assert live_set([task(10)]) == 10\n"
         "assert live_set([task(10), task(1, [0]), task(5, [1])]) == 11\n"
         "assert live_set([task(10), task(10, [0], 0), task(3, [1])]) == 13\n"
-        "assert live_set([task(10), task(2), task(3, [0])]) == 15  # the second is read by nobody: a new weight\n"
+        "assert live_set([task(10), task(2), task(3, [0])]) == 15  # no task reads the second: a new weight\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=FOLDER, check=True, capture_output=True, timeout=300)
 

@@ -304,7 +304,7 @@ def test_all_reduce_computes_what_is_asked_for(other):
         with unflushed():
             first = owl.all_reduce([x, y])[0]
             first.wait_for_eval()
-    assert c.copies - c.dropped == 1, "nobody asks for the sum on the second device"
+    assert c.copies - c.dropped == 1, "the sum on the second device has no reader"
 
 
 def test_all_reduce_of_views_and_of_itself(other):

@@ -264,7 +264,7 @@ def test_a_value_is_computed_once_however_often_it_is_asked_for():
     assert c.buffers_written <= 2
 
 
-# --- 3. It starts by itself
+# --- 3. Starts without a wait
 
 def eventually(ready, timeout=60):
     deadline = time.monotonic() + timeout

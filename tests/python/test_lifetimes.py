@@ -398,7 +398,7 @@ def test_a_gpu_device_refuses_work_in_a_forked_child(script):
         if pid == 0:
             owl.set_device(gpu)
             y.start_eval()
-            time.sleep(0.05)  # for whoever should compute nothing
+            time.sleep(0.05)  # time in which a worker would compute y
             for call in (y.to_numpy, lambda: owl.ones([2]) + 1):
                 try:
                     call()

@@ -88,7 +88,7 @@ void set_python_error() noexcept {
   } catch (py::error_already_set& e) {
     e.restore();
   } catch (const py::cast_error&) {
-    PyErr_SetString(PyExc_TypeError, "owl: an argument has a type, or text with characters, that this function does not accept");
+    PyErr_SetString(PyExc_TypeError, "owl: an argument has a type or a character that this function does not accept");
   } catch (const py::type_error& e) {
     set_error(PyExc_TypeError, e.what());
   } catch (const py::value_error& e) {

@@ -153,7 +153,8 @@ class Scheduler {
   // Measures the scratch memory of each task's launch if a memory limit is set. Without the lock. Leaves the tasks
   // `on_trial`.
   std::vector<Task*> measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
-  // Whether the task may allocate what it needs now; until `place`, which locks by itself, this counts as allocated.
+  // Whether the task may allocate what it needs now; until `place` (which takes the lock), its reservation counts as
+  // allocated.
   bool reserve(Task& task);
   void place(Task& task, bool has_memory);
   // Whether all tasks before `end` could still run in order if `bytes` of the device were allocated now.

@@ -33,7 +33,7 @@ def line_up(*arrays):
 
 
 def ulps(got, want):
-    """The largest error of `got` in units of its own last place at `want` (float64); denormals may be flushed."""
+    """The largest error of `got` in units in the last place at `want` (float64); denormals may be flushed."""
     kind = got.dtype.type
     with np.errstate(all="ignore"):
         want_here = want.astype(kind)

@@ -504,7 +504,7 @@ def test_data_after_a_fault_of_the_gpu():
             else:
                 raise SystemExit("no error")
         print("fine", flush=True)
-        os._exit(0)  # not behind what is on its way
+        os._exit(0)  # without waiting for running work
     """)
     assert "fine" in done.stdout
 

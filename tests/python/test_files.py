@@ -403,7 +403,7 @@ def from_bits(bits, exponent_bits, mantissa_bits, bias):
     return (-1) ** sign * (2.0 ** (exponent - bias) * (1 + mantissa) if exponent else 2.0 ** (1 - bias) * mantissa)
 
 
-SMALL_FLOATS = {  # type: (exponent and mantissa bits, bias, what is no number)
+SMALL_FLOATS = {  # type: (exponent and mantissa bits, bias, codes of nan and infinity)
     "F8_E4M3": (4, 3, 7, {0x7F: np.nan, 0xFF: np.nan}),
     "F8_E5M2": (5, 2, 15, {sign | 0x7C | m: np.nan if m else -np.inf if sign else np.inf
                            for sign in (0, 128) for m in range(4)}),

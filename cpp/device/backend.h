@@ -47,8 +47,8 @@ class Backend {
                                 const Strides& strides, DType dtype) = 0;
   virtual void clear(void* data, std::size_t bytes) = 0;  // sets to zero, in stream order
 
-  // ---- An asynchronous device (a GPU) runs later than its worker: a task that has ended there is only *ordered*. Later
-  // tasks of the device may use its results; other devices and the host wait until the value is complete.
+  // ---- An asynchronous device (a GPU) runs later than its worker: a task that has ended there is only *ordered*.
+  // Later tasks of the device may use its results; other devices and the host wait until the value is complete.
   virtual bool is_async() const { return false; }
   virtual void submit() {}                                   // starts the ordered work
   virtual bool is_complete(const Storage&) { return true; }  // the host can read the value

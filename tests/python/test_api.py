@@ -187,7 +187,7 @@ CORNERS = [
     ("no 0-d arrays: [1] instead; reshape([]) and zeros([]) raise a ShapeError", "",
      "arrays.a_scalar_has_shape_1 arrays.shapes_that_are_none arrays.reshape_errors indexing.against_numpy "
      "user_op.a_single_number_has_shape_1"),
-    ("every axis argument may be negative", "", "reductions.against_numpy arrays.concat arrays.slice every_type.shapes"),
+    ("any axis may be negative", "", "reductions.against_numpy arrays.concat arrays.slice every_type.shapes"),
     ("a += b that would enlarge a is a ShapeError", "", "operators.in_place_never_enlarges"),
     ("mnist_io.load and load_mb_from_mat", "",
      "mnist_io.idx mnist_io.npz mnist_io.mat_is_in_the_order_of_the_digits mnist_io.search_order "

@@ -493,7 +493,7 @@ def test_data_after_a_fault_of_the_gpu():
         owl.wait_for_all()
         conftest.CUDA.standin_delay(20_000_000)
         on_their_way = [owl.from_numpy(np.zeros(1000, "f4")) for _ in range(32)]
-        del spare  # memory for the next: the driver gives none after a fault
+        del spare  # memory for the next operation: the driver allocates none after a fault
         conftest.CUDA.standin_fail(b"cuLaunchKernel:1:700")
         y = owl.elewise.exp(x)
         for ask in (y.wait_for_eval, lambda: owl.from_numpy(np.zeros(1000, "f4")), x.to_numpy, owl.wait_for_all):
@@ -523,7 +523,7 @@ def test_memory_that_libraries_need():
 
         def fill():
             size = 1 << 28
-            while size >= 1 << 14:  # down to less than a kernel's module
+            while size >= 1 << 14:  # until even a kernel's module no longer fits
                 try:
                     blocks = owl.zeros([size // 4])
                     blocks.wait_for_eval()

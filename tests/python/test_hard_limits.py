@@ -24,7 +24,7 @@ COUNT = """
     with owl.device(other):
         float((x * x + 1).sum())
     print(len(cpus), device.threads, first, threads() - before)
-    # While one device's workers are busy another's may look after the script: then both have started theirs.
+    # While one device's workers are busy, another device's worker may plan the window: then both run workers already.
 """
 
 

@@ -182,7 +182,7 @@ def test_the_verdict_of_a_tight_limit_is_that_of_recorded_order(name, threads):
             del ys
             owl.wait_for_all()
         assert owl.memory_stats()["peak"] <= used + 2 * block + 8192
-        owl.set_memory_limit(used + block // 2)  # and what does not fit in order fails
+        owl.set_memory_limit(used + block // 2)  # what does not fit even in recorded order fails
         try:
             float({TIGHT[name].replace(" * i", "")})
             raise SystemExit("it fits")
@@ -505,7 +505,7 @@ def test_random_terms_fit_a_tight_limit(script):
         """
         import owl
         owl.set_memory_limit(60_000_000)
-        assert owl.memory_stats(owl.create_cpu_device())["limit"] == 60_000_000  # devices to come have it too
+        assert owl.memory_stats(owl.create_cpu_device())["limit"] == 60_000_000  # the limit holds for new devices too
         x = owl.ones([1000, 1000])
         for _ in range(300):
             x = x * 0.5 + owl.randn([1000, 1000])

@@ -321,7 +321,7 @@ def test_a_sub_interpreter_is_refused():
             error = run(create(), code.format(sys.path))
             assert error is None, error
 
-        refused()  # before the main interpreter has it
+        refused()  # before the main interpreter has imported owl
         import owl
         assert owl.ones([3]).sum().item() == 3
         refused()

@@ -31,6 +31,8 @@ class Backend {
   // takes on one thread.
   virtual const KernelTraits& traits(const OpRecord& op) const = 0;
   virtual double program_cost_ns(const Program& program) const = 0;
+  // Whether a task may have several programs (Task::segments).
+  virtual bool runs_segments() const { return false; }
   // Adds the task's stages; operands and results have their memory. Throws what the kernel throws.
   virtual void launch(Task& task, Launch& launch) = 0;
   // Whether values exist: the null device plans and schedules but has none.

@@ -7,9 +7,10 @@
 #include <span>
 #include <vector>
 
-#include "base/source.h"
 #include "base/module_api.h"
+#include "base/recycled.h"
 #include "base/ref.h"
+#include "base/source.h"
 #include "device/storage.h"
 #include "owl/dtype.h"
 #include "owl/shape.h"
@@ -46,7 +47,7 @@ enum class TaskPart : std::uint8_t { kBefore, kKernel, kAfter };
 // `handles` only those through which the script can still ask for the value (NArray handles, and views).
 // A node with no handle and no consumer is dead; a node with no handle whose consumers are all fused with it is an
 // intermediate that never reaches memory.
-class Node {
+class Node : public Recycled<Node> {
  public:
   void retain() { refs_.fetch_add(1, std::memory_order_relaxed); }
   void release() {

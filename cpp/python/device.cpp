@@ -222,6 +222,8 @@ void bind_engine(py::module_& m) {
   }, py::arg("count"), py::arg("idle_us"),
         "How many operations the window keeps back, and after how many microseconds of quiet an idle worker takes\n"
         "them all (negative: never). For tests.");
+  m.def("set_batch_alike", [](bool on) { planner::batch_alike = on; }, py::arg("on"),
+        "Whether equal programs over small arrays become one task. For tests.");
   m.def("set_fault", &set_fault, py::arg("alloc"), py::arg("op"),
         "From now on the alloc-th request for memory and the op-th task that starts fail (0: none). For tests.");
   m.def("leave", &leave, "Stops the engine, at the end of the process.");

@@ -67,6 +67,9 @@ ROWS = (
     Row("two chains of 200 products 64x64, two workers, s", owl("chains.py", "--workers", "2"), (
         Against("one worker", 0.55, owl("chains.py", "--workers", "1")),
     )),
+    Row("Adam over 100 arrays of 64x64, ms a step", owl("updates.py"), (
+        Against("one array of as many elements", 1.3, owl("updates.py", "--together", "1")),
+    )),
     Row("MLP epoch, memory beyond weights and data, MB", owl("memory.py"), (
         Against("one step's live set", 1.50, figure="live_set"),
     )),

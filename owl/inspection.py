@@ -31,6 +31,7 @@ class PlannedTask(NamedTuple):
     bytes_read: int  #: of its operands
     bytes_written: int  #: of its results
     outputs: int  #: how many values it writes to memory
+    alike: int  #: how many equal programs, over arrays of their own, run as this task
     after: list[int]  #: the tasks of the plan whose results it reads
     reuses: int | None  #: the task of the plan whose memory its result takes over
     cost_us: float  #: estimated microseconds on one thread

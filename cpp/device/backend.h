@@ -31,6 +31,8 @@ class Backend {
   // thread, in nanoseconds.
   virtual const KernelTraits& traits(const OpRecord& op) const = 0;
   virtual double program_cost_ns(const Program& program) const = 0;
+  // Whether a task may have several programs (Task::segments).
+  virtual bool runs_segments() const { return false; }
   // Adds the task's stages; operands and results are allocated. Throws what the kernel throws.
   virtual void launch(Task& task, Launch& launch) = 0;
   // False for the null device, which plans and schedules but computes no values.

@@ -8,6 +8,7 @@
 
 #include "base/failure.h"
 #include "base/module_api.h"
+#include "base/recycled.h"
 #include "base/ref.h"
 #include "owl/dtype.h"
 #include "owl/shape.h"
@@ -19,7 +20,7 @@ class Device;
 struct Task;
 
 // Shared by a node, its views and the tasks around it. `data` is null until the producing task starts.
-class Storage {
+class Storage : public Recycled<Storage> {
  public:
   enum class State : std::uint8_t { kPending, kReady, kFailed };
 
@@ -42,6 +43,7 @@ class Storage {
   void* data = nullptr;
   std::atomic<State> state{State::kPending};
   Task* producer = nullptr;                // while pending; set by the planner, then guarded by the scheduler's mutex
+  Task* held_by = nullptr;                 // the task, if the planner holds it back; guarded by the planner's mutex
   bool waited = false;                     // a thread waits for it; guarded by the scheduler's mutex
   std::shared_ptr<const Failure> failure;  // set before state becomes kFailed
   // For memory that another library owns (DLPack, a host buffer): called instead of freeing `data`.

@@ -7,9 +7,10 @@
 #include <span>
 #include <vector>
 
-#include "base/source.h"
 #include "base/module_api.h"
+#include "base/recycled.h"
 #include "base/ref.h"
+#include "base/source.h"
 #include "device/storage.h"
 #include "owl/dtype.h"
 #include "owl/shape.h"
@@ -45,7 +46,7 @@ enum class TaskPart : std::uint8_t { kBefore, kKernel, kAfter };
 // Two counts: `refs` counts all references (handles, readers not yet planned, the window), `handles` only the script's
 // (NArray handles, and views). A node without handles and readers is dead; a node without handles whose readers are all
 // fused with it is an intermediate that never reaches memory.
-class Node {
+class Node : public Recycled<Node> {
  public:
   void retain() { refs_.fetch_add(1, std::memory_order_relaxed); }
   void release() {

@@ -178,7 +178,7 @@ class Emission {
 
   // Elementwise operations alone, or in front of the kernel, whose operand is the program's last output.
   std::unique_ptr<Program> emit_before(const Group& group, Task& task) {
-    ProgramWriter writer(group.before.members.front()->shape, group.channels_last);
+    ProgramWriter writer(group.before.members.front()->shape, group.before.load, group.channels_last);
     for (Node* node : group.before.members) emit_operation(*node, group, task, writer);
     if (group.kernel) {
       const Node& in = *group.kernel->inputs()[0];
@@ -190,7 +190,7 @@ class Emission {
   // Elementwise operations on the kernel's result, the program's input 0.
   std::unique_ptr<Program> emit_after(const Group& group, Task& task) {
     Node& kernel = *group.kernel;
-    ProgramWriter writer(kernel.shape, group.channels_last);
+    ProgramWriter writer(kernel.shape, group.after.load, group.channels_last);
     kernel.plan.value = writer.result_of(kernel);
     const auto first = task.outputs.size();
     if (is_wanted(kernel)) write(kernel, task, TaskPart::kAfter, writer);

@@ -8,6 +8,7 @@
 #include "device/device.h"
 #include "graph/op.h"
 #include "owl/inspect.h"
+#include "plan/batch_alike.h"
 #include "plan/explain.h"
 #include "plan/planner.h"
 
@@ -16,6 +17,8 @@ namespace owl {
 namespace {
 
 std::int64_t bytes_of(const ArrayRef& array) { return static_cast<std::int64_t>(array.nbytes()); }
+
+bool is_copy(const Task& task) { return !task.op && task.before && task.before->instructions.empty(); }
 
 PlannedTask describe(const Task& task) {
   PlannedTask d;
@@ -26,7 +29,8 @@ PlannedTask describe(const Task& task) {
   d.outputs = static_cast<std::int64_t>(task.outputs.size());
   for (const auto& in : task.inputs) d.bytes_read += bytes_of(in.array);
   for (const auto& out : task.outputs) d.bytes_written += bytes_of(out.array);
-  d.kind = task.op ? "kernel" : task.before->instructions.empty() ? "copy" : "fused";
+  d.alike = static_cast<std::int64_t>(segment_count(task));
+  d.kind = task.op ? "kernel" : is_copy(task) ? "copy" : "fused";
   const auto add = [&d](const char* name, const Source& source) {
     d.operations.emplace_back(name);
     d.places.push_back(place_of(source));
@@ -36,22 +40,25 @@ PlannedTask describe(const Task& task) {
       for (const auto& i : program->instructions) add(elementwise_op(i.code).name, i.source);
   };
   add_program(task.before.get());
+  for (const auto& segment : task.segments) add_program(segment.program.get());
   if (d.kind != "fused") add(task.name, task.source);
   add_program(task.after.get());
   return d;
 }
 
 // Whether one of the task's results would take over this operand's memory, once no other task reads it.
-bool fits_in_place(const Task& task, const TaskOperand& in) {
+bool fits_in_place(Task& task, const TaskOperand& in) {
   if (std::ranges::count(task.inputs, in.storage.get(), [](const TaskOperand& o) { return o.storage.get(); }) > 1)
     return false;
-  return std::ranges::any_of(task.outputs, [&](const TaskOperand& out) { return may_take_over(task, in, out); });
+  std::size_t s = 0;  // in which segment
+  while (&in >= std::to_address(segment(task, s).inputs.end())) ++s;
+  return std::ranges::any_of(segment(task, s).outputs, [&](auto& out) { return may_take_over(task, in, out); });
 }
 
 }  // namespace
 
 Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* values) {
-  const DryPlan dry = plan_dry(window);
+  const DryPlan dry = plan_dry(window, planner::batch_alike);
   const auto count = dry.tasks.size();
   std::map<const Storage*, std::size_t> makers;
   for (std::size_t t = 0; t < count; ++t)
@@ -83,7 +90,7 @@ Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* 
   std::vector<int> renumbered(count, -1);
   for (std::size_t t = 0; t < count; ++t) {
     if (!needed[t]) continue;
-    const Task& task = *dry.tasks[t];
+    Task& task = *dry.tasks[t];
     auto d = describe(task);
     for (std::size_t i = 0; i < task.inputs.size(); ++i) {
       const Storage* from = task.inputs[i].storage.get();
@@ -122,12 +129,13 @@ std::string time_text(double us) {
 
 std::string base_name(const std::string& path) { return path.substr(path.find_last_of('/') + 1); }
 
-// "matmul" or "mult, add x3, relu", then the lines that recorded them.
+// "matmul" or "mult, add x3, relu", then the lines that recorded them; "100 alike: mult, add".
 std::string operations_text(const PlannedTask& task) {
-  std::string text;
-  for (std::size_t i = 0; i < task.operations.size();) {
+  std::string text = task.alike > 1 ? std::to_string(task.alike) + " alike: " : "";
+  const auto count = task.operations.size() / static_cast<std::size_t>(task.alike);  // of one of them
+  for (std::size_t i = 0; i < count;) {
     std::size_t n = 1;
-    while (i + n < task.operations.size() && task.operations[i + n] == task.operations[i]) ++n;
+    while (i + n < count && task.operations[i + n] == task.operations[i]) ++n;
     text += (i ? ", " : "") + task.operations[i] + (n > 1 ? " x" + std::to_string(n) : "");
     i += n;
   }
@@ -152,7 +160,7 @@ std::string quoted(const std::string& s) {
 }  // namespace
 
 std::string draw_window(const std::vector<Node*>& window, const std::vector<Node*>& values) {
-  const DryPlan dry = plan_dry(window);
+  const DryPlan dry = plan_dry(window, false);
   // The nodes that the values depend on, operands before readers where possible; a view depends on its base.
   std::vector<Node*> order, stack(values.begin(), values.end());
   std::unordered_set<Node*> seen;

@@ -46,8 +46,8 @@ GroupSet with_needs(const Batch& batch, GroupId g) {
 
 // Whether one of these groups must run after g.
 bool waits_for(const Batch& batch, const GroupSet& some, GroupId g) {
-  for (GroupId other = 0; other < batch.groups.size(); ++other)
-    if (some[other] && batch.groups[other].needs[g]) return true;
+  for (GroupId other = some._Find_first(); other < batch.groups.size(); other = some._Find_next(other))
+    if (batch.groups[other].needs[g]) return true;
   return false;
 }
 
@@ -200,10 +200,12 @@ GroupId home_of_kernel(const Batch& batch, const Node& node, const Reads& reads)
 // --- joining it
 
 // The group, and those that need it, need what the operation reads.
-void add_needs(Batch& batch, GroupId home, const GroupSet& direct) {
+void add_needs(Batch& batch, GroupId home, GroupSet direct) {
+  direct.reset(home);
+  if (direct.none()) return;
   GroupSet& needs = batch.groups[home].needs;
   for (GroupId g = direct._Find_first(); g < batch.groups.size(); g = direct._Find_next(g))
-    if (g != home) needs |= with_needs(batch, g);
+    needs |= with_needs(batch, g);
   for (Group& reader : batch.groups)
     if (reader.needs[home]) reader.needs |= needs;
 }
@@ -221,6 +223,7 @@ void assign(Batch& batch, Node& node) {
   Group& group = batch.groups[home];
   if (elementwise) {
     Part& part = group.part(node.plan.part);
+    if (part.members.empty()) part.members.reserve(16);
     part.members.push_back(&node);
     part.load += load_of(batch, node, home);
   } else {
@@ -241,6 +244,7 @@ void count_uses(const Batch& batch, const Node& reader) {
 }  // namespace
 
 void group(Batch& batch) {
+  batch.groups.reserve(batch.nodes.size());
   for (Node* node : batch.nodes) assign(batch, *node);
   for (const Node* node : batch.nodes) count_uses(batch, *node);
 }

@@ -20,9 +20,12 @@ Strides in_channels_last_order(const Strides& strides) {
 
 }  // namespace
 
-ProgramWriter::ProgramWriter(const Shape& shape, bool channels_last)
+ProgramWriter::ProgramWriter(const Shape& shape, const Load& load, bool channels_last)
     : shape_(shape), channels_last_(channels_last), program_(std::make_unique<Program>()) {
   program_->shape = channels_last ? in_channels_last_order(shape) : shape;
+  program_->instructions.reserve(static_cast<std::size_t>(load.instructions));
+  program_->inputs.reserve(static_cast<std::size_t>(load.inputs) + 1);
+  inputs_.reserve(static_cast<std::size_t>(load.inputs) + 1);
 }
 
 std::optional<std::uint16_t> ProgramWriter::find_input(const Node& node) const {

@@ -7,6 +7,7 @@
 
 #include "device/launch.h"
 #include "graph/op.h"
+#include "plan/batch.h"
 #include "plan/program.h"
 
 namespace owl::planner {
@@ -16,7 +17,7 @@ namespace owl::planner {
 class ProgramWriter {
  public:
   // With `channels_last` the program iterates over the axes in that order.
-  ProgramWriter(const Shape& shape, bool channels_last);
+  ProgramWriter(const Shape& shape, const Load& load, bool channels_last);
 
   // The input that reads the node's value, if the program has one.
   std::optional<std::uint16_t> find_input(const Node& node) const;

@@ -1,5 +1,7 @@
 #include "plan/task.h"
 
+#include <algorithm>
+
 namespace owl {
 
 namespace {
@@ -21,31 +23,44 @@ std::vector<Cause> outputs_of(const Program& program, std::vector<Cause> values)
   return outputs;
 }
 
+Cause cause_of(const TaskOperand& in) {
+  return in.storage->state.load(std::memory_order_acquire) == Storage::State::kFailed ? in.storage->failure : nullptr;
+}
+
+// Of a program alone.
+bool spread_failures(const SegmentView& segment) {
+  std::vector<Cause> causes;
+  for (const auto& in : segment.inputs) causes.push_back(cause_of(in));
+  const auto results = outputs_of(*segment.program, std::move(causes));
+  for (std::size_t i = 0; i < results.size(); ++i) segment.outputs[i].failure = results[i];
+  return std::ranges::count(results, nullptr) > 0;
+}
+
 }  // namespace
 
 bool spread_failures(Task& task) {
+  if (!task.op) {
+    bool free = false;
+    for (std::size_t s = 0; s < segment_count(task); ++s) free |= spread_failures(segment(task, s));
+    return free;
+  }
   std::vector<Cause> of_part[3];  // of the inputs, by the part that reads them
   for (const auto& in : task.inputs)
-    of_part[static_cast<int>(in.part)].push_back(
-        in.storage->state.load(std::memory_order_acquire) == Storage::State::kFailed ? in.storage->failure : nullptr);
+    of_part[static_cast<int>(in.part)].push_back(cause_of(in));
   auto& [before, kernel, after] = of_part;
   std::vector<Cause> results;
   Cause cause;  // of the kernel's result
-  if (!task.op) {
+  if (task.before) {
     results = outputs_of(*task.before, std::move(before));
+    cause = results.back();  // the kernel's operand
+    results.pop_back();
+  }
+  for (const auto& each : kernel) cause = earlier(cause, each);
+  if (task.after) {
+    after.insert(after.begin(), cause);
+    for (auto& each : outputs_of(*task.after, std::move(after))) results.push_back(std::move(each));
   } else {
-    if (task.before) {
-      results = outputs_of(*task.before, std::move(before));
-      cause = results.back();  // the kernel's operand
-      results.pop_back();
-    }
-    for (const auto& each : kernel) cause = earlier(cause, each);
-    if (task.after) {
-      after.insert(after.begin(), cause);
-      for (auto& each : outputs_of(*task.after, std::move(after))) results.push_back(std::move(each));
-    } else {
-      results.resize(task.outputs.size(), cause);
-    }
+    results.resize(task.outputs.size(), cause);
   }
   bool free = false;
   for (std::size_t i = 0; i < results.size(); ++i) {

@@ -1,12 +1,14 @@
 // One unit of scheduling: a kernel, a fused program, or a kernel between two programs, with the operands' memory.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "base/recycled.h"
 #include "device/launch.h"
 #include "graph/op.h"
 #include "plan/program.h"
@@ -24,11 +26,19 @@ struct TaskOperand {
   std::size_t byte_offset() const { return static_cast<std::size_t>(offset) * itemsize(array.dtype); }
 };
 
-struct Task {
+struct Task : Recycled<Task> {
+  // One of several equal programs, each over arrays of its own, that run as one task: `before`, with its share of the
+  // task's operands and results, which ends there.
+  struct Segment {
+    std::unique_ptr<Program> program;
+    std::size_t inputs_end, outputs_end;
+  };
+
   Device* device = nullptr;
   // Without a kernel `before` is the whole task. With one it computes the kernel's operand 0, as its last output, and
   // `after` works on the kernel's result, its input 0: both range by range, where the kernel reads and writes.
   std::unique_ptr<Program> before;
+  std::vector<Segment> segments;  // instead of `before`, of a task without a kernel
   const OpRecord* op = nullptr;
   std::shared_ptr<const Params> params;
   std::unique_ptr<Program> after;
@@ -50,7 +60,7 @@ struct Task {
   bool bound = false;            // its inputs' addresses are filled in
   bool started = false;
   bool given_up = false;         // its results are dropped: it has no operands any more and is skipped
-  bool on_trial = false;         // its operands are read without the lock (Scheduler::measure_scratch): not given up now
+  bool pinned = false;           // its operands are read, or more are added, without the lock: not given up now
   std::uint64_t order = 0;       // in which tasks were submitted: that of recording, operands first
   // Memory under a limit (memory_wait.cpp). `scratch`: what its launch will ask for, where that could be told.
   std::optional<std::size_t> scratch;
@@ -65,6 +75,20 @@ struct Task {
   std::atomic<std::int64_t> next_chunk{0};  // of the stage; taken without the lock
   std::shared_ptr<const Failure> failure;
 };
+
+// A segment of a task, with its operands and results. A task that has none is one as a whole.
+struct SegmentView {
+  const Program* program;  // null: the task has a kernel alone
+  std::span<TaskOperand> inputs, outputs;
+};
+inline std::size_t segment_count(const Task& task) { return std::max<std::size_t>(1, task.segments.size()); }
+inline SegmentView segment(Task& task, std::size_t i) {
+  const std::span<TaskOperand> in(task.inputs), out(task.outputs);
+  if (task.segments.empty()) return {task.before.get(), in, out};
+  const auto& [program, in_end, out_end] = task.segments[i];
+  const auto in_begin = i ? task.segments[i - 1].inputs_end : 0, out_begin = i ? task.segments[i - 1].outputs_end : 0;
+  return {program.get(), in.subspan(in_begin, in_end - in_begin), out.subspan(out_begin, out_end - out_begin)};
+}
 
 // A task's operands and results by the part that reads or writes them, which is the order in which they lie. Those of the
 // program before and behind a kernel that have no memory, its operand and its result, are not among them.

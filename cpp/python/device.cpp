@@ -224,6 +224,8 @@ void bind_engine(py::module_& m) {
   }, py::arg("count"), py::arg("idle_us"),
         "The number of operations that the window keeps, and the microseconds without a new operation after which an\n"
         "idle worker plans all of them (negative: never). For tests.");
+  m.def("set_batch_alike", [](bool on) { planner::batch_alike = on; }, py::arg("on"),
+        "Whether equal programs over small arrays become one task. For tests.");
   m.def("set_fault", &set_fault, py::arg("alloc"), py::arg("op"),
         "Makes the alloc-th request for memory and the op-th task that starts fail (0: none). For tests.");
   m.def("leave", &leave, "Stops the engine, at the end of the process.");

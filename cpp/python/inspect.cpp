@@ -37,6 +37,7 @@ py::tuple explained(const std::optional<py::iterable>& values) {
     d["bytes_read"] = t.bytes_read;
     d["bytes_written"] = t.bytes_written;
     d["outputs"] = t.outputs;
+    d["alike"] = t.alike;
     d["after"] = t.after;
     d["reuses"] = t.reuses < 0 ? py::object(py::none()) : py::object(py::int_(t.reuses));
     d["cost_us"] = t.cost_us;

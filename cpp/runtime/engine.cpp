@@ -19,6 +19,7 @@
 #include "base/env.h"
 #include "base/fork_mutex.h"
 #include "owl/inspect.h"
+#include "plan/cut.h"
 #include "plan/explain.h"
 #include "plan/planner.h"
 #include "runtime/faults.h"
@@ -55,10 +56,10 @@ bool same_site(const Node& a, const Node& b) {
 // How many of the first `most` operations leave the window together. A GPU replays batches that come again, so there a
 // batch ends where the loop that began it begins anew.
 std::size_t cut(const std::vector<Node*>& window, std::size_t most) {
-  if (most == window.size() || !window[0]->device->backend->is_async()) return most;
-  for (std::size_t end = most; end > most / 2; --end)
-    if (same_site(*window[end], *window[0])) return end;
-  return most;
+  if (most < window.size() && window[0]->device->backend->is_async())
+    for (std::size_t end = most; end > most / 2; --end)
+      if (same_site(*window[end], *window[0])) return end;
+  return planner::cut(window, most);
 }
 
 void write_text(const std::string& path, const std::string& text) {
@@ -117,6 +118,7 @@ int Engine::add_device(std::unique_ptr<Device> device) {
 }
 
 void Engine::set_memory_limit(std::size_t bytes) {
+  release_held();  // under a limit each task counts for itself
   std::lock_guard lock(devices_mutex_);
   memory_limit_ = bytes;
   for (auto& d : devices_) d->allocator.set_limit(bytes);
@@ -294,32 +296,60 @@ void Engine::dump(const std::vector<Node*>& batch) {
   write_text(stem.string() + "-plan.txt", explain_window(batch, nullptr).str());
 }
 
+// All but the newest `keep` operations leave the window. Plan mutex held.
+std::vector<Node*> Engine::take_batch(std::size_t keep) {
+  std::vector<Node*> batch;
+  std::lock_guard lock(window_mutex_);
+  drop_dead_locked();
+  if (window_.size() > keep) {
+    const auto end = window_.begin() + static_cast<std::ptrdiff_t>(cut(window_, window_.size() - keep));
+    batch.assign(window_.begin(), end);
+    window_.erase(window_.begin(), end);
+    for (Node* node : batch) window_bytes_ -= bytes_of(*node);
+    assert(!window_.empty() || window_bytes_ == 0);
+  }
+  window_count_.store(window_.size(), std::memory_order_seq_cst);
+  return batch;
+}
+
+// The tasks that may run now. Plan mutex held. Nothing is joined while user code runs: where that waits for a value, it
+// must not wait for others that read the result of its own task.
+std::vector<std::unique_ptr<Task>> Engine::plan_batch(const std::vector<Node*>& batch, bool hold) {
+  const auto calls_user_code = [](const Node* node) { return node->op->runs_user_code; };
+  const bool join = planner::batch_alike.load(std::memory_order_relaxed) && !Scheduler::get().calls_user_code() &&
+                    std::ranges::none_of(batch, calls_user_code);
+  std::vector<std::unique_ptr<Task>> tasks;
+  if (!join) alike_.release_all(tasks);
+  holds_back_.store(true, std::memory_order_seq_cst);  // before a thread learns that a value is planned
+  for (auto& task : plan(batch, join ? &alike_ : nullptr)) tasks.push_back(std::move(task));
+  if (!hold) alike_.release_all(tasks);
+  holds_back_.store(!alike_.empty(), std::memory_order_seq_cst);
+  return tasks;
+}
+
+void Engine::release_held() {
+  Storage::DeferForeign deferred;
+  std::lock_guard planning(plan_mutex_);
+  std::vector<std::unique_ptr<Task>> tasks;
+  alike_.release_all(tasks);
+  Scheduler::get().submit(std::move(tasks), nullptr);
+  holds_back_.store(false, std::memory_order_seq_cst);
+}
+
 void Engine::flush(std::size_t keep, bool inline_ok) {
   std::vector<Task*> inline_tasks;
   {
     Storage::DeferForeign deferred;  // until the locks are gone
     std::lock_guard planning(plan_mutex_);
-    std::vector<Node*> batch;
-    {
-      std::lock_guard lock(window_mutex_);
-      drop_dead_locked();
-      if (window_.size() > keep) {
-        const auto end = window_.begin() + static_cast<std::ptrdiff_t>(cut(window_, window_.size() - keep));
-        batch.assign(window_.begin(), end);
-        window_.erase(window_.begin(), end);
-        for (Node* node : batch) window_bytes_ -= bytes_of(*node);
-        assert(!window_.empty() || window_bytes_ == 0);
-      }
-      window_count_.store(window_.size(), std::memory_order_seq_cst);
-    }
-    if (batch.empty()) return;
+    const auto batch = take_batch(keep);
+    if (batch.empty() && (keep > 0 || alike_.empty())) return;
     profile::Span span("plan");
     try {
-      if (!settings().dump.empty()) dump(batch);
+      if (!settings().dump.empty() && !batch.empty()) dump(batch);
     } catch (const std::exception& e) {  // the batch must run all the same
       log_line(std::string("OWL_DUMP: ") + e.what());
     }
-    Scheduler::get().submit(plan(batch), inline_ok ? &inline_tasks : nullptr);
+    Scheduler::get().submit(plan_batch(batch, keep > 0), inline_ok ? &inline_tasks : nullptr);
   }
   Scheduler::get().run_inline(inline_tasks);
 }
@@ -339,7 +369,8 @@ void Engine::give_up(Ref<Storage> value) { Scheduler::get().give_up(std::move(va
 
 void Engine::start(Node* node) {
   const Node* owner = node->base ? node->base : node;
-  if (!owner->planned()) flush(0, true);
+  const auto is_held = [&] { return holds_back_.load(std::memory_order_seq_cst) && !node->storage()->ready(); };
+  if (!owner->planned() || is_held()) flush(0, true);
 }
 
 bool Engine::wait(Node* node, std::optional<double> timeout_s) {

@@ -13,6 +13,7 @@
 #include "device/device.h"
 #include "graph/sink.h"
 #include "owl/device.h"
+#include "plan/batch_alike.h"
 #include "runtime/window.h"
 
 namespace owl {
@@ -50,7 +51,9 @@ class Engine final : public Sink, public Window {
 
   // --- planning
   void flush(std::size_t keep, bool inline_ok) override;
-  bool window_empty() const override { return window_count_.load(std::memory_order_seq_cst) == 0; }
+  bool window_empty() const override {
+    return window_count_.load(std::memory_order_seq_cst) == 0 && !holds_back_.load(std::memory_order_seq_cst);
+  }
   std::uint64_t recorded() const override { return recorded_.load(std::memory_order_relaxed); }
   bool is_eager() const { return eager_.load(std::memory_order_relaxed); }
   void set_eager(bool on) { eager_ = on; }
@@ -70,6 +73,9 @@ class Engine final : public Sink, public Window {
   Engine();
   void drop_dead_locked();
   void drop_peer_copies_locked(Device& device, std::size_t bytes, std::vector<Ref<Node>>& dropped);
+  void release_held();
+  std::vector<Node*> take_batch(std::size_t keep);
+  std::vector<std::unique_ptr<Task>> plan_batch(const std::vector<Node*>& batch, bool hold);
   void dump(const std::vector<Node*>& batch);
   void unlock_after_fork(bool child);
 
@@ -84,6 +90,8 @@ class Engine final : public Sink, public Window {
   int dumps_ = 0;              // files written for OWL_DUMP; guarded by plan_mutex_
 
   RankedMutex<LockRank::kPlanner> plan_mutex_;  // one planner at a time, in the order of recording
+  planner::AlikeTasks alike_;                   // guarded by it
+  std::atomic<bool> holds_back_{false};         // whether tasks are in there, or a plan is being made that may hold some
 
   RankedMutex<LockRank::kPeerCopies> peers_mutex_;
   std::unordered_set<Node*> copied_nodes_;  // that have peer copies

@@ -114,10 +114,11 @@ std::string name_of(const Task& task) {
     if (program)
       for (const auto& i : program->instructions) add(elementwise_op(i.code).name);
   };
-  add_program(task.before.get());
+  add_program(task.segments.empty() ? task.before.get() : task.segments.front().program.get());
   if (task.op || count == 0) add(task.name);
   add_program(task.after.get());
-  return count > kNamed ? text + " ..." : text;
+  if (count > kNamed) text += " ...";
+  return task.segments.empty() ? text : std::to_string(task.segments.size()) + " x " + text;
 }
 
 void write(const Recording& r, std::FILE* file) {

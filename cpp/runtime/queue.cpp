@@ -19,6 +19,8 @@ double bytes_of(const Task& task) {
   return bytes;
 }
 
+int is_user_task(const Task& task) { return task.op && task.op->runs_user_code; }
+
 [[maybe_unused]] bool is_pending(const TaskOperand& in) { return !in.storage->ready() && !in.storage->failed(); }
 
 }  // namespace
@@ -27,11 +29,11 @@ thread_local std::vector<std::unique_ptr<Task>> Scheduler::finished_tasks;
 
 void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks) {
   std::vector<std::pair<Device*, std::shared_ptr<int>>> batches;
-  const auto measured = measure_scratch(tasks);
+  measure_scratch(tasks);
   std::lock_guard lock(mutex_);
-  for (Task* task : measured) task->on_trial = false;
   for (auto& owned : tasks) {
     Task* task = owned.release();
+    task->pinned = false;
     assert(task->unfinished_inputs == 0 && !task->started && task->threads == 0);
     task->order = ++submitted_;
     if (task->device->backend->is_async()) {
@@ -42,6 +44,7 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
     }
     in_flight_.fetch_add(1, std::memory_order_relaxed);
     in_flight_bytes_ += bytes_of(*task);
+    user_tasks_ += is_user_task(*task);
     task->older = newest_;
     (newest_ ? newest_->newer : oldest_) = task;
     newest_ = task;
@@ -65,7 +68,7 @@ void Scheduler::give_up(Ref<Storage> value) {
     const auto given_up = std::move(values.back());
     values.pop_back();
     Task* task = given_up->producer;
-    if (!task || task->on_trial || task->threads > 0 || task->started) continue;  // threads first: they set `started`
+    if (!task || task->pinned || task->threads > 0 || task->started) continue;  // threads first: they set `started`
     const auto is_wanted = [&](const TaskOperand& out) {
       return out.storage->refs() > (out.storage == given_up ? 2 : 1);
     };
@@ -119,6 +122,7 @@ void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
   }
   in_flight_bytes_ = in_flight_bytes_ - bytes_of(*task);
   release_memory(*task);
+  user_tasks_ -= is_user_task(*task);
   const auto left = in_flight_.fetch_sub(1, std::memory_order_relaxed) - 1;
   assert(left >= 0);
   if (waited) value_done_.notify_all();

@@ -64,6 +64,8 @@ class Scheduler {
   void with_memory(Device& device, std::size_t bytes, const std::string& what, const std::function<bool()>& take);
 
   std::int64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+  // Whether tasks in flight call code of the script, which may wait for values itself.
+  bool calls_user_code() const { return user_tasks_.load(std::memory_order_relaxed) > 0; }
 
   // While one exists, this worker runs host-language code for the task, in the task's only chunk. The code may need the
   // language's lock and may wait for values. So fork() does not wait for it (a child runs the chunk again), and while
@@ -119,7 +121,8 @@ class Scheduler {
   // later; with `last_resort` the task fails instead.
   bool start_task(Task& task, bool last_resort);
   bool bind_and_launch(Task& task, bool last_resort);
-  bool bind_result(Task& task, TaskOperand& out, bool last_resort);
+  bool bind_results(Task& task, bool last_resort, const Storage*& wants_memory);
+  bool bind_result(Task& task, std::span<TaskOperand> operands, TaskOperand& out, bool last_resort);
   // The exception being handled, as a value: of the task's kernel, or of the operation whose result got no memory.
   static std::shared_ptr<const Failure> caught(const Task& task, const Storage* result = nullptr);
 
@@ -151,8 +154,8 @@ class Scheduler {
 
   // --- memory_wait.cpp
   // Measures the scratch memory of each task's launch if a memory limit is set. Without the lock. Leaves the tasks
-  // `on_trial`.
-  std::vector<Task*> measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
+  // `pinned`.
+  void measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
   // Whether the task may allocate what it needs now; until `place` (which takes the lock), its reservation counts as
   // allocated.
   bool reserve(Task& task);
@@ -172,6 +175,7 @@ class Scheduler {
   int idle_waiters_ = 0, slot_waiters_ = 0;
   std::atomic<std::int64_t> in_flight_{0};
   std::atomic<double> in_flight_bytes_{0};
+  std::atomic<int> user_tasks_{0};  // of those in flight, whose operation calls code of the script
   int running_ = 0;        // threads inside a task, workers and callers
   int inline_callers_ = 0;  // threads that still have inline tasks to run
   int sleeping_ = 0;       // workers of all devices

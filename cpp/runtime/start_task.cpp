@@ -25,9 +25,9 @@ bool can_take_over(const Task& task, const TaskOperand& from, const TaskOperand&
          from.storage->refs() == 1;
 }
 
-bool take_over_operand(Task& task, TaskOperand& out) {
-  const auto from = std::ranges::find_if(task.inputs, [&](auto& in) { return can_take_over(task, in, out); });
-  if (from == task.inputs.end()) return false;
+bool take_over_operand(const Task& task, std::span<TaskOperand> operands, TaskOperand& out) {
+  const auto from = std::ranges::find_if(operands, [&](auto& in) { return can_take_over(task, in, out); });
+  if (from == operands.end()) return false;
   out.storage->device->allocator.move(*from->storage, *out.storage);
   out.array.data = out.storage->data;
   count(counters.in_place);
@@ -35,8 +35,8 @@ bool take_over_operand(Task& task, TaskOperand& out) {
 }
 
 // Whether a handle, or a waiting task, needs one of the results.
-bool is_wanted(const Task& task) {
-  return std::ranges::any_of(task.outputs, [](auto& out) { return !out.failure && out.storage->refs() > 1; });
+bool is_wanted(std::span<const TaskOperand> results) {
+  return std::ranges::any_of(results, [](auto& out) { return !out.failure && out.storage->refs() > 1; });
 }
 
 // `failed`: some operands have failed, but the task still computes the results that do not need them.
@@ -74,8 +74,8 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
 }
 
 // False: there is no memory for the result now.
-bool Scheduler::bind_result(Task& task, TaskOperand& out, bool last_resort) {
-  if (!take_over_operand(task, out) && task.device->backend->computes()) {
+bool Scheduler::bind_result(Task& task, std::span<TaskOperand> operands, TaskOperand& out, bool last_resort) {
+  if (!take_over_operand(task, operands, out) && task.device->backend->computes()) {
     const bool injected = Faults::due(faults().alloc);
     if (injected || !take_for_result(*out.storage, task.op && task.op->copies_in)) {
       if (!injected && !last_resort) return false;
@@ -85,6 +85,22 @@ bool Scheduler::bind_result(Task& task, TaskOperand& out, bool last_resort) {
   }
   count(counters.buffers_written);
   count(counters.bytes_written, static_cast<std::int64_t>(out.storage->bytes));
+  return true;
+}
+
+// Allocates no memory for segments whose results no handle or task needs: they do not run. `wants_memory`: the result
+// for which there is none.
+bool Scheduler::bind_results(Task& task, bool last_resort, const Storage*& wants_memory) {
+  for (std::size_t s = 0; s < segment_count(task); ++s) {
+    const auto [program, operands, results] = segment(task, s);
+    if (!task.segments.empty() && !is_wanted(results)) continue;
+    for (auto& out : results) {
+      if (out.array.data) continue;  // from an earlier try
+      wants_memory = out.storage.get();
+      if (!bind_result(task, operands, out, last_resort)) return false;
+    }
+  }
+  wants_memory = nullptr;
   return true;
 }
 
@@ -98,7 +114,7 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
     task.device->require_own_process();
     const bool failed = std::ranges::any_of(task.inputs, has_failed);
     if (failed && !spread_failures(task)) return true;
-    if (task.given_up || !is_wanted(task)) {
+    if (task.given_up || !is_wanted(task.outputs)) {
       count(counters.tasks_skipped);
       return true;
     }
@@ -106,14 +122,9 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
       inject_fault(task);
       bind_operands(task, failed);
     }
-    for (auto& out : task.outputs) {
-      if (out.array.data) continue;  // from an earlier try
-      wants_memory = out.storage.get();
-      if (!bind_result(task, out, last_resort)) {
-        task.started = false;
-        return false;
-      }
-      wants_memory = nullptr;
+    if (!bind_results(task, last_resort, wants_memory)) {
+      task.started = false;
+      return false;
     }
     launch(task);
   } catch (...) {

@@ -116,9 +116,12 @@ bool Scheduler::wait_complete(Backend& backend, const Storage* storage, Deadline
 
 bool Scheduler::wait_value(Storage& storage, Deadline deadline) {
   if (storage.state.load(std::memory_order_acquire) != Storage::State::kPending) return true;
-  if (outside_of_thread) window_->with_window([](const auto&) {});  // waits for a batch that is being planned
+  if (outside_of_thread)
+    window_->with_window([&](const auto&) {  // no batch is being planned meanwhile
+      std::lock_guard lock(mutex_);
+      refuse_own_value(storage);
+    });
   std::unique_lock lock(mutex_);
-  if (outside_of_thread) refuse_own_value(storage);
   storage.waited = true;
   return block(lock, value_done_, deadline,
                [&] { return storage.state.load(std::memory_order_relaxed) != Storage::State::kPending; });

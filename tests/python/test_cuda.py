@@ -93,6 +93,21 @@ def test_a_long_program(gpu):
 
 # ---- kernels
 
+def test_equal_programs_are_a_launch_or_two(gpu):
+    """Slots of 48 programs of two inputs, two outputs and three constants fit into one launch or two, by how arrays lie."""
+    arrays = [numbers(*shape, seed=i) for i, shape in enumerate([(3,), (64, 64), (5, 7), (1,), (0, 2), (300,), (33, 31), (9,)] * 6)]
+
+    def update(scale, *all):
+        return [y for i, x in enumerate(all) for y in (elewise.exp(x * 0.25 * (i + 1.5)) + scale, elewise.tanh(x - i))]
+
+    want = on(0, update, numbers(1), *arrays)
+    with unflushed():
+        before = owl.stats()["kernels"]
+        got = on(gpu, update, numbers(1), *arrays)
+    assert owl.stats()["kernels"] - before <= 4
+    assert all(same_bits(a, b) for a, b in zip(got, want, strict=True))
+
+
 @pytest.mark.parametrize("make", ["rand", "randn", "randb"])
 def test_random_numbers_are_the_cpus(gpu, make):
     def draw():

@@ -40,6 +40,52 @@ def test_same_bits_for_every_window(devices, program, seed):
                 assert same_bits(a, b), f"value {i} with window {w}, waits {waits}"
 
 
+FAMILIES = [  # programs over arrays of their own: (a, b, number) to what they make
+    lambda a, b, n: [a * n + b],
+    lambda a, b, n: [owl.elewise.mult(a, b) - n, owl.elewise.exp(a * 0.1)],
+    lambda a, b, n: [owl.elewise.relu(a - b) / (n + 2)],
+    lambda a, b, n: [(a > b).astype("float32"), a * 0.9 + b * (1 - n)],
+    lambda a, b, n: [a - a.mean() if a.size else a],
+]
+SMALL = [(1,), (3,), (64, 5), (0, 2), (2, 3, 4), (33, 31)]
+
+
+def family_values(text, seed):
+    """Updates of a few families of arrays, each as often as `text` says; some values are dropped, some read early."""
+    rng = np.random.default_rng(seed)
+    pool = [owl.from_numpy(rng.uniform(-1, 1, SMALL[i % len(SMALL)]).astype("f4")) for i in range(12)]
+    kept = []
+    for kind, count, start, read in text:
+        made = []
+        for i in range(count % 14):
+            a = pool[(start + i) % len(pool)]
+            b = next(x for x in pool[(start + 3 * i) % len(pool):] + pool if x.shape == a.shape)
+            made.append(FAMILIES[kind % len(FAMILIES)](a, b, (start % 5) * 0.25))
+            if read % 7 == 0 and i == 3 and made[2][0].size:
+                float(made[2][0].sum())
+        for i, results in enumerate(made):
+            if (read + i) % 3:  # the others are dropped
+                pool[(start + i) % len(pool)] = results[-1]
+                kept.append(results[0])
+        del kept[:-20]
+    return [x.to_numpy() for x in pool + kept]
+
+
+@given(text=st.lists(st.tuples(number, number, number, number), min_size=1, max_size=12), seed=st.integers(0, 5))
+@settings(max_examples=60 * SOAK)
+def test_same_bits_where_equal_programs_become_one_task(text, seed):
+    owl._owl.set_batch_alike(False)
+    try:
+        want = family_values(text, seed)
+    finally:
+        owl._owl.set_batch_alike(True)
+    for w in [(5, -1), (64, 100), (1 << 30, -1)]:
+        with window(*w):
+            got = family_values(text, seed)
+        for i, (a, b) in enumerate(zip(got, want, strict=True)):
+            assert same_bits(a, b), f"value {i} with window {w}"
+
+
 BESIDE_VIEWS = {  # an operand combined with views of it, of intermediates and of results of other groups
     "transposed": lambda x, f, g: f + f.trans(),
     "reversed": lambda x, f, g: owl.elewise.maximum(f[::-1], f),

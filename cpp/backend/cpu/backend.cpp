@@ -79,8 +79,11 @@ class CpuBackend : public Backend {
   const KernelTraits& traits(const OpRecord& op) const override { return kernel_of(op); }
   double program_cost_ns(const Program& program) const override { return cpu::program_cost_ns(program); }
 
+  bool runs_segments() const override { return true; }
+
   void launch(Task& task, Launch& launch) override {
     if (task.op) return launch_kernel(task, launch);
+    if (!task.segments.empty()) return launch_segments(task, launch);
     const auto watch = task.traced ? std::make_shared<NanWatch>(*task.before) : nullptr;
     launch_program(*task.before, addresses_of<const void*>(task.inputs), addresses_of<void*>(task.outputs), launch,
                    watch.get());
@@ -114,6 +117,19 @@ class CpuBackend : public Backend {
     if (task.traced) watch_kernel(task, launch);
   }
 
+  // Programs that are wanted: the results of others have no memory.
+  static void launch_segments(Task& task, Launch& launch) {
+    const auto list = std::make_shared<ProgramList>();
+    for (std::size_t s = 0; s < task.segments.size(); ++s) {
+      const auto [program, operands, results] = segment(task, s);
+      if (!results.front().array.data) continue;
+      list->add(*program);
+      for (const auto& in : operands) list->add_input(in.array.data);
+      for (const auto& out : results) list->add_output(out.array.data);
+    }
+    ProgramList::launch(list, launch);
+  }
+
   static ArrayRef dense_array(const Shape& shape, DType dtype) {
     return {nullptr, shape, shape.dense_strides(), dtype, true};
   }
@@ -130,6 +146,7 @@ class NullBackend : public Backend {
   void download(void*, const Storage&, std::size_t, std::size_t) override {}
   void download_strided(void*, const Storage&, std::size_t, const Shape&, const Strides&, DType) override {}
   void clear(void*, std::size_t) override {}
+  bool runs_segments() const override { return true; }
   void launch(Task&, Launch&) override {}
   bool computes() const override { return false; }
 };

@@ -81,6 +81,27 @@ void launch_program(const Program& program, std::vector<const void*> inputs, std
   });
 }
 
+void ProgramList::launch(std::shared_ptr<const ProgramList> list, Launch& launch) {
+  std::vector<std::size_t> ends;  // of the chunks, as even in cost as whole programs can be
+  double ns = 0;
+  for (std::size_t p = 0; p < list->programs_.size(); ++p) {
+    ns += cpu::program_cost_ns(*list->programs_[p].program);
+    if (ns < kChunkNs && p + 1 < list->programs_.size()) continue;
+    ends.push_back(p + 1);
+    ns = 0;
+  }
+  const auto chunks = static_cast<std::int64_t>(ends.size());
+  launch.stage(chunks, [list = std::move(list), ends = std::move(ends)](std::int64_t chunk) {
+    const auto c = static_cast<std::size_t>(chunk);
+    for (std::size_t p = c ? ends[c - 1] : 0; p < ends[c]; ++p) {
+      const auto& [program, input, output] = list->programs_[p];
+      if (program->shape.size() == 0) continue;
+      const Interpreter interpreter(*program, list->inputs_.data() + input, list->outputs_.data() + output);
+      interpreter.run(0, interpreter.size());
+    }
+  });
+}
+
 ReadRanges read_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
   outputs.push_back(nullptr);
   const auto interpreter = std::make_shared<Interpreter>(program, inputs.data(), outputs.data());

@@ -1,6 +1,8 @@
 // Fused elementwise programs on the CPU: alone, or before and after a kernel.
 #pragma once
 
+#include <cstddef>
+#include <memory>
 #include <vector>
 
 #include "base/module_api.h"
@@ -16,6 +18,25 @@ class NanWatch;
 // `program` must outlive the launch; so must the watch, if there is one.
 OWL_MODULE_API void launch_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs,
                     Launch& launch, NanWatch* watch = nullptr);
+
+// Equal programs, each over arrays of its own: a chunk runs some of them, each whole.
+class ProgramList {
+ public:
+  // The program must outlive the launch. Its data pointers follow, in its order.
+  void add(const Program& program) { programs_.push_back({&program, inputs_.size(), outputs_.size()}); }
+  void add_input(const void* data) { inputs_.push_back(data); }
+  void add_output(void* data) { outputs_.push_back(data); }
+  static void launch(std::shared_ptr<const ProgramList> list, Launch& launch);
+
+ private:
+  struct Entry {
+    const Program* program;
+    std::size_t input, output;  // where its first pointers are
+  };
+  std::vector<Entry> programs_;
+  std::vector<const void*> inputs_;
+  std::vector<void*> outputs_;
+};
 
 // A program before a kernel (KernelArgs::read): its last output is the kernel's operand, the others are written to
 // `outputs`; and one after a kernel (KernelArgs::finished). `program` must outlive the functions.

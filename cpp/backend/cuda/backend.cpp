@@ -224,9 +224,21 @@ void Backend::launch(Task& task, Launch& launch) {
   if (task.op && task.op->joins_devices) return all_reduce(task);
   Emit emit(*this, task.name, task.source, &launch);
   if (task.op) launch_kernel(task, launch, emit);
+  else if (!task.segments.empty()) emit_segments(task, emit);
   else emit.program(*task.before, addresses_of<const void*>(task.inputs), addresses_of<void*>(task.outputs));
   append(std::move(emit.commands_), task);
   if (task.traced) trace(task, launch);
+}
+
+// Of the segments that are wanted: the results of others have no memory.
+void Backend::emit_segments(Task& task, Emit& emit) {
+  std::vector<Emit::Side> programs;
+  for (std::size_t s = 0; s < task.segments.size(); ++s) {
+    const auto [program, operands, results] = segment(task, s);
+    if (results.front().array.data)
+      programs.push_back({program, addresses_of<const void*>(operands), addresses_of<void*>(results)});
+  }
+  emit.programs(std::move(programs));
 }
 
 void Backend::launch_kernel(Task& task, Launch& launch, Emit& emit) {

@@ -42,6 +42,7 @@ class Backend final : public owl::Backend, public Resources {
   void launch(Task& task, Launch& launch) override;
   const KernelTraits& traits(const OpRecord& op) const override;
   double program_cost_ns(const Program& program) const override;
+  bool runs_segments() const override { return true; }
   bool host_readable() const override { return false; }
   bool is_async() const override { return true; }
   void upload(Storage& to, const void* host) override;
@@ -129,6 +130,7 @@ class Backend final : public owl::Backend, public Resources {
 
   bool foreign_process() const;
   void launch_kernel(Task& task, Launch& launch, Emit& emit);
+  static void emit_segments(Task& task, Emit& emit);
   ArrayRef emit_before(const Task& task, const Kernel& kernel, Launch& launch, Emit& emit);
   class Reduced;
   void copy_in(Task& task);

@@ -8,6 +8,7 @@ namespace owl::cuda {
 
 namespace {
 
+constexpr std::size_t kMostSlots = 4096 / sizeof(std::uint64_t);  // the arguments of a launch, on every GPU
 constexpr std::int64_t kNarrow = (std::int64_t{1} << 31) - (1 << 20);  // elements within int32_t, with a margin
 
 // A kernel's text after only the headers that it uses, because NVRTC parses every line again for every kernel.
@@ -95,6 +96,45 @@ void Emit::program(const Program& program, std::vector<const void*> in, std::vec
   c.kernel = resources_.function(key, c.name, [&] { return whole(slots.values.size(), wide, printer.text()); });
   c.blocks = static_cast<unsigned>(printer.blocks());
   c.slots = std::move(slots.values);
+}
+
+// Slots: for each segment the block behind its last one, then each segment's own. A block finds its segment, and runs a
+// block of that program. The number of segments is part of the text, so that a launch with fewer repeats the last end.
+void Emit::launch_segments(std::string key, std::span<const Printer> segments) {
+  Slots own;
+  segments[0].add_slots(own);
+  const std::size_t each = own.values.size(), most = std::max<std::size_t>(1, kMostSlots / (each + 1));
+  const std::string text = segments[0].text("OWL_DEVICE void owl_segment(const Arguments& args, const Index block)") +
+                           "OWL_KERNEL(owl_programs) {\n  int segment = 0;\n  Index begin = 0;\n"
+                           "  while (block >= integer(args, segment)) begin = static_cast<Index>(integer(args, segment++));\n"
+                           "  owl_segment(*reinterpret_cast<const Arguments*>(args.slot + " +
+                           std::to_string(most) + " + segment * " + std::to_string(each) + "), block - begin);\n}\n";
+  for (; !segments.empty(); segments = segments.subspan(std::min(most, segments.size()))) {
+    Slots slots;
+    std::int64_t blocks = 0;
+    for (std::size_t s = 0; s < most; ++s) slots.add(blocks += s < segments.size() ? segments[s].blocks() : 0);
+    for (const Printer& segment : segments.first(std::min(most, segments.size()))) segment.add_slots(slots);
+    slots.values.resize(most * (each + 1));
+    Command& c = add();
+    c.name = "owl_programs";
+    c.kernel = resources_.function("S" + key, c.name, [&] { return whole(slots.values.size(), false, text); });
+    c.blocks = static_cast<unsigned>(blocks);
+    c.slots = std::move(slots.values);
+  }
+}
+
+void Emit::programs(std::vector<Side> all) {
+  std::vector<std::pair<std::string, std::vector<Printer>>> by_key;  // where arrays begin makes programs differ, too
+  for (Side& side : all) {
+    if (side.program->shape.size() == 0) continue;
+    Printer printer(*side.program, Printer::Role::kAlone, 0, std::move(side.in), std::move(side.out));
+    std::string key;
+    printer.add_key(key);
+    auto known = std::ranges::find(by_key, key, &std::pair<std::string, std::vector<Printer>>::first);
+    if (known == by_key.end()) known = by_key.insert(known, {std::move(key), {}});
+    known->second.push_back(std::move(printer));
+  }
+  for (auto& [key, segments] : by_key) launch_segments(std::move(key), segments);
 }
 
 void Emit::finish(const Program& program, std::vector<const void*> in, std::vector<void*> out) {

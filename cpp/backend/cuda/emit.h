@@ -18,6 +18,8 @@
 
 namespace owl::cuda {
 
+class Printer;
+
 class Backend;
 
 // A kernel's text: `file` defines OWL_KERNEL(name) using the definitions in `types` ("using T = float;\n"). Two
@@ -46,6 +48,14 @@ class Emit {
   void* scratch(std::size_t bytes);
   // Adds a program as a separate launch.
   void program(const Program& program, std::vector<const void*> in, std::vector<void*> out);
+  // A program with its operands' and results' memory.
+  struct Side {
+    const Program* program = nullptr;
+    std::vector<const void*> in;
+    std::vector<void*> out;
+  };
+  // Equal programs, as many in a launch as its arguments have room for.
+  void programs(std::vector<Side> all);
   // Adds the last program of a kernel that calls a library, in one launch with task.after if there is one. `program`
   // reads the library's output and computes the kernel's result, which is task.after's input 0.
   void finish(const Program& program, std::vector<const void*> in, std::vector<void*> out);
@@ -58,6 +68,7 @@ class Emit {
   friend class Backend;
   Emit(Resources& resources, const char* op, Source source, Launch* launch);
   Command& add();
+  void launch_segments(std::string key, std::span<const Printer> segments);
 
   Resources& resources_;
   const char* const op_;
@@ -65,14 +76,7 @@ class Emit {
   Launch* const launch_;
   std::vector<Command> commands_;
   const Args* args_ = nullptr;
-  // The programs before and after the kernel, if they are part of its launches, with their operands' and results'
-  // memory.
-  struct Side {
-    const Program* program = nullptr;
-    std::vector<const void*> in;
-    std::vector<void*> out;
-  };
-  Side before_, after_;
+  Side before_, after_;  // the programs before and after the kernel, if they are part of its launches
 };
 
 // The kernels' texts, embedded at build time.

@@ -200,7 +200,7 @@ std::string Printer::call(const char* dense, const char* out) const {
   return s;
 }
 
-std::string Printer::text() const {
+std::string Printer::text(const char* head) const {
   std::string s = element_function();
   // A pointer for each dense array, and a variable for each output.
   std::string pointers, elements, stores;
@@ -228,7 +228,7 @@ std::string Printer::text() const {
     return s + "OWL_DEVICE void store(const Arguments& args, Index i, " + type_name(program_.inputs[0].dtype) +
            " v) {\n" + pointers + elements + "  store_element(args, i" + call("in@[i]", "o@") + ");\n" + stores + "}\n";
 
-  s += "OWL_KERNEL(owl_program) {\n" + pointers + "  const Index size = static_cast<Index>(integer(args, " +
+  s += head + std::string(" {\n") + pointers + "  const Index size = static_cast<Index>(integer(args, " +
        n(size_slot_) + "));\n";
   const auto one = "{\n" + elements + "  element(args, i" + call("in@[i]", "o@") + ");\n" + stores + "  }\n";
   if (!packed_)

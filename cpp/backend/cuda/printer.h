@@ -26,7 +26,8 @@ class Printer {
 
   // Appends what the text depends on, as bytes.
   void add_key(std::string& key) const;
-  std::string text() const;
+  // `head`: of the kernel, or of a function with its arguments; a block of either is a block of the program.
+  std::string text(const char* head = "OWL_KERNEL(owl_program)") const;
   void add_slots(Slots& slots) const;
   int end_slot() const { return end_slot_; }
   std::int64_t blocks() const;  // for Role::kAlone

@@ -32,6 +32,7 @@ struct PlannedTask {
   std::vector<std::string> places;      // "file:line" of each, "" where unknown
   std::int64_t bytes_read = 0, bytes_written = 0;
   std::int64_t outputs = 0;             // values that reach memory
+  std::int64_t alike = 1;               // equal programs over arrays of their own that run as this task
   std::vector<int> after;               // the tasks of this plan whose results it reads
   int reuses = -1;                      // the task of this plan whose memory its result takes over; -1: none
   double cost_us = 0;                   // estimate, on one thread

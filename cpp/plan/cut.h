@@ -1,0 +1,15 @@
+// Where a batch of recorded operations ends.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "graph/node.h"
+
+namespace owl::planner {
+
+// How many of the first `most` operations are planned together. What is computed in one batch and read in the next goes
+// through memory: among the last quarter of the places it is that which fewest values cross, the latest of such.
+std::size_t cut(std::span<Node* const> recorded, std::size_t most);
+
+}  // namespace owl::planner

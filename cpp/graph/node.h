@@ -11,6 +11,7 @@
 #include "base/module_api.h"
 #include "base/ref.h"
 #include "device/storage.h"
+#include "graph/noting.h"
 #include "owl/dtype.h"
 #include "owl/shape.h"
 
@@ -65,6 +66,7 @@ class Node {
   DType dtype = DType::kFloat32;
   DType compute = DType::kFloat32;     // elementwise: the type the operands are brought to
   bool traced = nan_tracing.load(std::memory_order_relaxed);
+  bool constant = false;               // to every tape: stop_gradient, and views of it
   std::uint32_t input_count = 0;
   Scalar scalars[kInlineInputs];       // elementwise: the operand at i where inputs()[i] is null
   std::shared_ptr<const Params> params;
@@ -85,6 +87,7 @@ class Node {
   // own, whose base it is, so that each has handles of its own, and one that none asks for is not computed.
   struct Result {
     std::atomic<int> nodes{0};  // that stand for it: its own, and views
+    Shape shape;
     Ref<Storage> storage;       // set by the planner, if there were any
   };
   std::unique_ptr<Result[]> results;  // null: one result, the node itself
@@ -98,6 +101,11 @@ class Node {
   Node* base = nullptr;                      // held as a handle: a script that has the view can ask for the base
   std::int64_t offset = 0;
   std::unique_ptr<const Strides> strides;    // null: dense column-major
+  bool alias = false;                        // the whole value of `base` under another identity: operations read `base`
+  const Shape& whole_shape() const {         // of the value that this is, or is a view of
+    return !base ? shape : base->results ? base->results[result].shape : base->shape;
+  }
+  Mark& mark();                              // made when it is first asked for
 
   struct PeerCopy {
     Device* device;
@@ -117,6 +125,7 @@ class Node {
 
  private:
   static void destroy(Node* node);
+  void leave_mark();
   void leave_base();
   Node() = default;
   ~Node();
@@ -124,6 +133,7 @@ class Node {
   std::atomic<int> handles_{0};
   std::atomic<bool> planned_{false};
   Ref<Storage> storage_;
+  std::atomic<Mark*> mark_{nullptr};
   Node* few_inputs_[kInlineInputs] = {};
   std::unique_ptr<Node*[]> more_inputs_;
   Node* next_dead_ = nullptr;  // destroy() drains a list instead of recursing: chains may be a million long

@@ -64,6 +64,7 @@ from owl._owl import (
     set_memory_limit,
     slice as slice,
     stats,
+    stop_gradient,
     wait_for_all,
     zeros,
     zeros_like,
@@ -75,6 +76,7 @@ _owl.set_package_folder(_os.path.dirname(__file__) + _os.sep)
 _atexit.register(_owl.leave)
 
 from owl import conv, elewise  # noqa: E402  (needs the engine's setup above)
+from owl._gradients import Tape, grad, value_and_grad  # noqa: E402
 from owl._user_op import op  # noqa: E402
 from owl.elewise import *  # noqa: E402, F403  (owl.exp is owl.elewise.exp, and so on)
 from owl.elewise import abs as abs  # noqa: E402
@@ -160,6 +162,7 @@ __all__ = [
     "Plan",
     "PlannedTask",
     "ShapeError",
+    "Tape",
     "all_reduce",
     "arange",
     "bool_",
@@ -197,6 +200,7 @@ __all__ = [
     "get_cmake_dir",
     "get_gpu_device_count",
     "get_matmul_precision",
+    "grad",
     "has_cuda",
     "initialize",
     "int32",
@@ -235,9 +239,11 @@ __all__ = [
     "sqrt",
     "square",
     "stats",
+    "stop_gradient",
     "tanh",
     "tanh_back",
     "trace_nan",
+    "value_and_grad",
     "wait_for_all",
     "where",
     "zeros",

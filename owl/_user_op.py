@@ -96,8 +96,11 @@ class op(metaclass=_Hinting):
     def __call__(self, *operands: NArray) -> NArray:
         """Records forward(*operands) and returns an NArray of the announced shape and type. Never waits."""
         self._check(operands)
+        backward = None
+        if self.backward is not None and operands:
+            backward = _checked(self.name + ".back", self.backward, _error_types(operands))
         return _owl.record_function(self.name, self.forward, operands, self._result_shape(operands),
-                                    self._result_dtype(operands))
+                                    self._result_dtype(operands), backward)
 
     def back(self, err: NArray, y: NArray, *operands: NArray) -> NArray | tuple[NArray, ...]:
         """Records backward(err, y, *operands): the errors at the operands, from the error at the result y.
@@ -113,7 +116,7 @@ class op(metaclass=_Hinting):
         if err.shape != y.shape:
             raise ShapeError(f"{self.name}.back: the error has shape {err.shape}, the result {y.shape}; "
                              "they must be the same")
-        types = [x.dtype if x.dtype.kind == "f" else np.dtype("float32") for x in operands]
+        types = _error_types(operands)
         name = self.name + ".back"
         errors = _owl.record_functions(name, _checked(name, self.backward, types), (err, y, *operands),
                                        [(x.shape, dtype) for x, dtype in zip(operands, types)])
@@ -150,6 +153,10 @@ class op(metaclass=_Hinting):
         if not operands:
             raise DTypeError(f"{self.name}: an operation without operands needs dtype=")
         return _larger([x.dtype for x in operands])
+
+
+def _error_types(operands: Sequence[NArray]) -> list[np.dtype[Any]]:
+    return [x.dtype if x.dtype.kind == "f" else np.dtype("float32") for x in operands]
 
 
 def _checked(name: str, backward: Callable[..., Any], types: Sequence[np.dtype[Any]]) -> Callable[..., Any]:

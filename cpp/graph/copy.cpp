@@ -2,6 +2,7 @@
 // another device. Their records are here; every backend has kernels for them.
 #include "base/counters.h"
 #include "device/device.h"
+#include "graph/gradient.h"
 #include "graph/record.h"
 #include "graph/sink.h"
 
@@ -11,14 +12,19 @@ namespace {
 
 Results same_type(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
 
+// Between devices the tape copies the gradient back.
+constexpr Gradient copy_gradient{{}, [](Rule& r) { r.to(0, r.error()); }};
+
 }  // namespace
 
-const OpRecord op_copy{.name = "copy", .doc = "a dense copy of a strided view", .arity = 1, .infer = same_type};
+const OpRecord op_copy{
+    .name = "copy", .doc = "a dense copy of a strided view", .arity = 1, .infer = same_type, .gradient = &copy_gradient};
 const OpRecord op_device_copy{.name = "device_copy",
                               .doc = "x on another device: recorded for operands on other devices",
                               .arity = 1,
                               .infer = same_type,
-                              .copies_in = true};
+                              .copies_in = true,
+                              .gradient = &copy_gradient};
 
 NArray dense(const NArray& x) {
   if (!x.has_value()) throw Error("copy: an empty NArray has no value; assign one first");
@@ -27,6 +33,8 @@ NArray dense(const NArray& x) {
 
 NArray copy_to_device(Node* from, Device& to) {
   NArray source;
+  Node* const named = from;
+  if (from->alias) from = from->base;
   if (from->strides) {
     UseDevice there(*from->device);
     from->retain_handle();
@@ -41,6 +49,7 @@ NArray copy_to_device(Node* from, Device& to) {
   node->source = current_source;
   node->set_inputs(std::span<Node* const>(&from, 1));
   count(counters.copies);
+  if (noting) [[unlikely]] noting->note(*node, {&named, 1}, {&node, 1});
   return hand_out(node);
 }
 

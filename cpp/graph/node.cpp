@@ -8,6 +8,7 @@
 namespace owl {
 
 std::atomic<bool> nan_tracing{false};
+constinit thread_local Noting* noting = nullptr;
 
 namespace {
 // Nodes that this thread has still to destroy: destroying a chain of a million must not recurse.
@@ -47,6 +48,21 @@ Storage* Node::storage() const {
   return owner->results ? owner->results[result].storage.get() : owner->storage_.get();
 }
 
+Mark& Node::mark() {
+  Mark* known = mark_.load(std::memory_order_acquire);
+  if (known) return *known;
+  auto made = Ref<Mark>::steal(new Mark);
+  if (mark_.compare_exchange_strong(known, made.get(), std::memory_order_acq_rel)) return *made.detach();
+  return *known;  // another thread was quicker
+}
+
+void Node::leave_mark() {
+  Mark* mark = mark_.load(std::memory_order_acquire);
+  if (!mark) return;
+  mark->alive.store(false, std::memory_order_release);
+  mark->release();
+}
+
 void Node::make_results(std::size_t count) {
   results.reset(new Result[count]);
   result_count = static_cast<std::uint16_t>(count);
@@ -83,6 +99,7 @@ void Node::destroy(Node* node) {
   while (Node* next = dead_list) {
     dead_list = next->next_dead_;
     assert(next->refs() == 0 && next->handles() == 0);
+    next->leave_mark();
     next->clear_inputs();
     if (next->base) next->leave_base();
     if (next->has_been_copied) sink().forget_peer_copies(*next);

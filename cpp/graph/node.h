@@ -12,6 +12,7 @@
 #include "base/ref.h"
 #include "base/source.h"
 #include "device/storage.h"
+#include "graph/noting.h"
 #include "owl/dtype.h"
 #include "owl/shape.h"
 
@@ -65,6 +66,7 @@ class Node : public Recycled<Node> {
   DType dtype = DType::kFloat32;
   DType compute = DType::kFloat32;     // elementwise: the type to which operands are converted
   bool traced = nan_tracing.load(std::memory_order_relaxed);
+  bool constant = false;               // to every tape: stop_gradient, and views of it
   std::uint32_t input_count = 0;
   Scalar scalars[kInlineInputs];       // elementwise: operand i if inputs()[i] is null
   std::shared_ptr<const Params> params;
@@ -86,6 +88,7 @@ class Node : public Recycled<Node> {
   // computed.
   struct Result {
     std::atomic<int> nodes{0};  // that refer to it: its own, and views
+    Shape shape;
     Ref<Storage> storage;       // set by the planner, if such nodes existed
   };
   std::unique_ptr<Result[]> results;  // null: one result, the node itself
@@ -99,6 +102,11 @@ class Node : public Recycled<Node> {
   Node* base = nullptr;                      // counted as a handle: a script with the view can read the base's value
   std::int64_t offset = 0;
   std::unique_ptr<const Strides> strides;    // null: dense column-major
+  bool alias = false;                        // the whole value of `base` under another identity: operations read `base`
+  const Shape& whole_shape() const {         // of the value that this is, or is a view of
+    return !base ? shape : base->results ? base->results[result].shape : base->shape;
+  }
+  Mark& mark();                              // made when it is first asked for
 
   struct PeerCopy {
     Device* device;
@@ -118,6 +126,7 @@ class Node : public Recycled<Node> {
 
  private:
   static void destroy(Node* node);
+  void leave_mark();
   void leave_base();
   Node() = default;
   ~Node();
@@ -125,6 +134,7 @@ class Node : public Recycled<Node> {
   std::atomic<int> handles_{0};
   std::atomic<bool> planned_{false};
   Ref<Storage> storage_;
+  std::atomic<Mark*> mark_{nullptr};
   Node* few_inputs_[kInlineInputs] = {};
   std::unique_ptr<Node*[]> more_inputs_;
   Node* next_dead_ = nullptr;  // destroy() drains a list instead of recursing: chains may be a million long

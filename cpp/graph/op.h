@@ -14,6 +14,7 @@
 namespace owl {
 
 class Operand;
+struct Gradient;
 struct OpRecord;
 
 struct ResultType {
@@ -57,6 +58,9 @@ struct OpRecord {
   bool runs_user_code = false;  // already when it is launched, so that a launch cannot be tried
   bool copies_in = false;       // the result is copied in from another device, beside this one's own work
   bool joins_devices = false;   // operands stay on the devices where they are
+
+  // How gradients flow back through it (graph/gradient.h); &no_gradient: by nature not at all. Never null in the registry.
+  const Gradient* gradient = nullptr;
 };
 
 inline constexpr std::uint16_t kCastCode = 0;  // of `cast`, first in the list of expressions: programs treat it by itself

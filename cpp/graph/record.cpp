@@ -11,18 +11,26 @@ namespace {
 
 constexpr double kInt32Min = -2147483648.0, kInt32Max = 2147483647.0;
 
-// Replaces operands on other devices by their copies on this device.
+Node* named_by(Node* in) { return in && in->alias ? in->base : in; }
+
+// Replaces operands on other devices by their copies on this device, and aliases by what they name.
 void set_inputs_on(Node* node, std::span<Node* const> inputs, Device& device) {
   bool here = true;
-  for (Node* in : inputs) here &= !in || in->device == &device;
+  for (Node* in : inputs) here &= !in || (in->device == &device && !in->alias);
   if (here) return node->set_inputs(inputs);
   std::vector<Ref<Node>> held;
   std::vector<Node*> moved;
   for (Node* in : inputs) {
-    held.push_back(in ? on_device(in, device) : nullptr);
+    held.push_back(in ? on_device(named_by(in), device) : nullptr);
     moved.push_back(held.back().get());
   }
   node->set_inputs(moved);
+}
+
+// Before the node can be planned.
+void note(Node& node, std::span<Node* const> inputs) {
+  Node* const result = &node;
+  if (noting) [[unlikely]] noting->note(node, inputs, {&result, 1});
 }
 
 Shape broadcast(const OpRecord& op, std::span<const Operand> operands) {
@@ -165,6 +173,7 @@ NArray record(const OpRecord& op, std::span<Node* const> inputs, std::shared_ptr
   node->params = std::move(params);
   if (op.joins_devices) node->set_inputs(inputs);
   else set_inputs_on(node.get(), inputs, device);  // may copy between devices; the wait for that may be interrupted
+  note(*node, inputs);
   return hand_out(node.detach());
 }
 
@@ -178,24 +187,33 @@ std::vector<NArray> record_all(const OpRecord& op, std::span<Node* const> inputs
   node->make_results(made.size());
   set_inputs_on(node.get(), inputs, device);
   std::vector<NArray> results;
-  for (std::size_t i = 0; i < made.size(); ++i)
+  for (std::size_t i = 0; i < made.size(); ++i) {
+    node->results[i].shape = made[i].shape;
     results.push_back(hand_out_part(*node, static_cast<std::uint16_t>(i), made[i].shape, made[i].dtype, 0, nullptr));
+  }
+  if (noting) [[unlikely]] {
+    std::vector<Node*> nodes;
+    for (const NArray& each : results) nodes.push_back(each.node());
+    noting->note(*node, inputs, nodes);
+  }
   sink().append(node.detach());
   return results;
 }
 
-NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands) {
+NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands, const Shape* over) {
   Device& device = device_for_recording();
   auto types = types_of(op, operands);
   check_numbers(op, operands, types);
   if (op.check) op.check(op, operands);
-  auto node = new_node(op, device, broadcast(op, operands), types.result, types.compute);
+  auto node = new_node(op, device, over ? *over : broadcast(op, operands), types.result, types.compute);
   Node* inputs[kInlineInputs] = {};
   for (std::size_t i = 0; i < operands.size(); ++i) {
     inputs[i] = operands[i].node;
     if (!inputs[i]) node->scalars[i] = {static_cast<Scalar::Kind>(operands[i].kind), operands[i].value};
   }
-  set_inputs_on(node.get(), std::span<Node* const>(inputs, operands.size()), device);
+  const std::span<Node* const> named(inputs, operands.size());
+  set_inputs_on(node.get(), named, device);
+  note(*node, named);
   return hand_out(node.detach());
 }
 
@@ -205,12 +223,27 @@ NArray record_cast(const NArray& x, DType dtype) {
   auto node = new_node(elementwise_op(kCastCode), device, x.shape(), dtype, x.dtype());
   Node* const input = x.node();
   set_inputs_on(node.get(), std::span<Node* const>(&input, 1), device);
+  note(*node, std::span<Node* const>(&input, 1));
   return hand_out(node.detach());
 }
 
 NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, const Strides* strides) {
   Node& from = *x.node();
-  return hand_out_part(from.base ? *from.base : from, from.result, shape, from.dtype, from.offset + offset, strides);
+  NArray made =
+      hand_out_part(from.base ? *from.base : from, from.result, shape, from.dtype, from.offset + offset, strides);
+  made.node()->constant = from.constant;
+  if (noting) [[unlikely]] noting->note_view(from, *made.node());
+  return made;
+}
+
+NArray record_alias(const NArray& x, bool constant) {
+  Node& from = *x.node();
+  NArray made = hand_out_part(from.base ? *from.base : from, from.result, from.shape, from.dtype, from.offset,
+                              from.strides.get());
+  made.node()->alias = !from.base || from.alias;
+  made.node()->constant = constant || from.constant;
+  if (noting && !made.node()->constant) [[unlikely]] noting->note_view(from, *made.node());
+  return made;
 }
 
 Ref<Storage> storage_for(const Node& node) {

@@ -28,14 +28,18 @@ inline NArray record(const OpRecord& op, std::initializer_list<Node*> inputs,
 OWL_MODULE_API std::vector<NArray> record_all(const OpRecord& op, std::span<Node* const> inputs,
                                               std::shared_ptr<const Params> params);
 
-// An operation of class kElementwise; broadcasts, promotes. At least one operand is an array.
-OWL_MODULE_API NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands);
+// An operation of class kElementwise; broadcasts, promotes. At least one operand is an array. `over`, if given, is the
+// result's shape, to which the operands broadcast.
+OWL_MODULE_API NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands,
+                                         const Shape* over = nullptr);
 // The conversion to another type (x itself if it already has the type).
 NArray record_cast(const NArray& x, DType dtype);
 
 // A view of x's memory: offset and strides in elements, relative to x's own first element and in absolute memory
 // steps (not multiplied by x's strides). Strides null: dense. No operation is recorded.
 OWL_MODULE_API NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, const Strides* strides);
+// x as a node of its own, so that tapes tell the two apart: derived from x, or (constant) with no path to it.
+OWL_MODULE_API NArray record_alias(const NArray& x, bool constant = false);
 // The strides of x's value in memory, also if it is dense.
 OWL_MODULE_API Strides strides_of(const Node& x);
 OWL_MODULE_API extern const OpRecord op_copy, op_device_copy;  // copy.cpp

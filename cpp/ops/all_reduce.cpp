@@ -6,6 +6,7 @@
 #include <string>
 
 #include "device/device.h"
+#include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/records.h"
 #include "owl/collective.h"
@@ -77,13 +78,19 @@ std::vector<NArray> reduce_by_library(const std::vector<NArray>& arrays) {
   return sums;
 }
 
+// Of the sum on one device: every operand gets the error, copied to its device.
+constexpr Gradient all_reduce_gradient{{}, [](Rule& r) {
+  for (std::size_t i = 0; i < r.operand_count(); ++i) r.to(i, r.error());
+}};
+
 }  // namespace
 
 const OpRecord op_all_reduce{.name = "all_reduce",
                              .doc = "the sum of arrays on several GPUs, on one of them: recorded for each",
                              .arity = -1,
                              .infer = same_type,
-                             .joins_devices = true};
+                             .joins_devices = true,
+                             .gradient = &all_reduce_gradient};
 
 std::vector<NArray> all_reduce(const std::vector<NArray>& arrays) {
   check(arrays);

@@ -1,7 +1,9 @@
 // Convolution (cross-correlation) and its three gradients.
+#include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/nn.h"
 #include "ops/records.h"
+#include "ops/terms.h"
 
 namespace owl {
 
@@ -82,6 +84,61 @@ DType float_type(DType a, DType b, DType c = DType::kFloat32) {
   return promote(promote(a, b), promote(c, DType::kFloat32));
 }
 
+// Convolutions of the same geometry and precision as the operation whose gradient this is.
+class SameConv {
+ public:
+  explicit SameConv(const Rule& r) : params_(r.params<ConvParams>()) {}
+
+  NArray forward(const NArray& x, const NArray& w) const {
+    const NArray no_bias = zeros({w.shape()[3]}, x.dtype());
+    return record(op_conv, {x.node(), w.node(), no_bias.node()}, with(x.shape()));
+  }
+  NArray back_data(const NArray& err, const NArray& w, const Shape& x) const {
+    return record(op_conv_back_data, {err.node(), w.node()}, with(x));
+  }
+  NArray back_weight(const NArray& err, const NArray& x, const Shape& w) const {
+    return record(op_conv_back_weight, {err.node(), x.node()}, with(w));
+  }
+
+ private:
+  std::shared_ptr<const ConvParams> with(const Shape& result) const {
+    auto params = std::make_shared<ConvParams>(params_);
+    params->result = result;
+    return params;
+  }
+
+  const ConvParams& params_;
+};
+
+// A convolution is linear in its images and in its weights, so its gradients are convolutions, and theirs too.
+void conv_rule(Rule& r) {
+  const SameConv same(r);
+  const NArray e = r.error_array();
+  r.to(0, [&] { return same.back_data(e, r.array(1), r.shape(0)); });
+  r.to(1, [&] { return same.back_weight(e, r.array(0), r.shape(1)); });
+  r.to(2, [&] { return record(op_conv_back_bias, {e.node()}); });
+}
+void back_data_rule(Rule& r) {  // of (err, w)
+  const SameConv same(r);
+  const NArray e = r.error_array();
+  r.to(0, [&] { return same.forward(e, r.array(1)); });
+  r.to(1, [&] { return same.back_weight(r.array(0), e, r.shape(1)); });
+}
+void back_weight_rule(Rule& r) {  // of (err, x)
+  const SameConv same(r);
+  const NArray e = r.error_array();
+  r.to(0, [&] { return same.forward(r.array(1), e); });
+  r.to(1, [&] { return same.back_data(r.array(0), e, r.shape(1)); });
+}
+void back_bias_rule(Rule& r) {
+  const Term& e = r.error();
+  r.to(0, [&] { return e.is_array() ? broadcast_to(e.array().reshape({1, 1, r.shape(0)[2]}), r.shape(0)) : e; });
+}
+
+constexpr Gradient conv_gradient{{operand(1), operand(0), 0}, conv_rule},
+    back_data_gradient{{operand(1), operand(0)}, back_data_rule},
+    back_weight_gradient{{operand(1), operand(0)}, back_weight_rule}, back_bias_gradient{{}, back_bias_rule};
+
 }  // namespace
 
 ConvGeometry conv_geometry(const char* op, const conv::Convolver& c, const Shape& x, const Shape& w) {
@@ -115,25 +172,29 @@ const OpRecord op_conv{
     .doc = "convolution: x [W, H, C_in, N], w [kw, kh, C_in / groups, C_out], b [C_out] -> [W', H', C_out, N]",
     .arity = 3,
     .infer = infer_conv,
-    .cost = conv_cost};
+    .cost = conv_cost,
+    .gradient = &conv_gradient};
 const OpRecord op_conv_back_data{
     .name = "conv_back_data",
     .doc = "the gradient of a convolution's images: err [W', H', C_out, N], w [kw, kh, C_in / groups, C_out] -> "
            "[W, H, C_in, N]",
     .arity = 2,
     .infer = infer_back_data,
-    .cost = back_data_cost};
+    .cost = back_data_cost,
+    .gradient = &back_data_gradient};
 const OpRecord op_conv_back_weight{
     .name = "conv_back_weight",
     .doc = "the gradient of a convolution's weights: err [W', H', C_out, N], x [W, H, C_in, N] -> "
            "[kw, kh, C_in / groups, C_out]",
     .arity = 2,
     .infer = infer_back_weight,
-    .cost = back_weight_cost};
+    .cost = back_weight_cost,
+    .gradient = &back_weight_gradient};
 const OpRecord op_conv_back_bias{.name = "conv_back_bias",
                                  .doc = "the gradient of a convolution's bias: err [W', H', C_out, N] -> [C_out]",
                                  .arity = 1,
-                                 .infer = infer_back_bias};
+                                 .infer = infer_back_bias,
+                                 .gradient = &back_bias_gradient};
 
 namespace conv {
 

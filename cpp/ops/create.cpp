@@ -7,6 +7,7 @@
 
 #include "base/fork_mutex.h"
 #include "base/visit_dtype.h"
+#include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/create.h"
 #include "ops/records.h"
@@ -48,7 +49,7 @@ Results infer_result(std::span<Node* const>, const Params* params) {
 }
 
 constexpr OpRecord source(const char* name, const char* doc) {
-  return {.name = name, .doc = doc, .arity = 0, .infer = infer_result};
+  return {.name = name, .doc = doc, .arity = 0, .infer = infer_result, .gradient = &no_gradient};
 }
 
 }  // namespace

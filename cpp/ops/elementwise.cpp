@@ -50,6 +50,7 @@ template <class... Ops> struct Records<OpList<Ops...>> {
     r.parameter = parameter_of<Op>.name;
     r.fallback = parameter_of<Op>.fallback;
     r.check = check_of<Op>;
+    r.gradient = &elementwise_gradients[code];
     return r;
   }
   template <class Op> static constexpr std::uint16_t code_of() {

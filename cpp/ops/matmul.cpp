@@ -1,6 +1,7 @@
 // The matrix product.
 #include <atomic>
 
+#include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/nn.h"
 #include "ops/records.h"
@@ -23,13 +24,24 @@ double matmul_cost(std::span<const Shape> in, const Shape& out, const Params*) {
   return 2.0 * static_cast<double>(out.size()) * static_cast<double>(in[0][1]);
 }
 
+// In the precision of the product.
+void matmul_rule(Rule& r) {
+  const auto product = [&](const NArray& a, const NArray& b) {
+    return record(op_matmul, {a.node(), b.node()}, r.shared_params());
+  };
+  r.to(0, [&] { return product(r.error_array(), r.array(1).trans()); });
+  r.to(1, [&] { return product(r.array(0).trans(), r.error_array()); });
+}
+constexpr Gradient matmul_gradient{{operand(1), operand(0)}, matmul_rule};
+
 }  // namespace
 
 const OpRecord op_matmul{.name = "matmul",
                          .doc = "the matrix product: [m, k] x [k, n] -> [m, n]",
                          .arity = 2,
                          .infer = infer_matmul,
-                         .cost = matmul_cost};
+                         .cost = matmul_cost,
+                         .gradient = &matmul_gradient};
 
 namespace {
 std::atomic<MatmulPrecision> precision{MatmulPrecision::kFloat32};

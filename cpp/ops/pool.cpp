@@ -1,7 +1,12 @@
 // Pooling and its gradient.
+#include <algorithm>
+#include <limits>
+
+#include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/nn.h"
 #include "ops/records.h"
+#include "owl/elewise.h"
 
 namespace owl {
 
@@ -54,6 +59,75 @@ double pool_back_cost(std::span<const Shape> in, const Shape& out, const Params*
   return static_cast<double>(in[0].size()) * window_size(params) + static_cast<double>(out.size());
 }
 
+bool is_maximum(const Params* params) { return static_cast<const PoolParams*>(params)->pooler.op == conv::PoolOp::kMax; }
+
+// Images with a margin on all sides, so that every window is whole.
+NArray with_margin(const NArray& x, const PoolGeometry& g, double value) {
+  NArray whole = x;
+  const auto extend = [&](int axis, std::int64_t before, std::int64_t after) {
+    std::vector<NArray> parts{whole};
+    const auto margin = [&](std::int64_t n) { return full(whole.shape().with(axis, n), value, x.dtype()); };
+    if (before > 0) parts.insert(parts.begin(), margin(before));
+    if (after > 0) parts.push_back(margin(after));
+    if (parts.size() > 1) whole = concat(parts, axis);
+  };
+  extend(0, g.pad_x, (g.out_width - 1) * g.stride_x + g.window_x - g.pad_x - g.width);
+  extend(1, g.pad_y, (g.out_height - 1) * g.stride_y + g.window_y - g.pad_y - g.height);
+  return whole;
+}
+
+// Of every window the element (ix, iy), of images with their margin.
+NArray of_windows(const NArray& x, const PoolGeometry& g, std::int64_t ix, std::int64_t iy) {
+  return x[{Slice{ix, ix + (g.out_width - 1) * g.stride_x + 1, g.stride_x},
+            Slice{iy, iy + (g.out_height - 1) * g.stride_y + 1, g.stride_y}, ellipsis}];
+}
+
+// Of every window the element of e that stands where x has its maximum, the first of equals. Only
+// second derivatives come here.
+NArray at_maxima(const NArray& e, const NArray& x, const PoolGeometry& g) {
+  const auto lowest = -std::numeric_limits<double>::infinity();
+  const NArray elements = with_margin(e, g, 0), candidates = with_margin(x, g, lowest);
+  const NArray inside = with_margin(ones({g.width, g.height}, DType::kBool), g, 0);
+  NArray value, best, seen;
+  for (std::int64_t iy = 0; iy < g.window_y; ++iy)
+    for (std::int64_t ix = 0; ix < g.window_x; ++ix) {
+      const NArray element = of_windows(elements, g, ix, iy), candidate = of_windows(candidates, g, ix, iy),
+                   is_inside = of_windows(inside, g, ix, iy);
+      if (!value.has_value()) {
+        value = element, best = candidate, seen = is_inside;
+        continue;
+      }
+      const NArray first_nan = elewise::mult(isnan(candidate), isnan(best) == false);
+      const NArray first_inside = elewise::mult(is_inside, seen == false);  // which may be -infinity, as the margin
+      const NArray replaces = (candidate > best) + first_nan + first_inside;
+      value = where(replaces, element, value);
+      best = where(replaces, candidate, best);
+      seen = seen + is_inside;
+    }
+  return value;
+}
+
+void pool_rule(Rule& r) {
+  const NArray e = r.error_array();
+  if (is_maximum(r.shared_params().get())) r.to(0, record(op_pool_back, {e.node(), r.array(0).node()}, r.shared_params()));
+  else r.to(0, record(op_pool_back, {e.node()}, r.shared_params()));
+}
+
+void pool_back_rule(Rule& r) {
+  const auto& p = r.params<PoolParams>();
+  const NArray e = r.error_array();
+  if (!is_maximum(&p)) return r.to(0, record(op_pool, {e.node()}, r.shared_params()));
+  r.to(0, [&] { return at_maxima(e, r.array(1), pool_geometry(p.pooler, p.x)); });
+  r.zero(1);
+}
+
+constexpr Gradient pool_gradient{
+    .rule = pool_rule,
+    .saves_by = [](const Params* params) { return is_maximum(params) ? operand(0) : Saves{0}; }};
+constexpr Gradient pool_back_gradient{
+    .rule = pool_back_rule,
+    .saves_by = [](const Params* params) { return is_maximum(params) ? operand(1) : Saves{0}; }};
+
 }  // namespace
 
 PoolGeometry pool_geometry(const conv::Pooler& p, const Shape& x) {
@@ -70,14 +144,16 @@ const OpRecord op_pool{.name = "pool",
                        .doc = "the maximum or average of windows: x [W, H, C, N] -> [W', H', C, N]",
                        .arity = 1,
                        .infer = infer_pool,
-                       .cost = pool_cost};
+                       .cost = pool_cost,
+                       .gradient = &pool_gradient};
 // For an average the images themselves don't matter, and are no operand: nothing keeps them alive.
 const OpRecord op_pool_back{
     .name = "pool_back",
     .doc = "the gradient of a pooling's images: err [W', H', C, N] and, for a maximum, x [W, H, C, N] -> x's shape",
     .arity = -1,
     .infer = infer_pool_back,
-    .cost = pool_back_cost};
+    .cost = pool_back_cost,
+    .gradient = &pool_back_gradient};
 
 namespace conv {
 

@@ -2,14 +2,16 @@
 // the name of its record is op_NAME.
 #pragma once
 
+#include <array>
 #include <span>
 
 #include "base/module_api.h"
+#include "graph/gradient.h"
 #include "graph/op.h"
 
 #define OWL_KERNEL_OPERATIONS(X)                                                              \
   X(full) X(arange) X(rand) X(randn) X(randb)                        /* create.cpp */         \
-  X(copy) X(concat)                          /* graph/copy.cpp, shape.cpp */                  \
+  X(copy) X(concat) X(add_view)              /* graph/copy.cpp, shape.cpp, add_view.cpp */    \
   X(sum) X(mean) X(max) X(min) X(argmax) X(argmin) X(count_zero)     /* reduce.cpp */         \
   X(matmul)                                                          /* matmul.cpp */         \
   X(softmax) X(log_softmax) X(softmax_back)                          /* softmax.cpp */        \
@@ -28,5 +30,9 @@ OWL_KERNEL_OPERATIONS(OWL_DECLARE)
 // The elementwise expressions, in the order of their codes.
 std::span<const OpRecord> elementwise_records();
 const OpRecord* find_elementwise(std::string_view name);  // null where there is none
+
+// Their gradients, by code (elementwise_gradients.cpp).
+inline constexpr std::size_t kMaxElementwise = 256;
+extern const std::array<Gradient, kMaxElementwise> elementwise_gradients;
 
 }  // namespace owl

@@ -1,9 +1,12 @@
 // Reductions: sum, mean, max, min, argmax, argmin, count_zero. Reduced axes stay with length 1.
 #include <string>
 
+#include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/records.h"
 #include "ops/reduce.h"
+#include "ops/terms.h"
+#include "owl/elewise.h"
 
 namespace owl {
 
@@ -36,17 +39,59 @@ Results infer_count(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), DType::kFloat64};  // a count may exceed int32
 }
 
-constexpr OpRecord reduction(const char* name, const char* doc, InferFn infer) {
-  return {.name = name, .doc = doc, .arity = 1, .infer = infer};
+// The error with as many axes as the operand has: of a result [1] without axes, all of length 1.
+Term error_over_axes(const Rule& r) {
+  const Term& e = r.error();
+  if (!e.is_array() || e.array().ndim() == r.shape(0).ndim()) return e;
+  return e.array().reshape(std::vector<std::int64_t>(static_cast<std::size_t>(r.shape(0).ndim()), 1));
 }
 
-const Node& operand(const NArray& x, const OpRecord& op) {
+void sum_rule(Rule& r) { r.to(0, broadcast_to(error_over_axes(r), r.shape(0))); }
+
+void mean_rule(Rule& r) {
+  const auto n = static_cast<double>(r.shape(0).size()) / static_cast<double>(r.result_type().shape.size());
+  r.to(0, broadcast_to(div(error_over_axes(r), n), r.shape(0)));
+}
+
+// Where an axis has its place of the largest (or smallest), of every other axis. Axis by axis, from the one that varies
+// fastest: what is left are the first of equals in memory order.
+NArray is_first(const Rule& r, NArray (NArray::*place)(std::optional<std::int64_t>) const,
+                NArray (NArray::*fold)(const std::vector<std::int64_t>&) const) {
+  const auto& p = r.params<ReduceParams>();
+  NArray folded = r.array(0), first;
+  for (int axis = 0; axis < r.shape(0).ndim(); ++axis) {
+    if (!p.all && !(p.axes >> axis & 1)) continue;
+    std::vector<std::int64_t> along(static_cast<std::size_t>(r.shape(0).ndim()), 1);
+    along[static_cast<std::size_t>(axis)] = r.shape(0)[axis];
+    const NArray here = arange(static_cast<double>(r.shape(0)[axis]), DType::kInt32).reshape(along) ==
+                        (folded.*place)(axis);
+    first = first.has_value() ? elewise::mult(first, here) : here;
+    folded = (folded.*fold)({axis});
+  }
+  return first;
+}
+
+void max_rule(Rule& r) {
+  r.to(0, keep(is_first(r, &NArray::argmax, &NArray::max), error_over_axes(r), r.result_type().dtype));
+}
+void min_rule(Rule& r) {
+  r.to(0, keep(is_first(r, &NArray::argmin, &NArray::min), error_over_axes(r), r.result_type().dtype));
+}
+
+constexpr Gradient sum_gradient{{}, sum_rule}, mean_gradient{{}, mean_rule}, max_gradient{{operand(0)}, max_rule},
+    min_gradient{{operand(0)}, min_rule};
+
+constexpr OpRecord reduction(const char* name, const char* doc, InferFn infer, const Gradient& gradient = no_gradient) {
+  return {.name = name, .doc = doc, .arity = 1, .infer = infer, .gradient = &gradient};
+}
+
+const Node& node_of(const NArray& x, const OpRecord& op) {
   if (!x.has_value()) throw Error(std::string(op.name) + ": an empty NArray has no value; assign one first");
   return *x.node();
 }
 
 NArray reduce(const OpRecord& op, const NArray& x, const std::vector<std::int64_t>& axes) {
-  const Shape& shape = operand(x, op).shape;
+  const Shape& shape = node_of(x, op).shape;
   unsigned mask = 0;
   for (const auto axis : axes) {
     const unsigned bit = 1u << normalize_axis(axis, shape, op.name);
@@ -60,7 +105,7 @@ NArray reduce(const OpRecord& op, const NArray& x, const std::vector<std::int64_
 
 // For operations that have no value over nothing.
 void require_elements(const OpRecord& op, const NArray& x, const std::vector<std::int64_t>& axes) {
-  const Shape& shape = operand(x, op).shape;
+  const Shape& shape = node_of(x, op).shape;
   if (shape.size() != 0) return;
   for (int i = 0; i < shape.ndim(); ++i) {
     bool named = axes.empty();
@@ -78,7 +123,7 @@ std::vector<std::int64_t> axis_list(std::optional<std::int64_t> axis) {
 
 // Places are int32.
 void require_index_range(const OpRecord& op, const NArray& x, const std::vector<std::int64_t>& axes) {
-  const Shape& shape = operand(x, op).shape;
+  const Shape& shape = node_of(x, op).shape;
   const std::int64_t n = axes.empty() ? shape.size() : shape[normalize_axis(axes[0], shape, op.name)];
   if (n > INT32_MAX)
     throw ShapeError(std::string(op.name) + ": " + std::to_string(n) + " elements of shape " + shape.str() +
@@ -87,10 +132,10 @@ void require_index_range(const OpRecord& op, const NArray& x, const std::vector<
 
 }  // namespace
 
-const OpRecord op_sum = reduction("sum", "sum over axes, which stay with length 1", infer_sum);
-const OpRecord op_mean = reduction("mean", "mean over axes, which stay with length 1", infer_mean);
-const OpRecord op_max = reduction("max", "largest over axes, which stay with length 1", infer_same);
-const OpRecord op_min = reduction("min", "smallest over axes, which stay with length 1", infer_same);
+const OpRecord op_sum = reduction("sum", "sum over axes, which stay with length 1", infer_sum, sum_gradient);
+const OpRecord op_mean = reduction("mean", "mean over axes, which stay with length 1", infer_mean, mean_gradient);
+const OpRecord op_max = reduction("max", "largest over axes, which stay with length 1", infer_same, max_gradient);
+const OpRecord op_min = reduction("min", "smallest over axes, which stay with length 1", infer_same, min_gradient);
 const OpRecord op_argmax = reduction("argmax", "place of the first largest along an axis", infer_index);
 const OpRecord op_argmin = reduction("argmin", "place of the first smallest along an axis", infer_index);
 const OpRecord op_count_zero = reduction("count_zero", "how many elements are 0", infer_count);

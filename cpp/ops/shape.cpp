@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <string>
 
+#include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/concat.h"
 #include "ops/records.h"
@@ -45,12 +46,28 @@ Results infer_concat(std::span<Node* const> in, const Params* params) {
   return {first.with(axis, length), in[0]->dtype};
 }
 
+// Each operand gets its slice of the error.
+void concat_rule(Rule& r) {
+  const int axis = r.params<ConcatParams>().axis;
+  std::int64_t offset = 0;
+  for (std::size_t i = 0; i < r.operand_count(); ++i) {
+    const std::int64_t length = r.shape(i)[axis];
+    r.to(i, [&]() -> Term {
+      if (!r.error().is_array()) return r.error();
+      return slice(r.error().array(), axis, offset, length);
+    });
+    offset += length;
+  }
+}
+constexpr Gradient concat_gradient{{}, concat_rule};
+
 }  // namespace
 
 const OpRecord op_concat = {.name = "concat",
                             .doc = "joins arrays along one axis; the others are equal",
                             .arity = -1,
-                            .infer = infer_concat};
+                            .infer = infer_concat,
+                            .gradient = &concat_gradient};
 
 NArray NArray::reshape(std::vector<std::int64_t> lengths) const {
   const Shape& old = node_of(*this, "reshape").shape;

@@ -2,9 +2,12 @@
 //
 // instance: one distribution over all axes but the last, so that the last counts samples; a 1-d array is one sample.
 // channel: one distribution along axis -2 for every place of the other axes.
+#include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/nn.h"
 #include "ops/records.h"
+#include "ops/terms.h"
+#include "owl/elewise.h"
 
 namespace owl {
 
@@ -38,22 +41,58 @@ NArray record_softmax(const OpRecord& op, const NArray& x, conv::SoftOp over) {
   return record(op, {xs.node()}, std::make_shared<SoftmaxParams>(over));
 }
 
+// The sum over each distribution, whose axes stay with length 1.
+NArray sum_of_each(const NArray& x, const Rule& r) {
+  const auto n = x.ndim();
+  if (r.params<SoftmaxParams>().op == conv::SoftOp::kChannel) return x.sum(n - 2);
+  std::vector<std::int64_t> axes;
+  for (int axis = 0; axis < std::max(1, n - 1); ++axis) axes.push_back(axis);
+  return x.sum(axes);
+}
+
+void softmax_rule(Rule& r) {
+  const NArray e = r.error_array();
+  r.to(0, record(op_softmax_back, {e.node(), r.result().node()}, r.shared_params()));
+}
+
+void log_softmax_rule(Rule& r) {
+  const NArray e = r.error_array();
+  r.to(0, e - elewise::mult(exp(r.result()), sum_of_each(e, r)));
+}
+
+// Of y * (err - sum of err * y): symmetric in err, a product in y.
+void softmax_back_rule(Rule& r) {
+  const NArray e = r.error_array(), &y = r.array(1);
+  r.to(0, [&] { return record(op_softmax_back, {e.node(), y.node()}, r.shared_params()); });
+  r.to(1, [&] {
+    const NArray& err = r.array(0);
+    return elewise::mult(e, err - sum_of_each(elewise::mult(err, y), r)) -
+           elewise::mult(err, sum_of_each(elewise::mult(e, y), r));
+  });
+}
+
+constexpr Gradient softmax_gradient{{result()}, softmax_rule}, log_softmax_gradient{{result()}, log_softmax_rule},
+    softmax_back_gradient{{operand(1), operand(0) | operand(1)}, softmax_back_rule};
+
 }  // namespace
 
 const OpRecord op_softmax{.name = "softmax",
                           .doc = "exp(x) / sum of exp(x), over all axes but the last or along axis -2: x's shape",
                           .arity = 1,
                           .infer = infer_softmax,
-                          .cost = softmax_cost};
+                          .cost = softmax_cost,
+                          .gradient = &softmax_gradient};
 const OpRecord op_log_softmax{.name = "log_softmax",
                               .doc = "the logarithm of softmax(x): x's shape",
                               .arity = 1,
                               .infer = infer_softmax,
-                              .cost = softmax_cost};
+                              .cost = softmax_cost,
+                              .gradient = &log_softmax_gradient};
 const OpRecord op_softmax_back{.name = "softmax_back",
                                .doc = "the gradient of softmax: err, y -> y * (err - sum of err * y), y's shape",
                                .arity = 2,
-                               .infer = infer_softmax_back};
+                               .infer = infer_softmax_back,
+                               .gradient = &softmax_back_gradient};
 
 namespace conv {
 

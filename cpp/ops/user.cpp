@@ -24,6 +24,12 @@ constexpr std::int64_t kTruths = 1 << 20;  // bools of a chunk
 
 double user_cost(std::span<const Shape>, const Shape&, const Params* params) { return of(params).work; }
 
+// A backward function may read every operand and result.
+constexpr Gradient user_gradient{
+    .rule = [](Rule& r) { r.params<UserParams>().gradient(r); },
+    .saves_by = [](const Params* params) -> Saves { return of(params).gradient ? kAllOperands | kAllResults : 0; },
+    .exists = [](const Params* params) { return static_cast<bool>(of(params).gradient); }};
+
 std::string list_of(std::span<const ArrayType> operands) {
   std::string text;
   for (auto& o : operands) text += (text.empty() ? "" : " and ") + o.shape.str();
@@ -70,6 +76,7 @@ const OpRecord& user_record(const std::string& name) {
     r.infer = infer_user;
     r.runs_user_code = true;
     r.cost = user_cost;
+    r.gradient = &user_gradient;
   }
   return named->record;
 }

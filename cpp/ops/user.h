@@ -9,6 +9,7 @@
 
 #include "base/module_api.h"
 #include "device/launch.h"
+#include "graph/gradient.h"
 #include "graph/op.h"
 #include "owl/narray.h"
 #include "owl/op.h"
@@ -19,6 +20,7 @@ struct UserParams : Params {
   std::vector<ResultType> results;
   double work = 0;  // in additions
   std::function<void(const KernelArgs& args, Launch& launch)> run;
+  std::function<void(Rule& rule)> gradient;  // empty: it has none, and to ask for it is an error
 };
 
 // Throws e's kind of error again, with the operation in front of its message where that does not begin with it.

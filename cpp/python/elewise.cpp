@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "graph/gradient.h"
 #include "graph/record.h"
 #include "python/arguments.h"
 #include "python/bind.h"
@@ -119,11 +120,13 @@ void bind_elewise(py::module_& m) {
           entry["arity"] = op->arity;
           entry["elementwise"] = op->cls == OpRecord::Class::kElementwise;
           entry["function"] = op->in_elewise;
+          entry["gradient"] = op->gradient->rule != nullptr;
           all.append(entry);
         }
         return all;
       },
-      "Every operation in the registry, as dicts: name, doc, arity, elementwise, function (offered by owl.elewise).");
+      "Every operation in the registry, as dicts: name, doc, arity, elementwise, function (offered by owl.elewise),\n"
+      "gradient (has one).");
   auto module = m.def_submodule("elewise", "Elementwise functions, generated from the registry of operations.");
   auto& functions = *new std::deque<Function>;  // method tables live as long as the process
   auto module_name = py::str("owl.elewise");

@@ -19,6 +19,7 @@ PYBIND11_MODULE_EXEC(_owl, m) {
   bind_device(m);
   bind_inspect(m);
   bind_user_op(m);
+  bind_tape(m);
 }
 
 namespace {

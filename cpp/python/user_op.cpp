@@ -163,14 +163,35 @@ ResultType to_result_type(const std::string& op, PyObject* shape, PyObject* dtyp
   return naming(op, [&] { return ResultType{to_shape(shape, (op + ": shape").c_str()), to_dtype(dtype)}; });
 }
 
-std::vector<NArray> record_call(const std::string& op_name, PyObject* function, PyObject* arrays,
-                                std::vector<ResultType> results) {
+std::shared_ptr<UserParams> params_of(const SharedObject& function, std::vector<ResultType> results) {
   auto params = std::make_shared<UserParams>();
   params->results = std::move(results);
   params->work = kWork;
-  params->run = [function = share(function)](const KernelArgs&, Launch& launch) {
+  params->run = [function](const KernelArgs&, Launch& launch) {
     launch.stage(1, [function, task = launch.task](std::int64_t) { call(function.get(), *task); });
   };
+  return params;
+}
+
+// Records the backward function, which gives the gradients of all operands.
+void record_backward(const std::string& op_name, const SharedObject& backward, Rule& rule) {
+  const NArray error = rule.error_array();
+  std::vector<Node*> nodes{error.node(), rule.result().node()};
+  std::vector<ResultType> types;
+  for (std::size_t i = 0; i < rule.operand_count(); ++i) {
+    const NArray& x = rule.array(i);
+    nodes.push_back(x.node());
+    types.push_back({x.shape(), is_float(x.dtype()) ? x.dtype() : DType::kFloat32});
+  }
+  const auto gradients = record_user(user_record(op_name + ".back"), nodes, params_of(backward, std::move(types)));
+  for (std::size_t i = 0; i < gradients.size(); ++i) rule.to(i, gradients[i]);
+}
+
+std::vector<NArray> record_call(const std::string& op_name, PyObject* function, PyObject* arrays,
+                                std::vector<ResultType> results, PyObject* backward = nullptr) {
+  const auto params = params_of(share(function), std::move(results));
+  if (given(backward))
+    params->gradient = [op_name, backward = share(backward)](Rule& rule) { record_backward(op_name, backward, rule); };
   auto items = py::reinterpret_steal<py::object>(PySequence_Fast(arrays, "arrays must be a list or tuple of NArrays"));
   if (!items) throw py::error_already_set();
   std::vector<Node*> nodes;
@@ -178,14 +199,14 @@ std::vector<NArray> record_call(const std::string& op_name, PyObject* function, 
     nodes.push_back(to_narray(PySequence_Fast_GET_ITEM(items.ptr(), i), "operand").node());
   const OpRecord& op = user_record(op_name);
   note_source();
-  return record_user(op, nodes, std::move(params));
+  return record_user(op, nodes, params);
 }
 
 PyObject* record_function(PyObject*, const Call& arguments) {
-  const auto [name, function, arrays, shape, dtype] =
-      arguments.get("record_function", {"name", "function", "arrays", "shape", "dtype"});
+  const auto [name, function, arrays, shape, dtype, backward] =
+      arguments.get("record_function", {"name", "function", "arrays", "shape", "dtype", "backward"}, 5);
   const auto op = to_utf8(name);
-  return wrap(record_call(op, function, arrays, {to_result_type(op, shape, dtype)})[0]);
+  return wrap(record_call(op, function, arrays, {to_result_type(op, shape, dtype)}, backward)[0]);
 }
 
 PyObject* record_functions(PyObject*, const Call& arguments) {
@@ -205,9 +226,10 @@ PyObject* record_functions(PyObject*, const Call& arguments) {
 
 PyMethodDef user_op_functions[] = {
     method<record_function>("record_function",
-        "record_function(name, function, arrays, shape, dtype)\n--\n\n"
-        "Records a call of function(*operands as NumPy arrays), which returns an array of this shape (axes\n"
-        "reversed) and type. The base of owl.op."),
+        "record_function(name, function, arrays, shape, dtype, backward=None)\n--\n\n"
+        "Records a call of function(*operands as NumPy arrays), which returns an array of this shape (axes reversed)\n"
+        "and type. backward(err, y, *operands) gives a gradient of each operand, of its shape and type (float32 for\n"
+        "others than floats). The base of owl.op."),
     method<record_functions>("record_functions",
         "record_functions(name, function, arrays, types)\n--\n\n"
         "The same for a function that returns several arrays, of these shapes and types: a list of NArrays. Results\n"

@@ -16,6 +16,7 @@ TEST(Registry, EveryOperationIsComplete) {
     EXPECT_TRUE(names.insert(op->name).second) << "registered twice";
     EXPECT_EQ(find_op(op->name), op);
     EXPECT_GT(std::string(op->doc).size(), 0u);
+    EXPECT_NE(op->gradient, nullptr) << "say how gradients flow through it, or &no_gradient";
     if (op->cls == OpRecord::Class::kKernel) {
       EXPECT_NE(op->infer, nullptr);
       if (!op->joins_devices) {  // all_reduce is a tree of sums on CPUs

@@ -4,7 +4,7 @@ from pathlib import Path
 
 CPP = Path(__file__).parents[2] / "cpp"
 # From the lowest to the highest. Folders in one line must not include each other.
-LAYERS = [["include", "base", "digits"], ["device"], ["graph"], ["ops", "plan"], ["backend"], ["runtime"], ["python"]]
+LAYERS = [["include", "base", "digits"], ["device"], ["graph"], ["ops", "plan"], ["backend"], ["runtime"], ["autograd"], ["python"]]
 RANK = {folder: rank for rank, folders in enumerate(LAYERS) for folder in folders}
 
 

@@ -5,6 +5,8 @@
 #include <memory>
 
 #include "backend/cpu/strided_copy.h"
+#include "base/visit_dtype.h"
+#include "ops/add_view.h"
 #include "ops/concat.h"
 
 namespace owl::cpu {
@@ -55,6 +57,63 @@ void concat(const KernelArgs& args, Launch& launch) {
     const Part& part = *std::prev(after);
     const std::int64_t begin = (chunk - part.first_chunk) * kChunkBytes;
     copy_range(part, begin, std::min(part.bytes, begin + kChunkBytes));
+  });
+}
+
+namespace {
+
+constexpr std::int64_t kAddChunk = 1 << 16;  // elements
+
+// Elements [begin, begin + n) of x, in dense order, to where they lie in the view.
+template <class T>
+void add_range(T* to, const T* x, const Axes& axes, const Strides& strides, std::int64_t begin, std::int64_t n) {
+  std::int64_t at[kMaxAxes] = {}, offset = 0, rest = begin;
+  for (int i = 0; i < axes.count; ++i) {
+    at[i] = rest % axes.lengths[i];
+    rest /= axes.lengths[i];
+    offset += at[i] * strides[static_cast<std::size_t>(i)];
+  }
+  for (x += begin; n > 0;) {
+    const std::int64_t run = std::min(n, axes.lengths[0] - at[0]), step = strides[0];
+    T* row = to + offset;
+    if (step == 1) for (std::int64_t i = 0; i < run; ++i) row[i] += x[i];
+    else for (std::int64_t i = 0; i < run; ++i) row[i * step] += x[i];
+    x += run;
+    n -= run;
+    offset -= at[0] * step;
+    at[0] = 0;
+    for (int i = 1; i < axes.count; ++i) {
+      offset += strides[static_cast<std::size_t>(i)];
+      if (++at[i] < axes.lengths[i]) break;
+      offset -= at[i] * strides[static_cast<std::size_t>(i)];
+      at[i] = 0;
+    }
+  }
+}
+
+}  // namespace
+
+void add_view(const KernelArgs& args, Launch& launch) {
+  const ArrayRef& x = args.in[1];
+  const auto& p = *static_cast<const AddViewParams*>(args.params);
+  if (args.in[0].data != args.out.data) {
+    const auto bytes = static_cast<std::int64_t>(args.out.nbytes());
+    launch.stage((bytes + kChunkBytes - 1) / kChunkBytes,
+                 [bytes, from = args.in[0].as<char>(), to = args.out.as<char>()](std::int64_t chunk) {
+                   const std::int64_t begin = chunk * kChunkBytes;
+                   std::memcpy(to + begin, from + begin, static_cast<std::size_t>(std::min(kChunkBytes, bytes - begin)));
+                 });
+  }
+  Strides dense = x.strides, view = p.strides;
+  Strides* both[] = {&view, &dense};
+  const Axes axes = merge_axes(x.shape, both, 2);
+  const std::int64_t n = x.shape.size();
+  visit_float("add_view", x.dtype, [&]<class T>() {
+    launch.stage((n + kAddChunk - 1) / kAddChunk,
+                 [=, to = args.out.as<T>() + p.offset, from = x.as<T>()](std::int64_t chunk) {
+                   const std::int64_t begin = chunk * kAddChunk;
+                   add_range(to, from, axes, view, begin, std::min(kAddChunk, n - begin));
+                 });
   });
 }
 

@@ -1,4 +1,4 @@
-// Joining arrays, and copying strided views.
+// Joining arrays, copying strided views, and adding to them.
 #pragma once
 
 #include "device/launch.h"
@@ -7,5 +7,6 @@ namespace owl::cpu {
 
 void concat(const KernelArgs& args, Launch& launch);
 void copy(const KernelArgs& args, Launch& launch);
+void add_view(const KernelArgs& args, Launch& launch);
 
 }  // namespace owl::cpu

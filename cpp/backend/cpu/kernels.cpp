@@ -56,6 +56,7 @@ const Table& table() {
       {&op_randb, plain(randb)},
       {&op_copy, {{.accepts_strided = any_strides}, copy}},
       {&op_concat, plain(concat)},
+      {&op_add_view, {{.in_place = 0}, add_view}},
       {&op_sum, reduction(sum)},
       {&op_mean, reduction(mean)},
       {&op_max, reduction(max)},

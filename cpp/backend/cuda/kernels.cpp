@@ -28,6 +28,7 @@ const Kernel* find_kernel(const OpRecord& op) {
         {&op_randb, {randb, false, false, stores}},
         {&op_copy, {copy}},
         {&op_concat, {concat}},
+        {&op_add_view, {add_view}},
         {&op_sum, {sum, loads, loads_once, stores}},
         {&op_mean, {mean, loads, loads_once, stores}},
         {&op_max, {max, loads, loads_once, stores}},

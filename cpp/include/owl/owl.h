@@ -9,3 +9,4 @@
 #include "owl/inspect.h"
 #include "owl/narray.h"
 #include "owl/op.h"
+#include "owl/tape.h"

@@ -1,0 +1,67 @@
+// The walk back over a tape's notes, which records the gradients.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "autograd/noted.h"
+#include "autograd/tape.h"
+
+namespace owl {
+
+struct HashOfValue {
+  std::size_t operator()(const ValueId& id) const { return std::hash<const void*>()(id.owner) + id.result; }
+};
+
+// What has flowed back to a value so far. Of views, only parts of it are reached: they are added into one buffer of zeros,
+// one after another, each in its place.
+struct Flow {
+  bool reached = false;
+  Term whole;
+  NArray parts;
+};
+
+class Backward {
+ public:
+  // Checks everything; records nothing.
+  Backward(std::vector<std::shared_ptr<const Noted>> notes, const GradientRequest& request);
+  // The gradients of the sources. A note is let go when it has been passed.
+  std::vector<NArray> run();
+
+  // Adds to what flows back to a value that an operation read: a gradient of the slot's shape and type, on its device.
+  void deposit(const Slot& slot, const Term& gradient);
+
+ private:
+  using Sources = std::vector<std::size_t>;
+  void check_arrays() const;
+  void find_dependents();
+  void find_needed();
+  void check_dependence() const;
+  void run_rule(const Noted& noted, const std::vector<bool>& wants);
+  NArray gradient_of(std::size_t source);
+
+  std::vector<std::shared_ptr<const Noted>> notes_;
+  const GradientRequest& request_;
+  Slot y_;
+  std::vector<Slot> sources_;
+  // Of each note, which operands depend on a source, and whether y depends on it.
+  std::vector<std::vector<bool>> wants_;
+  std::vector<bool> needed_;
+  // A source that is a value has all that flows back to the value, through every view. One that is a view has what was
+  // computed from this very view and from views made of it.
+  std::unordered_set<ValueId, HashOfValue> value_sources_, dependents_;
+  std::unordered_map<const Mark*, Sources> derived_;  // from which sources a view is derived
+  std::vector<bool> used_;                            // by source: y depends on it
+
+  std::unordered_map<ValueId, Flow, HashOfValue> flows_;
+  std::unordered_map<ValueId, Term, HashOfValue> finished_;  // of sources that the tape's operations made
+  struct ViewFlow {
+    Term same;   // through the source's own place
+    Flow other;  // through views of it
+  };
+  std::vector<ViewFlow> view_flows_;  // by source
+};
+
+}  // namespace owl

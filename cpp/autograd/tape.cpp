@@ -1,0 +1,199 @@
+#include "autograd/tape.h"
+
+#include <algorithm>
+
+#include "autograd/backward.h"
+#include "graph/op.h"
+
+namespace owl {
+
+namespace {
+
+// What was dropped just now is most of what ever will be: the latest notes are looked at often, all of them when they have
+// become twice as many.
+constexpr std::size_t kOften = 32, kLatest = 64, kFirstSweep = 256;
+
+// The open tapes of this thread, the outermost first.
+class OpenTapes final : public Noting {
+ public:
+  ~OpenTapes() { noting = nullptr; }
+
+  void add(std::shared_ptr<TapeState> tape) {
+    tapes_.push_back(std::move(tape));
+    noting = this;
+  }
+  // Also of those that another thread has closed.
+  void drop_closed() {
+    std::erase_if(tapes_, [](const auto& tape) { return !tape->is_open(); });
+    if (tapes_.empty()) noting = nullptr;
+  }
+
+  void note(const Node& operation, std::span<Node* const> inputs, std::span<Node* const> results) override {
+    const Gradient& gradient = *operation.op->gradient;
+    if (!gradient.rule) return;
+    if (std::ranges::none_of(results, [](const Node* each) { return is_float(each->dtype); })) return;
+    if (std::ranges::none_of(inputs, [](const Node* each) { return each && has_path(*each); })) return;
+    keep(noted_of(operation, inputs, results));
+  }
+  // A view of a whole value needs no note: it hangs on the value.
+  void note_view(Node& from, Node& view) override {
+    if (from.base) keep(noted_of_view(from, view));
+  }
+
+  static bool has_path(const Node& node) { return is_float(node.dtype) && !node.constant; }
+
+ private:
+  static std::shared_ptr<const Noted> noted_of(const Node& operation, std::span<Node* const> inputs,
+                                               std::span<Node* const> results);
+  static std::shared_ptr<const Noted> noted_of_view(Node& from, Node& view);
+
+  // One note for all tapes: what it saves has one holder more, however many they are.
+  void keep(const std::shared_ptr<const Noted>& noted) {
+    bool closed = false;
+    for (const auto& tape : tapes_) {
+      if (tape->is_open()) tape->keep(noted);
+      else closed = true;
+    }
+    if (closed) drop_closed();
+  }
+
+  std::vector<std::shared_ptr<TapeState>> tapes_;
+};
+thread_local OpenTapes open_tapes;
+
+NArray handle_on(Node* node) {
+  node->retain_handle();
+  return NArray::adopt(node);
+}
+
+std::shared_ptr<const Noted> OpenTapes::noted_of(const Node& operation, std::span<Node* const> inputs,
+                                                 std::span<Node* const> results) {
+  auto noted = std::make_shared<Noted>();
+  noted->op = operation.op;
+  noted->params = operation.params;
+  noted->source = operation.source;
+  noted->device = operation.device;
+  noted->compute = operation.compute;
+  noted->set_operand_count(inputs.size());
+  Saves saves = 0;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i] && OpenTapes::has_path(*inputs[i])) saves |= operation.op->gradient->saved_for(i, operation.params.get());
+  const auto operands = noted->operands();
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs[i]) {
+      operands[i].number = operation.scalars[i];
+      continue;
+    }
+    operands[i] = NotedOperand(*inputs[i]);
+    operands[i].is_array = true;
+    operands[i].has_path = OpenTapes::has_path(*inputs[i]);
+    if (saves_operand(saves, i)) operands[i].saved = handle_on(inputs[i]);
+  }
+  if (results.size() > 1) noted->more_results = std::vector<NotedResult>(results.size());
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    Node& node = *results[i];
+    Mark& owner = (node.base ? *node.base : node).mark();
+    if (i == 0) noted->made = Ref<Mark>::borrow(&owner);
+    NotedResult& result = noted->results()[i];
+    result.type = {node.shape, node.dtype};
+    result.value = {&owner, node.result};
+    if (saves_result(saves, i)) result.saved = handle_on(&node);
+  }
+  noted->use_operands();
+  return noted;
+}
+
+std::shared_ptr<const Noted> OpenTapes::noted_of_view(Node& from, Node& view) {
+  auto noted = std::make_shared<Noted>();
+  noted->set_operand_count(1);
+  noted->operands()[0].own = Ref<Mark>::borrow(&from.mark());
+  noted->made = Ref<Mark>::borrow(&view.mark());
+  noted->use_operands();
+  return noted;
+}
+
+}  // namespace
+
+void TapeState::open() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (thread_ != std::thread::id())
+      throw Error(thread_ == std::this_thread::get_id() ? "Tape: it was entered before; a tape is entered once"
+                                                        : "Tape: another thread entered it; a tape belongs to one thread");
+    thread_ = std::this_thread::get_id();
+  }
+  is_open_ = true;
+  open_tapes.add(shared_from_this());
+}
+
+void TapeState::close() {
+  if (thread_ != std::this_thread::get_id()) throw Error("Tape: it must be left on the thread that entered it");
+  leave();
+}
+
+void TapeState::leave() {
+  is_open_ = false;
+  if (thread_ == std::this_thread::get_id()) open_tapes.drop_closed();
+}
+
+void TapeState::keep(std::shared_ptr<const Noted> noted) {
+  Storage::DeferForeign deferred;  // until the lock is gone
+  const std::lock_guard lock(mutex_);
+  if (used_up_) return;
+  notes_.push_back(std::move(noted));
+  const std::size_t count = notes_.size();
+  if (count % kOften != 0) return;
+  if (count < std::max(kFirstSweep, next_sweep_)) return sweep(count > kLatest ? count - kLatest : 0);
+  sweep(0);
+  next_sweep_ = 2 * notes_.size();
+}
+
+// From the latest back, so that whole dead chains go at once; without the one that was noted just now, whose result has
+// not been handed out yet.
+void TapeState::sweep(std::size_t begin) {
+  for (std::size_t i = notes_.size() - 1; i-- > begin;)
+    if (notes_[i]->is_dead()) notes_[i].reset();
+  notes_.erase(std::remove(notes_.begin() + static_cast<std::ptrdiff_t>(begin), notes_.end(), nullptr), notes_.end());
+}
+
+void TapeState::require_unused() const {
+  if (used_up_)
+    throw Error("gradient: the tape is used up: gradient was called before; a Tape(persistent=True) takes several calls");
+}
+
+std::vector<NArray> TapeState::gradient(const GradientRequest& request) {
+  std::vector<std::shared_ptr<const Noted>> notes;
+  {
+    const std::lock_guard lock(mutex_);
+    require_unused();
+    notes = notes_;
+  }
+  Backward backward(std::move(notes), request);  // a mistake leaves the tape as it is
+  if (!persistent_) {
+    std::vector<std::shared_ptr<const Noted>> dropped;  // after the lock
+    const std::lock_guard lock(mutex_);
+    require_unused();
+    used_up_ = true;
+    dropped.swap(notes_);
+  }
+  if (!persistent_) leave();
+  return backward.run();
+}
+
+Tape::Tape(bool persistent) : state_(std::make_shared<TapeState>(persistent)) { state_->open(); }
+Tape::~Tape() { state_->leave(); }
+void Tape::close() { state_->close(); }
+
+std::vector<NArray> Tape::gradient(const NArray& y, const std::vector<NArray>& sources, const NArray& seed,
+                                   Unused unused) {
+  GradientRequest request{y, seed, sources, {}, unused == Unused::kZeros};
+  for (std::size_t i = 0; i < sources.size(); ++i) request.names.push_back("source " + std::to_string(i));
+  return state_->gradient(request);
+}
+
+NArray stop_gradient(const NArray& x) {
+  if (!x.has_value()) throw Error("stop_gradient: an empty NArray has no value; assign one first");
+  return record_alias(x, true);
+}
+
+}  // namespace owl

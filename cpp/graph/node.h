@@ -11,6 +11,7 @@
 #include "base/module_api.h"
 #include "base/ref.h"
 #include "device/storage.h"
+#include "graph/params.h"
 #include "owl/dtype.h"
 #include "owl/shape.h"
 
@@ -21,12 +22,6 @@ struct OpRecord;
 
 // Operations recorded while it is set are watched for NaN and infinity (see owl/inspect.h).
 extern std::atomic<bool> nan_tracing;
-
-// The non-array arguments of an operation; each family derives its own (immutable once recorded).
-struct Params {
-  virtual ~Params() = default;
-  virtual bool finite() const { return true; }  // no NaN or infinity is asked for
-};
 
 // Python-like numbers as operands: they never raise a float type.
 struct Scalar {

@@ -21,6 +21,11 @@ struct AllReduceParams : Params {
   AllReduceParams(std::size_t i, std::shared_ptr<AllReduceRound> r) : index(i), round(std::move(r)) {}
   std::size_t index;  // of the operand that lives on this device
   std::shared_ptr<AllReduceRound> round;
+
+  void visit(const ParamVisitor& field) const override {
+    field("index", static_cast<std::int64_t>(index));
+    field("round", round.get());
+  }
 };
 
 }  // namespace owl

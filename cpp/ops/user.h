@@ -18,7 +18,17 @@ namespace owl {
 struct UserParams : Params {
   std::vector<ResultType> results;
   double work = 0;  // in additions
+  const void* code = nullptr;  // which function `run` calls: two with the same code do the same
   std::function<void(const KernelArgs& args, Launch& launch)> run;
+
+  void visit(const ParamVisitor& field) const override {
+    for (const auto& [shape, dtype] : results) {
+      field("shape", lengths_of(shape));
+      field("dtype", dtype);
+    }
+    field("work", work);
+    field("code", code);
+  }
 };
 
 // Throws e's kind of error again, with the operation in front of its message where that does not begin with it.

@@ -175,7 +175,9 @@ std::string draw_window(const std::vector<Node*>& window, const std::vector<Node
     const char* what = node->base ? "view" : node->op ? node->op->name : "data";
     const auto place = place_of(node->source);
     const bool pending = !node->base && !node->planned();
+    const auto parameters = text_of(node->params.get());
     const auto label = std::string(what) + "\n" + std::string(name(node->dtype)) + " " + node->shape.str() +
+                       (parameters.empty() ? "" : "\n" + parameters) +
                        (pending && !place.empty() ? "\n" + base_name(place) : "");
     return id[node] + " [label=" + quoted(label) + (pending ? "" : ", style=dashed") +
            (node->handles() > 0 ? ", penwidth=2" : "") + "];\n";

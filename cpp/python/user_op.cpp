@@ -168,6 +168,7 @@ std::vector<NArray> record_call(const std::string& op_name, PyObject* function, 
   auto params = std::make_shared<UserParams>();
   params->results = std::move(results);
   params->work = kWork;
+  params->code = function;
   params->run = [function = share(function)](const KernelArgs&, Launch& launch) {
     launch.stage(1, [function, task = launch.task](std::int64_t) { call(function.get(), *task); });
   };

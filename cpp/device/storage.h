@@ -41,6 +41,7 @@ class Storage {
   void* data = nullptr;
   std::atomic<State> state{State::kPending};
   Task* producer = nullptr;                // while pending; set by the planner, then guarded by the scheduler's mutex
+  bool token = false;                      // of an effect (OpRecord::effect): it has no elements
   bool waited = false;                     // a thread blocks on it; guarded by the scheduler's mutex
   std::shared_ptr<const Failure> failure;  // set before state becomes kFailed
   // Memory that another library owns (DLPack, a buffer lent by the host): called instead of giving `data` back.
@@ -82,7 +83,8 @@ class Storage {
 };
 
 // Of the failures of all values that still exist, and `candidate`, the earliest recorded that was not reported yet; it
-// counts as reported from then on. Null where there is none.
+// counts as reported from then on. Null where there is none. That of a token counts unless a wait has raised it: it stands
+// for an effect whose results are gone.
 std::shared_ptr<const Failure> report_earliest_failure(std::shared_ptr<const Failure> candidate);
 
 }  // namespace owl

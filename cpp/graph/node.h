@@ -69,6 +69,7 @@ class Node {
   // Operands; released once the node is planned. A null entry is the scalar of the same index.
   std::span<Node* const> inputs() const { return {more_inputs_ ? more_inputs_.get() : few_inputs_, input_count}; }
   void set_inputs(std::span<Node* const> nodes);  // takes a reference on each
+  void set_last_input(Node& node);  // which was null
   void clear_inputs();
 
   // The value. For a view: of `base`. Set by the planner (or at once for data), then never changed.

@@ -19,6 +19,7 @@ struct OpRecord;
 struct ResultType {
   Shape shape;
   DType dtype;
+  Device* device = nullptr;  // where the result lives; null: where the operation is computed
 };
 // What an operation makes: most one result, of which nothing is allocated.
 struct Results {
@@ -57,6 +58,10 @@ struct OpRecord {
   bool runs_user_code = false;  // already when it is launched, so that a launch cannot be tried
   bool copies_in = false;       // the result is copied in from another device, beside this one's own work
   bool joins_devices = false;   // operands stay on the devices where they are
+  // It does more than make its results, such as to call others: it runs though no handle is left, and after the one that
+  // was recorded before it with the same token (record_effect). Its last operand and its last result are tokens, without
+  // elements.
+  bool effect = false;
 };
 
 inline constexpr std::uint16_t kCastCode = 0;  // of `cast`, first in the list of expressions: programs treat it by itself

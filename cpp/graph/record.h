@@ -28,6 +28,31 @@ inline NArray record(const OpRecord& op, std::initializer_list<Node*> inputs,
 OWL_MODULE_API std::vector<NArray> record_all(const OpRecord& op, std::span<Node* const> inputs,
                                               std::shared_ptr<const Params> params);
 
+// What orders effects (OpRecord::effect): the last result of the one that was recorded last with it. It may go before
+// they have run.
+class EffectToken {
+ public:
+  OWL_MODULE_API EffectToken();
+
+ private:
+  friend struct EffectLink;
+  NArray last_;
+};
+
+// What an effect makes: its results, then its token.
+Results with_token(Results made);
+
+// An effect's part in its token's order.
+struct EffectLink {
+  EffectToken& token;
+  NArray next;  // the effect's last result; once joined, what it follows
+  void join(Node& effect);  // under the lock of the window
+};
+
+// An operation with an effect: `inputs` and the results that it gives are without the tokens.
+OWL_MODULE_API std::vector<NArray> record_effect(const OpRecord& op, std::span<Node* const> inputs,
+                                                 std::shared_ptr<const Params> params, EffectToken& token);
+
 // An operation of class kElementwise; broadcasts, promotes. At least one operand is an array.
 OWL_MODULE_API NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands);
 // The conversion to another type (x itself where it has the type already).

@@ -22,7 +22,7 @@ struct UserParams : Params {
   std::function<void(const KernelArgs& args, Launch& launch)> run;
 
   void visit(const ParamVisitor& field) const override {
-    for (const auto& [shape, dtype] : results) {
+    for (const auto& [shape, dtype, device] : results) {
       field("shape", lengths_of(shape));
       field("dtype", dtype);
     }

@@ -20,8 +20,8 @@ std::int64_t bytes_of(const ArrayRef& array) { return static_cast<std::int64_t>(
 PlannedTask describe(const Task& task) {
   PlannedTask d;
   d.device = task.device->id;
-  d.shape = task.outputs.back().array.shape;
-  d.channels_last = task.outputs.back().array.channels_last;
+  d.shape = shown_result(task).shape;
+  d.channels_last = shown_result(task).channels_last;
   d.cost_us = task.cost_ns / 1000;
   d.outputs = static_cast<std::int64_t>(task.outputs.size());
   for (const auto& in : task.inputs) d.bytes_read += bytes_of(in.array);

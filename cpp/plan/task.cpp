@@ -8,6 +8,12 @@ using Cause = std::shared_ptr<const Failure>;
 
 const Cause& earlier(const Cause& a, const Cause& b) { return !a || (b && b->sequence < a->sequence) ? b : a; }
 
+// What a wait has raised is not passed on.
+Cause passed_on(const TaskOperand& token) {
+  const Cause cause = token.storage->failed() ? token.storage->failure : nullptr;
+  return cause && !cause->raised ? cause : nullptr;
+}
+
 // What the program's outputs fail of, where its inputs fail so.
 std::vector<Cause> outputs_of(const Program& program, std::vector<Cause> values) {
   values.resize(program.inputs.size() + program.constants.size());
@@ -25,9 +31,11 @@ std::vector<Cause> outputs_of(const Program& program, std::vector<Cause> values)
 
 bool spread_failures(Task& task) {
   std::vector<Cause> of_part[3];  // of the inputs, by the part that reads them
-  for (const auto& in : task.inputs)
-    of_part[static_cast<int>(in.part)].push_back(
-        in.storage->state.load(std::memory_order_acquire) == Storage::State::kFailed ? in.storage->failure : nullptr);
+  Cause earlier_effect;
+  for (const auto& in : task.inputs) {
+    if (in.storage->token) earlier_effect = passed_on(in);
+    else of_part[static_cast<int>(in.part)].push_back(in.storage->failed() ? in.storage->failure : nullptr);
+  }
   auto& [before, kernel, after] = of_part;
   std::vector<Cause> results;
   Cause cause;  // of the kernel's result
@@ -49,8 +57,8 @@ bool spread_failures(Task& task) {
   }
   bool free = false;
   for (std::size_t i = 0; i < results.size(); ++i) {
-    task.outputs[i].failure = results[i];
     free |= !results[i];
+    task.outputs[i].failure = task.outputs[i].storage->token && earlier_effect ? earlier_effect : results[i];
   }
   return free;
 }

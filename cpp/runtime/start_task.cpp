@@ -18,6 +18,7 @@ void inject_fault(const Task& task) {
 }
 
 bool has_failed(const TaskOperand& in) { return in.storage->failed(); }
+bool is_lost(const TaskOperand& in) { return has_failed(in) && !in.storage->token; }
 
 // An operand's memory may become the result's when nothing else can read it any more.
 bool can_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
@@ -36,6 +37,7 @@ bool take_over_operand(Task& task, TaskOperand& out) {
 
 // By a handle, or by a task that waits for it.
 bool is_wanted(const Task& task) {
+  if (task.op && task.op->effect) return true;
   return std::ranges::any_of(task.outputs, [](auto& out) { return !out.failure && out.storage->refs() > 1; });
 }
 
@@ -45,7 +47,7 @@ void bind_operands(Task& task, bool failed) {
     const Storage& storage = *in.storage;
     assert(storage.ready() || storage.failed());
     void* data = storage.data;
-    if (failed && !data && has_failed(in) && task.device->backend->computes())  // for results without a reader
+    if (failed && !data && is_lost(in) && task.device->backend->computes())  // for results without a reader
       task.device->backend->clear(data = task.launch.scratch(storage.bytes), storage.bytes);
     in.array.data = static_cast<std::byte*>(data) + in.byte_offset();
   }
@@ -77,7 +79,7 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
 bool Scheduler::bind_result(Task& task, TaskOperand& out, bool last_resort) {
   if (!take_over_operand(task, out) && task.device->backend->computes()) {
     const bool injected = Faults::due(faults().alloc);
-    if (injected || !take_for_result(*out.storage, task.op && task.op->copies_in)) {
+    if (injected || !take_for_result(*out.storage, task.op && (task.op->copies_in || task.op->joins_devices))) {
       if (!injected && !last_resort) return false;
       refuse_memory(*out.storage, injected);
     }

@@ -30,6 +30,7 @@ std::shared_ptr<Failure> failure_of(const std::exception_ptr& error, const char*
 }
 
 void raise_failure(std::shared_ptr<const Failure> failure) {
+  failure->raised = true;
   try {
     std::rethrow_exception(failure->error);
   } catch (const Error& e) {

@@ -20,6 +20,7 @@ struct Failure {
   Source source;
   std::uint64_t sequence = 0;  // of the failing node: wait_for_all raises the earliest
   mutable std::atomic<bool> reported = false;  // wait_for_all has raised it
+  mutable std::atomic<bool> raised = false;    // any wait has
 };
 
 // The exception as a failure. Any other exception than owl's is converted: std::bad_alloc to OutOfMemoryError, else to

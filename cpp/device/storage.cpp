@@ -74,7 +74,8 @@ std::shared_ptr<const Failure> report_earliest_failure(std::shared_ptr<const Fai
   auto first = std::move(candidate);
   for (const Storage* storage : failed.storages) {
     const auto& failure = storage->failure;
-    if (!failure->reported && (!first || failure->sequence < first->sequence)) first = failure;
+    const bool known = storage->token ? failure->raised : failure->reported;
+    if (!known && (!first || failure->sequence < first->sequence)) first = failure;
   }
   if (first) first->reported = true;
   return first;

@@ -44,6 +44,7 @@ class Storage : public Recycled<Storage> {
   std::atomic<State> state{State::kPending};
   Task* producer = nullptr;                // while pending; set by the planner, then guarded by the scheduler's mutex
   Task* held_by = nullptr;                 // the task, if the planner holds it back; guarded by the planner's mutex
+  bool token = false;                      // of an effect (OpRecord::effect): it has no elements
   bool waited = false;                     // a thread waits for it; guarded by the scheduler's mutex
   std::shared_ptr<const Failure> failure;  // set before state becomes kFailed
   // For memory that another library owns (DLPack, a host buffer): called instead of freeing `data`.
@@ -85,7 +86,8 @@ class Storage : public Recycled<Storage> {
 };
 
 // The earliest recorded failure, not yet reported, among `candidate` and those of all live values; marks it as
-// reported. Null if there is none.
+// reported. Null if there is none. A token's counts until a wait has
+// raised it: it stands for an effect whose results may be gone.
 std::shared_ptr<const Failure> report_earliest_failure(std::shared_ptr<const Failure> candidate);
 
 }  // namespace owl

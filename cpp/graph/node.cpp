@@ -34,6 +34,13 @@ void Node::set_inputs(std::span<Node* const> nodes) {
   }
 }
 
+void Node::set_last_input(Node& node) {
+  Node*& last = (more_inputs_ ? more_inputs_.get() : few_inputs_)[input_count - 1];
+  assert(!last && !planned());
+  last = &node;
+  node.retain();
+}
+
 void Node::clear_inputs() {
   Node** from = more_inputs_ ? more_inputs_.get() : few_inputs_;
   for (std::uint32_t i = 0; i < input_count; ++i)

@@ -13,6 +13,7 @@
 #include "base/source.h"
 #include "device/storage.h"
 #include "graph/noting.h"
+#include "graph/params.h"
 #include "owl/dtype.h"
 #include "owl/shape.h"
 
@@ -23,12 +24,6 @@ struct OpRecord;
 
 // Operations recorded while it is set are checked for NaN and infinity (see owl/inspect.h).
 extern std::atomic<bool> nan_tracing;
-
-// The non-array arguments of an operation; each family derives its own (immutable once recorded).
-struct Params {
-  virtual ~Params() = default;
-  virtual bool finite() const { return true; }  // no argument is a NaN or an infinity
-};
 
 // Python-like numbers as operands: they never promote a float type.
 struct Scalar {
@@ -76,6 +71,7 @@ class Node : public Recycled<Node> {
   // Operands; released when the node is planned. A null entry stands for the scalar of the same index.
   std::span<Node* const> inputs() const { return {more_inputs_ ? more_inputs_.get() : few_inputs_, input_count}; }
   void set_inputs(std::span<Node* const> nodes);  // takes a reference on each
+  void set_last_input(Node& node);  // which was null
   void clear_inputs();
 
   // The value; a view's is that of `base`. Set by the planner (for data at once), then never changed.

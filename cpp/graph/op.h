@@ -20,6 +20,7 @@ struct OpRecord;
 struct ResultType {
   Shape shape;
   DType dtype;
+  Device* device = nullptr;  // where the result lives; null: where the operation is computed
 };
 // What an operation makes: most one result, of which nothing is allocated.
 struct Results {
@@ -58,6 +59,10 @@ struct OpRecord {
   bool runs_user_code = false;  // already when it is launched, so that a launch cannot be tried
   bool copies_in = false;       // the result is copied in from another device, beside this one's own work
   bool joins_devices = false;   // operands stay on the devices where they are
+  // It does more than compute its results, such as calling a library on several devices. It runs even if no handle is
+  // left, and after the operation recorded before it with the same token (record_effect). Its last operand and its last
+  // result are tokens, without elements.
+  bool effect = false;
 
   // How gradients flow back through it (graph/gradient.h); &no_gradient: by nature not at all. Never null in the registry.
   const Gradient* gradient = nullptr;

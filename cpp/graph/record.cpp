@@ -1,6 +1,7 @@
 #include "graph/record.h"
 
 #include <algorithm>
+#include <cassert>
 
 #include "device/device.h"
 #include "graph/sink.h"
@@ -148,11 +149,11 @@ Ref<Node> new_node(const OpRecord& op, Device& device, const Shape& shape, DType
 }
 
 // A handle on a new node for a result of `base`, or for a view of one.
-NArray hand_out_part(Node& base, std::uint16_t result, const Shape& shape, DType dtype, std::int64_t offset,
-                     const Strides* strides) {
+NArray hand_out_part(Node& base, std::uint16_t result, Device& device, const Shape& shape, DType dtype,
+                     std::int64_t offset, const Strides* strides) {
   Node* node = Node::create();
   node->set_base(base, result);
-  node->device = base.device;
+  node->device = &device;
   node->shape = shape;
   node->dtype = node->compute = dtype;
   node->source = current_source;
@@ -166,37 +167,87 @@ NArray hand_out_part(Node& base, std::uint16_t result, const Shape& shape, DType
 }  // namespace
 
 NArray record(const OpRecord& op, std::span<Node* const> inputs, std::shared_ptr<const Params> params) {
+  assert(!op.effect);
   Device& device = device_for_recording();
-  const auto [shape, dtype] = op.infer(inputs, params.get()).first;
-  require_axes(op.name, shape);
-  auto node = new_node(op, device, shape, dtype, dtype);
+  const ResultType made = op.infer(inputs, params.get()).first;
+  require_axes(op.name, made.shape);
+  auto node = new_node(op, device, made.shape, made.dtype, made.dtype);
   node->params = std::move(params);
-  if (op.joins_devices) node->set_inputs(inputs);
-  else set_inputs_on(node.get(), inputs, device);  // may copy between devices; the wait for that may be interrupted
+  set_inputs_on(node.get(), inputs, device);  // may copy between devices; the wait for that may be interrupted
   note(*node, inputs);
   return hand_out(node.detach());
 }
 
-std::vector<NArray> record_all(const OpRecord& op, std::span<Node* const> inputs,
-                               std::shared_ptr<const Params> params) {
+namespace {
+
+// A node with several results, and a handle on each of these: not in the window yet.
+struct WithResults {
+  Ref<Node> node;
+  std::vector<NArray> results;
+};
+
+WithResults new_with_results(const OpRecord& op, std::span<Node* const> inputs, std::shared_ptr<const Params> params,
+                             const Results& made) {
   Device& device = device_for_recording();
-  const Results made = op.infer(inputs, params.get());
   for (std::size_t i = 0; i < made.size(); ++i) require_axes(op.name, made[i].shape);
   auto node = new_node(op, device, made.first.shape, made.first.dtype, made.first.dtype);
   node->params = std::move(params);
   node->make_results(made.size());
-  set_inputs_on(node.get(), inputs, device);
+  if (op.joins_devices) node->set_inputs(inputs);
+  else set_inputs_on(node.get(), inputs, device);
   std::vector<NArray> results;
   for (std::size_t i = 0; i < made.size(); ++i) {
+    Device& its = made[i].device ? *made[i].device : device;
     node->results[i].shape = made[i].shape;
-    results.push_back(hand_out_part(*node, static_cast<std::uint16_t>(i), made[i].shape, made[i].dtype, 0, nullptr));
+    results.push_back(
+        hand_out_part(*node, static_cast<std::uint16_t>(i), its, made[i].shape, made[i].dtype, 0, nullptr));
   }
-  if (noting) [[unlikely]] {
-    std::vector<Node*> nodes;
-    for (const NArray& each : results) nodes.push_back(each.node());
-    noting->note(*node, inputs, nodes);
-  }
+  return {std::move(node), std::move(results)};
+}
+
+// Before the node can be planned.
+void note(Node& node, std::span<Node* const> inputs, std::span<const NArray> results) {
+  if (!noting) [[likely]] return;
+  std::vector<Node*> nodes;
+  for (const NArray& each : results) nodes.push_back(each.node());
+  noting->note(node, inputs, nodes);
+}
+
+}  // namespace
+
+std::vector<NArray> record_all(const OpRecord& op, std::span<Node* const> inputs,
+                               std::shared_ptr<const Params> params) {
+  assert(!op.effect);
+  const Results made = op.infer(inputs, params.get());
+  auto [node, results] = new_with_results(op, inputs, std::move(params), made);
+  note(*node, inputs, results);
   sink().append(node.detach());
+  return results;
+}
+
+Results with_token(Results made) {
+  made.more.push_back({Shape{0}, DType::kBool});
+  return made;
+}
+
+EffectToken::EffectToken() : last_(record_data(nullptr, Shape{0}, DType::kBool)) {}
+
+void EffectLink::join(Node& effect) {
+  effect.set_last_input(*token.last_.node());
+  std::swap(token.last_, next);
+}
+
+std::vector<NArray> record_effect(const OpRecord& op, std::span<Node* const> inputs,
+                                  std::shared_ptr<const Params> params, EffectToken& token) {
+  assert(op.effect);
+  const Results made = with_token(op.infer(inputs, params.get()));
+  std::vector<Node*> operands(inputs.begin(), inputs.end());
+  operands.push_back(nullptr);  // the token
+  auto [node, results] = new_with_results(op, operands, std::move(params), made);
+  EffectLink link{token, std::move(results.back())};
+  results.pop_back();
+  note(*node, inputs, results);
+  sink().append(node.detach(), &link);
   return results;
 }
 
@@ -230,7 +281,7 @@ NArray record_cast(const NArray& x, DType dtype) {
 NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, const Strides* strides) {
   Node& from = *x.node();
   NArray made =
-      hand_out_part(from.base ? *from.base : from, from.result, shape, from.dtype, from.offset + offset, strides);
+      hand_out_part(from.base ? *from.base : from, from.result, *from.device, shape, from.dtype, from.offset + offset, strides);
   made.node()->constant = from.constant;
   if (noting) [[unlikely]] noting->note_view(from, *made.node());
   return made;
@@ -238,7 +289,7 @@ NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, con
 
 NArray record_alias(const NArray& x, bool constant) {
   Node& from = *x.node();
-  NArray made = hand_out_part(from.base ? *from.base : from, from.result, from.shape, from.dtype, from.offset,
+  NArray made = hand_out_part(from.base ? *from.base : from, from.result, *from.device, from.shape, from.dtype, from.offset,
                               from.strides.get());
   made.node()->alias = !from.base || from.alias;
   made.node()->constant = constant || from.constant;

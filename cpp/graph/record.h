@@ -28,6 +28,31 @@ inline NArray record(const OpRecord& op, std::initializer_list<Node*> inputs,
 OWL_MODULE_API std::vector<NArray> record_all(const OpRecord& op, std::span<Node* const> inputs,
                                               std::shared_ptr<const Params> params);
 
+// Orders effects (OpRecord::effect): holds the token, the last result, of the effect recorded last with it. May be
+// destroyed before they have run.
+class EffectToken {
+ public:
+  OWL_MODULE_API EffectToken();
+
+ private:
+  friend struct EffectLink;
+  NArray last_;
+};
+
+// An effect's results, then its token.
+Results with_token(Results made);
+
+// An effect's part in its token's order.
+struct EffectLink {
+  EffectToken& token;
+  NArray next;  // the effect's token; once joined, that of the effect before it
+  void join(Node& effect);  // under the lock of the window
+};
+
+// An operation with an effect: `inputs` and the results that it gives are without the tokens.
+OWL_MODULE_API std::vector<NArray> record_effect(const OpRecord& op, std::span<Node* const> inputs,
+                                                 std::shared_ptr<const Params> params, EffectToken& token);
+
 // An operation of class kElementwise; broadcasts, promotes. At least one operand is an array. `over`, if given, is the
 // result's shape, to which the operands broadcast.
 OWL_MODULE_API NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands,

@@ -1,14 +1,14 @@
 // The sum of arrays on several devices, on all of them.
-#include "ops/all_reduce.h"
-
 #include <map>
 #include <set>
 #include <string>
 
+#include "base/fork_mutex.h"
 #include "device/device.h"
 #include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/records.h"
+#include "ops/terms.h"
 #include "owl/collective.h"
 
 namespace owl {
@@ -60,36 +60,54 @@ bool library_can(const std::vector<NArray>& arrays) {
   return arrays.size() > 1 && gpus.size() == arrays.size() && *gpus.begin() >= 0 && arrays[0].node()->device->backend->has_all_reduce();
 }
 
-Results same_type(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
+Results on_each_device(std::span<Node* const> in, const Params*) {
+  std::vector<ResultType> sums;
+  for (const Node* x : in) sums.push_back({x->shape, x->dtype, x->device});
+  return Results(sums);
+}
+
+// The sums over the same devices reach their library in the order in which they are recorded.
+EffectToken& token_of(const std::vector<Node*>& operands) {
+  static auto& mutex = *new ForkMutex;
+  static auto& all = *new std::map<std::vector<Device*>, std::unique_ptr<EffectToken>>;
+  std::vector<Device*> devices;
+  for (const Node* x : operands) devices.push_back(x->device);
+  {
+    std::lock_guard lock(mutex);
+    if (const auto known = all.find(devices); known != all.end()) return *known->second;
+  }
+  auto made = std::make_unique<EffectToken>();
+  std::lock_guard lock(mutex);
+  return *all.emplace(std::move(devices), std::move(made)).first->second;
+}
 
 std::vector<NArray> reduce_by_library(const std::vector<NArray>& arrays) {
-  const auto round = std::make_shared<AllReduceRound>();
-  std::vector<NArray> operands, sums;
+  std::vector<NArray> operands;
   std::vector<Node*> nodes;
   for (const auto& x : arrays) {
     UseDevice there(*x.node()->device);
     operands.push_back(dense(x));
     nodes.push_back(operands.back().node());
   }
-  for (std::size_t i = 0; i < arrays.size(); ++i) {
-    UseDevice there(*nodes[i]->device);
-    sums.push_back(record(op_all_reduce, nodes, std::make_shared<AllReduceParams>(i, round)));
-  }
-  return sums;
+  UseDevice first(*nodes[0]->device);
+  return record_effect(op_all_reduce, nodes, nullptr, token_of(nodes));
 }
 
-// Of the sum on one device: every operand gets the error, copied to its device.
+// Every operand is in each of the sums: it gets the errors of all, on its device.
 constexpr Gradient all_reduce_gradient{{}, [](Rule& r) {
-  for (std::size_t i = 0; i < r.operand_count(); ++i) r.to(i, r.error());
+  Term error;
+  for (std::size_t i = 0; i < r.operand_count(); ++i) error = add(error, r.error(i));
+  for (std::size_t i = 0; i < r.operand_count(); ++i) r.to(i, error);
 }};
 
 }  // namespace
 
 const OpRecord op_all_reduce{.name = "all_reduce",
-                             .doc = "the sum of arrays on several GPUs, on one of them: recorded for each",
+                             .doc = "the sum of arrays on several GPUs, on each of them",
                              .arity = -1,
-                             .infer = same_type,
+                             .infer = on_each_device,
                              .joins_devices = true,
+                             .effect = true,
                              .gradient = &all_reduce_gradient};
 
 std::vector<NArray> all_reduce(const std::vector<NArray>& arrays) {

@@ -8,6 +8,8 @@ namespace owl {
 struct ConcatParams : Params {
   explicit ConcatParams(int axis) : axis(axis) {}
   int axis;
+
+  void visit(const ParamVisitor& field) const override { field("axis", axis); }
 };
 
 }  // namespace owl

@@ -104,7 +104,7 @@ NArray ones(const Shape& shape, DType dtype) {
 }
 NArray full(const Shape& shape, double value, DType dtype) {
   require_fit("full", value, dtype);
-  return record(op_full, {}, std::make_shared<CreateParams>(shape, dtype, value, 0));
+  return record(op_full, {}, std::make_shared<CreateParams>(shape, dtype, CreateParams::Names{"value"}, value));
 }
 
 NArray arange(double start, double stop, double step, DType dtype) {
@@ -114,7 +114,7 @@ NArray arange(double start, double stop, double step, DType dtype) {
   const double count = std::ceil((stop - start) / step);
   if (count > 1e18) throw ShapeError("arange: " + std::to_string(count) + " elements are too many");
   const Shape shape{count > 0 ? static_cast<std::int64_t>(count) : 0};
-  return record(op_arange, {}, std::make_shared<CreateParams>(shape, dtype, start, step));
+  return record(op_arange, {}, std::make_shared<CreateParams>(shape, dtype, CreateParams::Names{"start", "step"}, start, step));
 }
 
 NArray zeros_like(const NArray& x, std::optional<DType> dtype) { return full_like(x, 0, dtype); }
@@ -155,8 +155,9 @@ void require_float(const char* op, DType dtype) {
                      "; draw floats and convert them with astype");
 }
 
-NArray random(const OpRecord& op, const Shape& shape, DType dtype, double a, double b) {
-  auto params = std::make_shared<CreateParams>(shape, dtype, a, b);
+NArray random(const OpRecord& op, const Shape& shape, DType dtype, CreateParams::Names names, double a, double b) {
+  auto params = std::make_shared<CreateParams>(shape, dtype, names, a, b);
+  params->random = true;
   std::tie(params->seed, params->call) = generator.next();
   return record(op, {}, std::move(params));
 }
@@ -170,18 +171,18 @@ NArray rand(const Shape& shape, double low, double high, DType dtype) {
   if (!(low <= high && high - low <= largest && std::abs(low) <= largest && std::abs(high) <= largest))
     throw ValueError("rand: low must not be above high, and both and their difference must be finite " +
                      std::string(name(dtype)) + " numbers, got " + text(low) + " and " + text(high));
-  return random(op_rand, shape, dtype, low, high);
+  return random(op_rand, shape, dtype, {"low", "high"}, low, high);
 }
 NArray randn(const Shape& shape, double mu, double sigma, DType dtype) {
   if (!(sigma >= 0))
     throw ValueError("randn: sigma, the standard deviation, must not be negative, got " + text(sigma));
   require_float("randn", dtype);
-  return random(op_randn, shape, dtype, mu, sigma);
+  return random(op_randn, shape, dtype, {"mu", "sigma"}, mu, sigma);
 }
 NArray randb(const Shape& shape, double prob, DType dtype) {
   if (!(prob >= 0 && prob <= 1))
     throw ValueError("randb: prob must be a probability from 0 to 1, got " + text(prob));
-  return random(op_randb, shape, dtype, prob, 0);
+  return random(op_randb, shape, dtype, {"probability"}, prob, 0);
 }
 void seed(std::uint64_t n) { generator.seed(n); }
 

@@ -1,7 +1,7 @@
 // Parameters of the operations without operands: what they make.
 #pragma once
 
-#include <cmath>
+#include <array>
 #include <cstdint>
 
 #include "graph/op.h"
@@ -9,12 +9,25 @@
 namespace owl {
 
 struct CreateParams : Params {
-  CreateParams(const Shape& shape, DType dtype, double a, double b) : shape(shape), dtype(dtype), a(a), b(b) {}
-  bool finite() const override { return std::isfinite(a) && std::isfinite(b); }
+  using Names = std::array<const char*, 2>;
+  CreateParams(const Shape& shape, DType dtype, Names names, double a, double b = 0)
+      : shape(shape), dtype(dtype), names(names), a(a), b(b) {}
   Shape shape;
   DType dtype;
-  double a, b;  // full: value; arange: start, step; rand: low, high; randn: mu, sigma; randb: probability
+  Names names;  // of a and b; null: not used
+  double a, b;
+  bool random = false;
   std::uint64_t seed = 0, call = 0;  // of random numbers
+
+  void visit(const ParamVisitor& field) const override {
+    field("shape", lengths_of(shape));
+    field("dtype", dtype);
+    field(names[0], a);
+    if (names[1]) field(names[1], b);
+    if (!random) return;
+    field("seed", static_cast<std::int64_t>(seed));
+    field("call", static_cast<std::int64_t>(call));
+  }
 };
 
 }  // namespace owl

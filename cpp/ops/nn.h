@@ -8,10 +8,15 @@
 
 namespace owl {
 
+inline constexpr const char* kPrecisionNames[] = {"float32", "tf32", "bfloat16"};  // in the order of MatmulPrecision
+inline std::string_view name_of(MatmulPrecision p) { return kPrecisionNames[static_cast<int>(p)]; }
+
 // Of a matrix product; null parameters are full float32.
 struct MatmulParams : Params {
   explicit MatmulParams(MatmulPrecision p) : precision(p) {}
   MatmulPrecision precision;
+
+  void visit(const ParamVisitor& field) const override { field("precision", name_of(precision)); }
 };
 
 // For conv_back_data: the shape of x; for conv_back_weight: the shape of w; not used by conv.
@@ -20,6 +25,19 @@ struct ConvParams : Params {
   conv::Convolver convolver;
   Shape result;
   MatmulPrecision precision = matmul_precision();  // the setting when it was recorded
+
+  void visit(const ParamVisitor& field) const override {
+    const auto& c = convolver;
+    field("pad_h", c.pad_h);
+    field("pad_w", c.pad_w);
+    field("stride_v", c.stride_v);
+    field("stride_h", c.stride_h);
+    field("dilation_h", c.dilation_h);
+    field("dilation_w", c.dilation_w);
+    field("groups", c.groups);
+    field("result", lengths_of(result));
+    field("precision", name_of(precision));
+  }
 };
 
 // y: vertical, along H; x: horizontal, along W.
@@ -43,6 +61,19 @@ struct PoolParams : Params {
   PoolParams(const conv::Pooler& p, const Shape& shape) : pooler(p), x(shape) {}
   conv::Pooler pooler;
   Shape x;  // for pool_back
+
+  void visit(const ParamVisitor& field) const override {
+    const auto& p = pooler;
+    field("h", p.h);
+    field("w", p.w);
+    field("stride_v", p.stride_v);
+    field("stride_h", p.stride_h);
+    field("pad_h", p.pad_h);
+    field("pad_w", p.pad_w);
+    field("op", std::string_view(p.op == conv::PoolOp::kMax ? "max" : "average"));
+    field("ceil_mode", p.ceil_mode);
+    field("x", lengths_of(x));
+  }
 };
 
 // One plane of a pooling. All lengths in elements.
@@ -55,11 +86,21 @@ OWL_MODULE_API PoolGeometry pool_geometry(const conv::Pooler& p, const Shape& x)
 struct SoftmaxParams : Params {
   explicit SoftmaxParams(conv::SoftOp o) : op(o) {}
   conv::SoftOp op;
+
+  void visit(const ParamVisitor& field) const override {
+    field("op", std::string_view(op == conv::SoftOp::kInstance ? "instance" : "channel"));
+  }
 };
 
 struct LrnParams : Params {
   explicit LrnParams(const conv::Lrner& l) : lrner(l) {}
   conv::Lrner lrner;
+
+  void visit(const ParamVisitor& field) const override {
+    field("local_size", lrner.local_size);
+    field("alpha", lrner.alpha);
+    field("beta", lrner.beta);
+  }
 };
 
 }  // namespace owl

@@ -9,6 +9,14 @@ struct ReduceParams : Params {
   ReduceParams(unsigned axes, bool all) : axes(axes), all(all) {}
   unsigned axes;  // bit i: axis i goes
   bool all;       // no axis was named: the result's shape is [1]
+
+  void visit(const ParamVisitor& field) const override {
+    std::vector<std::int64_t> list;
+    for (int axis = 0; axis < kMaxAxes; ++axis)
+      if (axes >> axis & 1) list.push_back(axis);
+    field("axes", list);
+    field("all", all);
+  }
 };
 
 }  // namespace owl

@@ -157,6 +157,7 @@ NArray Op::operator()(std::span<const NArray> operands) const {
   if (type.shape.ndim() == 0) throw ShapeError(state_->name + ": the rule gave a shape without axes");
   params->results = {{type.shape, type.dtype}};
   params->work = state_->cost * static_cast<double>(type.shape.size());
+  params->code = state_.get();
   params->run = [state = state_](const KernelArgs& args, Launch& launch) {
     std::vector<ConstMemory> in;
     for (const ArrayRef& a : args.in) in.push_back({a.data, a.shape, a.dtype});

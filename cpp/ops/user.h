@@ -19,8 +19,18 @@ namespace owl {
 struct UserParams : Params {
   std::vector<ResultType> results;
   double work = 0;  // in additions
+  const void* code = nullptr;  // which function `run` calls: two with the same code do the same
   std::function<void(const KernelArgs& args, Launch& launch)> run;
   std::function<void(Rule& rule)> gradient;  // empty: it has none, and to ask for it is an error
+
+  void visit(const ParamVisitor& field) const override {
+    for (const auto& [shape, dtype, device] : results) {
+      field("shape", lengths_of(shape));
+      field("dtype", dtype);
+    }
+    field("work", work);
+    field("code", code);
+  }
 };
 
 // Throws e's kind of error again, with the operation in front of its message where that does not begin with it.

@@ -21,11 +21,17 @@ void lay_channels_last(ArrayRef& array) {
 
 void log_plan(const Task& task, std::size_t fused) {
   const auto operations = std::to_string(fused) + (fused == 1 ? " operation" : " operations");
-  const auto shape = task.outputs.back().array.shape.str();
+  const auto shape = shown_result(task).shape.str();
   if (task.op)
     return log_line("plan kernel " + std::string(task.name) + " " + shape + (fused ? " with " + operations : ""));
   log_line("plan program of " + operations + " over " + shape + ", " + std::to_string(task.inputs.size()) +
            " inputs, " + std::to_string(task.outputs.size()) + " outputs");
+}
+
+Results results_of(const Node& node) {
+  const auto inputs = node.inputs();
+  if (!node.op->effect) return node.op->infer(inputs, node.params.get());
+  return with_token(node.op->infer(inputs.first(inputs.size() - 1), node.params.get()));
 }
 
 // The task, so far without parts, of a group with this kernel or last operation.
@@ -128,18 +134,19 @@ class Emission {
     task.params = dry_ ? node.params : std::move(node.params);  // a planned node lets go of it, as of its operands
   }
 
-  // Of several results those for which a node stands.
+  // Of several results those for which a node stands; an effect's all.
   void emit_results(Node& node, Task& task) {
-    const Results types = node.op->infer(node.inputs(), node.params.get());
+    const Results types = results_of(node);
     for (std::uint16_t i = 0; i < node.result_count; ++i) {
-      const bool wanted = node.results[i].nodes.load(std::memory_order_acquire) > 0;
+      const bool wanted = node.op->effect || node.results[i].nodes.load(std::memory_order_acquire) > 0;
       task.kernel_outputs.push_back(wanted ? static_cast<int>(task.outputs.size()) : -1);
       if (!wanted) continue;
-      const auto& [shape, dtype] = types[i];
+      const auto& [shape, dtype, device] = types[i];
       TaskOperand o;
-      o.storage = Storage::create(*node.device, shape, dtype, node.op->name, node.source);
+      o.storage = Storage::create(device ? *device : *node.device, shape, dtype, node.op->name, node.source);
       o.storage->producer = &task;
       o.array = {nullptr, shape, shape.dense_strides(), dtype, true};
+      o.storage->token = node.op->effect && i + 1 == node.result_count;
       if (dry_) dry_->storages[{&node, i}] = o.storage;
       else node.results[i].storage = o.storage;
       task.outputs.push_back(std::move(o));

@@ -23,8 +23,8 @@ bool is_copy(const Task& task) { return !task.op && task.before && task.before->
 PlannedTask describe(const Task& task) {
   PlannedTask d;
   d.device = task.device->id;
-  d.shape = task.outputs.back().array.shape;
-  d.channels_last = task.outputs.back().array.channels_last;
+  d.shape = shown_result(task).shape;
+  d.channels_last = shown_result(task).channels_last;
   d.cost_us = task.cost_ns / 1000;
   d.outputs = static_cast<std::int64_t>(task.outputs.size());
   for (const auto& in : task.inputs) d.bytes_read += bytes_of(in.array);
@@ -182,7 +182,9 @@ std::string draw_window(const std::vector<Node*>& window, const std::vector<Node
     const char* what = node->base ? "view" : node->op ? node->op->name : "data";
     const auto place = place_of(node->source);
     const bool pending = !node->base && !node->planned();
+    const auto parameters = text_of(node->params.get());
     const auto label = std::string(what) + "\n" + std::string(name(node->dtype)) + " " + node->shape.str() +
+                       (parameters.empty() ? "" : "\n" + parameters) +
                        (pending && !place.empty() ? "\n" + base_name(place) : "");
     return id[node] + " [label=" + quoted(label) + (pending ? "" : ", style=dashed") +
            (node->handles() > 0 ? ", penwidth=2" : "") + "];\n";

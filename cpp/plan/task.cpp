@@ -10,6 +10,12 @@ using Cause = std::shared_ptr<const Failure>;
 
 const Cause& earlier(const Cause& a, const Cause& b) { return !a || (b && b->sequence < a->sequence) ? b : a; }
 
+// A failure that a wait has raised is not passed on.
+Cause passed_on(const TaskOperand& token) {
+  const Cause cause = token.storage->failed() ? token.storage->failure : nullptr;
+  return cause && !cause->raised ? cause : nullptr;
+}
+
 // The causes of failure of the program's outputs, given those of its inputs.
 std::vector<Cause> outputs_of(const Program& program, std::vector<Cause> values) {
   values.resize(program.inputs.size() + program.constants.size());
@@ -45,8 +51,11 @@ bool spread_failures(Task& task) {
     return free;
   }
   std::vector<Cause> of_part[3];  // of the inputs, by the part that reads them
-  for (const auto& in : task.inputs)
-    of_part[static_cast<int>(in.part)].push_back(cause_of(in));
+  Cause earlier_effect;
+  for (const auto& in : task.inputs) {
+    if (in.storage->token) earlier_effect = passed_on(in);
+    else of_part[static_cast<int>(in.part)].push_back(cause_of(in));
+  }
   auto& [before, kernel, after] = of_part;
   std::vector<Cause> results;
   Cause cause;  // of the kernel's result
@@ -64,8 +73,8 @@ bool spread_failures(Task& task) {
   }
   bool free = false;
   for (std::size_t i = 0; i < results.size(); ++i) {
-    task.outputs[i].failure = results[i];
     free |= !results[i];
+    task.outputs[i].failure = task.outputs[i].storage->token && earlier_effect ? earlier_effect : results[i];
   }
   return free;
 }

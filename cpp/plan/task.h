@@ -114,7 +114,14 @@ template <class P> std::vector<P> addresses_of(std::span<const TaskOperand> oper
   return all;
 }
 
-// Gives each result the failure of the operands that it is computed from, if any. Whether a result is free of them.
+// What stands for the task where it is shown: the last result that is no token.
+inline const ArrayRef& shown_result(const Task& task) {
+  const bool effect = task.op && task.op->effect;
+  return task.outputs[task.outputs.size() - (effect ? 2 : 1)].array;
+}
+
+// Gives each result the failure of the operands that it is computed from, if any. Whether a result is free of them. A
+// token passes on a failure that no wait has raised yet, and keeps nothing from being computed.
 bool spread_failures(Task& task);
 
 // Whether the result may have the operand's memory once nothing else reads it.

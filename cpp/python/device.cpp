@@ -6,6 +6,7 @@
 
 #include "backend/gpu.h"
 #include "digits/digits.h"
+#include "ops/nn.h"
 #include "owl/error.h"
 #include "python/arguments.h"
 #include "python/bind.h"
@@ -94,12 +95,11 @@ PyObject* stats_dict(PyObject*, const Call& call) {
   return d.release().ptr();
 }
 
-constexpr const char* kPrecisions[] = {"float32", "tf32", "bfloat16"};  // in the order of MatmulPrecision
 
 PyObject* choose_precision(PyObject*, const Call& call) {
   const auto [precision] = call.get("set_matmul_precision", {"precision"});
   for (int i = 0; PyUnicode_Check(precision) && i < 3; ++i)
-    if (PyUnicode_CompareWithASCIIString(precision, kPrecisions[i]) == 0) {
+    if (PyUnicode_CompareWithASCIIString(precision, kPrecisionNames[i]) == 0) {
       set_matmul_precision(static_cast<MatmulPrecision>(i));
       Py_RETURN_NONE;
     }
@@ -109,7 +109,7 @@ PyObject* choose_precision(PyObject*, const Call& call) {
 
 PyObject* precision(PyObject*, const Call& call) {
   call.expect_none("get_matmul_precision");
-  return PyUnicode_FromString(kPrecisions[static_cast<int>(matmul_precision())]);
+  return PyUnicode_FromString(kPrecisionNames[static_cast<int>(matmul_precision())]);
 }
 
 PyObject* create_cpu(PyObject*, const Call& call) {

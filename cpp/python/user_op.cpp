@@ -167,6 +167,7 @@ std::shared_ptr<UserParams> params_of(const SharedObject& function, std::vector<
   auto params = std::make_shared<UserParams>();
   params->results = std::move(results);
   params->work = kWork;
+  params->code = function.get();
   params->run = [function](const KernelArgs&, Launch& launch) {
     launch.stage(1, [function, task = launch.task](std::int64_t) { call(function.get(), *task); });
   };

@@ -18,6 +18,7 @@
 #include "base/counters.h"
 #include "base/env.h"
 #include "base/fork_mutex.h"
+#include "graph/record.h"
 #include "owl/inspect.h"
 #include "plan/cut.h"
 #include "plan/explain.h"
@@ -67,8 +68,8 @@ void write_text(const std::string& path, const std::string& text) {
   if (!(file << text).flush()) throw Error("cannot write " + path + ": " + std::strerror(errno));
 }
 
-// Dead: no handle can ask for the value, and only the window holds the node.
-bool is_dead(const Node& node) { return node.handles() == 0 && node.refs() == 1; }
+// Dead: no handle can ask for the value, only the window holds the node, and it is run for its value alone.
+bool is_dead(const Node& node) { return node.handles() == 0 && node.refs() == 1 && !node.op->effect; }
 
 bool has_failed(const Node& node) {
   const Storage* storage = node.storage();
@@ -219,12 +220,13 @@ void Engine::drop_peer_copies_locked(Device& device, std::size_t bytes, std::vec
 
 // ---- recording
 
-void Engine::append(Node* node) {
+void Engine::append(Node* node, EffectLink* link) {
   bool full = false, large = false;
   {
     std::lock_guard lock(window_mutex_);
     node->sequence = recorded_.fetch_add(1, std::memory_order_relaxed) + 1;
     assert(window_.empty() || window_.back()->sequence < node->sequence);
+    if (link) link->join(*node);
     window_.push_back(node);
     window_bytes_ += bytes_of(*node);
     window_count_.store(window_.size(), std::memory_order_seq_cst);

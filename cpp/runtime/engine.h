@@ -30,7 +30,7 @@ class Engine final : public Sink, public Window {
   OWL_MODULE_API static Engine& get();
 
   // --- recording (graph/record.cpp)
-  void append(Node* node) override;
+  void append(Node* node, EffectLink* link) override;
   OWL_MODULE_API Device& device(int id) override;
   Device& current_device() override;
   int add_device(std::unique_ptr<Device> device);

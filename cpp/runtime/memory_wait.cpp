@@ -19,9 +19,11 @@ namespace {
 
 std::string described(const Storage& storage) { return storage.op + std::string(" ") + storage.shape.str(); }
 
+// On the task's own device.
 std::size_t bytes_of_results(const Task& task) {
   std::size_t bytes = 0;
-  for (const auto& out : task.outputs) bytes += Allocator::rounded(out.storage->bytes);
+  for (const auto& out : task.outputs)
+    if (out.storage->device == task.device) bytes += Allocator::rounded(out.storage->bytes);
   return bytes;
 }
 

@@ -153,7 +153,8 @@ void Span::begin(const Task& task, std::int64_t chunk, std::int64_t chunks) {
   source_ = task.source;
   if (!task.outputs.empty())
     arguments_ = "\"device\": " + std::to_string(task.device->id) + ", \"result\": " +
-                 json(std::string(owl::name(task.outputs.back().array.dtype)) + " " + task.outputs.back().array.shape.str());
+                 json(std::string(owl::name(shown_result(task).dtype)) + " " + shown_result(task).shape.str());
+  if (task.params) arguments_ += ", \"parameters\": " + json(text_of(task.params.get()));
   if (chunk >= 0) arguments_ += ", \"chunk\": \"" + std::to_string(chunk + 1) + " of " + std::to_string(chunks) + "\"";
   begin_ = Clock::now();
 }

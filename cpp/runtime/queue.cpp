@@ -69,6 +69,7 @@ void Scheduler::give_up(Ref<Storage> value) {
     values.pop_back();
     Task* task = given_up->producer;
     if (!task || task->pinned || task->threads > 0 || task->started) continue;  // threads first: they set `started`
+    if (task->op && task->op->effect) continue;
     const auto is_wanted = [&](const TaskOperand& out) {
       return out.storage->refs() > (out.storage == given_up ? 2 : 1);
     };
@@ -146,7 +147,8 @@ bool Scheduler::publish(Task& task) {
     assert(value.producer == &task && !value.ready() && !value.failed());
     value.producer = nullptr;
     waited |= value.waited;
-    const auto& failure = task.failure ? task.failure : out.failure;
+    // A token's own failure is that of an earlier effect.
+    const auto& failure = task.failure && !(value.token && out.failure) ? task.failure : out.failure;
     if (failure) value.fail(failure);
     else value.state.store(Storage::State::kReady, std::memory_order_release);
   }

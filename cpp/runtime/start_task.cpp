@@ -18,6 +18,7 @@ void inject_fault(const Task& task) {
 }
 
 bool has_failed(const TaskOperand& in) { return in.storage->failed(); }
+bool is_lost(const TaskOperand& in) { return has_failed(in) && !in.storage->token; }
 
 // The result may take over the operand's memory if no handle and no other task can read it.
 bool can_take_over(const Task& task, const TaskOperand& from, const TaskOperand& to) {
@@ -45,7 +46,7 @@ void bind_operands(Task& task, bool failed) {
     const Storage& storage = *in.storage;
     assert(storage.ready() || storage.failed());
     void* data = storage.data;
-    if (failed && !data && has_failed(in) && task.device->backend->computes())  // only failed results read it
+    if (failed && !data && is_lost(in) && task.device->backend->computes())  // only failed results read it
       task.device->backend->clear(data = task.launch.scratch(storage.bytes), storage.bytes);
     in.array.data = static_cast<std::byte*>(data) + in.byte_offset();
   }
@@ -77,7 +78,7 @@ bool Scheduler::start_task(Task& task, bool last_resort) {
 bool Scheduler::bind_result(Task& task, std::span<TaskOperand> operands, TaskOperand& out, bool last_resort) {
   if (!take_over_operand(task, operands, out) && task.device->backend->computes()) {
     const bool injected = Faults::due(faults().alloc);
-    if (injected || !take_for_result(*out.storage, task.op && task.op->copies_in)) {
+    if (injected || !take_for_result(*out.storage, task.op && (task.op->copies_in || task.op->joins_devices))) {
       if (!injected && !last_resort) return false;
       refuse_memory(*out.storage, injected);
     }
@@ -114,7 +115,8 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
     task.device->require_own_process();
     const bool failed = std::ranges::any_of(task.inputs, has_failed);
     if (failed && !spread_failures(task)) return true;
-    if (task.given_up || !is_wanted(task.outputs)) {
+    const bool has_effect = task.op && task.op->effect;
+    if (task.given_up || (!has_effect && !is_wanted(task.outputs))) {
       count(counters.tasks_skipped);
       return true;
     }

@@ -26,6 +26,13 @@ TEST(Inspect, ExplainsWhatWouldRun) {
   EXPECT_NE(describe_engine().find("4 operations recorded"), std::string::npos);
 }
 
+TEST(Inspect, DrawShowsParameters) {
+  const auto a = ramp({4, 3});
+  HoldWindow hold;
+  EXPECT_NE(draw(a.sum(1)).find("label=\"sum\\nfloat32 [4, 1]\\naxes=[1], all=false"), std::string::npos) << draw(a.sum(1));
+  EXPECT_NE(draw(full({2}, 0.5) + 1.0).find("value=0.5"), std::string::npos);
+}
+
 TEST(Inspect, NanErrorsComeHome) {
   trace_nan();
   const auto bad = elewise::ln(zeros({3}) - 1.0) + 1.0;

@@ -1,9 +1,19 @@
 // The registry is complete: every operation has a unique name, documentation, inference and a kernel.
+#include <map>
 #include <set>
+#include <typeinfo>
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/tile.h"
 #include "graph/op.h"
+#include "graph/record.h"
+#include "ops/add_view.h"
+#include "ops/concat.h"
+#include "ops/create.h"
+#include "ops/nn.h"
+#include "ops/records.h"
+#include "ops/reduce.h"
+#include "ops/user.h"
 #include "support.h"
 
 namespace owl::test {
@@ -45,6 +55,155 @@ TEST(Registry, FunctionsOfThePublicHeaderAreRegisteredUnderTheirNames) {
   arity = 3;
   OWL_ELEWISE_TERNARY(OWL_CHECK)
 #undef OWL_CHECK
+}
+
+// --- parameters
+
+using AnyParams = std::shared_ptr<const Params>;
+
+template <class P, class... Edits> std::vector<AnyParams> variants(const P& first, Edits... edits) {
+  std::vector<AnyParams> all{std::make_shared<P>(first)};
+  const auto add = [&](auto edit) {
+    auto other = std::make_shared<P>(first);
+    edit(*other);
+    all.push_back(std::move(other));
+  };
+  (add(edits), ...);
+  return all;
+}
+
+// The operation as it is recorded, and its parameters: each differs from the first in one field. None: it has none.
+struct Example {
+  NArray recorded;
+  std::vector<AnyParams> params;
+};
+
+std::vector<AnyParams> of_create(CreateParams::Names names) {
+  CreateParams first({3}, DType::kFloat32, names, 0.25, 0.5);
+  first.random = true;
+  const auto other_b = [](auto& p) { (p.names[1] ? p.b : p.a) = 3; };
+  return variants(first, [](auto& p) { p.shape = {4}; }, [](auto& p) { p.dtype = DType::kFloat64; },
+                  [](auto& p) { p.a = 2; }, other_b, [](auto& p) { p.seed = 1; }, [](auto& p) { p.call = 1; },
+                  [](auto& p) { p.random = false; });
+}
+
+std::vector<AnyParams> of_conv() {
+  const auto edit = [](auto member) { return [member](auto& p) { p.convolver.*member += 1; }; };
+  using C = conv::Convolver;
+  return variants(ConvParams({}, {6, 5, 4, 2}), edit(&C::pad_h), edit(&C::pad_w), edit(&C::stride_v),
+                  edit(&C::stride_h), edit(&C::dilation_h), edit(&C::dilation_w), edit(&C::groups),
+                  [](auto& p) { p.result = {6, 5}; }, [](auto& p) { p.precision = MatmulPrecision::kTf32; });
+}
+
+std::vector<AnyParams> of_pool() {
+  const auto edit = [](auto member) { return [member](auto& p) { p.pooler.*member += 1; }; };
+  using P = conv::Pooler;
+  return variants(PoolParams({2, 2, 2, 2}, {6, 5, 4, 2}), edit(&P::h), edit(&P::w), edit(&P::stride_v),
+                  edit(&P::stride_h), edit(&P::pad_h), edit(&P::pad_w), [](auto& p) { p.x = {6, 5}; },
+                  [](auto& p) { p.pooler.op = conv::PoolOp::kAverage; }, [](auto& p) { p.pooler.ceil_mode = false; });
+}
+
+NArray in_tf32(const NArray& a, const NArray& b) {
+  set_matmul_precision(MatmulPrecision::kTf32);
+  NArray product = matmul(a, b);
+  set_matmul_precision(MatmulPrecision::kFloat32);
+  return product;
+}
+
+std::map<std::string, Example> examples() {
+  const NArray x = ramp({6, 5, 4, 2}), m = ramp({4, 4}), w = ramp({3, 3, 4, 8}), b = ramp({8});
+  const conv::Convolver convolver;
+  const conv::Pooler pooler{2, 2, 2, 2};
+  const conv::Lrner lrner{3, 0.5, 0.75};
+  const NArray y = convolver.ff(x, w, b), pooled = pooler.ff(x);
+  const auto reduce = variants(ReduceParams(0b011, false), [](auto& p) { p.axes = 0b111; }, [](auto& p) { p.all = true; });
+  const auto soft = variants(SoftmaxParams(conv::SoftOp::kInstance), [](auto& p) { p.op = conv::SoftOp::kChannel; });
+  const auto local = variants(LrnParams(lrner), [](auto& p) { p.lrner.local_size = 5; },
+                              [](auto& p) { p.lrner.alpha = 1; }, [](auto& p) { p.lrner.beta = 1; });
+  const auto precision = variants(MatmulParams(MatmulPrecision::kTf32),
+                                  [](auto& p) { p.precision = MatmulPrecision::kBfloat16; },
+                                  [](auto& p) { p.precision = MatmulPrecision::kFloat32; });
+  const auto axis = variants(ConcatParams(0), [](auto& p) { p.axis = 1; });
+  return {{"full", {full({3}, 2), of_create({"value"})}},
+          {"arange", {arange(0, 5), of_create({"start", "step"})}},
+          {"rand", {rand(Shape{3}), of_create({"low", "high"})}},
+          {"randn", {randn(Shape{3}), of_create({"mu", "sigma"})}},
+          {"randb", {randb({3}, 0.5), of_create({"probability"})}},
+          {"copy", {dense(m.trans()), {}}},
+          {"concat", {concat({m, m}, 0), axis}},
+          {"add_view", {add_view(zeros({4, 4}), ramp({2}), 1, Strides{1}),
+                        variants(AddViewParams(1, Strides{1}), [](auto& p) { p.offset = 2; }, [](auto& p) { p.strides = {4}; })}},
+          {"sum", {x.sum(), reduce}},
+          {"mean", {x.mean(), reduce}},
+          {"max", {x.max(), reduce}},
+          {"min", {x.min(), reduce}},
+          {"argmax", {x.argmax(), reduce}},
+          {"argmin", {x.argmin(), reduce}},
+          {"count_zero", {record(op_count_zero, {x.node()}, reduce[0]), reduce}},
+          {"matmul", {in_tf32(m, m), precision}},
+          {"softmax", {conv::softmax(x), soft}},
+          {"log_softmax", {conv::log_softmax(x), soft}},
+          {"softmax_back", {conv::softmax_back(x, x), soft}},
+          {"conv", {y, of_conv()}},
+          {"conv_back_data", {convolver.bp(y, x, w), of_conv()}},
+          {"conv_back_weight", {convolver.weight_grad(y, x, w), of_conv()}},
+          {"conv_back_bias", {convolver.bias_grad(y), {}}},
+          {"pool", {pooled, of_pool()}},
+          {"pool_back", {pooler.bp(pooled, pooled, x), of_pool()}},
+          {"lrn", {lrner.ff(x, x), local}},
+          {"lrn_back", {lrner.bp(x, x, x, x), local}},
+          {"device_copy", {m.copy_to(create_cpu_device()), {}}}};
+}
+
+void expect_told_apart(const std::vector<AnyParams>& variants) {
+  std::set<std::string> keys;
+  for (const auto& params : variants) EXPECT_TRUE(keys.insert(key_of(params.get())).second) << key_of(params.get());
+}
+
+TEST(Registry, ParametersAreVisitedAndToldApart) {
+  Window held(1 << 20, -1);
+  const auto all = examples();
+  for (const OpRecord* op : all_ops()) {
+    if (op->cls != OpRecord::Class::kKernel || op->joins_devices) continue;
+    SCOPED_TRACE(op->name);
+    ASSERT_TRUE(all.contains(op->name)) << "needs an example here";
+    const auto& [recorded, variants] = all.at(op->name);
+    const Node& node = *recorded.node();
+    ASSERT_EQ(node.op, op);
+    if (variants.empty()) {
+      EXPECT_EQ(node.params, nullptr) << "has parameters: " << text_of(node.params.get());
+      continue;
+    }
+    ASSERT_NE(node.params, nullptr);
+    const Params &is = *node.params, &expected = *variants[0];
+    EXPECT_EQ(typeid(is), typeid(expected));
+    EXPECT_NE(text_of(&is), "");
+    expect_told_apart(variants);
+  }
+}
+
+TEST(Registry, ParametersOfUsersOperationsAreToldApart) {
+  UserParams first;
+  first.results = {{{3}, DType::kFloat32}};
+  static const int code = 0;
+  const auto all = variants(first, [](auto& p) { p.results[0].shape = {4}; },
+                            [](auto& p) { p.results[0].dtype = DType::kBool; },
+                            [](auto& p) { p.results.push_back(p.results[0]); }, [](auto& p) { p.work = 1; },
+                            [](auto& p) { p.code = &code; });
+  expect_told_apart(all);
+  EXPECT_EQ(text_of(all.front().get()), text_of(all.back().get()));  // an address is no text
+}
+
+TEST(Registry, ParametersAsText) {
+  EXPECT_EQ(text_of(nullptr), "");
+  const ReduceParams reduce(0b101, false);
+  EXPECT_EQ(text_of(&reduce), "axes=[0, 2], all=false");
+  const CreateParams created({2, 3}, DType::kFloat64, {"low", "high"}, 0.1, 1e300);
+  EXPECT_EQ(text_of(&created), "shape=[2, 3], dtype=float64, low=0.1, high=1e+300");
+  const SoftmaxParams soft(conv::SoftOp::kChannel);
+  EXPECT_EQ(text_of(&soft), "op=channel");
+  const MatmulParams precision(MatmulPrecision::kTf32);
+  EXPECT_EQ(text_of(&precision), "precision=tf32");
 }
 
 }  // namespace

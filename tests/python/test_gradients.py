@@ -140,11 +140,12 @@ ROUGH = {"cast": (1e-1, 1e-5)}  # step, tolerance: it rounds to float32
 LAYOUTS = ["contiguous", "transposed", "sliced", "broadcast"]
 WITHOUT = {"gt", "ge", "lt", "le", "eq", "ne", "isnan", "sign", "floor", "ceil", "full", "arange", "rand", "randn",
            "randb", "argmax", "argmin", "count_zero"}  # fmt: skip
+TESTED_IN_CPP: set[str] = set()
 
 
 def test_every_operation_has_a_row_or_no_gradient_by_nature():
     ops = owl._owl.ops()
-    assert {op["name"] for op in ops if op["gradient"]} == set(ROWS)
+    assert {op["name"] for op in ops if op["gradient"]} == set(ROWS) | TESTED_IN_CPP
     assert {op["name"] for op in ops if not op["gradient"]} == WITHOUT
 
 

@@ -193,7 +193,8 @@ def test_profile_has_tasks_lines_and_lanes(tmp_path):
     products = [e for _, e in found if e["name"] == "matmul mult exp add"]
     assert products and all(e["args"]["line"] == f"{__file__}:{here}" for e in products)
     assert all(e["args"]["result"] == "float32 [300, 300]" for e in products)
-    assert any(e["name"] == "mult add sum" and e["cat"] == "kernel" for _, e in found)
+    sums = [e for _, e in found if e["name"] == "mult add sum" and e["cat"] == "kernel"]
+    assert sums and all(e["args"]["parameters"] == "axes=[], all=true" for e in sums)
     assert any(e["name"] == "exp add" and e["cat"] == "fused" for _, e in found)
     assert any(e["name"] == "plan" for _, e in found)
     assert any(lane.startswith(f"device {owl.current_device()}, worker ") for lane, _ in found)

@@ -107,7 +107,7 @@ void NanWatch::report(Task& task) const {
 
 void watch_kernel(const Task& task, Launch& launch) {
   const auto& out = task.outputs[0].array;
-  if (!is_float(out.dtype) || out.shape.size() == 0 || (task.params && !task.params->finite())) return;
+  if (!is_float(out.dtype) || out.shape.size() == 0 || !is_finite(task.params.get())) return;
   const auto suspicious = std::make_shared<std::atomic<bool>>(false);
   const std::int64_t size = out.shape.size();
   launch.stage((size + kChunk - 1) / kChunk, [out, size, suspicious](std::int64_t chunk) {

@@ -295,7 +295,7 @@ void Backend::append(std::vector<Command> commands, Task& task) {
   Lock lock(mutex_);
   Ordered ordered{0, task.name, task.source, task.sequence, {}};
   for (auto& in : task.inputs) {
-    if (in.storage->device != device_) continue;
+    if (in.storage->device != device_ || in.storage->token) continue;
     if ((task.failure = failure_of(*in.storage))) return;  // it failed after this task had started
     if (in.storage->order != 0) ordered.reads.push_back(in.storage->order);
   }

@@ -132,10 +132,8 @@ class Backend final : public owl::Backend, public Resources {
   void launch_kernel(Task& task, Launch& launch, Emit& emit);
   static void emit_segments(Task& task, Emit& emit);
   ArrayRef emit_before(const Task& task, const Kernel& kernel, Launch& launch, Emit& emit);
-  class Reduced;
   void copy_in(Task& task);
   void all_reduce(Task& task);
-  std::shared_ptr<Reduced> reduce(const Task& task);
   void copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t bytes);
   void append(std::vector<Command> commands, Task& task);
   template <class Make> auto with_room(const Make& make);

@@ -166,12 +166,9 @@ void* aligned(const ArrayRef& x, Emit& emit) {
 }
 
 void convolve(Pass pass, const ConvGeometry& g, MatmulPrecision precision, const Args& args, Emit& emit, void* result) {
-  std::string key = "conv";
-  for (const std::int64_t part :
-       {static_cast<std::int64_t>(pass), g.images, g.channels, g.height, g.width, g.filters, g.kernel_y, g.kernel_x,
-        g.out_height, g.out_width, g.pad_y, g.pad_x, g.stride_y, g.stride_x, g.dilation_y, g.dilation_x, g.groups,
-        static_cast<std::int64_t>(args.out.dtype), static_cast<std::int64_t>(precision)})
-    key += " " + std::to_string(part);
+  const std::string key = "conv " + std::to_string(static_cast<int>(pass)) + " " + args.in[0].shape.str() + " " +
+                          args.in[1].shape.str() + " " + std::string(name(args.out.dtype)) + " " +
+                          key_of(args.params);
   const LibraryCall& call = emit.resources().library_call(
       key, [&] { return std::make_unique<Convolution>(emit.resources(), pass, g, args.out.dtype, precision); });
   emit.call(call, {{aligned(args.in[0], emit), args.in[0].nbytes(), false},

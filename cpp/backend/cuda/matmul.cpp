@@ -127,10 +127,10 @@ void matmul(const Args& args, Emit& emit) {
   const Operand a(x), b(y);
   const auto m = args.out.shape[0], n = args.out.shape[1], k = x.shape[1];
   const auto alignment = std::min(alignment_of(x), alignment_of(y));
-  std::string key = "matmul";
+  std::string key = "matmul " + key_of(params);
   for (const std::int64_t part :
        {m, n, k, std::int64_t{alignment}, a.stride, b.stride, std::int64_t{a.transposed}, std::int64_t{b.transposed},
-        static_cast<std::int64_t>(args.out.dtype), static_cast<std::int64_t>(precision)})
+        static_cast<std::int64_t>(args.out.dtype)})
     key += " " + std::to_string(part);
   const LibraryCall& product = emit.resources().library_call(key, [&] {
     return std::make_unique<Product>(emit.resources().cublas_handle(), args.out.dtype, precision, a, b, m, n, k,

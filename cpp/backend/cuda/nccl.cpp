@@ -1,19 +1,19 @@
-// The sum of arrays on several GPUs, on all of them, by NCCL. Every GPU has a task for its own result; the first task
-// that runs calls NCCL for all (a call for each GPU, in one group, from one thread), into memory from which the other
-// tasks take their results. So no GPU waits for a task whose results have been dropped.
+// The sum of arrays on several GPUs, on all of them, by NCCL. One task calls it for each GPU, in one group, from one
+// thread: either all GPUs take part or none does. The task runs even if its results have been dropped, and after the task
+// recorded before it over the same GPUs (OpRecord::effect).
+#include <algorithm>
 #include <map>
 
 #include "backend/cuda/backend.h"
 #include "backend/cuda/emit.h"
 #include "base/visit_dtype.h"
-#include "ops/all_reduce.h"
 #include "owl/error.h"
 
 namespace owl::cuda {
 
 namespace {
 
-std::mutex& nccl_mutex() {  // groups must reach all GPUs in the same order
+std::mutex& nccl_mutex() {  // groups, of other communicators too, must reach all GPUs in the same order
   static auto& mutex = *new std::mutex;
   return mutex;
 }
@@ -55,103 +55,44 @@ class Group {
 
 }  // namespace
 
-// The results of one NCCL call: the sum on each GPU, valid after its arrival.
-class Backend::Reduced : public AllReduceRound::Results {
- public:
-  struct Sum {
-    Device* device;
-    void* data;
-    std::uint64_t arrival;
-  };
-
-  Reduced(const Task& task, std::size_t bytes) : bytes_(bytes) {
-    for (const auto& in : task.inputs) {
-      Device& device = *in.storage->device;
-      void* const data = device.allocator.allocate(bytes);
-      if (!data) {
-        give_back();
-        throw OutOfMemoryError("all_reduce: no memory for " + std::to_string(bytes) + " bytes on device " +
-                               std::to_string(device.id));
-      }
-      sums_.push_back({&device, data, 0});
-    }
-  }
-  ~Reduced() override { give_back(); }
-
-  Sum& operator[](std::size_t i) { return sums_[i]; }
-  void give_back(std::size_t i) {
-    auto& [device, data, arrival] = sums_[i];
-    if (!data) return;
-    device->backend->require_arrival(arrival);  // the memory's next use must follow the sum
-    device->allocator.free(std::exchange(data, nullptr), bytes_);
-  }
-
- private:
-  void give_back() {
-    for (std::size_t i = 0; i < sums_.size(); ++i) give_back(i);
-  }
-  const std::size_t bytes_;
-  std::vector<Sum> sums_;
-};
-
+// The sums arrive on the GPUs' copy streams, after the operands' producers and the last use of the results' memory.
 void Backend::all_reduce(Task& task) {
-  const auto& params = static_cast<const AllReduceParams&>(*task.params);
-  Storage& out = *task.outputs[0].storage;
-  if (out.bytes == 0) return;
-  std::shared_ptr<Reduced> reduced;
-  {
-    std::lock_guard once(params.round->mutex);
-    if (!params.round->results) params.round->results = reduce(task);
-    reduced = std::static_pointer_cast<Reduced>(params.round->results);
-  }
-  const auto& sum = (*reduced)[params.index];
-  require_arrival(sum.arrival);
-  Command copy;
-  copy.op = task.name;
-  copy.source = task.source;
-  copy.kernel = copy_function(*this);
-  copy.name = "owl_copy";
-  copy.blocks = blocks_to_copy(out.bytes);
-  copy.slots = {reinterpret_cast<std::uintptr_t>(sum.data),
-                reinterpret_cast<std::uintptr_t>(task.outputs[0].array.data), out.bytes};
-  append({std::move(copy)}, task);
-  reduced->give_back(params.index);
-}
-
-std::shared_ptr<Backend::Reduced> Backend::reduce(const Task& task) {
-  const std::size_t bytes = task.outputs[0].storage->bytes;
-  auto reduced = std::make_shared<Reduced>(task, bytes);
-  std::vector<Backend*> backends;
+  const std::size_t count = task.inputs.size() - 1;  // without the token
+  const ArrayRef& array = task.outputs[0].array;
+  if (array.nbytes() == 0) return;
+  const auto backend_of = [&](std::size_t i) -> Backend& {
+    return static_cast<Backend&>(*task.inputs[i].storage->device->backend);
+  };
   std::vector<int> gpus;
-  for (const auto& in : task.inputs) {
-    backends.push_back(static_cast<Backend*>(in.storage->device->backend.get()));
-    gpus.push_back(backends.back()->index_);
-  }
+  for (std::size_t i = 0; i < count; ++i) gpus.push_back(backend_of(i).index_);
   std::lock_guard in_order(nccl_mutex());
   const auto& all = communicators(gpus);
-  for (std::size_t i = 0; i < all.size(); ++i) {  // the copy streams of the GPUs, after the operands' producers
-    Backend& b = *backends[i];
+  for (std::size_t i = 0; i < count; ++i) {
+    Backend& b = backend_of(i);
     const Use its(b);
     Lock lock(b.mutex_);
-    b.wait_for_ticket(lock, b.in_, std::max(task.inputs[i].storage->ticket, b.place()));
-    if (const auto failed = b.failure_of(*task.inputs[i].storage)) raise(*failed);
+    const Storage &in = *task.inputs[i].storage, &out = *task.outputs[i].storage;
+    b.wait_for_ticket(lock, b.in_, std::max(in.ticket, out.ticket));
+    if (const auto failed = b.failure_of(in)) raise(*failed);
   }
   Group group;
-  for (std::size_t i = 0; i < all.size(); ++i)
-    check(nccl()->ncclAllReduce(task.inputs[i].array.data, (*reduced)[i].data,
-                                bytes / itemsize(task.outputs[0].array.dtype), type_of(task.outputs[0].array.dtype),
-                                ncclSum, all[i], reinterpret_cast<cudaStream_t>(backends[i]->in_)),
+  for (std::size_t i = 0; i < count; ++i)
+    check(nccl()->ncclAllReduce(task.inputs[i].array.data, task.outputs[i].array.data,
+                                static_cast<std::size_t>(array.shape.size()), type_of(array.dtype), ncclSum, all[i],
+                                reinterpret_cast<cudaStream_t>(backend_of(i).in_)),
           "all_reduce");
   group.end();
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    Backend& b = *backends[i];
+  for (std::size_t i = 0; i < count; ++i) {
+    Backend& b = backend_of(i);
     const Use its(b);
     Lock lock(b.mutex_);
     const CUevent event = b.record(b.in_);
-    (*reduced)[i].arrival = ++b.arrival_;
-    b.arriving_.push_back({(*reduced)[i].arrival, event, nullptr, 0, task.inputs[i].storage});
+    Storage& out = *task.outputs[i].storage;
+    out.ticket = 0;
+    out.arrival = ++b.arrival_;
+    b.arriving_.push_back({out.arrival, event, nullptr, 0, task.inputs[i].storage});
+    b.forget_finished(lock);
   }
-  return reduced;
 }
 
 }  // namespace owl::cuda

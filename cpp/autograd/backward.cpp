@@ -34,56 +34,58 @@ std::string type_text(const NArray& x) { return std::string(name(x.dtype())); }
 // ---- views
 
 // The axes that have more than one element, by their strides; none where these do not run through all of the value.
-std::vector<int> order_of_memory(const Slot& slot) {
+std::vector<int> order_of_memory(const ShapedSlot& from) {
   std::vector<int> axes;
-  for (int i = 0; i < slot.shape.ndim(); ++i)
-    if (slot.shape[i] > 1) axes.push_back(i);
-  const auto stride = [&](int axis) { return std::abs(slot.view->strides[static_cast<std::size_t>(axis)]); };
+  for (int i = 0; i < from.shape.ndim(); ++i)
+    if (from.shape[i] > 1) axes.push_back(i);
+  const auto stride = [&](int axis) { return std::abs(from.slot.view->strides[static_cast<std::size_t>(axis)]); };
   std::ranges::sort(axes, {}, stride);
   std::int64_t step = 1;
   for (const int axis : axes) {
     if (stride(axis) != step) return {};
-    step *= slot.shape[axis];
+    step *= from.shape[axis];
   }
   return axes;
 }
 
 // The gradient of a value from that of a view that has all of its elements, in another order: a view too, where it can be.
-NArray put_back(const NArray& gradient, const Slot& slot, const std::vector<int>& order) {
+NArray put_back(const NArray& gradient, const ShapedSlot& from, const std::vector<int>& order) {
+  const Shape& whole = from.whole();
+  const std::vector<std::int64_t> lengths(whole.begin(), whole.end());
+  if (order.empty()) return gradient.reshape(lengths);
   std::vector<IndexItem> items;
-  for (int i = 0; i < slot.shape.ndim(); ++i) {
-    const std::int64_t n = slot.shape[i];
-    if (n > 1 && slot.view->strides[static_cast<std::size_t>(i)] < 0) items.push_back({IndexItem::Kind::kSlice, n - 1, n, -1});
-    else if (n > 1) items.push_back({IndexItem::Kind::kSlice, 0, n, 1});
-    else items.push_back({IndexItem::Kind::kInteger, 0});
+  for (int i = 0; i < from.shape.ndim(); ++i) {
+    const std::int64_t n = from.shape[i];
+    const bool reversed = from.slot.view->strides[static_cast<std::size_t>(i)] < 0;
+    if (n == 1) items.push_back({IndexItem::Kind::kInteger});
+    else if (reversed) items.push_back({IndexItem::Kind::kSlice, n - 1, n, -1});
+    else items.push_back({IndexItem::Kind::kSlice, 0, n, 1});
   }
-  if (order.empty()) return gradient.reshape(std::vector<std::int64_t>(slot.view->whole.begin(), slot.view->whole.end()));
   std::vector<std::int64_t> axes;  // `order`, counted without the axes that went
   for (const int axis : order)
     axes.push_back(std::ranges::count_if(order, [&](int other) { return other < axis; }));
   const NArray ordered = gradient.index(items).transpose(axes);
-  if (ordered.shape() == slot.view->whole) return ordered;
-  return ordered.reshape(std::vector<std::int64_t>(slot.view->whole.begin(), slot.view->whole.end()));
+  return ordered.shape() == whole ? ordered : ordered.reshape(lengths);
 }
 
-void add_to(Flow& flow, const Slot& slot, const Term& gradient) {
+void add_to(Flow& flow, const ShapedSlot& from, const Term& gradient) {
   flow.reached = true;
-  if (gradient.is_zero() || slot.shape.size() == 0) return;
-  if (!slot.view) {
+  if (gradient.is_zero() || from.shape.size() == 0) return;
+  const Slot::View* view = from.slot.view.get();
+  if (!view) {
     flow.whole = add(flow.whole, gradient);
     return;
   }
-  if (slot.shape.size() == slot.view->whole.size()) {
-    const auto order = order_of_memory(slot);
-    if (!order.empty() || slot.shape.size() == 1) {
-      flow.whole = add(flow.whole, gradient.is_array() ? Term(put_back(gradient.array(), slot, order)) : gradient);
+  if (from.shape.size() == view->whole.size()) {
+    const auto order = order_of_memory(from);
+    if (!order.empty() || from.shape.size() == 1) {
+      flow.whole = add(flow.whole, gradient.is_array() ? Term(put_back(gradient.array(), from, order)) : gradient);
       return;
     }
   }
-  const NArray part = to_array(gradient, slot.shape, slot.dtype);
-  if (!flow.parts.has_value()) flow.parts = zeros(slot.view->whole, slot.dtype);
-  NArray parts = std::move(flow.parts);
-  flow.parts = add_view(std::move(parts), part, slot.view->offset, slot.view->strides);
+  const NArray part = to_array(gradient, from.shape, from.slot.dtype);
+  if (!flow.parts.has_value()) flow.parts = zeros(view->whole, from.slot.dtype);
+  flow.parts = add_view(std::move(flow.parts), part, view->offset, view->strides);
 }
 
 Term total(const Flow& flow) { return flow.parts.has_value() ? add(flow.whole, flow.parts) : flow.whole; }
@@ -102,7 +104,7 @@ class TapeRule final : public Rule {
   const Term& operand(std::size_t i) const override { return operands_[i]; }
   const NArray& result(std::size_t i) const override { return noted_.results()[i].saved; }
   std::size_t operand_count() const override { return operands_.size(); }
-  const Shape& shape(std::size_t i) const override { return noted_.operands()[i].shape; }
+  const Shape& shape(std::size_t i) const override { return noted_.operand(i).shape; }
   const ResultType& result_type(std::size_t i) const override { return noted_.results()[i].type; }
   bool wants(std::size_t i) const override { return wants_[i]; }
   void require_all_given() const {
@@ -113,7 +115,7 @@ class TapeRule final : public Rule {
  private:
   Term term_of(std::size_t i) const {
     const NotedOperand& x = noted_.operands()[i];
-    if (!x.is_array) return x.number.value;
+    if (!x.is_array) return x.number;
     if (!x.saved.has_value()) return {};
     const bool converts = is_elementwise(*noted_.op) && noted_.op->rule != TypeRule::kCast &&
                           !(noted_.op->rule == TypeRule::kSelect && i == 0);
@@ -123,13 +125,14 @@ class TapeRule final : public Rule {
   void accept(std::size_t i, Term gradient) override {
     const NotedOperand& x = noted_.operands()[i];
     given_[i] = false;
-    const Shape& from = is_elementwise(*noted_.op) ? noted_.results()[0].type.shape : x.shape;
-    gradient = sum_to(broadcast_to(gradient, from), from, x.shape);
+    const Shape& shape = noted_.operand(i).shape;
+    const Shape& from = is_elementwise(*noted_.op) ? noted_.results()[0].type.shape : shape;
+    gradient = sum_to(broadcast_to(gradient, from), from, shape);
     if (gradient.is_array()) {
       gradient = record_cast(gradient.array(), x.dtype);
       if (gradient.array().device() != x.device->id) gradient = gradient.array().copy_to(x.device->id);
     }
-    backward_.deposit(x, gradient);
+    backward_.deposit(noted_.operand(i), gradient);
   }
 
   const Noted& noted_;
@@ -142,14 +145,15 @@ class TapeRule final : public Rule {
 
 }  // namespace
 
-Backward::Backward(std::vector<std::shared_ptr<const Noted>> notes, const GradientRequest& request)
+Backward::Backward(std::vector<Ref<const Noted>> notes, const GradientRequest& request)
     : notes_(std::move(notes)), request_(request), used_(request.sources.size()), view_flows_(request.sources.size()) {
   check_arrays();
-  y_ = Slot(*request.y.node());
+  y_.set(*request.y.node());
   for (std::size_t i = 0; i < request.sources.size(); ++i) {
-    const Slot& source = sources_.emplace_back(*request.sources[i].node());
-    if (source.own == source.owner || (request.sources[i].node()->base->results && !source.view)) value_sources_.insert(source.value());
-    else derived_[source.own.get()].push_back(i);
+    Slot& source = sources_.emplace_back();
+    source.set(*request.sources[i].node());
+    if (source.own() == source.owner.get() || (request.sources[i].node()->base->results && !source.view)) value_sources_.insert(source.value());
+    else derived_[source.own()].push_back(i);
   }
   find_dependents();
   find_needed();
@@ -184,7 +188,7 @@ void Backward::find_dependents() {
   for (std::size_t n = 0; n < notes_.size(); ++n) {
     const Noted& noted = *notes_[n];
     if (!noted.op) {
-      const auto parent = derived_.find(noted.operands()[0].own.get());
+      const auto parent = derived_.find(noted.operands()[0].own());
       if (parent == derived_.end()) continue;
       const Sources from = parent->second;
       Sources& of = derived_[noted.made.get()];
@@ -195,7 +199,7 @@ void Backward::find_dependents() {
     bool any = false;
     for (std::size_t i = 0; i < wants.size(); ++i) {
       const NotedOperand& x = noted.operands()[i];
-      wants[i] = x.has_path && (dependents_.contains(x.value()) || derived_.contains(x.own.get()));
+      wants[i] = x.has_path && (dependents_.contains(x.value()) || derived_.contains(x.own()));
       any |= wants[i];
     }
     if (!any) continue;
@@ -210,7 +214,7 @@ void Backward::find_needed() {
   std::unordered_set<ValueId, HashOfValue> reached;
   const auto reach = [&](const Slot& slot) {
     reached.insert(slot.value());
-    if (const auto found = derived_.find(slot.own.get()); found != derived_.end())
+    if (const auto found = derived_.find(slot.own()); found != derived_.end())
       for (const std::size_t source : found->second) used_[source] = true;
   };
   if (!request_.y.node()->constant) reach(y_);
@@ -246,17 +250,17 @@ void Backward::check_dependence() const {
 
 std::vector<NArray> Backward::run() {
   for (std::size_t n = 0; n < notes_.size(); ++n)
-    if (!needed_[n]) notes_[n].reset();
+    if (!needed_[n]) notes_[n] = {};
   {
     const UseDevice here(*y_.device);
     Term seed = 1.0;
     if (request_.seed.has_value()) seed = record_cast(request_.seed.copy_to(y_.device->id), y_.dtype);
-    deposit(y_, seed);
+    deposit({y_, request_.y.shape()}, seed);
   }
   for (std::size_t n = notes_.size(); n-- > 0;) {
     if (!notes_[n]) continue;
     run_rule(*notes_[n], wants_[n]);
-    notes_[n].reset();
+    notes_[n] = {};
   }
   std::vector<NArray> gradients;
   for (std::size_t i = 0; i < sources_.size(); ++i) gradients.push_back(gradient_of(i));
@@ -279,7 +283,7 @@ void Backward::run_rule(const Noted& noted, const std::vector<bool>& wants) {
   }
   if (all_zero) {
     for (std::size_t i = 0; i < wants.size(); ++i)
-      if (wants[i]) deposit(noted.operands()[i], {});
+      if (wants[i]) deposit(noted.operand(i), {});
     return;
   }
   TapeRule rule(noted, std::move(errors), wants, *this);
@@ -287,34 +291,34 @@ void Backward::run_rule(const Noted& noted, const std::vector<bool>& wants) {
   rule.require_all_given();
 }
 
-void Backward::deposit(const Slot& slot, const Term& gradient) {
-  const UseDevice here(*slot.device);
-  if (dependents_.contains(slot.value())) add_to(flows_[slot.value()], slot, gradient);
-  const auto found = derived_.find(slot.own.get());
+void Backward::deposit(const ShapedSlot& to, const Term& gradient) {
+  const UseDevice here(*to.slot.device);
+  if (dependents_.contains(to.slot.value())) add_to(flows_[to.slot.value()], to, gradient);
+  const auto found = derived_.find(to.slot.own());
   if (found == derived_.end()) return;
   for (const std::size_t i : found->second) {
-    if (slot.same_place(sources_[i])) view_flows_[i].same = add(view_flows_[i].same, gradient);
-    else add_to(view_flows_[i].other, slot, gradient);
+    if (to.same_place(source(i))) view_flows_[i].same = add(view_flows_[i].same, gradient);
+    else add_to(view_flows_[i].other, to, gradient);
   }
 }
 
 NArray Backward::gradient_of(std::size_t i) {
-  const Slot& source = sources_[i];
-  const UseDevice here(*source.device);
-  if (!value_sources_.contains(source.value()) || derived_.contains(source.own.get())) {
-    Term gradient = view_flows_[i].same;
+  const Slot& slot = sources_[i];
+  const Shape& shape = source(i).shape;
+  const UseDevice here(*slot.device);
+  if (derived_.contains(slot.own())) {
     Term other = total(view_flows_[i].other);
-    if (other.is_array() && source.view) {
-      const bool is_dense = source.view->strides == source.shape.dense_strides();
-      other = record_view(dense(other.array()), source.shape, source.view->offset, is_dense ? nullptr : &source.view->strides);
+    if (other.is_array() && slot.view) {
+      const Strides& strides = slot.view->strides;
+      const bool is_dense = strides == shape.dense_strides();
+      other = record_view(dense(other.array()), shape, slot.view->offset, is_dense ? nullptr : &strides);
     }
-    gradient = add(gradient, other);
-    return to_array(gradient, source.shape, source.dtype);
+    return to_array(add(view_flows_[i].same, other), shape, slot.dtype);
   }
-  if (const auto found = finished_.find(source.value()); found != finished_.end())
-    return to_array(found->second, source.shape, source.dtype);
-  const auto found = flows_.find(source.value());
-  return to_array(found == flows_.end() ? Term() : total(found->second), source.shape, source.dtype);
+  if (const auto found = finished_.find(slot.value()); found != finished_.end())
+    return to_array(found->second, shape, slot.dtype);
+  const auto found = flows_.find(slot.value());
+  return to_array(found == flows_.end() ? Term() : total(found->second), shape, slot.dtype);
 }
 
 }  // namespace owl

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "autograd/noted.h"
-#include "autograd/tape.h"
+#include "autograd/request.h"
 
 namespace owl {
 
@@ -26,12 +26,12 @@ struct Flow {
 class Backward {
  public:
   // Checks everything; records nothing.
-  Backward(std::vector<std::shared_ptr<const Noted>> notes, const GradientRequest& request);
+  Backward(std::vector<Ref<const Noted>> notes, const GradientRequest& request);
   // The gradients of the sources. A note is let go when it has been passed.
   std::vector<NArray> run();
 
   // Adds to what flows back to a value that an operation read: a gradient of the slot's shape and type, on its device.
-  void deposit(const Slot& slot, const Term& gradient);
+  void deposit(const ShapedSlot& to, const Term& gradient);
 
  private:
   using Sources = std::vector<std::size_t>;
@@ -41,8 +41,9 @@ class Backward {
   void check_dependence() const;
   void run_rule(const Noted& noted, const std::vector<bool>& wants);
   NArray gradient_of(std::size_t source);
+  ShapedSlot source(std::size_t i) const { return {sources_[i], request_.sources[i].shape()}; }
 
-  std::vector<std::shared_ptr<const Noted>> notes_;
+  std::vector<Ref<const Noted>> notes_;
   const GradientRequest& request_;
   Slot y_;
   std::vector<Slot> sources_;

@@ -10,40 +10,31 @@ bool is_whole(const Node& node) {
 
 }  // namespace
 
-Slot::Slot(Node& node)
-    : owner(Ref<Mark>::borrow(&(node.base ? *node.base : node).mark())),
-      own(node.base ? Ref<Mark>::borrow(&node.mark()) : owner),
-      result(node.result),
-      dtype(node.dtype),
-      device(node.device),
-      shape(node.shape) {
+void Slot::set(Node& node) {
+  owner = MarkUse((node.base ? *node.base : node).mark());
+  if (node.base) part = MarkUse(node.mark());
+  result = node.result;
+  dtype = node.dtype;
+  device = node.device;
   if (!is_whole(node)) view = std::make_unique<const View>(View{node.offset, strides_of(node), node.whole_shape()});
 }
 
-bool Slot::same_place(const Slot& other) const {
-  if (!view != !other.view || !(shape == other.shape)) return false;
-  return !view || (view->offset == other.view->offset && view->strides == other.view->strides);
+bool ShapedSlot::same_place(const ShapedSlot& other) const {
+  const auto &view = slot.view, &other_view = other.slot.view;
+  if (!view != !other_view || !(shape == other.shape)) return false;
+  return !view || (view->offset == other_view->offset && view->strides == other_view->strides);
 }
 
-Noted::~Noted() {
-  if (!uses_) return;
-  for (NotedOperand& each : operands()) {
-    if (each.owner) each.owner->uses.fetch_sub(1, std::memory_order_relaxed);
-    if (each.own) each.own->uses.fetch_sub(1, std::memory_order_relaxed);
-  }
-}
-
-void Noted::use_operands() {
-  uses_ = true;
-  for (NotedOperand& each : operands()) {
-    if (each.owner) each.owner->uses.fetch_add(1, std::memory_order_relaxed);
-    if (each.own) each.own->uses.fetch_add(1, std::memory_order_relaxed);
-  }
+void Noted::set_counts(std::size_t operands, std::size_t results) {
+  operand_count_ = static_cast<std::uint32_t>(operands);
+  result_count_ = static_cast<std::uint32_t>(results);
+  if (operands > std::size(few_operands_)) many_operands_ = std::make_unique<NotedOperand[]>(operands);
+  if (results > 1) many_results_ = std::make_unique<NotedResult[]>(results);
 }
 
 // A result that is saved is held by this very note: others hold it where it has more handles than that.
 bool Noted::is_dead() const {
-  if (made->uses.load(std::memory_order_relaxed) > 0) return false;
+  if (made->is_used()) return false;
   int saved = 0;
   const Node* owner = nullptr;
   for (const NotedResult& each : results()) {

@@ -1,10 +1,12 @@
 // What a tape keeps of one recorded operation.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "base/recycled.h"
 #include "graph/gradient.h"
 #include "graph/noting.h"
 #include "graph/record.h"
@@ -26,69 +28,85 @@ struct Slot {
     Shape whole;  // of the value
   };
 
-  Slot() = default;
-  explicit Slot(Node& node);
+  void set(Node& node);
   ValueId value() const { return {owner.get(), result}; }
-  bool same_place(const Slot& other) const;  // of the value's memory, in the same order
-  const Shape& whole_shape() const { return view ? view->whole : shape; }
+  const Mark* own() const { return part.get() ? part.get() : owner.get(); }  // of the node itself
 
-  Ref<Mark> owner, own;  // of the node whose value it is, of the node itself: the same unless it is a view or an alias
+  MarkUse owner, part;  // of the node whose value it is; of the node itself, if it is a view or an alias of that
+  Device* device = nullptr;
+  std::unique_ptr<const View> view;  // null: the whole value in its own shape
   std::uint16_t result = 0;
   DType dtype = DType::kFloat32;
-  Device* device = nullptr;
-  Shape shape;
-  std::unique_ptr<const View> view;  // null: the whole value in its own shape
+};
+
+// With its shape, apart because most operands have the shape of the result.
+struct ShapedSlot {
+  const Slot& slot;
+  const Shape& shape;
+  bool same_place(const ShapedSlot& other) const;  // of the value's memory, in the same order
+  const Shape& whole() const { return slot.view ? slot.view->whole : shape; }
 };
 
 struct NotedOperand : Slot {
-  using Slot::Slot;
   bool has_path = false;  // a float array and no constant: a gradient may flow back to it
   bool is_array = false;
-  Scalar number;          // what it is if no array
+  double number = 0;      // what it is if no array
   NArray saved;
+  std::unique_ptr<const Shape> other_shape;  // null: the first result's
 };
 
 struct NotedResult {
-  ResultType type;
-  ValueId value;
   NArray saved;
+  ValueId value;
+  ResultType type;
 };
 
-// Immutable once it is on a tape. With no operation: a view that was made of a view, which says what is derived from what.
-class Noted {
+// Immutable once it is on a tape, and counted: of several tapes. With no operation: a view that was made of a view, which
+// says what is derived from what. Small, because it is what an open tape costs.
+class Noted : public Recycled<Noted, 1024> {
  public:
   Noted() = default;
-  ~Noted();
+  void retain() const { refs_.fetch_add(1, std::memory_order_relaxed); }
+  void release() const {
+    if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
   Noted(const Noted&) = delete;
   Noted& operator=(const Noted&) = delete;
 
-  // Counts it as a use of its operands.
-  void use_operands();
   // Whether no array and no noted operation can ask for its results any more.
   bool is_dead() const;
-  std::span<NotedOperand> operands() { return many_.empty() ? std::span(few_, operand_count_) : std::span(many_); }
-  std::span<const NotedOperand> operands() const { return const_cast<Noted*>(this)->operands(); }
-  void set_operand_count(std::size_t n) {
-    operand_count_ = n;
-    if (n > std::size(few_)) many_ = std::vector<NotedOperand>(n);
-  }
-  std::span<NotedResult> results() { return more_results.empty() ? std::span(&result, 1) : std::span(more_results); }
-  std::span<const NotedResult> results() const { return const_cast<Noted*>(this)->results(); }
 
+  void set_counts(std::size_t operands, std::size_t results);
+  std::span<NotedOperand> operands() { return {many_operands_ ? many_operands_.get() : few_operands_, operand_count_}; }
+  std::span<const NotedOperand> operands() const { return const_cast<Noted*>(this)->operands(); }
+  std::span<NotedResult> results() { return {many_results_ ? many_results_.get() : &result_, result_count_}; }
+  std::span<const NotedResult> results() const { return const_cast<Noted*>(this)->results(); }
+  ShapedSlot operand(std::size_t i) const {
+    const NotedOperand& x = operands()[i];
+    return {x, x.other_shape ? *x.other_shape : results()[0].type.shape};
+  }
+
+ private:
+  mutable std::atomic<int> refs_{1};
+  std::uint32_t operand_count_ = 0, result_count_ = 1;
+
+ public:
+  Ref<Mark> made;  // of the node that has the results; of a view: its own
+
+ private:
+  NotedResult result_;
+
+ public:
   const OpRecord* op = nullptr;
   std::shared_ptr<const Params> params;
   Source source;
   Device* device = nullptr;
   DType compute = DType::kFloat32;
-  Ref<Mark> made;                        // of the node that has the results; of a view: its own
-  NotedResult result;
-  std::vector<NotedResult> more_results; // in place of `result`, if there are several
 
  private:
-  std::size_t operand_count_ = 0;
-  NotedOperand few_[2];
-  std::vector<NotedOperand> many_;
-  bool uses_ = false;
+  std::unique_ptr<NotedOperand[]> many_operands_;
+  std::unique_ptr<NotedResult[]> many_results_;
+  NotedOperand few_operands_[2];
 };
 
 }  // namespace owl

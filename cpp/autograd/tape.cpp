@@ -1,6 +1,7 @@
 #include "autograd/tape.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "autograd/backward.h"
 #include "graph/op.h"
@@ -11,7 +12,7 @@ namespace {
 
 // What was dropped just now is most of what ever will be: the latest notes are looked at often, all of them when they have
 // become twice as many.
-constexpr std::size_t kOften = 32, kLatest = 64, kFirstSweep = 256;
+constexpr std::size_t kOften = 64, kLatest = 64, kFirstSweep = 256;
 
 // The open tapes of this thread, the outermost first.
 class OpenTapes final : public Noting {
@@ -43,16 +44,17 @@ class OpenTapes final : public Noting {
   static bool has_path(const Node& node) { return is_float(node.dtype) && !node.constant; }
 
  private:
-  static std::shared_ptr<const Noted> noted_of(const Node& operation, std::span<Node* const> inputs,
+  static Ref<const Noted> noted_of(const Node& operation, std::span<Node* const> inputs,
                                                std::span<Node* const> results);
-  static std::shared_ptr<const Noted> noted_of_view(Node& from, Node& view);
+  static Ref<const Noted> noted_of_view(Node& from, Node& view);
 
   // One note for all tapes: what it saves has one holder more, however many they are.
-  void keep(const std::shared_ptr<const Noted>& noted) {
+  void keep(Ref<const Noted> noted) {
     bool closed = false;
     for (const auto& tape : tapes_) {
-      if (tape->is_open()) tape->keep(noted);
-      else closed = true;
+      if (!tape->is_open()) closed = true;
+      else if (tape == tapes_.back()) tape->keep(std::move(noted));
+      else tape->keep(noted);
     }
     if (closed) drop_closed();
   }
@@ -66,30 +68,31 @@ NArray handle_on(Node* node) {
   return NArray::adopt(node);
 }
 
-std::shared_ptr<const Noted> OpenTapes::noted_of(const Node& operation, std::span<Node* const> inputs,
+Ref<const Noted> OpenTapes::noted_of(const Node& operation, std::span<Node* const> inputs,
                                                  std::span<Node* const> results) {
-  auto noted = std::make_shared<Noted>();
+  auto noted = Ref<Noted>::steal(new Noted);
   noted->op = operation.op;
   noted->params = operation.params;
   noted->source = operation.source;
   noted->device = operation.device;
   noted->compute = operation.compute;
-  noted->set_operand_count(inputs.size());
+  noted->set_counts(inputs.size(), results.size());
   Saves saves = 0;
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (inputs[i] && OpenTapes::has_path(*inputs[i])) saves |= operation.op->gradient->saved_for(i, operation.params.get());
   const auto operands = noted->operands();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (!inputs[i]) {
-      operands[i].number = operation.scalars[i];
+      operands[i].number = operation.scalars[i].value;
       continue;
     }
-    operands[i] = NotedOperand(*inputs[i]);
+    operands[i].set(*inputs[i]);
     operands[i].is_array = true;
+    if (!(inputs[i]->shape == results[0]->shape))
+      operands[i].other_shape = std::make_unique<const Shape>(inputs[i]->shape);
     operands[i].has_path = OpenTapes::has_path(*inputs[i]);
     if (saves_operand(saves, i)) operands[i].saved = handle_on(inputs[i]);
   }
-  if (results.size() > 1) noted->more_results = std::vector<NotedResult>(results.size());
   for (std::size_t i = 0; i < results.size(); ++i) {
     Node& node = *results[i];
     Mark& owner = (node.base ? *node.base : node).mark();
@@ -99,20 +102,21 @@ std::shared_ptr<const Noted> OpenTapes::noted_of(const Node& operation, std::spa
     result.value = {&owner, node.result};
     if (saves_result(saves, i)) result.saved = handle_on(&node);
   }
-  noted->use_operands();
-  return noted;
+  return Ref<const Noted>::steal(noted.detach());
 }
 
-std::shared_ptr<const Noted> OpenTapes::noted_of_view(Node& from, Node& view) {
-  auto noted = std::make_shared<Noted>();
-  noted->set_operand_count(1);
-  noted->operands()[0].own = Ref<Mark>::borrow(&from.mark());
+Ref<const Noted> OpenTapes::noted_of_view(Node& from, Node& view) {
+  auto noted = Ref<Noted>::steal(new Noted);
+  noted->set_counts(1, 1);
+  noted->operands()[0].part = MarkUse(from.mark());
   noted->made = Ref<Mark>::borrow(&view.mark());
-  noted->use_operands();
-  return noted;
+  return Ref<const Noted>::steal(noted.detach());
 }
 
 }  // namespace
+
+TapeState::TapeState(bool persistent) : persistent_(persistent) {}
+TapeState::~TapeState() = default;
 
 void TapeState::open() {
   {
@@ -136,13 +140,15 @@ void TapeState::leave() {
   if (thread_ == std::this_thread::get_id()) open_tapes.drop_closed();
 }
 
-void TapeState::keep(std::shared_ptr<const Noted> noted) {
-  Storage::DeferForeign deferred;  // until the lock is gone
+void TapeState::keep(Ref<const Noted> noted) {
+  std::optional<Storage::DeferForeign> deferred;  // until the lock is gone
+  const bool look = ++noted_ % kOften == 0;
+  if (look) deferred.emplace();
   const std::lock_guard lock(mutex_);
   if (used_up_) return;
   notes_.push_back(std::move(noted));
+  if (!look) return;
   const std::size_t count = notes_.size();
-  if (count % kOften != 0) return;
   if (count < std::max(kFirstSweep, next_sweep_)) return sweep(count > kLatest ? count - kLatest : 0);
   sweep(0);
   next_sweep_ = 2 * notes_.size();
@@ -152,8 +158,8 @@ void TapeState::keep(std::shared_ptr<const Noted> noted) {
 // not been handed out yet.
 void TapeState::sweep(std::size_t begin) {
   for (std::size_t i = notes_.size() - 1; i-- > begin;)
-    if (notes_[i]->is_dead()) notes_[i].reset();
-  notes_.erase(std::remove(notes_.begin() + static_cast<std::ptrdiff_t>(begin), notes_.end(), nullptr), notes_.end());
+    if (notes_[i]->is_dead()) notes_[i] = {};
+  notes_.erase(std::remove(notes_.begin() + static_cast<std::ptrdiff_t>(begin), notes_.end(), Ref<const Noted>()), notes_.end());
 }
 
 void TapeState::require_unused() const {
@@ -162,7 +168,7 @@ void TapeState::require_unused() const {
 }
 
 std::vector<NArray> TapeState::gradient(const GradientRequest& request) {
-  std::vector<std::shared_ptr<const Noted>> notes;
+  std::vector<Ref<const Noted>> notes;
   {
     const std::lock_guard lock(mutex_);
     require_unused();
@@ -170,7 +176,7 @@ std::vector<NArray> TapeState::gradient(const GradientRequest& request) {
   }
   Backward backward(std::move(notes), request);  // a mistake leaves the tape as it is
   if (!persistent_) {
-    std::vector<std::shared_ptr<const Noted>> dropped;  // after the lock
+    std::vector<Ref<const Noted>> dropped;  // after the lock
     const std::lock_guard lock(mutex_);
     require_unused();
     used_up_ = true;

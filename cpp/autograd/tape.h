@@ -9,21 +9,16 @@
 #include <vector>
 
 #include "autograd/noted.h"
+#include "autograd/request.h"
 #include "base/module_api.h"
 #include "owl/tape.h"
 
 namespace owl {
 
-struct GradientRequest {
-  NArray y, seed;
-  std::vector<NArray> sources;
-  std::vector<std::string> names;  // of the sources, in messages
-  bool zeros_for_unused = false;
-};
-
 class OWL_MODULE_API TapeState : public std::enable_shared_from_this<TapeState> {
  public:
-  explicit TapeState(bool persistent) : persistent_(persistent) {}
+  explicit TapeState(bool persistent);
+  ~TapeState();
 
   void open();   // Error: it was before
   void close();  // Error: on another thread
@@ -31,16 +26,17 @@ class OWL_MODULE_API TapeState : public std::enable_shared_from_this<TapeState> 
   bool is_open() const { return is_open_.load(std::memory_order_relaxed); }
   std::vector<NArray> gradient(const GradientRequest& request);
 
-  void keep(std::shared_ptr<const Noted> noted);  // of the recording thread
+  void keep(Ref<const Noted> noted);  // of the recording thread
 
  private:
-  using Notes = std::vector<std::shared_ptr<const Noted>>;
+  using Notes = std::vector<Ref<const Noted>>;
   void sweep(std::size_t begin);
   void require_unused() const;
 
   const bool persistent_;
   std::atomic<bool> is_open_{false};
   std::thread::id thread_;      // that opened it; none: not opened yet
+  std::size_t noted_ = 0;       // how many there were; of the recording thread
   std::mutex mutex_;            // of what follows; nothing of the engine is called under it
   bool used_up_ = false;
   Notes notes_;

@@ -28,9 +28,12 @@ class Backend {
   virtual void* allocate(std::size_t bytes) = 0;  // 64-byte aligned; null when there is no memory
   virtual void free(void* data, std::size_t bytes, std::uint64_t place) = 0;  // `place`: where it was given back
   // What the planner asks: what the backend's kernel of an operation can do, and the nanoseconds, roughly, that a program
-  // takes on one thread.
+  // and a kernel of so many scalar operations take on one thread.
   virtual const KernelTraits& traits(const OpRecord& op) const = 0;
   virtual double program_cost_ns(const Program& program) const = 0;
+  virtual double kernel_cost_ns(double operations) const = 0;
+  // From here on kernels do not run side by side.
+  virtual double long_kernel_ns() const = 0;
   // Adds the task's stages; operands and results have their memory. Throws what the kernel throws.
   virtual void launch(Task& task, Launch& launch) = 0;
   // Whether values exist: the null device plans and schedules but has none.

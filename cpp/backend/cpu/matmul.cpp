@@ -9,7 +9,8 @@ namespace owl::cpu {
 
 namespace {
 
-// In units of multiplications and additions, about 120 of which a core does in a nanosecond.
+// In units of multiplications and additions. These cut a product, and so decide its bits: they are sizes, which no cost
+// model may change (cost.h). A core does about 120 of them in a nanosecond (benchmarks/costs.py).
 constexpr double kTileWork = 40e6, kLargeTileWork = 256e6;
 constexpr double kLeastTileWork = 1.25e6;   // what is worth handing over: smaller products still become two tiles
 constexpr double kHalf = 0.6;               // of the work: what each of two tiles has, with the operand that both read

@@ -100,8 +100,8 @@ def explain(x: Explained = None) -> Plan:
 def draw(x: Explained) -> str:
     """The recorded, not yet planned graph of ``x`` in Graphviz's language (``dot -Tsvg``).
 
-    Operations that would run as one task share a frame, values in memory are dashed, values with a handle have a thick
-    border. ``x`` as in :func:`explain`, a function included.
+    A node shows its operation, type, shape and parameters. Operations that would run as one task share a frame, values in
+    memory are dashed, values with a handle have a thick border. ``x`` as in :func:`explain`, a function included.
     """
     return _shown("draw", lambda values: _owl.draw(values or []), x)
 

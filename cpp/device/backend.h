@@ -27,10 +27,13 @@ class Backend {
   virtual ~Backend() = default;
   virtual void* allocate(std::size_t bytes) = 0;  // 64-byte aligned; null: out of memory
   virtual void free(void* data, std::size_t bytes, std::uint64_t place) = 0;  // see place() below
-  // For the planner: the capabilities of the backend's kernel for an operation, and a program's rough time on one
-  // thread, in nanoseconds.
+  // For the planner: the capabilities of the backend's kernel for an operation, and the rough time on one thread, in
+  // nanoseconds, of a program and of a kernel of so many scalar operations.
   virtual const KernelTraits& traits(const OpRecord& op) const = 0;
   virtual double program_cost_ns(const Program& program) const = 0;
+  virtual double kernel_cost_ns(double operations) const = 0;
+  // From this time on kernels do not run side by side.
+  virtual double long_kernel_ns() const = 0;
   // Whether a task may have several programs (Task::segments).
   virtual bool runs_segments() const { return false; }
   // Adds the task's stages; operands and results are allocated. Throws what the kernel throws.

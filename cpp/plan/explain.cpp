@@ -157,11 +157,8 @@ std::string quoted(const std::string& s) {
   return text + "\"";
 }
 
-}  // namespace
-
-std::string draw_window(const std::vector<Node*>& window, const std::vector<Node*>& values) {
-  const DryPlan dry = plan_dry(window, false);
-  // The nodes that the values depend on, operands before readers where possible; a view depends on its base.
+// The nodes that the values depend on, operands before readers where possible; a view depends on its base.
+std::vector<Node*> nodes_behind(const std::vector<Node*>& values) {
   std::vector<Node*> order, stack(values.begin(), values.end());
   std::unordered_set<Node*> seen;
   while (!stack.empty()) {
@@ -173,20 +170,32 @@ std::string draw_window(const std::vector<Node*>& window, const std::vector<Node
     for (Node* in : node->inputs())
       if (in) stack.push_back(in);
   }
+  return order;
+}
+
+// What is written on a node: its operation, type, shape and parameters, and where it was recorded.
+std::string label_of(const Node& node) {
+  const char* what = node.base ? "view" : node.op ? node.op->name : "data";
+  const auto parameters = text_of(node.params.get()), place = place_of(node.source);
+  const bool pending = !node.base && !node.planned();
+  return std::string(what) + "\n" + std::string(name(node.dtype)) + " " + node.shape.str() +
+         (parameters.empty() ? "" : "\n" + parameters) +
+         (pending && !place.empty() ? "\n" + base_name(place) : "");
+}
+
+}  // namespace
+
+std::string draw_window(const std::vector<Node*>& window, const std::vector<Node*>& values) {
+  const DryPlan dry = plan_dry(window, false);
+  const std::vector<Node*> order = nodes_behind(values);
   std::map<const Node*, std::string> id;
   for (std::size_t i = 0; i < order.size(); ++i) id[order[i]] = "n" + std::to_string(i);
 
   std::map<std::size_t, std::vector<Node*>> of_task;
   std::string lines;
   const auto line = [&](Node* node) {
-    const char* what = node->base ? "view" : node->op ? node->op->name : "data";
-    const auto place = place_of(node->source);
     const bool pending = !node->base && !node->planned();
-    const auto parameters = text_of(node->params.get());
-    const auto label = std::string(what) + "\n" + std::string(name(node->dtype)) + " " + node->shape.str() +
-                       (parameters.empty() ? "" : "\n" + parameters) +
-                       (pending && !place.empty() ? "\n" + base_name(place) : "");
-    return id[node] + " [label=" + quoted(label) + (pending ? "" : ", style=dashed") +
+    return id[node] + " [label=" + quoted(label_of(*node)) + (pending ? "" : ", style=dashed") +
            (node->handles() > 0 ? ", penwidth=2" : "") + "];\n";
   };
   for (Node* node : order) {

@@ -17,9 +17,6 @@ namespace {
 
 // Of inputs that only the program reads and that are computed for it: all of them are in memory at once.
 constexpr std::int64_t kMaxPendingBytes = 64 << 20;
-constexpr double kKernelOverheadNs = 200;
-constexpr double kOperationsPerNs = 30;  // what a kernel does on one thread, roughly
-constexpr double kLongNs = 50e3;         // a kernel that has the whole device for itself anyway
 
 // The groups of this batch that an operation reads.
 struct Reads {
@@ -75,16 +72,16 @@ double kernel_cost_ns(const Node& node) {
   double work = static_cast<double>(node.shape.size());
   for (const Node* in : node.inputs()) work += static_cast<double>(in->shape.size());
   if (node.op->cost) work = node.op->cost(shapes_of_inputs(node), node.shape, node.params.get());
-  return kKernelOverheadNs + work / kOperationsPerNs;
+  return node.device->backend->kernel_cost_ns(work);
 }
 
 // --- which group an operation joins
 
 // Whether group g's kernel may wait for these groups too: it has to anyway, they are programs that need no more than
 // it does, or it is so long that it takes the whole device. Short kernels run side by side, and should not be tied to
-// one another.
+// one another: whether they do is the backend's to say.
 bool may_wait(const Batch& batch, GroupId g, const GroupSet& more) {
-  if (batch.groups[g].kernel_ns >= kLongNs) return true;
+  if (batch.groups[g].kernel_ns >= batch.groups[g].kernel->device->backend->long_kernel_ns()) return true;
   const GroupSet known = with_needs(batch, g);
   for (GroupId other = 0; other < batch.groups.size(); ++other) {
     const Group& group = batch.groups[other];

@@ -5,13 +5,12 @@
 #include <cassert>
 #include <utility>
 
+#include "backend/cpu/cost.h"
 #include "runtime/scheduler.h"
 
 namespace owl {
 
 namespace {
-
-constexpr double kTinyNs = 4'000;  // a caller runs a shorter task itself: handing it to a worker costs about as much
 
 double bytes_of(const Task& task) {
   double bytes = 0;
@@ -83,7 +82,7 @@ void Scheduler::give_up(Ref<Storage> value) {
 
 void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks, bool taken_here) {
   assert(task->unfinished_inputs == 0 && std::ranges::none_of(task->inputs, is_pending));
-  if (inline_tasks && task->cost_ns <= kTinyNs && task->device->kind == Device::Kind::kCpu) {
+  if (inline_tasks && task->cost_ns <= cpu::cost::kHandOverNs && task->device->kind == Device::Kind::kCpu) {
     inline_tasks->push_back(task);
     return;
   }

@@ -4,6 +4,7 @@
 #include <system_error>
 #include <utility>
 
+#include "backend/cpu/cost.h"
 #include "backend/cpu/denormals.h"
 #include "base/counters.h"
 #include "runtime/profile.h"
@@ -15,7 +16,6 @@ namespace owl {
 
 namespace {
 
-constexpr double kInlineBudgetNs = 100'000;  // the most that a caller runs itself at a time
 constexpr int kSpins = 2'000;  // about 50 us: the gap between two stages of a task, or two tasks of a chain
 
 }  // namespace
@@ -191,7 +191,7 @@ void Scheduler::run_inline(std::vector<Task*>& tasks) {
   // A finished task appends the tasks that it made ready: the list grows during the loop.
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     Task* task = tasks[i];
-    if (spent > kInlineBudgetNs || paused_) {
+    if (spent > cpu::cost::kInlineBudgetNs || paused_) {
       push_ready(task, nullptr);
       continue;
     }

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -63,13 +64,22 @@ def rows_of(done):
 
 
 def test_every_benchmark_is_run_here():
-    assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, *MODULES}
+    assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, *MODULES, "costs.py"}
     assert {p.stem for p in FOLDER.glob("*.cpp")} == {*FLOORS}
 
 
 @pytest.mark.parametrize("script", RUNS)
 def test_a_benchmark_reports_one_line_of_json(script):
     assert figures(sys.executable, FOLDER / script, *RUNS[script])["peer"] == "owl"
+
+
+def test_costs_are_those_of_the_model():
+    command = [sys.executable, FOLDER / "costs.py", "--elements", "4000", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    printed = re.findall(r"^(k\w+),.* [-\d.]+$", done.stdout, re.MULTILINE)
+    model = (ROOT / "cpp/backend/cpu/cost.h").read_text(encoding="utf-8")
+    assert len(printed) == 5 and set(printed) <= set(re.findall(r"double (k\w+) =", model))
 
 
 @pytest.mark.parametrize("program", FLOORS)

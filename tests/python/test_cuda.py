@@ -247,6 +247,27 @@ def test_fusion_around_kernels(gpu):
                              conv.softmax(x + y) - y, (elewise.relu(x) > 0.5).sum()], x, y, rtol=1e-4, atol=1e-4)
 
 
+def test_fusion_behind_what_makes_arrays(gpu):
+    def made(x):
+        owl.seed(4)
+        return [owl.rand([1000]) * 2.0 - 1.0, owl.randn([1000]) + x, owl.full([1000], 0.5) + x, owl.arange(1000) * 3.0,
+                owl.randb([1000], 0.3) + x]
+
+    agree(gpu, made, numbers(1000), exact=True)
+    with owl.device(gpu):
+        plan = owl.explain(lambda: owl.rand([1000]) * 2.0 - 1.0)
+    assert [task.operations for task in plan.tasks] == [["rand", "mult", "sub"]]
+
+
+def test_kernels_wait_for_each_other_without_harm(gpu):
+    """All of a GPU's kernels run one after another: a short one's task may read what another kernel makes."""
+    with owl.device(gpu):
+        x, y = owl.ones([4, 4]), owl.ones([4, 4])
+        owl.wait_for_all()
+        plan = owl.explain(lambda: x * y + x.sum(0))
+    assert [task.operations for task in plan.tasks] == [["sum"], ["matmul", "add"]]
+
+
 # ---- laws
 
 def test_same_bits_lazy_or_eager(gpu):

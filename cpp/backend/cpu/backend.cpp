@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "backend/cpu/cost.h"
 #include "backend/cpu/isa/kernels.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/nan_watch.h"
@@ -17,6 +18,8 @@
 namespace owl::cpu {
 
 namespace {
+
+double cost_of_kernel(double operations) { return cost::kKernelNs + operations / cost::kOperationsPerNs; }
 
 constexpr std::size_t kHugePage = 2 << 20;
 
@@ -78,6 +81,8 @@ class CpuBackend : public Backend {
 
   const KernelTraits& traits(const OpRecord& op) const override { return kernel_of(op); }
   double program_cost_ns(const Program& program) const override { return cpu::program_cost_ns(program); }
+  double kernel_cost_ns(double operations) const override { return cost_of_kernel(operations); }
+  double long_kernel_ns() const override { return cost::kLongKernelNs; }
 
   bool runs_segments() const override { return true; }
 
@@ -140,6 +145,8 @@ class NullBackend : public Backend {
  public:
   const KernelTraits& traits(const OpRecord& op) const override { return kernel_of(op); }
   double program_cost_ns(const Program& program) const override { return cpu::program_cost_ns(program); }
+  double kernel_cost_ns(double operations) const override { return cost_of_kernel(operations); }
+  double long_kernel_ns() const override { return cost::kLongKernelNs; }
   void* allocate(std::size_t) override { return nullptr; }
   void free(void*, std::size_t, std::uint64_t) override {}
   void upload(Storage&, const void*) override {}

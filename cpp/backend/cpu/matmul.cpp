@@ -9,7 +9,8 @@ namespace owl::cpu {
 
 namespace {
 
-// In multiplications and additions, of which a core does about 120 per nanosecond.
+// In units of multiplications and additions. These cut a product, and so decide its bits: they are sizes, which no cost
+// model may change (cost.h). A core does about 120 of them in a nanosecond (benchmarks/costs.py).
 constexpr double kTileWork = 40e6, kLargeTileWork = 256e6;
 constexpr double kLeastTileWork = 1.25e6;   // the least worth a second thread: smaller products still become two tiles
 constexpr double kHalf = 0.6;               // work of each of two tiles, including the operand that both read

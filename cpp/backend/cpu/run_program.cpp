@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "backend/cpu/cost.h"
 #include "backend/cpu/interpreter.h"
 #include "ops/elementwise.h"
 
@@ -11,17 +12,18 @@ namespace owl::cpu {
 
 namespace {
 
-constexpr double kChunkNs = 100e3;
-
 double element_ns(const Program& program) {
   double ns = 0;
-  for (const auto& i : program.inputs) ns += 0.06 * static_cast<double>(itemsize(i.dtype)) * (i.dense ? 1 : 2);
-  for (const auto& o : program.outputs) ns += 0.09 * static_cast<double>(itemsize(o.dtype));
+  for (const auto& i : program.inputs)
+    ns += cost::kReadNs * static_cast<double>(itemsize(i.dtype)) * (i.dense ? 1 : cost::kStrided);
+  for (const auto& o : program.outputs) ns += cost::kWriteNs * static_cast<double>(itemsize(o.dtype));
   for (const auto& i : program.instructions) {
-    const double cost = elementwise_ops::All::infos[i.code].cost;
+    const double times = elementwise_ops::All::infos[i.code].cost;
     // Functions of float64 are calls of the C library, one element at a time.
-    const bool calls = i.dtype == DType::kFloat64 && cost >= 10;
-    ns += cost * (calls ? 1.5 : i.dtype == DType::kFloat64 ? 0.2 : 0.1);
+    const bool calls = i.dtype == DType::kFloat64 && times >= cost::kLeastCallCost;
+    ns += times * (calls                        ? cost::kCall64Ns
+                   : i.dtype == DType::kFloat64 ? cost::kOperation64Ns
+                                                : cost::kOperationNs);
   }
   return ns;
 }
@@ -56,7 +58,7 @@ std::shared_ptr<const Program> make_dense(const Program& program, std::vector<co
 }  // namespace
 
 double program_cost_ns(const Program& program) {
-  return 100 + 10.0 * static_cast<double>(program.instructions.size()) +
+  return cost::kProgramNs + cost::kInstructionNs * static_cast<double>(program.instructions.size()) +
          element_ns(program) * static_cast<double>(program.shape.size());
 }
 
@@ -74,7 +76,7 @@ void launch_program(const Program& program, std::vector<const void*> inputs, std
   const auto straight = make_dense(program, inputs, launch);
   auto interpreter = std::make_shared<Interpreter>(*straight, inputs.data(), outputs.data(), watch);
   const std::int64_t tile = interpreter->tile(), size = interpreter->size();
-  const auto wanted = static_cast<std::int64_t>(kChunkNs / element_ns(program));
+  const auto wanted = static_cast<std::int64_t>(cost::kProgramChunkNs / element_ns(program));
   const std::int64_t chunk_size = std::max(std::int64_t{1}, wanted / tile) * tile;
   launch.stage((size + chunk_size - 1) / chunk_size, [interpreter, straight, chunk_size, size](std::int64_t chunk) {
     interpreter->run(chunk * chunk_size, std::min(size, (chunk + 1) * chunk_size));

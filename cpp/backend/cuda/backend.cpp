@@ -11,10 +11,12 @@
 #include "backend/cpu/nan_watch.h"
 #include "backend/cpu/run_program.h"
 #include "backend/cuda/compiler.h"
+#include "backend/cuda/cost.h"
 #include "backend/cuda/kernels.h"
 #include "base/env.h"
 #include "owl/error.h"
 #include "graph/sink.h"
+#include "ops/elementwise.h"
 
 namespace owl::cuda {
 
@@ -567,7 +569,21 @@ void Backend::submit() {
 
 const KernelTraits& Backend::traits(const OpRecord& op) const { return traits_of(op); }
 
-double Backend::program_cost_ns(const Program& program) const { return cpu::program_cost_ns(program); }
+double Backend::program_cost_ns(const Program& program) const {
+  double bytes = 0, operations = 0;
+  for (const auto& i : program.inputs) bytes += static_cast<double>(itemsize(i.dtype));
+  for (const auto& o : program.outputs) bytes += static_cast<double>(itemsize(o.dtype));
+  for (const auto& i : program.instructions)
+    operations += elementwise_ops::All::infos[i.code].cost * (i.dtype == DType::kFloat64 ? cost::kFloat64 : 1);
+  return cost::kLaunchNs + static_cast<double>(program.shape.size()) *
+                               std::max(bytes / cost::kBytesPerNs, operations / cost::kOperationsPerNs);
+}
+
+double Backend::kernel_cost_ns(double operations) const {
+  return cost::kLaunchNs + operations / cost::kOperationsPerNs;
+}
+
+double Backend::long_kernel_ns() const { return cost::kLongKernelNs; }
 
 bool Backend::has_all_reduce() const { return nccl() != nullptr; }
 

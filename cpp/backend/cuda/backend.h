@@ -43,6 +43,8 @@ class Backend final : public owl::Backend, public Resources {
   const KernelTraits& traits(const OpRecord& op) const override;
   double program_cost_ns(const Program& program) const override;
   bool runs_segments() const override { return true; }
+  double kernel_cost_ns(double operations) const override;
+  double long_kernel_ns() const override;
   bool host_readable() const override { return false; }
   bool is_async() const override { return true; }
   void upload(Storage& to, const void* host) override;

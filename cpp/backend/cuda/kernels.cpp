@@ -1,7 +1,6 @@
 // The table from operation to kernel, and the few kernels that need no separate file.
 #include <unordered_map>
 
-#include "backend/cpu/kernels.h"
 #include "backend/cuda/kernels.h"
 #include "ops/records.h"
 
@@ -17,58 +16,82 @@ void copy(const Args& args, Emit& emit) {
   emit.program(program, {in.data}, {args.out.data});
 }
 
-const Kernel* find_kernel(const OpRecord& op) {
-  static const auto& table = *new std::unordered_map<const OpRecord*, Kernel>{[] {
-    constexpr bool loads = true, loads_once = true, stores = true, finishes = true;
-    return std::unordered_map<const OpRecord*, Kernel>{
-        {&op_full, {full, false, false, stores}},
-        {&op_arange, {arange, false, false, stores}},
-        {&op_rand, {rand, false, false, stores}},
-        {&op_randn, {randn, false, false, stores}},
-        {&op_randb, {randb, false, false, stores}},
-        {&op_copy, {copy}},
-        {&op_concat, {concat}},
-        {&op_add_view, {add_view}},
-        {&op_sum, {sum, loads, loads_once, stores}},
-        {&op_mean, {mean, loads, loads_once, stores}},
-        {&op_max, {max, loads, loads_once, stores}},
-        {&op_min, {min, loads, loads_once, stores}},
-        {&op_argmax, {argmax, loads, loads_once, stores}},
-        {&op_argmin, {argmin, loads, loads_once, stores}},
-        {&op_count_zero, {count_zero, loads, loads_once, stores}},
-        {&op_matmul, {matmul}},
-        {&op_softmax, {softmax, loads, false, stores}},
-        {&op_log_softmax, {log_softmax, loads, false, stores}},
-        {&op_softmax_back, {softmax_back, false, false, stores}},
-        {&op_conv, {conv, false, false, false, finishes}},
-        {&op_conv_back_data, {conv_back_data}},
-        {&op_conv_back_weight, {conv_back_weight}},
-        {&op_conv_back_bias, {conv_back_bias, false, false, stores}},
-        {&op_pool, {pool, false, false, stores}},
-        {&op_pool_back, {pool_back, false, false, stores}},
-        {&op_lrn, {lrn, false, false, stores}},
-        {&op_lrn_back, {lrn_back, false, false, stores}},
-    };
-  }()};
-  const auto found = table.find(&op);
-  return found == table.end() ? nullptr : &found->second;
+namespace {
+
+bool has_elements(const Shape& operand, const Params*) { return operand.size() > 0; }
+bool any_strides(const Shape&, const Strides&, int) { return true; }
+
+// What cuBLASLt and owl's own product take: one of the axes is contiguous.
+bool is_matrix(const Shape& shape, const Strides& strides, int) {
+  if (shape.ndim() != 2) return false;
+  // The stride of an axis of length 1 is never used.
+  const bool one_row = shape[0] <= 1, one_column = shape[1] <= 1;
+  if (one_row && one_column) return true;
+  if (one_row) return strides[1] >= 1;
+  if (one_column) return strides[0] >= 1;
+  return (strides[0] == 1 && strides[1] >= shape[0]) || (strides[1] == 1 && strides[0] >= shape[1]);
 }
 
-// The planner groups operations as for the CPU; whether other groups are faster on a GPU is not measured.
+using EmitFn = void (*)(const Args&, Emit&);
+
+// A program behind a kernel that does not store through it is a launch of its own, in the same task: the kernel writes
+// where a result of that program will be.
+Kernel library(EmitFn emit) { return {{.finishes_ranges = true}, emit}; }
+Kernel storing(EmitFn emit) { return {{.finishes_ranges = true}, emit, false, false, true}; }
+Kernel reduction(EmitFn emit) {
+  return {{.reads_ranges = has_elements, .finishes_ranges = true}, emit, true, true, true};
+}
+// Reads its operand three times, once each for the maximum, the sum and the result.
+Kernel distribution(EmitFn emit) {
+  return {{.reads_ranges = has_elements, .in_place = 0, .finishes_ranges = true}, emit, true, false, true};
+}
+
+using Table = std::unordered_map<const OpRecord*, Kernel>;
+
+const Table& table() {
+  static const auto& all = *new Table{
+      {&op_full, storing(full)},
+      {&op_arange, storing(arange)},
+      {&op_rand, storing(rand)},
+      {&op_randn, storing(randn)},
+      {&op_randb, storing(randb)},
+      {&op_copy, {{.accepts_strided = any_strides}, copy}},
+      {&op_concat, {{}, concat}},
+      {&op_add_view, {{.in_place = 0}, add_view}},
+      {&op_sum, reduction(sum)},
+      {&op_mean, reduction(mean)},
+      {&op_max, reduction(max)},
+      {&op_min, reduction(min)},
+      {&op_argmax, reduction(argmax)},
+      {&op_argmin, reduction(argmin)},
+      {&op_count_zero, reduction(count_zero)},
+      {&op_matmul, {{.accepts_strided = is_matrix, .finishes_ranges = true}, matmul}},
+      {&op_softmax, distribution(softmax)},
+      {&op_log_softmax, distribution(log_softmax)},
+      {&op_softmax_back, {{.in_place = 0, .finishes_ranges = true}, softmax_back, false, false, true}},
+      {&op_conv, {{.finishes_ranges = true}, conv, false, false, false, true}},
+      {&op_conv_back_data, library(conv_back_data)},
+      {&op_conv_back_weight, library(conv_back_weight)},
+      {&op_conv_back_bias, storing(conv_back_bias)},
+      {&op_pool, storing(pool)},
+      {&op_pool_back, storing(pool_back)},
+      {&op_lrn, storing(lrn)},
+      {&op_lrn_back, storing(lrn_back)},
+  };
+  return all;
+}
+
+}  // namespace
+
+const Kernel* find_kernel(const OpRecord& op) {
+  const auto found = table().find(&op);
+  return found == table().end() ? nullptr : &found->second;
+}
+
 const KernelTraits& traits_of(const OpRecord& op) {
-  static const auto& table = *new std::unordered_map<const OpRecord*, KernelTraits>{[] {
-    std::unordered_map<const OpRecord*, KernelTraits> all;
-    for (const OpRecord* each : all_ops()) {
-      if (!find_kernel(*each)) continue;
-      KernelTraits traits = cpu::kernel_of(*each);
-      traits.channels_last = nullptr;
-      all.emplace(each, traits);
-    }
-    return all;
-  }()};
-  static const KernelTraits none;  // for operations refused when they run, and for copies, which are not kernels
-  const auto found = table.find(&op);
-  return found == table.end() ? none : found->second;
+  static const KernelTraits none;  // of what is refused when it runs, and of copies, which are no kernels
+  const Kernel* const kernel = find_kernel(op);
+  return kernel ? *kernel : none;
 }
 
 }  // namespace owl::cuda

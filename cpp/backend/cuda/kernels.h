@@ -9,8 +9,8 @@ namespace owl::cuda {
 
 // The kernel of an operation: with `loads`, a program may compute its operand 0, with `stores` one may run on its
 // result, element by element in its own launches.
-struct Kernel {
-  void (*emit)(const Args& args, Emit& emit);
+struct Kernel : KernelTraits {
+  void (*emit)(const Args& args, Emit& emit) = nullptr;
   bool loads = false, loads_once = false, stores = false;
   bool finishes = false;  // ends with Emit::finish, which also runs the program after it
 };

@@ -17,7 +17,7 @@ namespace {
 constexpr std::size_t kFewest = 4;              // fewer run as well side by side
 constexpr std::size_t kMaxOperations = 4096;    // of one task
 constexpr std::size_t kMaxBytes = 1 << 20;      // of a result
-constexpr double kSmallNs = 100e3;              // a longer program fills a chunk by itself (kChunkNs of backend/cpu)
+constexpr double kSmallNs = 100e3;              // a longer program fills a chunk by itself (kProgramChunkNs of backend/cpu/cost.h)
 constexpr double kFullNs = 3 * kSmallNs;
 
 const Program& first_program(const Task& task) { return task.before ? *task.before : *task.segments.front().program; }

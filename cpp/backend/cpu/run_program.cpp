@@ -88,7 +88,7 @@ void ProgramList::launch(std::shared_ptr<const ProgramList> list, Launch& launch
   double ns = 0;
   for (std::size_t p = 0; p < list->programs_.size(); ++p) {
     ns += cpu::program_cost_ns(*list->programs_[p].program);
-    if (ns < kChunkNs && p + 1 < list->programs_.size()) continue;
+    if (ns < cost::kProgramChunkNs && p + 1 < list->programs_.size()) continue;
     ends.push_back(p + 1);
     ns = 0;
   }

@@ -8,6 +8,8 @@ A page is read from top to bottom and its blocks are run in one namespace and on
   and a command may fail where its output is shown.
   `...` stands for anything, and after `<!-- numbers vary -->` any number and any space is as good as another.
 * A table with the columns NumPy and owl holds expressions of equal value in each row.
+
+```` ```diff ```` is for test_adding.py, which applies it.
 """
 
 import doctest
@@ -189,7 +191,7 @@ def test_page_runs(path, tmp_path):
 def test_every_kind_of_block_is_known(path):
     """So that none is left out by a name that the checker does not know, such as `bash` for `sh`."""
     fences = re.findall(r"^ *```(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(fences) <= {"", "python", "sh", "console", "text", "cpp", "cmake"}
+    assert set(fences) <= {"", "python", "sh", "console", "text", "cpp", "cmake", "diff"}
 
 
 def test_readme_script_finds_the_weights(tmp_path):

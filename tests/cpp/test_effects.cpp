@@ -172,7 +172,18 @@ TEST(Effects, AFailureIsRaisedOnceAndStopsNoOther) {
     EXPECT_EQ(values(last)[0], 1);
     expect_in_order(log, 4);
   }
-  wait_for_all();  // raises it no more
+}
+
+TEST(Effects, AFailureThatAWaitHasRaisedIsNotRaisedAgain) {
+  Log log;
+  EffectToken token;
+  const auto x = ramp({4});
+  wait_for_all();
+  EXPECT_THROW(note(x, log, token, true).wait_for_eval(), Error);
+  wait_for_all();
+  EXPECT_EQ(values(note(x, log, token))[0], 1);
+  wait_for_all();
+  expect_in_order(log, 2);
 }
 
 TEST(Effects, AFailureWithoutAHandleIsRaisedByTheWaitForAll) {

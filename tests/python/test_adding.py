@@ -93,7 +93,7 @@ def run(command, folder, **variables):
 
 @pytest.mark.skipif(SOAK == 1, reason="builds all of owl: only with OWL_SOAK")
 def test_the_tests_of_the_new_operations(copy):
-    make = ["make", f"PY={sys.executable}", "OWL_CUDA=off"]
+    make = ["make", f"PYTHON={sys.executable}", "VENV=.venv", "BUILD=build", "OWL_CUDA=off"]
     run([*make, "build"], copy)
     out = run([*make, "test-cpp", "GTEST=--gtest_filter=Registry.*:Kernels.SumsSoFar"], copy)
     assert "PASSED" in out or "SKIPPED" in out

@@ -8,6 +8,8 @@ The blocks of a page run from top to bottom in one namespace and one folder (run
   and a command may fail where its output is shown.
   `...` stands for anything, and after `<!-- numbers vary -->` any number and any space is as good as another.
 * A table with the columns NumPy and owl holds expressions of equal value in each row.
+
+```` ```diff ```` is for test_adding.py, which applies it.
 """
 
 import doctest
@@ -189,7 +191,7 @@ def test_page_runs(path, tmp_path):
 def test_every_kind_of_block_is_known(path):
     """Otherwise a block with an unknown name, such as `bash` for `sh`, would be skipped silently."""
     fences = re.findall(r"^ *```(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(fences) <= {"", "python", "sh", "console", "text", "cpp", "cmake"}
+    assert set(fences) <= {"", "python", "sh", "console", "text", "cpp", "cmake", "diff"}
 
 
 def test_readme_script_finds_the_weights(tmp_path):

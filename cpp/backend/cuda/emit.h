@@ -76,7 +76,7 @@ class Emit {
 // The texts, embedded when owl is built.
 namespace text {
 extern const std::string_view prelude, math, elementwise, philox;
-extern const std::string_view reduce, softmax, pool, lrn, random, create, concat, add_view, matmul;
+extern const std::string_view reduce, softmax, pool, lrn, random, create, concat, add_views, matmul;
 }  // namespace text
 
 // Of this library's own: bytes from slot 0 to slot 1, and zeros.

@@ -19,6 +19,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "owl/export.h"
 #include "owl/narray.h"
@@ -92,6 +94,13 @@ class Op {
   // thread that records. Both functions must be callable from several threads at a time.
   Op(std::string name, Rule rule, Kernel kernel, double cost = 1);
 
+  // Called where gradients are asked for (owl/tape.h), on that thread: records the gradients of the operands, each of its
+  // operand's shape, from the gradient `err` of the result y. An empty NArray stands for zeros.
+  using Backward =
+      std::function<std::vector<NArray>(const NArray& err, const NArray& y, std::span<const NArray> operands)>;
+  // The same operation with gradients. Without, to ask for one is an Error.
+  Op with_backward(Backward backward) const;
+
   // Records the operation; never waits, and never calls the kernel for that. An operand that lives on another device
   // than the current one is copied there, once.
   NArray operator()(std::span<const NArray> operands) const;
@@ -104,6 +113,7 @@ class Op {
 
  private:
   struct State;
+  explicit Op(std::shared_ptr<const State> state) : state_(std::move(state)) {}
   std::shared_ptr<const State> state_;  // also kept by what is recorded: an Op may go before its results are computed
 };
 

@@ -79,11 +79,10 @@ def value_and_grad(fn: Callable[..., Any], wrt: int | Sequence[int] = 0) -> Call
     """
     if not callable(fn):
         raise TypeError(f"value_and_grad: fn must be a function, not {type(fn).__name__}")
-    several = isinstance(wrt, (tuple, list))
-    places = list(wrt) if isinstance(wrt, (tuple, list)) else [wrt]
-    for place in places:
-        if isinstance(place, bool) or not isinstance(place, int):
-            raise TypeError(f"value_and_grad: wrt must be the number of an argument, or a tuple of them, not {place!r}")
+    several = not isinstance(wrt, int)
+    places = [wrt] if isinstance(wrt, int) else list(wrt) if isinstance(wrt, (tuple, list)) else []
+    if isinstance(wrt, bool) or not places or not all(isinstance(place, int) for place in places):
+        raise TypeError(f"value_and_grad: wrt must be the number of an argument, or a tuple of them, not {wrt!r}")
 
     @functools.wraps(fn)
     def run(*args: Any, **kwargs: Any) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@
 #include "base/hooks.h"
 #include "device/device.h"
 #include "graph/op.h"
-#include "ops/add_view.h"
+#include "ops/add_views.h"
 #include "ops/terms.h"
 
 namespace owl {
@@ -68,8 +68,14 @@ NArray put_back(const NArray& gradient, const ShapedSlot& from, const std::vecto
   return ordered.shape() == whole ? ordered : ordered.reshape(lengths);
 }
 
+void sum_parts(Flow& flow, const Shape& whole) {
+  if (flow.parts.empty()) return;
+  flow.sum = add_views(flow.sum, std::move(flow.parts), whole);
+  flow.parts.clear();
+  flow.part_elements = 0;
+}
+
 void add_to(Flow& flow, const ShapedSlot& from, const Term& gradient) {
-  flow.reached = true;
   if (gradient.is_zero() || from.shape.size() == 0) return;
   const Slot::View* view = from.slot.view.get();
   if (!view) {
@@ -83,12 +89,15 @@ void add_to(Flow& flow, const ShapedSlot& from, const Term& gradient) {
       return;
     }
   }
-  const NArray part = to_array(gradient, from.shape, from.slot.dtype);
-  if (!flow.parts.has_value()) flow.parts = zeros(view->whole, from.slot.dtype);
-  flow.parts = add_view(std::move(flow.parts), part, view->offset, view->strides);
+  flow.parts.push_back({to_array(gradient, from.shape, from.slot.dtype), view->offset, view->strides});
+  flow.part_elements += from.shape.size();
+  if (flow.part_elements >= view->whole.size()) sum_parts(flow, view->whole);
 }
 
-Term total(const Flow& flow) { return flow.parts.has_value() ? add(flow.whole, flow.parts) : flow.whole; }
+Term total(Flow& flow, const Shape& whole) {
+  sum_parts(flow, whole);
+  return flow.sum.has_value() ? add(flow.whole, flow.sum) : flow.whole;
+}
 
 // ---- one operation
 
@@ -152,8 +161,9 @@ Backward::Backward(std::vector<Ref<const Noted>> notes, const GradientRequest& r
   for (std::size_t i = 0; i < request.sources.size(); ++i) {
     Slot& source = sources_.emplace_back();
     source.set(*request.sources[i].node());
-    if (source.own() == source.owner.get() || (request.sources[i].node()->base->results && !source.view)) value_sources_.insert(source.value());
-    else derived_[source.own()].push_back(i);
+    const Node* base = request.sources[i].node()->base;
+    if (!base || (base->results && !source.view)) value_sources_.insert(source.value());
+    else view_sources_[source.own.get()].push_back(i);
   }
   find_dependents();
   find_needed();
@@ -187,19 +197,11 @@ void Backward::find_dependents() {
   wants_.resize(notes_.size());
   for (std::size_t n = 0; n < notes_.size(); ++n) {
     const Noted& noted = *notes_[n];
-    if (!noted.op) {
-      const auto parent = derived_.find(noted.operands()[0].own());
-      if (parent == derived_.end()) continue;
-      const Sources from = parent->second;
-      Sources& of = derived_[noted.made.get()];
-      of.insert(of.end(), from.begin(), from.end());
-      continue;
-    }
     std::vector<bool> wants(noted.operands().size());
     bool any = false;
     for (std::size_t i = 0; i < wants.size(); ++i) {
       const NotedOperand& x = noted.operands()[i];
-      wants[i] = x.has_path && (dependents_.contains(x.value()) || derived_.contains(x.own()));
+      wants[i] = x.has_path && depends(x);
       any |= wants[i];
     }
     if (!any) continue;
@@ -209,13 +211,21 @@ void Backward::find_dependents() {
   }
 }
 
+bool Backward::depends(const NotedOperand& x) const {
+  bool found = dependents_.contains(x.value());
+  if (!view_sources_.empty()) x.for_each_view([&](const Mark* mark) { found |= view_sources_.contains(mark); });
+  return found;
+}
+
 // Back: what y depends on.
 void Backward::find_needed() {
   std::unordered_set<ValueId, HashOfValue> reached;
   const auto reach = [&](const Slot& slot) {
     reached.insert(slot.value());
-    if (const auto found = derived_.find(slot.own()); found != derived_.end())
-      for (const std::size_t source : found->second) used_[source] = true;
+    slot.for_each_view([&](const Mark* mark) {
+      if (const auto found = view_sources_.find(mark); found != view_sources_.end())
+        for (const std::size_t source : found->second) used_[source] = true;
+    });
   };
   if (!request_.y.node()->constant) reach(y_);
   needed_.resize(notes_.size());
@@ -274,7 +284,7 @@ void Backward::run_rule(const Noted& noted, const std::vector<bool>& wants) {
   for (const NotedResult& result : noted.results()) {
     Term error;
     if (const auto found = flows_.find(result.value); found != flows_.end()) {
-      error = total(found->second);
+      error = total(found->second, result.type.shape);
       if (value_sources_.contains(result.value)) finished_[result.value] = error;
       flows_.erase(found);
     }
@@ -294,20 +304,22 @@ void Backward::run_rule(const Noted& noted, const std::vector<bool>& wants) {
 void Backward::deposit(const ShapedSlot& to, const Term& gradient) {
   const UseDevice here(*to.slot.device);
   if (dependents_.contains(to.slot.value())) add_to(flows_[to.slot.value()], to, gradient);
-  const auto found = derived_.find(to.slot.own());
-  if (found == derived_.end()) return;
-  for (const std::size_t i : found->second) {
-    if (to.same_place(source(i))) view_flows_[i].same = add(view_flows_[i].same, gradient);
-    else add_to(view_flows_[i].other, to, gradient);
-  }
+  to.slot.for_each_view([&](const Mark* mark) {
+    const auto found = view_sources_.find(mark);
+    if (found == view_sources_.end()) return;
+    for (const std::size_t i : found->second) {
+      if (to.same_place(source(i))) view_flows_[i].same = add(view_flows_[i].same, gradient);
+      else add_to(view_flows_[i].other, to, gradient);
+    }
+  });
 }
 
 NArray Backward::gradient_of(std::size_t i) {
   const Slot& slot = sources_[i];
   const Shape& shape = source(i).shape;
   const UseDevice here(*slot.device);
-  if (derived_.contains(slot.own())) {
-    Term other = total(view_flows_[i].other);
+  if (!value_sources_.contains(slot.value()) || (slot.own && view_sources_.contains(slot.own.get()))) {
+    Term other = total(view_flows_[i].other, source(i).whole());
     if (other.is_array() && slot.view) {
       const Strides& strides = slot.view->strides;
       const bool is_dense = strides == shape.dense_strides();
@@ -318,7 +330,7 @@ NArray Backward::gradient_of(std::size_t i) {
   if (const auto found = finished_.find(slot.value()); found != finished_.end())
     return to_array(found->second, shape, slot.dtype);
   const auto found = flows_.find(slot.value());
-  return to_array(found == flows_.end() ? Term() : total(found->second), shape, slot.dtype);
+  return to_array(found == flows_.end() ? Term() : total(found->second, shape), shape, slot.dtype);
 }
 
 }  // namespace owl

@@ -8,6 +8,7 @@
 
 #include "autograd/noted.h"
 #include "autograd/request.h"
+#include "ops/add_views.h"
 
 namespace owl {
 
@@ -15,12 +16,13 @@ struct HashOfValue {
   std::size_t operator()(const ValueId& id) const { return std::hash<const void*>()(id.owner) + id.result; }
 };
 
-// What has flowed back to a value so far. Of views, only parts of it are reached: they are added into one buffer of zeros,
-// one after another, each in its place.
+// What has flowed back to a value so far. Through views, only parts of it are reached: they are added into one array of
+// zeros, in this order, each in its place. They are as large together as the value at most, before that is done.
 struct Flow {
-  bool reached = false;
   Term whole;
-  NArray parts;
+  NArray sum;  // of parts
+  std::vector<ViewPart> parts;
+  std::int64_t part_elements = 0;
 };
 
 class Backward {
@@ -41,6 +43,7 @@ class Backward {
   void check_dependence() const;
   void run_rule(const Noted& noted, const std::vector<bool>& wants);
   NArray gradient_of(std::size_t source);
+  bool depends(const NotedOperand& x) const;
   ShapedSlot source(std::size_t i) const { return {sources_[i], request_.sources[i].shape()}; }
 
   std::vector<Ref<const Noted>> notes_;
@@ -51,9 +54,9 @@ class Backward {
   std::vector<std::vector<bool>> wants_;
   std::vector<bool> needed_;
   // A source that is a value has all that flows back to the value, through every view. One that is a view has what was
-  // computed from this very view and from views made of it.
+  // computed from this very view and from views that were made of it.
   std::unordered_set<ValueId, HashOfValue> value_sources_, dependents_;
-  std::unordered_map<const Mark*, Sources> derived_;  // from which sources a view is derived
+  std::unordered_map<const Mark*, Sources> view_sources_;
   std::vector<bool> used_;                            // by source: y depends on it
 
   std::unordered_map<ValueId, Flow, HashOfValue> flows_;

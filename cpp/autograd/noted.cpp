@@ -12,7 +12,8 @@ bool is_whole(const Node& node) {
 
 void Slot::set(Node& node) {
   owner = MarkUse((node.base ? *node.base : node).mark());
-  if (node.base) part = MarkUse(node.mark());
+  if (node.base) own = Ref<Mark>::borrow(&node.mark());
+  made_of = node.made_of;
   result = node.result;
   dtype = node.dtype;
   device = node.device;

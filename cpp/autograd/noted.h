@@ -30,11 +30,18 @@ struct Slot {
 
   void set(Node& node);
   ValueId value() const { return {owner.get(), result}; }
-  const Mark* own() const { return part.get() ? part.get() : owner.get(); }  // of the node itself
+  // Calls f with the marks of the node itself, if it is a view or an alias, and of the views that it was made of.
+  template <class F> void for_each_view(F f) const {
+    if (own) f(own.get());
+    if (made_of)
+      for (const auto& mark : *made_of) f(mark.get());
+  }
 
-  MarkUse owner, part;  // of the node whose value it is; of the node itself, if it is a view or an alias of that
+  MarkUse owner;  // of the node whose value it is
+  Ref<Mark> own;  // of the node itself, if it is a view or an alias of that
   Device* device = nullptr;
   std::unique_ptr<const View> view;  // null: the whole value in its own shape
+  std::shared_ptr<const std::vector<Ref<Mark>>> made_of;  // as Node::made_of
   std::uint16_t result = 0;
   DType dtype = DType::kFloat32;
 };
@@ -61,8 +68,7 @@ struct NotedResult {
   ResultType type;
 };
 
-// Immutable once it is on a tape, and counted: of several tapes. With no operation: a view that was made of a view, which
-// says what is derived from what. Small, because it is what an open tape costs.
+// Immutable once it is on a tape, and counted: of several tapes. Small, because it is what an open tape costs.
 class Noted : public Recycled<Noted, 1024> {
  public:
   Noted() = default;
@@ -91,7 +97,7 @@ class Noted : public Recycled<Noted, 1024> {
   std::uint32_t operand_count_ = 0, result_count_ = 1;
 
  public:
-  Ref<Mark> made;  // of the node that has the results; of a view: its own
+  Ref<Mark> made;  // of the node that has the results
 
  private:
   NotedResult result_;

@@ -36,17 +36,11 @@ class OpenTapes final : public Noting {
     if (std::ranges::none_of(inputs, [](const Node* each) { return each && has_path(*each); })) return;
     keep(noted_of(operation, inputs, results));
   }
-  // A view of a whole value needs no note: it hangs on the value.
-  void note_view(Node& from, Node& view) override {
-    if (from.base) keep(noted_of_view(from, view));
-  }
-
   static bool has_path(const Node& node) { return is_float(node.dtype) && !node.constant; }
 
  private:
   static Ref<const Noted> noted_of(const Node& operation, std::span<Node* const> inputs,
                                                std::span<Node* const> results);
-  static Ref<const Noted> noted_of_view(Node& from, Node& view);
 
   // One note for all tapes: what it saves has one holder more, however many they are.
   void keep(Ref<const Noted> noted) {
@@ -102,14 +96,6 @@ Ref<const Noted> OpenTapes::noted_of(const Node& operation, std::span<Node* cons
     result.value = {&owner, node.result};
     if (saves_result(saves, i)) result.saved = handle_on(&node);
   }
-  return Ref<const Noted>::steal(noted.detach());
-}
-
-Ref<const Noted> OpenTapes::noted_of_view(Node& from, Node& view) {
-  auto noted = Ref<Noted>::steal(new Noted);
-  noted->set_counts(1, 1);
-  noted->operands()[0].part = MarkUse(from.mark());
-  noted->made = Ref<Mark>::borrow(&view.mark());
   return Ref<const Noted>::steal(noted.detach());
 }
 

@@ -103,6 +103,8 @@ class Node : public Recycled<Node> {
     return !base ? shape : base->results ? base->results[result].shape : base->shape;
   }
   Mark& mark();                              // made when it is first asked for
+  // Of a view that was made of a view: the marks of those between it and the value, if they live.
+  std::shared_ptr<const std::vector<Ref<Mark>>> made_of;
 
   struct PeerCopy {
     Device* device;

@@ -278,12 +278,30 @@ NArray record_cast(const NArray& x, DType dtype) {
   return hand_out(node.detach());
 }
 
+namespace {
+
+constexpr std::size_t kMostAncestors = 64;  // of views made of views, all of which are held
+
+// So that a tape knows what a view that is a source was used through. Those that nothing can name any more are left out.
+void note_ancestors(Node& from, Node& view) {
+  if (!from.base) return;
+  auto all = std::make_shared<std::vector<Ref<Mark>>>();
+  if (from.made_of)
+    for (const auto& mark : *from.made_of)
+      if (mark->alive.load(std::memory_order_relaxed)) all->push_back(mark);
+  if (all->size() == kMostAncestors) all->erase(all->begin());
+  all->push_back(Ref<Mark>::borrow(&from.mark()));
+  view.made_of = std::move(all);
+}
+
+}  // namespace
+
 NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, const Strides* strides) {
   Node& from = *x.node();
   NArray made =
       hand_out_part(from.base ? *from.base : from, from.result, *from.device, shape, from.dtype, from.offset + offset, strides);
   made.node()->constant = from.constant;
-  if (noting) [[unlikely]] noting->note_view(from, *made.node());
+  note_ancestors(from, *made.node());
   return made;
 }
 
@@ -293,7 +311,7 @@ NArray record_alias(const NArray& x, bool constant) {
                               from.strides.get());
   made.node()->alias = !from.base || from.alias;
   made.node()->constant = constant || from.constant;
-  if (noting && !made.node()->constant) [[unlikely]] noting->note_view(from, *made.node());
+  note_ancestors(from, *made.node());
   return made;
 }
 

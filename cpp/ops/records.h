@@ -11,7 +11,8 @@
 
 #define OWL_KERNEL_OPERATIONS(X)                                                              \
   X(full) X(arange) X(rand) X(randn) X(randb)                        /* create.cpp */         \
-  X(copy) X(concat) X(add_view)              /* graph/copy.cpp, shape.cpp, add_view.cpp */    \
+  X(copy) X(concat)                          /* graph/copy.cpp, shape.cpp */                  \
+  X(place_views) X(add_views)                /* add_views.cpp */                              \
   X(sum) X(mean) X(max) X(min) X(argmax) X(argmin) X(count_zero)     /* reduce.cpp */         \
   X(matmul)                                                          /* matmul.cpp */         \
   X(softmax) X(log_softmax) X(softmax_back)                          /* softmax.cpp */        \

@@ -116,12 +116,15 @@ struct Op::State {
   Kernel kernel;
   double cost;
   const OpRecord& record;
+  Backward backward;
+
+  void record_gradients(owl::Rule& rule) const;
 };
 
 Op::Op(std::string name, Rule rule, Kernel kernel, double cost) {
   if (name.empty() || !rule || !kernel) throw Error("an Op needs a name, a rule and a kernel");
   const OpRecord& record = user_record(name);
-  state_ = std::make_shared<const State>(State{std::move(name), std::move(rule), std::move(kernel), cost, record});
+  state_ = std::make_shared<const State>(State{std::move(name), std::move(rule), std::move(kernel), cost, record, nullptr});
 }
 
 const std::string& Op::name() const { return state_->name; }
@@ -142,6 +145,34 @@ template <class F> void naming_all(const std::string& op, F f) {
 }
 
 }  // namespace
+
+void Op::State::record_gradients(owl::Rule& r) const {
+  std::vector<NArray> operands;
+  for (std::size_t i = 0; i < r.operand_count(); ++i) operands.push_back(r.array(i));
+  const std::string what = name + ".back";
+  std::vector<NArray> gradients;
+  naming_all(what, [&] { gradients = backward(r.error_array(), r.result(), operands); });
+  if (gradients.size() != operands.size())
+    throw ShapeError(what + ": the backward function gave " + std::to_string(gradients.size()) + " gradients for " +
+                     std::to_string(operands.size()) + " operands");
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    if (!gradients[i].has_value()) {
+      r.zero(i);
+      continue;
+    }
+    if (!(gradients[i].shape() == r.shape(i)))
+      throw ShapeError(what + ": the backward function gave a gradient of shape " + gradients[i].shape().str() +
+                       " for operand " + std::to_string(i) + ", expected " + r.shape(i).str());
+    r.to(i, gradients[i]);
+  }
+}
+
+Op Op::with_backward(Backward backward) const {
+  if (!backward) throw Error(state_->name + ": with_backward needs a function");
+  State state = *state_;
+  state.backward = std::move(backward);
+  return Op(std::make_shared<const State>(std::move(state)));
+}
 
 NArray Op::operator()(std::span<const NArray> operands) const {
   std::vector<ArrayType> types;
@@ -169,6 +200,7 @@ NArray Op::operator()(std::span<const NArray> operands) const {
         naming_all(state->name, [&] { body(chunk); });
       };
   };
+  if (state_->backward) params->gradient = [state = state_](owl::Rule& rule) { state->record_gradients(rule); };
   return record_user(state_->record, nodes, std::move(params))[0];
 }
 

@@ -7,7 +7,7 @@
 #include "backend/cpu/tile.h"
 #include "graph/op.h"
 #include "graph/record.h"
-#include "ops/add_view.h"
+#include "ops/add_views.h"
 #include "ops/concat.h"
 #include "ops/create.h"
 #include "ops/nn.h"
@@ -103,6 +103,13 @@ std::vector<AnyParams> of_pool() {
                   [](auto& p) { p.pooler.op = conv::PoolOp::kAverage; }, [](auto& p) { p.pooler.ceil_mode = false; });
 }
 
+std::vector<AnyParams> of_views() {
+  AddViewsParams first({4, 4});
+  first.places = {{1, Strides{1}}};
+  return variants(first, [](auto& p) { p.whole = {4, 5}; }, [](auto& p) { p.onto = true; },
+                  [](auto& p) { p.places[0].first = 2; }, [](auto& p) { p.places[0].second = {4}; });
+}
+
 NArray in_tf32(const NArray& a, const NArray& b) {
   set_matmul_precision(MatmulPrecision::kTf32);
   NArray product = matmul(a, b);
@@ -131,8 +138,8 @@ std::map<std::string, Example> examples() {
           {"randb", {randb({3}, 0.5), of_create({"probability"})}},
           {"copy", {dense(m.trans()), {}}},
           {"concat", {concat({m, m}, 0), axis}},
-          {"add_view", {add_view(zeros({4, 4}), ramp({2}), 1, Strides{1}),
-                        variants(AddViewParams(1, Strides{1}), [](auto& p) { p.offset = 2; }, [](auto& p) { p.strides = {4}; })}},
+          {"place_views", {add_views({}, {{ramp({2}), 1, Strides{1}}}, {4, 4}), of_views()}},
+          {"add_views", {add_views(m, {{ramp({2}), 1, Strides{1}}}, {4, 4}), of_views()}},
           {"sum", {x.sum(), reduce}},
           {"mean", {x.mean(), reduce}},
           {"max", {x.max(), reduce}},

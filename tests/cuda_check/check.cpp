@@ -129,6 +129,9 @@ void creation() {
     done(arange(0, 5, 1, type));
     done(concat({ones({3, 2}, type), ones({3, 4}, type)}, 1));
     if (!is_float(type)) continue;
+    const NArray x = ones({6, 4}, type);
+    Tape tape;  // of views: place_views, add_views
+    done(tape.gradient(square(x[Slice{1, 6}]).sum() + square(x[Slice{0, 3}]).sum() + x[Slice{2, 4}].sum(), {x})[0]);
     done(rand({9}, 0, 1, type));
     done(randn({9}, 0, 1, type));
     done(randb({9}, 0.5, type));

@@ -299,9 +299,43 @@ BEYOND = [
      "stubs.everything_that_can_be_called_has_a_signature"),
 ]
 
+GRADIENTS = [
+    ("every operation of float arrays has a gradient, gradients too, but what has none by nature", "",
+     "gradients.every_operation_has_a_row_or_no_gradient_by_nature gradients.first_derivatives gradients.second_derivatives "
+     "gradients.what_has_no_gradient_is_no_path Registry.EveryOperationIsComplete"),
+    ("Tape: what this thread records in the block is noted; tapes nest", "Tape",
+     "gradients.only_the_block_is_noted gradients.tapes_nest_to_any_depth gradients.control_flow_is_pythons "
+     "gradients.a_tape_is_entered_once_by_one_thread gradients.other_threads_are_not_noted_and_may_ask_for_gradients "
+     "gradients.threads_with_tapes_of_their_own"),
+    ("gradient: sources of any structure, a seed, unused=; uses the tape up, unless it is persistent", "Tape.gradient",
+     "gradients.sources_of_any_structure gradients.seeds gradients.intermediate_results_are_sources "
+     "gradients.a_tape_is_used_up_or_persistent gradients.gradient_inside_the_block_ends_the_notes "
+     "gradients.mistakes_do_not_use_the_tape_up gradients.nothing_noted"),
+    ("grad, value_and_grad", "grad value_and_grad",
+     "gradients.function_forms gradients.mistakes_of_function_forms "
+     "gradients.an_argument_is_another_array_than_the_same_elsewhere"),
+    ("stop_gradient", "stop_gradient", "gradients.stop_gradient"),
+    ("broadcast operands get sums; views are added into one array, linear in both", "",
+     "gradients.broadcast_operands_get_sums_and_other_types_their_own gradients.views_of_one_array_are_added_into_one "
+     "gradients.a_view_as_a_source_gets_what_was_computed_from_it gradients.slices_cost_the_array_and_the_slices "
+     "gradients.parts_are_added_onto_earlier_ones_in_their_memory"),
+    ("kinks", "", "gradients.kinks gradients.x_to_the_power_of_y_passes_0_to_y_at_0 "
+     "gradients.the_first_of_equal_maxima_of_a_pooling gradients.flat_results_have_gradients_of_zeros_and_second_derivatives_too"),
+    ("what a rule reads is kept, and only that, until it has been read", "",
+     "gradients.only_what_a_rule_reads_is_kept gradients.what_is_dropped_inside_the_block_is_not_computed "
+     "gradients.a_gradient_that_is_dropped_is_not_computed gradients.a_long_loop_is_flat_in_memory "
+     "gradients.losses_that_are_kept_keep_nothing_else plans.a_long_network_writes_nothing_beyond_what_rules_read"),
+    ("automatic gradients are planned as those by hand", "",
+     "plans.automatic_gradients_plan_into_what_those_by_hand_do gradients.same_bits_lazy_eager_and_with_any_window"),
+    ("operations of the user's own take part", "",
+     "gradients.operations_in_python_take_part gradients.an_operation_without_a_backward_function_is_named "
+     "gradients.a_failure_of_the_backward_pass_names_the_forward_line Tape.OperationsOfTheUsersTakePart"),
+    ("the same in C++", "", "Tape.GradientsOfALoss Tape.TapesNest Tape.Mistakes"),
+]
+
 TABLE = [("Arrays", ARRAYS), ("Operators", OPERATORS), ("Methods", METHODS), ("owl.elewise", ELEWISE),
          ("owl.conv", CONV), ("Settled corners", CORNERS), ("Devices and waiting", DEVICES), ("The laws", LAWS),
-         ("Errors", ERRORS), ("Beyond", BEYOND)]
+         ("Errors", ERRORS), ("Gradients", GRADIENTS), ("Beyond", BEYOND)]
 ROWS = [(f"{section}: {title}", names.split(), tests.split()) for section, rows in TABLE for title, names, tests in rows]
 
 
@@ -333,7 +367,7 @@ def test_a_row_has_tests(title, names, tests):
 def public_names():
     names = {name for name in [*owl.__all__, "IndexError", "slice"] if not hasattr(owl.elewise, name)}
     names |= {f"{module}.{name}" for module in ("conv", "elewise") for name in getattr(owl, module).__all__}
-    for name in ("NArray", "DeviceInfo", "op", "conv.Convolver", "conv.Pooler", "conv.Lrner"):
+    for name in ("NArray", "DeviceInfo", "op", "Tape", "conv.Convolver", "conv.Pooler", "conv.Lrner"):
         thing = owl
         for part in name.split("."):
             thing = getattr(thing, part)

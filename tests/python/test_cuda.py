@@ -241,6 +241,15 @@ def test_concat_and_slice(gpu):
                              owl.concat([x > 0, y > 0], 1)], x, y, exact=True)
 
 
+def test_gradients_of_views(gpu):
+    def gradient(x, parts):
+        return owl.grad(lambda x: sum((elewise.square(part(x)).sum() for part in parts), 0.0))(x)
+
+    some = [lambda x: x[1:3], lambda x: x[::-2, 1:], lambda x: x[0, 1, 2], lambda x: x.transpose([2, 0, 1])[:, ::3]]
+    x = numbers(4, 5, 6)
+    agree(gpu, lambda x: [gradient(x, some), gradient(x, some[1:2] * 5), gradient(x, some[2:3])], x, exact=True)
+
+
 def test_fusion_around_kernels(gpu):
     x, y = numbers(60, 50), numbers(60, 50, seed=1)
     agree(gpu, lambda x, y: [elewise.mult(x, y).sum(0), elewise.exp((x + y).max(1)) - 1, (x - x.mean(0)).sum(1) + 2,

@@ -1,10 +1,13 @@
 """The plans of whole training steps: tasks, operations fused in each, memory taken over. Equal values would not reveal
 a lost optimisation."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 import owl
+from conftest import window
 
 ele = owl.elewise
 BATCH = 256
@@ -120,6 +123,82 @@ def test_a_step_of_the_cnn(cnn_step):
         ["sum", *update],
     ]
     assert not [task for task in plan.tasks if task.kind == "copy"]
+
+
+@pytest.fixture
+def automatic():
+    """The steps of the MLP and the CNN, each with its gradients by hand and by a tape."""
+    x, image, label = ready(owl.rand([784, BATCH]), owl.rand([28, 28, 1, BATCH]), owl.rand([10, BATCH]))
+    mlp = ready(owl.randn([256, 784]), owl.zeros([256, 1]), owl.randn([10, 256]), owl.zeros([10, 1]))
+    cnn = ready(*map(owl.randn, ([5, 5, 1, 16], [16], [5, 5, 16, 32], [32], [10, 512], [10, 1])))
+    conv1, conv2 = owl.conv.Convolver(0, 0, 1, 1), owl.conv.Convolver(2, 2, 1, 1)
+    pool1, pool2 = owl.conv.Pooler(2, 2, 2, 2), owl.conv.Pooler(3, 3, 3, 3)
+
+    def of_mlp(w1, b1, w2, b2):
+        return w2 * ele.relu(w1 * x + b1) + b2
+
+    def of_cnn(w1, b1, w2, b2, w3, b3):
+        p1 = pool1.ff(ele.relu(conv1.ff(image, w1, b1)))
+        return w3 * pool2.ff(ele.relu(conv2.ff(p1, w2, b2))).reshape([512, BATCH]) + b3
+
+    def mlp_by_hand(w1, b1, w2, b2):
+        a1 = ele.relu(w1 * x + b1)
+        s2 = owl.conv.softmax(w2 * a1 + b2) - label
+        s1 = ele.relu_back(w2.trans() * s2, a1)
+        return s1 * x.trans(), s1.sum(1), s2 * a1.trans(), s2.sum(1)
+
+    def cnn_by_hand(w1, b1, w2, b2, w3, b3):
+        a1 = ele.relu(conv1.ff(image, w1, b1))
+        p1 = pool1.ff(a1)
+        a2 = ele.relu(conv2.ff(p1, w2, b2))
+        p2 = pool2.ff(a2)
+        flat = p2.reshape([512, BATCH])
+        s3 = owl.conv.softmax(w3 * flat + b3) - label
+        s2 = ele.relu_back(pool2.bp((w3.trans() * s3).reshape(p2.shape), p2, a2), a2)
+        s1 = ele.relu_back(pool1.bp(conv2.bp(s2, p1, w2), p1, a1), a1)
+        return (conv1.weight_grad(s1, image, w1), conv1.bias_grad(s1), conv2.weight_grad(s2, p1, w2), conv2.bias_grad(s2),
+                s3 * flat.trans(), s3.sum(1))  # fmt: skip
+
+    def by_tape(network):
+        def gradients(*parameters):
+            with owl.Tape() as tape:
+                scores = network(*parameters)
+            return tape.gradient(scores, parameters, seed=owl.conv.softmax(scores) - label)
+
+        return gradients
+
+    def step(gradients, parameters):
+        return lambda: [p - 0.1 * g for p, g in zip(parameters, gradients(*parameters), strict=True)]
+
+    return {"mlp": (step(mlp_by_hand, mlp), step(by_tape(of_mlp), mlp)),
+            "cnn": (step(cnn_by_hand, cnn), step(by_tape(of_cnn), cnn))}  # fmt: skip
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_automatic_gradients_plan_into_what_those_by_hand_do(automatic, network):
+    by_hand, by_tape = automatic[network]
+    want, got = owl.explain(by_hand), owl.explain(by_tape)
+    for field in ("operations", "shape", "bytes_read", "bytes_written", "reuses", "channels_last", "kind"):
+        assert [getattr(task, field) for task in got.tasks] == [getattr(task, field) for task in want.tasks], field
+    for a, b in zip(by_tape(), by_hand(), strict=True):
+        assert a.to_numpy().tobytes() == b.to_numpy().tobytes()
+
+
+def test_a_tape_writes_nothing_that_is_not_read():
+    """500 operations, planned in several batches. The result of each tanh, which its rule reads, is read by a product anyway."""
+    w, x = ready(owl.randn([32, 32]), owl.randn([32, 8]))
+
+    def written(tape):
+        before = owl.stats()["bytes_written"]
+        with tape:
+            y = x
+            for _ in range(100):
+                y = ele.tanh(((w * y) * 0.5 + 0.25) - 0.125)
+            owl.wait_for_all()
+        return owl.stats()["bytes_written"] - before, y
+
+    with window(64, -1):
+        assert written(owl.Tape())[0] == written(contextlib.nullcontext())[0]
 
 
 def test_images_stay_channels_last_between_convolutions(cnn_step):

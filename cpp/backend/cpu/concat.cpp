@@ -6,7 +6,7 @@
 
 #include "backend/cpu/strided_copy.h"
 #include "base/visit_dtype.h"
-#include "ops/add_view.h"
+#include "ops/add_views.h"
 #include "ops/concat.h"
 
 namespace owl::cpu {
@@ -93,28 +93,32 @@ void add_range(T* to, const T* x, const Axes& axes, const Strides& strides, std:
 
 }  // namespace
 
-void add_view(const KernelArgs& args, Launch& launch) {
-  const ArrayRef& x = args.in[1];
-  const auto& p = *static_cast<const AddViewParams*>(args.params);
-  if (args.in[0].data != args.out.data) {
-    const auto bytes = static_cast<std::int64_t>(args.out.nbytes());
-    launch.stage((bytes + kChunkBytes - 1) / kChunkBytes,
-                 [bytes, from = args.in[0].as<char>(), to = args.out.as<char>()](std::int64_t chunk) {
-                   const std::int64_t begin = chunk * kChunkBytes;
-                   std::memcpy(to + begin, from + begin, static_cast<std::size_t>(std::min(kChunkBytes, bytes - begin)));
-                 });
+// The parts one after another, as they overlap.
+void add_views(const KernelArgs& args, Launch& launch) {
+  const auto& p = *static_cast<const AddViewsParams*>(args.params);
+  const auto bytes = static_cast<std::int64_t>(args.out.nbytes());
+  const char* from = p.onto ? args.in[0].as<char>() : nullptr;
+  if (from != args.out.as<char>())
+    launch.stage((bytes + kChunkBytes - 1) / kChunkBytes, [bytes, from, to = args.out.as<char>()](std::int64_t chunk) {
+      const std::int64_t begin = chunk * kChunkBytes;
+      const auto n = static_cast<std::size_t>(std::min(kChunkBytes, bytes - begin));
+      if (from) std::memcpy(to + begin, from + begin, n);
+      else std::memset(to + begin, 0, n);
+    });
+  for (std::size_t i = 0; i < p.places.size(); ++i) {
+    const ArrayRef& x = args.in[i + p.onto];
+    Strides dense = x.strides, view = p.places[i].second;
+    Strides* both[] = {&view, &dense};
+    const Axes axes = merge_axes(x.shape, both, 2);
+    const std::int64_t n = x.shape.size();
+    visit_float("add_views", x.dtype, [&]<class T>() {
+      launch.stage((n + kAddChunk - 1) / kAddChunk,
+                   [=, to = args.out.as<T>() + p.places[i].first, part = x.as<T>()](std::int64_t chunk) {
+                     const std::int64_t begin = chunk * kAddChunk;
+                     add_range(to, part, axes, view, begin, std::min(kAddChunk, n - begin));
+                   });
+    });
   }
-  Strides dense = x.strides, view = p.strides;
-  Strides* both[] = {&view, &dense};
-  const Axes axes = merge_axes(x.shape, both, 2);
-  const std::int64_t n = x.shape.size();
-  visit_float("add_view", x.dtype, [&]<class T>() {
-    launch.stage((n + kAddChunk - 1) / kAddChunk,
-                 [=, to = args.out.as<T>() + p.offset, from = x.as<T>()](std::int64_t chunk) {
-                   const std::int64_t begin = chunk * kAddChunk;
-                   add_range(to, from, axes, view, begin, std::min(kAddChunk, n - begin));
-                 });
-  });
 }
 
 void copy(const KernelArgs& args, Launch& launch) {

@@ -7,6 +7,6 @@ namespace owl::cpu {
 
 void concat(const KernelArgs& args, Launch& launch);
 void copy(const KernelArgs& args, Launch& launch);
-void add_view(const KernelArgs& args, Launch& launch);
+void add_views(const KernelArgs& args, Launch& launch);
 
 }  // namespace owl::cpu

@@ -23,7 +23,7 @@ void conv(const Args&, Emit&);
 void conv_back_data(const Args&, Emit&);
 void conv_back_weight(const Args&, Emit&);
 void copy(const Args&, Emit&);
-void add_view(const Args&, Emit&);
+void add_views(const Args&, Emit&);
 
 // The kernels that launch texts. Never called for results without elements.
 void sum(const Args&, Emit&);

@@ -18,6 +18,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "owl/export.h"
 #include "owl/narray.h"
@@ -91,6 +93,13 @@ class Op {
   // thread. Both functions must be thread-safe.
   Op(std::string name, Rule rule, Kernel kernel, double cost = 1);
 
+  // Called where gradients are asked for (owl/tape.h), on that thread: records the gradients of the operands, each of its
+  // operand's shape, from the gradient `err` of the result y. An empty NArray stands for zeros.
+  using Backward =
+      std::function<std::vector<NArray>(const NArray& err, const NArray& y, std::span<const NArray> operands)>;
+  // The same operation with gradients. Without, to ask for one is an Error.
+  Op with_backward(Backward backward) const;
+
   // Records the operation; never waits and does not call the kernel. An operand on another device is copied to the
   // current one, once.
   NArray operator()(std::span<const NArray> operands) const;
@@ -103,6 +112,7 @@ class Op {
 
  private:
   struct State;
+  explicit Op(std::shared_ptr<const State> state) : state_(std::move(state)) {}
   std::shared_ptr<const State> state_;  // shared with recorded nodes, which may outlive the Op
 };
 

@@ -5,7 +5,7 @@
 
 constexpr int kEach = 4, kAxes = 8;
 
-OWL_KERNEL(owl_add_view) {
+OWL_KERNEL(owl_add_views) {
   const T* const x = pointer<const T>(args, 2);
   T* const to = pointer<T>(args, 3);
   const Index size = static_cast<Index>(integer(args, 4));

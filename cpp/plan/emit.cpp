@@ -31,6 +31,7 @@ void log_plan(const Task& task, std::size_t fused) {
 // The task, so far without parts, of a group with this kernel or last operation.
 std::unique_ptr<Task> new_task(const Node& node) {
   auto task = std::make_unique<Task>();
+  task->pinned = true;
   task->device = node.device;
   task->name = node.op->name;
   task->source = node.source;
@@ -150,6 +151,7 @@ class Emission {
   // A task of its own that makes a view's elements dense.
   TaskOperand dense_copy(const Node& view, const Task& reader) {
     auto task = std::make_unique<Task>();
+    task->pinned = true;
     task->device = view.device;
     task->name = "copy";
     task->source = reader.source;

@@ -121,7 +121,9 @@ class Scheduler {
   // later. As a last resort that is the task's failure instead.
   bool start_task(Task& task, bool last_resort);
   bool bind_and_launch(Task& task, bool last_resort);
-  bool bind_results(Task& task, bool last_resort, const Storage*& wants_memory);
+  bool bind_results(Task& task, std::span<TaskOperand> operands, std::span<TaskOperand> results, bool last_resort,
+                    const Storage*& wants_memory);
+  bool bind_segments(Task& task, bool last_resort);
   bool bind_result(Task& task, std::span<TaskOperand> operands, TaskOperand& out, bool last_resort);
   // The exception being handled, as a value. It is the task's kernel's, or that of the operation whose result got no
   // memory.
@@ -154,8 +156,8 @@ class Scheduler {
   bool has_task_slots() const;
 
   // --- memory_wait.cpp
-  // Notes what scratch memory each task's launch will ask for, where a limit makes that matter. Without the lock. The
-  // tasks are left `pinned`.
+  // Notes what scratch memory each task's launch will ask for, where a limit makes that matter. Without the lock: the
+  // tasks are still `pinned`.
   void measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
   // Whether the task may take now what it needs; until `place`, which takes the lock itself, that counts as taken.
   bool reserve(Task& task);

@@ -88,18 +88,34 @@ bool Scheduler::bind_result(Task& task, std::span<TaskOperand> operands, TaskOpe
   return true;
 }
 
-// The results of a segment that no longer is wanted get no memory: it is not run. `wants_memory`: for which it was asked.
-bool Scheduler::bind_results(Task& task, bool last_resort, const Storage*& wants_memory) {
-  for (std::size_t s = 0; s < segment_count(task); ++s) {
+// `wants_memory`: the result for which it was asked last.
+bool Scheduler::bind_results(Task& task, std::span<TaskOperand> operands, std::span<TaskOperand> results,
+                             bool last_resort, const Storage*& wants_memory) {
+  for (auto& out : results) {
+    if (out.array.data) continue;  // from an earlier try
+    wants_memory = out.storage.get();
+    if (!bind_result(task, operands, out, last_resort)) return false;
+  }
+  return true;
+}
+
+// A segment is not run, and its results have no memory, where none of them is wanted any more or one gets no memory.
+bool Scheduler::bind_segments(Task& task, bool last_resort) {
+  for (std::size_t s = 0; s < task.segments.size(); ++s) {
     const auto [program, operands, results] = segment(task, s);
-    if (!task.segments.empty() && !is_wanted(results)) continue;
-    for (auto& out : results) {
-      if (out.array.data) continue;  // from an earlier try
-      wants_memory = out.storage.get();
-      if (!bind_result(task, operands, out, last_resort)) return false;
+    const bool tried = results.front().array.data != nullptr;
+    if (!tried && !is_wanted(results)) continue;
+    const Storage* wants_memory = nullptr;
+    try {
+      if (!bind_results(task, operands, results, last_resort, wants_memory)) return false;
+    } catch (...) {
+      const auto failure = caught(task, wants_memory);
+      for (auto& out : results) {
+        out.failure = failure;
+        out.array.data = nullptr;
+      }
     }
   }
-  wants_memory = nullptr;
   return true;
 }
 
@@ -121,10 +137,14 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
       inject_fault(task);
       bind_operands(task, failed);
     }
-    if (!bind_results(task, last_resort, wants_memory)) {
+    const bool has_memory = task.segments.empty()
+                                ? bind_results(task, task.inputs, task.outputs, last_resort, wants_memory)
+                                : bind_segments(task, last_resort);
+    if (!has_memory) {
       task.started = false;
       return false;
     }
+    wants_memory = nullptr;
     launch(task);
   } catch (...) {
     task.failure = caught(task, wants_memory);

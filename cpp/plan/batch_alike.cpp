@@ -17,6 +17,9 @@ namespace {
 constexpr std::size_t kFewest = 4;              // fewer run as well side by side
 constexpr std::size_t kMaxOperations = 4096;    // of one task
 constexpr std::size_t kMaxBytes = 1 << 20;      // of a result
+// What is held back in all. The scheduler's limits on what is in flight do not count it.
+constexpr std::size_t kMaxHeldBytes = 256 << 20;  // of operands and results
+constexpr std::size_t kMaxBuckets = 64;
 constexpr double kSmallNs = 100e3;              // a longer program fills a chunk by itself (kProgramChunkNs of backend/cpu/cost.h)
 constexpr double kFullNs = 3 * kSmallNs;
 
@@ -68,6 +71,18 @@ bool are_alike(const Program& a, const Program& b) {
          });
 }
 
+// What the task's last segment has in memory, apart from what the one before has at the same place: parts of one array.
+std::size_t bytes_of_last_segment(Task& task) {
+  const auto last = segment_count(task) - 1;
+  const auto own = segment(task, last).inputs;
+  const auto before = last ? segment(task, last - 1).inputs : std::span<TaskOperand>();
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < own.size(); ++i)
+    if (!last || own[i].storage != before[i].storage) bytes += own[i].storage->bytes;
+  for (const auto& out : segment(task, last).outputs) bytes += out.storage->bytes;
+  return bytes;
+}
+
 // Work enough for a few chunks on each worker: there is nothing to wait for. A GPU runs all in a launch or two.
 bool is_full(const Task& task) {
   return !task.device->backend->is_async() && task.cost_ns >= kFullNs * task.device->threads;
@@ -94,8 +109,7 @@ void append_alike(Task& to, Task& from) {
 std::unique_ptr<Task> AlikeTasks::hold(std::unique_ptr<Task> task, std::uint64_t key, Tasks& ready) {
   auto bucket = std::ranges::find(buckets_, key, &Bucket::key);
   if (bucket == buckets_.end()) {
-    task->pinned = true;
-    bucket = buckets_.insert(bucket, {key, std::move(task), 0});
+    bucket = buckets_.insert(bucket, {key, std::move(task), 0, 0});
   } else if (!are_alike(first_program(*bucket->task), *task->before)) {
     return task;
   } else {
@@ -104,7 +118,12 @@ std::unique_ptr<Task> AlikeTasks::hold(std::unique_ptr<Task> task, std::uint64_t
   Task& joined = *bucket->task;
   bucket->operations += first_program(joined).instructions.size();
   for (auto& out : segment(joined, segment_count(joined) - 1).outputs) out.storage->held_by = &joined;
+  const auto bytes = bytes_of_last_segment(joined);
+  bucket->bytes += bytes;
+  bytes_ += bytes;
   if (is_full(joined) || bucket->operations + kMaxInstructions > kMaxOperations) release(&joined, ready);
+  if (buckets_.size() > kMaxBuckets) release(buckets_.front().task.get(), ready);
+  if (bytes_ > kMaxHeldBytes) release_all(ready);
   return nullptr;
 }
 
@@ -112,12 +131,19 @@ void AlikeTasks::release(const Task* held, Tasks& ready) {
   const auto bucket = std::ranges::find(buckets_, held, [](const Bucket& b) { return b.task.get(); });
   if (bucket == buckets_.end()) return;
   for (auto& out : bucket->task->outputs) out.storage->held_by = nullptr;
+  bytes_ -= bucket->bytes;
   ready.push_back(std::move(bucket->task));
   buckets_.erase(bucket);
 }
 
 void AlikeTasks::release_all(Tasks& ready) {
   while (!buckets_.empty()) release(buckets_.front().task.get(), ready);
+}
+
+std::vector<Task*> AlikeTasks::tasks() const {
+  std::vector<Task*> all;
+  for (const auto& bucket : buckets_) all.push_back(bucket.task.get());
+  return all;
 }
 
 bool AlikeTasks::is_common(std::uint64_t key, const Keys& keys) const {

@@ -3,7 +3,7 @@
 // An update of a hundred parameters is a hundred small programs that differ in their arrays alone. As one task they cost
 // one entry in the queues, one launch and a few chunks. The window cuts such an update apart, so that tasks may stay
 // here until a later plan brings more that are alike: as long as no other task reads what they make, no caller waits
-// for anything, and there is not work enough to give every worker a few chunks.
+// for anything, there is not work enough to give every worker a few chunks, and what they keep in memory is little.
 #pragma once
 
 #include <atomic>
@@ -29,12 +29,13 @@ class AlikeTasks {
   void add(Tasks planned, Tasks& ready);
   void release_all(Tasks& ready);
   bool empty() const { return buckets_.empty(); }
+  std::vector<Task*> tasks() const;  // that are held back
 
  private:
   struct Bucket {
     std::uint64_t key;  // of its program: see key_of
     std::unique_ptr<Task> task;
-    std::size_t operations;
+    std::size_t operations, bytes;
   };
   using Keys = std::vector<std::uint64_t>;
 
@@ -43,6 +44,7 @@ class AlikeTasks {
   bool is_common(std::uint64_t key, const Keys& keys) const;
 
   std::vector<Bucket> buckets_;  // in the order in which their first tasks were recorded
+  std::size_t bytes_ = 0;        // of what their tasks keep, or will make
   Keys last_keys_;               // of the last plan's small programs
 };
 

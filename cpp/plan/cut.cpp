@@ -1,5 +1,6 @@
 #include "plan/cut.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -22,15 +23,12 @@ std::vector<std::size_t> last_readers(std::span<Node* const> recorded) {
   return last;
 }
 
-}  // namespace
-
-std::size_t cut(std::span<Node* const> recorded, std::size_t most) {
-  if (most >= recorded.size()) return recorded.size();
-  std::vector<int> change(recorded.size() + 1);  // of the number of values that cross, from the place before to this one
-  const auto last = last_readers(recorded);
-  for (std::size_t i = 0; i < last.size(); ++i) {  // it crosses the places from i + 1 to last[i]
+// Where a batch ends that begins at `begin` and has at most `most` operations, of which there are more.
+std::size_t cut(std::span<const std::size_t> last, std::size_t begin, std::size_t most) {
+  std::vector<int> change(most + 2);  // of the number of values that cross, from the place before to this one
+  for (std::size_t i = 0; i < most; ++i) {  // it crosses the places from i + 1 to its last reader
     ++change[i + 1];
-    --change[last[i] + 1];
+    --change[std::min(last[begin + i] - begin, most) + 1];
   }
   const std::size_t least = most - most / 4;
   std::size_t best = least;
@@ -42,6 +40,21 @@ std::size_t cut(std::span<Node* const> recorded, std::size_t most) {
     fewest = crossing;
   }
   return best;
+}
+
+}  // namespace
+
+std::size_t cut(std::span<Node* const> recorded, std::size_t most) {
+  if (most >= recorded.size()) return recorded.size();
+  return cut(last_readers(recorded), 0, most);
+}
+
+std::vector<std::size_t> cut_all(std::span<Node* const> recorded, std::size_t most) {
+  std::vector<std::size_t> lengths, last;
+  if (recorded.size() > most) last = last_readers(recorded);
+  for (std::size_t begin = 0; begin < recorded.size(); begin += lengths.back())
+    lengths.push_back(recorded.size() - begin <= most ? recorded.size() - begin : cut(last, begin, most));
+  return lengths;
 }
 
 }  // namespace owl::planner

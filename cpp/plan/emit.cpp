@@ -37,6 +37,7 @@ Results results_of(const Node& node) {
 // The task, so far without parts, of a group with this kernel or last operation.
 std::unique_ptr<Task> new_task(const Node& node) {
   auto task = std::make_unique<Task>();
+  task->pinned = true;
   task->device = node.device;
   task->name = node.op->name;
   task->source = node.source;
@@ -157,6 +158,7 @@ class Emission {
   // A task of its own that makes a view's elements dense.
   TaskOperand dense_copy(const Node& view, const Task& reader) {
     auto task = std::make_unique<Task>();
+    task->pinned = true;
     task->device = view.device;
     task->name = "copy";
     task->source = reader.source;

@@ -46,13 +46,21 @@ PlannedTask describe(const Task& task) {
   return d;
 }
 
-// Whether one of the task's results would take over this operand's memory, once no other task reads it.
-bool fits_in_place(Task& task, const TaskOperand& in) {
-  if (std::ranges::count(task.inputs, in.storage.get(), [](const TaskOperand& o) { return o.storage.get(); }) > 1)
-    return false;
-  std::size_t s = 0;  // in which segment
-  while (&in >= std::to_address(segment(task, s).inputs.end())) ++s;
-  return std::ranges::any_of(segment(task, s).outputs, [&](auto& out) { return may_take_over(task, in, out); });
+// The last task that reads a value, and with how many of its operands.
+struct Readers {
+  std::size_t task = 0;
+  int operands = 0;
+};
+
+std::map<const Storage*, Readers> readers_of_values(const std::vector<std::unique_ptr<Task>>& tasks) {
+  std::map<const Storage*, Readers> all;
+  for (std::size_t t = 0; t < tasks.size(); ++t)
+    for (const auto& in : tasks[t]->inputs) {
+      auto& [last, operands] = all[in.storage.get()];
+      operands = last == t ? operands + 1 : 1;
+      last = t;
+    }
+  return all;
 }
 
 }  // namespace
@@ -71,9 +79,7 @@ Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* 
   std::unordered_set<const Storage*> held;  // values with handles, which must not be overwritten
   for (const auto& [value, storage] : dry.storages)
     if (value.first->handles() > 0) held.insert(storage.get());
-  std::map<const Storage*, std::size_t> last_reader;
-  for (std::size_t t = 0; t < count; ++t)
-    for (const auto& in : dry.tasks[t]->inputs) last_reader[in.storage.get()] = t;
+  const auto readers = readers_of_values(dry.tasks);
 
   std::vector<bool> needed(count, values == nullptr);
   if (values != nullptr)
@@ -92,14 +98,21 @@ Plan explain_window(const std::vector<Node*>& window, const std::vector<Node*>* 
     if (!needed[t]) continue;
     Task& task = *dry.tasks[t];
     auto d = describe(task);
-    for (std::size_t i = 0; i < task.inputs.size(); ++i) {
-      const Storage* from = task.inputs[i].storage.get();
-      const auto p = producer(from);
-      if (p == count) continue;
-      const int maker = renumbered[p];
-      if (std::find(d.after.begin(), d.after.end(), maker) == d.after.end()) d.after.push_back(maker);
-      if (d.reuses < 0 && last_reader[from] == t && !held.contains(from) && fits_in_place(task, task.inputs[i]))
-        d.reuses = maker;
+    // Whether the task would write a result where the operand was, once no other task reads it.
+    const auto is_taken_over = [&](const TaskOperand& in, std::span<const TaskOperand> results) {
+      const auto [last, operands] = readers.at(in.storage.get());
+      return last == t && operands == 1 && !held.contains(in.storage.get()) &&
+             std::ranges::any_of(results, [&](const auto& out) { return may_take_over(task, in, out); });
+    };
+    for (std::size_t s = 0; s < segment_count(task); ++s) {
+      const auto [program, operands, results] = segment(task, s);
+      for (const auto& in : operands) {
+        const auto p = producer(in.storage.get());
+        if (p == count) continue;
+        const int maker = renumbered[p];
+        if (std::ranges::find(d.after, maker) == d.after.end()) d.after.push_back(maker);
+        if (d.reuses < 0 && is_taken_over(in, results)) d.reuses = maker;
+      }
     }
     renumbered[t] = static_cast<int>(plan.tasks.size());
     plan.tasks.push_back(std::move(d));

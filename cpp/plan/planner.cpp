@@ -2,9 +2,6 @@
 // between them.
 #include "plan/planner.h"
 
-#include <algorithm>
-#include <iterator>
-
 #include "plan/batch.h"
 #include "plan/cut.h"
 #include "plan/emit.h"
@@ -33,16 +30,10 @@ void plan_batch(std::span<Node* const> nodes, Tasks& tasks, DryPlan* dry) {
   if (kVerify) planner::verify_tasks(batch, std::span(tasks).subspan(earlier), dry);
 }
 
-void join(planner::AlikeTasks* alike, Tasks planned, Tasks& tasks) {
-  if (alike) alike->add(std::move(planned), tasks);
-  else std::ranges::move(planned, std::back_inserter(tasks));
-}
-
 template <class F> void for_each_batch(std::span<Node* const> nodes, F f) {
-  while (!nodes.empty()) {
-    const auto end = planner::cut(nodes, planner::kMaxBatch);
-    f(nodes.first(end));
-    nodes = nodes.subspan(end);
+  for (const auto length : planner::cut_all(nodes, planner::kMaxBatch)) {
+    f(nodes.first(length));
+    nodes = nodes.subspan(length);
   }
 }
 
@@ -52,8 +43,8 @@ Tasks plan(const std::vector<Node*>& recorded, planner::AlikeTasks* alike) {
   Tasks tasks;
   for_each_batch(recorded, [&](std::span<Node* const> nodes) {
     Tasks planned;
-    plan_batch(nodes, planned, nullptr);
-    join(alike, std::move(planned), tasks);  // before other threads learn of the values
+    plan_batch(nodes, alike ? planned : tasks, nullptr);
+    if (alike) alike->add(std::move(planned), tasks);  // before other threads learn of the values
     for (Node* node : nodes) {
       node->clear_inputs();
       node->release();
@@ -64,10 +55,13 @@ Tasks plan(const std::vector<Node*>& recorded, planner::AlikeTasks* alike) {
 
 DryPlan plan_dry(const std::vector<Node*>& recorded, bool join_alike) {
   DryPlan dry;
-  Tasks planned;
-  for_each_batch(recorded, [&](std::span<Node* const> nodes) { plan_batch(nodes, planned, &dry); });
   planner::AlikeTasks alike;
-  join(join_alike ? &alike : nullptr, std::move(planned), dry.tasks);
+  for_each_batch(recorded, [&](std::span<Node* const> nodes) {
+    if (!join_alike) return plan_batch(nodes, dry.tasks, &dry);
+    Tasks planned;
+    plan_batch(nodes, planned, &dry);
+    alike.add(std::move(planned), dry.tasks);
+  });
   alike.release_all(dry.tasks);
   return dry;
 }

@@ -60,7 +60,7 @@ struct Task : Recycled<Task> {
   bool bound = false;            // its inputs' addresses are filled in
   bool started = false;
   bool given_up = false;         // its results are dropped: it has no operands any more and is skipped
-  bool pinned = false;           // its operands are read, or more are added, without the lock: not given up now
+  bool pinned = false;           // until it is submitted: its operands are read without the lock, so it is not given up
   std::uint64_t order = 0;       // in which tasks were submitted: that of recording, operands first
   // Memory under a limit (memory_wait.cpp). `scratch`: what its launch will ask for, where that could be told.
   std::optional<std::size_t> scratch;

@@ -153,7 +153,7 @@ void check_precedence(const Task& task, std::size_t at, const Makers& makers, co
 
 // The storage of the node, or of one of its results.
 const Storage* storage_of(const Node& node, int result, const DryPlan* dry) {
-  if (!dry) return node.results ? node.results[result].storage.get() : node.storage();
+  if (!dry) return node.storage();
   const auto found = dry->storages.find({&node, result});
   return found == dry->storages.end() ? nullptr : found->second.get();
 }
@@ -186,6 +186,7 @@ void verify_tasks(const Batch& batch, std::span<const std::unique_ptr<Task>> tas
   }
   for (const Node* node : batch.nodes) {
     const auto who = "operation " + std::to_string(node->plan.index) + " (" + node->op->name + ")";
+    if (!dry && node->results) continue;  // other threads may let go of them meanwhile
     for (int i = 0; i < node->result_count; ++i) {
       const Storage* storage = storage_of(*node, i, dry);
       const bool wanted = node->results ? node->results[i].nodes > 0 : is_wanted(*node);

@@ -119,10 +119,17 @@ int Engine::add_device(std::unique_ptr<Device> device) {
 }
 
 void Engine::set_memory_limit(std::size_t bytes) {
+  {
+    std::lock_guard lock(devices_mutex_);
+    memory_limit_ = bytes;
+    for (auto& d : devices_) d->allocator.set_limit(bytes);
+  }
   release_held();  // under a limit each task counts for itself
-  std::lock_guard lock(devices_mutex_);
-  memory_limit_ = bytes;
-  for (auto& d : devices_) d->allocator.set_limit(bytes);
+}
+
+void Engine::set_memory_limit(std::size_t bytes, Device& device) {
+  device.allocator.set_limit(bytes);
+  release_held();
 }
 
 Device& Engine::device(int id) {
@@ -317,25 +324,32 @@ std::vector<Node*> Engine::take_batch(std::size_t keep) {
 // The tasks that may run now. Plan mutex held. Nothing is joined while user code runs: where that waits for a value, it
 // must not wait for others that read the result of its own task.
 std::vector<std::unique_ptr<Task>> Engine::plan_batch(const std::vector<Node*>& batch, bool hold) {
+  try {
+    if (!settings().dump.empty() && !batch.empty()) dump(batch);
+  } catch (const std::exception& e) {  // the batch must run all the same
+    log_line(std::string("OWL_DUMP: ") + e.what());
+  }
   const auto calls_user_code = [](const Node* node) { return node->op->runs_user_code; };
   const bool join = planner::batch_alike.load(std::memory_order_relaxed) && !Scheduler::get().calls_user_code() &&
                     std::ranges::none_of(batch, calls_user_code);
   std::vector<std::unique_ptr<Task>> tasks;
   if (!join) alike_.release_all(tasks);
-  holds_back_.store(true, std::memory_order_seq_cst);  // before a thread learns that a value is planned
   for (auto& task : plan(batch, join ? &alike_ : nullptr)) tasks.push_back(std::move(task));
   if (!hold) alike_.release_all(tasks);
-  holds_back_.store(!alike_.empty(), std::memory_order_seq_cst);
   return tasks;
 }
 
 void Engine::release_held() {
-  Storage::DeferForeign deferred;
-  std::lock_guard planning(plan_mutex_);
-  std::vector<std::unique_ptr<Task>> tasks;
-  alike_.release_all(tasks);
-  Scheduler::get().submit(std::move(tasks), nullptr);
-  holds_back_.store(false, std::memory_order_seq_cst);
+  std::vector<Task*> inline_tasks;
+  {
+    Storage::DeferForeign deferred;
+    std::lock_guard planning(plan_mutex_);
+    std::vector<std::unique_ptr<Task>> tasks;
+    alike_.release_all(tasks);
+    Scheduler::get().submit(std::move(tasks), &inline_tasks);
+    holds_back_.store(false, std::memory_order_seq_cst);
+  }
+  Scheduler::get().run_inline(inline_tasks);
 }
 
 void Engine::flush(std::size_t keep, bool inline_ok) {
@@ -343,15 +357,14 @@ void Engine::flush(std::size_t keep, bool inline_ok) {
   {
     Storage::DeferForeign deferred;  // until the locks are gone
     std::lock_guard planning(plan_mutex_);
+    // Before the window counts as empty, and before a thread learns that a value is planned.
+    holds_back_.store(true, std::memory_order_seq_cst);
     const auto batch = take_batch(keep);
-    if (batch.empty() && (keep > 0 || alike_.empty())) return;
-    profile::Span span("plan");
-    try {
-      if (!settings().dump.empty() && !batch.empty()) dump(batch);
-    } catch (const std::exception& e) {  // the batch must run all the same
-      log_line(std::string("OWL_DUMP: ") + e.what());
+    if (!batch.empty() || (keep == 0 && !alike_.empty())) {
+      profile::Span span("plan");
+      Scheduler::get().submit(plan_batch(batch, keep > 0), inline_ok ? &inline_tasks : nullptr);
     }
-    Scheduler::get().submit(plan_batch(batch, keep > 0), inline_ok ? &inline_tasks : nullptr);
+    holds_back_.store(!alike_.empty(), std::memory_order_seq_cst);
   }
   Scheduler::get().run_inline(inline_tasks);
 }
@@ -369,10 +382,12 @@ void Engine::give_up(Ref<Storage> value) { Scheduler::get().give_up(std::move(va
 
 // ---- waiting
 
+// Of a planned value what is held back may run now, and what is still in the window stays there.
 void Engine::start(Node* node) {
   const Node* owner = node->base ? node->base : node;
-  const auto is_held = [&] { return holds_back_.load(std::memory_order_seq_cst) && !node->storage()->ready(); };
-  if (!owner->planned() || is_held()) flush(0, true);
+  if (!owner->planned()) return flush(0, true);
+  const bool pending = node->storage()->state.load(std::memory_order_acquire) == Storage::State::kPending;
+  if (pending && holds_back_.load(std::memory_order_seq_cst)) release_held();
 }
 
 bool Engine::wait(Node* node, std::optional<double> timeout_s) {
@@ -528,7 +543,7 @@ void wait_for_all() { Engine::get().wait_for_all(); }
 
 void set_memory_limit(std::size_t bytes, std::optional<int> device) {
   auto& engine = Engine::get();
-  if (device) return engine.device(*device).allocator.set_limit(bytes);
+  if (device) return engine.set_memory_limit(bytes, engine.device(*device));
   engine.set_memory_limit(bytes);
 }
 

@@ -36,6 +36,7 @@ class Engine final : public Sink, public Window {
   int add_device(std::unique_ptr<Device> device);
   std::vector<Device*> all_devices();
   void set_memory_limit(std::size_t bytes);  // of every device, those still to come included
+  void set_memory_limit(std::size_t bytes, Device& device);
   Ref<Node> peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Node*, Device*)) override;
   void forget_peer_copies(Node& node) override;
   void give_up(Ref<Storage> value) override;
@@ -59,6 +60,7 @@ class Engine final : public Sink, public Window {
   void set_eager(bool on) { eager_ = on; }
   std::int64_t idle_us() const override { return idle_us_.load(std::memory_order_relaxed); }
   void with_window(const std::function<void(const std::vector<Node*>&)>& f) override;
+  std::vector<Task*> held_back() const { return alike_.tasks(); }  // for what with_window calls
   std::size_t prune();              // drops dead operations from the window; returns how many are left
 
   // fork(): no lock may be held by a thread that the child lacks.

@@ -68,6 +68,12 @@ std::string describe_engine() {
       text += "operation " + std::string(window[i]->op->name) + " " + window[i]->shape.str() +
               (place.empty() ? "" : " of " + place) + "\n";
     }
+    for (const Task* task : engine.held_back()) {
+      const auto place = place_of(task->source);
+      text += "task " + std::string(task->name) + (place.empty() ? "" : " of " + place) + " on device " +
+              std::to_string(task->device->id) + ": held back for more that are alike, " +
+              std::to_string(segment_count(*task)) + " so far\n";
+    }
   });
   text += Scheduler::get().describe();
   for (Device* d : engine.all_devices()) {

@@ -77,19 +77,8 @@ std::optional<std::size_t> scratch_of(Task& task) {
 }  // namespace
 
 void Scheduler::measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks) {
-  std::vector<Task*> measured;
-  const auto is_limited = [](const auto& task) { return task->device->allocator.limit() > 0; };
-  if (std::ranges::none_of(tasks, is_limited)) return;
-  {
-    std::lock_guard lock(mutex_);
-    for (auto& task : tasks) {
-      if (!is_limited(task)) continue;
-      task->pinned = !task->given_up;
-      if (task->pinned) measured.push_back(task.get());
-      else task->scratch = 0;
-    }
-  }
-  for (Task* task : measured) task->scratch = scratch_of(*task);
+  for (const auto& task : tasks)
+    if (task->device->allocator.limit() > 0) task->scratch = scratch_of(*task);
 }
 
 bool Scheduler::can_spare(Device& device, std::size_t bytes, const Task* end) const {

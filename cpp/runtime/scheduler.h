@@ -121,7 +121,9 @@ class Scheduler {
   // later; with `last_resort` the task fails instead.
   bool start_task(Task& task, bool last_resort);
   bool bind_and_launch(Task& task, bool last_resort);
-  bool bind_results(Task& task, bool last_resort, const Storage*& wants_memory);
+  bool bind_results(Task& task, std::span<TaskOperand> operands, std::span<TaskOperand> results, bool last_resort,
+                    const Storage*& wants_memory);
+  bool bind_segments(Task& task, bool last_resort);
   bool bind_result(Task& task, std::span<TaskOperand> operands, TaskOperand& out, bool last_resort);
   // The exception being handled, as a value: of the task's kernel, or of the operation whose result got no memory.
   static std::shared_ptr<const Failure> caught(const Task& task, const Storage* result = nullptr);
@@ -153,7 +155,7 @@ class Scheduler {
   bool has_task_slots() const;
 
   // --- memory_wait.cpp
-  // Measures the scratch memory of each task's launch if a memory limit is set. Without the lock. Leaves the tasks
+  // Measures the scratch memory of each task's launch if a memory limit is set. Without the lock: the tasks are still
   // `pinned`.
   void measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
   // Whether the task may allocate what it needs now; until `place` (which takes the lock), its reservation counts as

@@ -89,19 +89,34 @@ bool Scheduler::bind_result(Task& task, std::span<TaskOperand> operands, TaskOpe
   return true;
 }
 
-// Allocates no memory for segments whose results no handle or task needs: they do not run. `wants_memory`: the result
-// for which there is none.
-bool Scheduler::bind_results(Task& task, bool last_resort, const Storage*& wants_memory) {
-  for (std::size_t s = 0; s < segment_count(task); ++s) {
+// `wants_memory`: the result that asked for memory last.
+bool Scheduler::bind_results(Task& task, std::span<TaskOperand> operands, std::span<TaskOperand> results,
+                             bool last_resort, const Storage*& wants_memory) {
+  for (auto& out : results) {
+    if (out.array.data) continue;  // from an earlier try
+    wants_memory = out.storage.get();
+    if (!bind_result(task, operands, out, last_resort)) return false;
+  }
+  return true;
+}
+
+// A segment does not run, and its results have no memory, if no handle or task needs them or one of them gets no memory.
+bool Scheduler::bind_segments(Task& task, bool last_resort) {
+  for (std::size_t s = 0; s < task.segments.size(); ++s) {
     const auto [program, operands, results] = segment(task, s);
-    if (!task.segments.empty() && !is_wanted(results)) continue;
-    for (auto& out : results) {
-      if (out.array.data) continue;  // from an earlier try
-      wants_memory = out.storage.get();
-      if (!bind_result(task, operands, out, last_resort)) return false;
+    const bool tried = results.front().array.data != nullptr;
+    if (!tried && !is_wanted(results)) continue;
+    const Storage* wants_memory = nullptr;
+    try {
+      if (!bind_results(task, operands, results, last_resort, wants_memory)) return false;
+    } catch (...) {
+      const auto failure = caught(task, wants_memory);
+      for (auto& out : results) {
+        out.failure = failure;
+        out.array.data = nullptr;
+      }
     }
   }
-  wants_memory = nullptr;
   return true;
 }
 
@@ -124,10 +139,14 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
       inject_fault(task);
       bind_operands(task, failed);
     }
-    if (!bind_results(task, last_resort, wants_memory)) {
+    const bool has_memory = task.segments.empty()
+                                ? bind_results(task, task.inputs, task.outputs, last_resort, wants_memory)
+                                : bind_segments(task, last_resort);
+    if (!has_memory) {
       task.started = false;
       return false;
     }
+    wants_memory = nullptr;
     launch(task);
   } catch (...) {
     task.failure = caught(task, wants_memory);

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <numeric>
 #include <random>
+#include <span>
 
 #include "base/env.h"
 #include "graph/record.h"
@@ -133,6 +135,26 @@ TEST(Alike, FewerThanFourRunSideBySide) {
   EXPECT_EQ(explain().tasks.size(), 1u);
 }
 
+// On this process's clock, which other processes do not disturb.
+double seconds_to_explain(int operations) {
+  const auto all = eight();
+  HoldWindow held;
+  std::vector<NArray> sums;
+  for (int i = 0; i < operations; ++i) sums.push_back(all[static_cast<std::size_t>(i % 8)] + 1.0);
+  double least = 1e9;
+  for (int run = 0; run < 2; ++run) {
+    const auto begin = std::clock();
+    EXPECT_LT(explain().tasks.size(), static_cast<std::size_t>(operations / 4));
+    least = std::min(least, static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC);
+  }
+  return least;
+}
+
+TEST(Alike, TheTimeToPlanGrowsAsTheWindow) {
+  const double few = seconds_to_explain(5'000), many = seconds_to_explain(20'000);
+  EXPECT_LT(many, 8 * few) << few << " s, then " << many << " s";
+}
+
 // Leaves eight sums of 8 held back: the window is too short for them.
 std::vector<NArray> held_sums(const std::vector<NArray>& operands) {
   std::vector<NArray> sums;
@@ -224,6 +246,86 @@ TEST(Alike, UnderALimitOfMemoryEachIsATask) {
   set_memory_limit(0);
 }
 
+std::size_t held_back() {
+  std::size_t count = 0;
+  Engine::get().with_window([&](const auto&) { count = Engine::get().held_back().size(); });
+  return count;
+}
+
+TEST(Alike, ALimitOfMemoryLetsThemGo) {
+  const auto all = eight();
+  Window never(8, -1);
+  for (const auto device : {std::optional<int>(), std::optional<int>(0)}) {
+    const auto sums = held_sums(all);
+    EXPECT_GE(held_back(), 1u);
+    set_memory_limit(std::size_t{1} << 30, device);
+    EXPECT_EQ(held_back(), 0u);
+    set_memory_limit(0);
+    EXPECT_EQ(values(sums[5])[0], 6);
+  }
+}
+
+TEST(Alike, WhatIsHeldBackKeepsLittleMemory) {
+  wait_for_all();
+  Window never(32, -1);
+  std::vector<NArray> parts;
+  const auto before = memory_stats().allocated;
+  for (int i = 0; i < 40; ++i) {
+    const NArray large = zeros({4 << 20});
+    for (int k = 0; k < 20; ++k) parts.push_back(slice(large, 0, k, 1) + 1.0);
+  }
+  while (stats().tasks_in_flight > 0) std::this_thread::yield();
+  EXPECT_LE(memory_stats().allocated - before, std::size_t{400} << 20);  // of 640
+}
+
+TEST(Alike, FewDifferentProgramsAreHeldBack) {
+  const auto all = eight();
+  Window never(64, -1);
+  std::vector<NArray> made;
+  for (int length = 1; length < 40; ++length)
+    for (const bool adds : {false, true})
+      for (const auto& x : all) {
+        made.push_back(x);
+        for (int i = 0; i < length; ++i) made.back() = adds ? made.back() + 1.0 : made.back() * 2.0;
+      }
+  EXPECT_GT(held_back(), 1u);
+  EXPECT_LE(held_back(), 64u);
+}
+
+TEST(Alike, AskingForOneOfThemLeavesTheWindowAsItIs) {
+  const auto all = eight();
+  Window never(8, -1);
+  const auto sums = held_sums(all);
+  const NArray later = zeros({5});
+  EXPECT_EQ(stats().window_nodes, 1);
+  EXPECT_EQ(values(sums[5])[0], 6);
+  EXPECT_EQ(stats().window_nodes, 1);
+}
+
+TEST(Alike, ADescriptionNamesWhatIsHeldBack) {
+  const auto all = eight();
+  Window never(8, -1);
+  const auto sums = held_sums(all);
+  EXPECT_NE(describe_engine().find("task add on device 0: held back for more that are alike, 8 so far"),
+            std::string::npos) << describe_engine();
+}
+
+TEST(Alike, OnlyWhatGetsNoMemoryFails) {
+  const auto all = eight();
+  std::vector<NArray> sums;
+  {
+    HoldWindow held;
+    for (const auto& x : all) sums.push_back(x + 1.0);
+    EXPECT_EQ(explain().tasks.size(), 1u);
+    set_fault(3, 0);
+    sums[0].start_eval();
+  }
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    if (i == 2) EXPECT_THROW(sums[i].wait_for_eval(), OutOfMemoryError);
+    else EXPECT_EQ(values(sums[i])[0], static_cast<float>(i + 1));
+  }
+}
+
 TEST(Alike, LargeArraysAreTasksOfTheirOwn) {
   std::vector<NArray> all;
   for (int i = 0; i < 8; ++i) all.push_back(zeros({1 << 19}));
@@ -288,6 +390,24 @@ TEST(Cut, IsWhereFewestValuesCross) {
   EXPECT_EQ(planner::cut(nodes, 3), 3u);  // no end of a chain is near
   EXPECT_EQ(planner::cut(nodes, 100), 100u);
   for (const Node* node : nodes) EXPECT_EQ(node->plan.index, -1);
+}
+
+TEST(Cut, OfAllIsOneAfterTheOther) {
+  HoldWindow held;
+  std::mt19937 random(1);
+  std::vector<NArray> recorded{zeros({4}), zeros({4})};
+  while (recorded.size() < 1000) {
+    const auto some = [&] { return recorded[recorded.size() - 1 - random() % std::min<std::size_t>(30, recorded.size())]; };
+    recorded.push_back(some() + some());
+  }
+  const auto nodes = nodes_of(recorded);
+  std::span<Node* const> rest = nodes;
+  for (const std::size_t length : planner::cut_all(nodes, 64)) {
+    EXPECT_EQ(length, planner::cut(rest, 64));
+    rest = rest.subspan(length);
+  }
+  EXPECT_TRUE(rest.empty());
+  EXPECT_TRUE(planner::cut_all({}, 64).empty());
 }
 
 }  // namespace

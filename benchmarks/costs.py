@@ -33,7 +33,7 @@ def estimate_ns(work):
 
 def chain(x, length):
     """An addition and a product of numbers in turn: one program."""
-    for i in range(length // 2):
+    for _ in range(length // 2):
         x = ele.mult(x, 1.0001) + 0.5
     return x
 

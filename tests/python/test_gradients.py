@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import owl
-from conftest import SOAK, Counted, same_bits, settle, unflushed, window
+from conftest import SOAK, same_bits, settle, unflushed, window
 from programs import Machine, Owl, random_program
 from reference import arr, val
 

@@ -413,10 +413,10 @@ def test_on_several_devices():
         with owl.device(other):
             y = mult(w, ele.square(x)).sum()  # copies of both
             z = mult(w, x).sum()
-        loss = y + z.copy_to(0) + w.sum()
+        loss = y + z.copy_to(w.device) + w.sum()
     gw, gx = tape.gradient(loss, [w, x])
     assert gw.tolist() == [3, 7, 13] and gx.tolist() == [0, 5, 14]
-    assert gw.device == gx.device == 0
+    assert gw.device == w.device and gx.device == x.device
 
 
 # ---- views ----------------------------------------------------------------------------------------------------------

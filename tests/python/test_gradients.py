@@ -491,6 +491,17 @@ def test_parts_are_added_onto_earlier_ones_in_their_memory():
     np.testing.assert_allclose(got, 2 * val(x) * times[:, None] + 1, rtol=1e-5)
 
 
+def test_a_part_that_lies_in_memory_as_large_as_the_whole():
+    x, c = owl.rand([8, 4]), owl.rand([8, 2])
+    owl.wait_for_all()
+    with unflushed():
+        g = owl.grad(lambda x: ele.square(owl.concat([x[:, 1:3], c], 1)).sum())(x)
+        got = val(g)
+    want = 2 * val(x)
+    want[:, [0, 3]] = 0
+    assert same_bits(got, want)
+
+
 def test_reshapes_and_transposes_copy_nothing_back():
     x, w = owl.rand([6, 4]), owl.rand([4, 6])
     owl.wait_for_all()
@@ -792,6 +803,20 @@ def test_losses_that_are_kept_keep_nothing_else():
             early = settle()
     late = settle()
     assert late["live_storages"] - early["live_storages"] <= 2 * 39 + 5
+
+
+@pytest.mark.parametrize("count", [*range(60, 70), *range(126, 131), *range(254, 260)])
+def test_notes_that_are_needed_stay_on_the_tape(count):
+    """Whichever of them is the latest when the tape looks for what was dropped."""
+    x = owl.full([4], -1.0)
+    with owl.Tape() as outer:
+        with owl.Tape() as tape:
+            y = x
+            for _ in range(count):
+                y = ele.exp(y) - 1.0  # the rule reads the result, which has no other name
+            y = y.sum()
+        g = tape.gradient(y, x).sum()
+    assert outer.gradient(g, x).shape == [4]
 
 
 def test_a_chain_of_many_operations():

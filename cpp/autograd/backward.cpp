@@ -17,7 +17,8 @@ namespace {
 // Operations recorded while it lives are the forward operation's: on its device, from its line.
 class RecordsFor {
  public:
-  explicit RecordsFor(const Noted& noted) : device_(*noted.device), caller_(std::exchange(current_source, noted.source)) {}
+  explicit RecordsFor(const Noted& noted)
+      : device_(*noted.device), caller_(std::exchange(current_source, noted.source)) {}
   ~RecordsFor() { current_source = caller_; }
   RecordsFor(const RecordsFor&) = delete;
   RecordsFor& operator=(const RecordsFor&) = delete;
@@ -179,7 +180,8 @@ void Backward::check_arrays() const {
   require_float(request_.y, "y");
   const Shape& shape = request_.y.shape();
   if (!request_.seed.has_value() && shape.size() != 1)
-    throw ShapeError("gradient: y has shape " + shape.str() + ", which is not one number; sum it, or give a seed of its shape");
+    throw ShapeError("gradient: y has shape " + shape.str() +
+                     ", which is not one number; sum it, or give a seed of its shape");
   if (request_.seed.has_value()) {
     require_float(request_.seed, "the seed");
     if (!(request_.seed.shape() == shape))
@@ -232,7 +234,8 @@ void Backward::find_needed() {
   for (std::size_t n = notes_.size(); n-- > 0;) {
     if (wants_[n].empty()) continue;
     const Noted& noted = *notes_[n];
-    if (std::ranges::none_of(noted.results(), [&](const NotedResult& r) { return reached.contains(r.value); })) continue;
+    const auto is_reached = [&](const NotedResult& r) { return reached.contains(r.value); };
+    if (std::ranges::none_of(noted.results(), is_reached)) continue;
     needed_[n] = true;
     for (std::size_t i = 0; i < wants_[n].size(); ++i)
       if (wants_[n][i]) reach(noted.operands()[i]);
@@ -253,8 +256,8 @@ void Backward::check_dependence() const {
     const Noted& noted = *notes_[n];
     if (!noted.op->gradient->exists || noted.op->gradient->exists(noted.params.get())) continue;
     const std::string place = place_of(noted.source);
-    throw Error("gradient: the operation " + std::string(noted.op->name) + (place.empty() ? "" : ", recorded at " + place + ",") +
-                " has no backward function");
+    throw Error("gradient: the operation " + std::string(noted.op->name) +
+                (place.empty() ? "" : ", recorded at " + place + ",") + " has no backward function");
   }
 }
 

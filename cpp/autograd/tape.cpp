@@ -73,7 +73,7 @@ Ref<const Noted> OpenTapes::noted_of(const Node& operation, std::span<Node* cons
   noted->set_counts(inputs.size(), results.size());
   Saves saves = 0;
   for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (inputs[i] && OpenTapes::has_path(*inputs[i])) saves |= operation.op->gradient->saved_for(i, operation.params.get());
+    if (inputs[i] && has_path(*inputs[i])) saves |= operation.op->gradient->saved_for(i, operation.params.get());
   const auto operands = noted->operands();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (!inputs[i]) {
@@ -84,7 +84,7 @@ Ref<const Noted> OpenTapes::noted_of(const Node& operation, std::span<Node* cons
     operands[i].is_array = true;
     if (!(inputs[i]->shape == results[0]->shape))
       operands[i].other_shape = std::make_unique<const Shape>(inputs[i]->shape);
-    operands[i].has_path = OpenTapes::has_path(*inputs[i]);
+    operands[i].has_path = has_path(*inputs[i]);
     if (saves_operand(saves, i)) operands[i].saved = handle_on(inputs[i]);
   }
   for (std::size_t i = 0; i < results.size(); ++i) {
@@ -108,8 +108,9 @@ void TapeState::open() {
   {
     const std::lock_guard lock(mutex_);
     if (thread_ != std::thread::id())
-      throw Error(thread_ == std::this_thread::get_id() ? "Tape: it was entered before; a tape is entered once"
-                                                        : "Tape: another thread entered it; a tape belongs to one thread");
+      throw Error(thread_ == std::this_thread::get_id()
+                      ? "Tape: it was entered before; a tape is entered once"
+                      : "Tape: another thread entered it; a tape belongs to one thread");
     thread_ = std::this_thread::get_id();
   }
   is_open_ = true;
@@ -145,12 +146,14 @@ void TapeState::keep(Ref<const Noted> noted) {
 void TapeState::sweep(std::size_t begin) {
   for (std::size_t i = notes_.size() - 1; i-- > begin;)
     if (notes_[i]->is_dead()) notes_[i] = {};
-  notes_.erase(std::remove(notes_.begin() + static_cast<std::ptrdiff_t>(begin), notes_.end(), Ref<const Noted>()), notes_.end());
+  const auto from = notes_.begin() + static_cast<std::ptrdiff_t>(begin);
+  notes_.erase(std::remove(from, notes_.end(), Ref<const Noted>()), notes_.end());
 }
 
 void TapeState::require_unused() const {
   if (used_up_)
-    throw Error("gradient: the tape is used up: gradient was called before; a Tape(persistent=True) takes several calls");
+    throw Error("gradient: the tape is used up: gradient was called before; a Tape(persistent=True) takes several "
+                "calls");
 }
 
 std::vector<NArray> TapeState::gradient(const GradientRequest& request) {

@@ -44,8 +44,8 @@ Term power_of_exponent(const Rule& r) {
 
 // Whole to the operand that is chosen, half to each of equals.
 Term chosen(const Rule& r, const NArray& this_one) {
-  const Term e = r.error();
-  return select(this_one, e, keep(r.operand(0).operand() == r.operand(1).operand(), mul(e, 0.5), type_of(r)), type_of(r));
+  const NArray equal = r.operand(0).operand() == r.operand(1).operand();
+  return select(this_one, r.error(), keep(equal, mul(r.error(), 0.5), type_of(r)), type_of(r));
 }
 
 Term gelu_slope(const NArray& x) {

@@ -59,7 +59,9 @@ double pool_back_cost(std::span<const Shape> in, const Shape& out, const Params*
   return static_cast<double>(in[0].size()) * window_size(params) + static_cast<double>(out.size());
 }
 
-bool is_maximum(const Params* params) { return static_cast<const PoolParams*>(params)->pooler.op == conv::PoolOp::kMax; }
+bool is_maximum(const Params* params) {
+  return static_cast<const PoolParams*>(params)->pooler.op == conv::PoolOp::kMax;
+}
 
 // Images with a margin on all sides, so that every window is whole.
 NArray with_margin(const NArray& x, const PoolGeometry& g, double value) {
@@ -109,8 +111,9 @@ NArray at_maxima(const NArray& e, const NArray& x, const PoolGeometry& g) {
 
 void pool_rule(Rule& r) {
   const NArray e = r.error_array();
-  if (is_maximum(r.shared_params().get())) r.to(0, record(op_pool_back, {e.node(), r.array(0).node()}, r.shared_params()));
-  else r.to(0, record(op_pool_back, {e.node()}, r.shared_params()));
+  const auto& params = r.shared_params();
+  if (is_maximum(params.get())) r.to(0, record(op_pool_back, {e.node(), r.array(0).node()}, params));
+  else r.to(0, record(op_pool_back, {e.node()}, params));
 }
 
 void pool_back_rule(Rule& r) {

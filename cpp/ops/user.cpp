@@ -124,7 +124,8 @@ struct Op::State {
 Op::Op(std::string name, Rule rule, Kernel kernel, double cost) {
   if (name.empty() || !rule || !kernel) throw Error("an Op needs a name, a rule and a kernel");
   const OpRecord& record = user_record(name);
-  state_ = std::make_shared<const State>(State{std::move(name), std::move(rule), std::move(kernel), cost, record, nullptr});
+  state_ = std::make_shared<const State>(
+      State{std::move(name), std::move(rule), std::move(kernel), cost, record, nullptr});
 }
 
 const std::string& Op::name() const { return state_->name; }

@@ -55,7 +55,7 @@ def apply(folder):
 def copy(tmp_path_factory):
     """A checkout with the guide's edits."""
     folder = tmp_path_factory.mktemp("adding") / "owl"
-    skipped = shutil.ignore_patterns(".git", ".venv", "build", "_skbuild", "__pycache__", "*.so*", "shared", ".*cache")
+    skipped = shutil.ignore_patterns(".git", ".venv", "build", "_skbuild", "__pycache__", "*.so", "*.so.[0-9]*", "shared", ".*cache")
     shutil.copytree(ROOT, folder, symlinks=True, ignore=skipped)
     apply(folder)
     return folder

@@ -324,7 +324,7 @@ GRADIENTS = [
     ("what a rule reads is kept, and only that, until it has been read", "",
      "gradients.only_what_a_rule_reads_is_kept gradients.what_is_dropped_inside_the_block_is_not_computed "
      "gradients.a_gradient_that_is_dropped_is_not_computed gradients.a_long_loop_is_flat_in_memory "
-     "gradients.losses_that_are_kept_keep_nothing_else plans.a_long_network_writes_nothing_beyond_what_rules_read"),
+     "gradients.losses_that_are_kept_keep_nothing_else plans.a_tape_writes_nothing_that_is_not_read"),
     ("automatic gradients are planned as those by hand", "",
      "plans.automatic_gradients_plan_into_what_those_by_hand_do gradients.same_bits_lazy_eager_and_with_any_window"),
     ("operations of the user's own take part", "",

@@ -158,7 +158,7 @@ def test_sentences():
 
 
 # Operations that are recorded by themselves, wait for their value, or keep the type of what several devices hold.
-IN_NO_TABLE = {"copy", "device_copy", "count_zero", "all_reduce"}
+IN_NO_TABLE = {"copy", "device_copy", "count_zero", "all_reduce", "place_views", "add_views"}
 
 
 def recorded_by_the_tables():

@@ -49,7 +49,8 @@ std::vector<int> order_of_memory(const ShapedSlot& from) {
   return axes;
 }
 
-// The gradient of a value from that of a view that has all of its elements, in another order: a view too, where it can be.
+// The gradient of a value from that of a view that has all of its elements, in another order: a view too, where it can
+// be.
 NArray put_back(const NArray& gradient, const ShapedSlot& from, const std::vector<int>& order) {
   const Shape& whole = from.whole();
   const std::vector<std::int64_t> lengths(whole.begin(), whole.end());

@@ -10,8 +10,8 @@ namespace owl {
 
 namespace {
 
-// What was dropped just now is most of what ever will be: the latest notes are looked at often, all of them when they have
-// become twice as many.
+// What was dropped just now is most of what ever will be: the latest notes are looked at often, all of them when they
+// have become twice as many.
 constexpr std::size_t kOften = 64, kLatest = 64, kFirstSweep = 256;
 
 // The open tapes of this thread, the outermost first.

@@ -1,5 +1,5 @@
-// A tape: the operations that its thread recorded while it was open, and of their operands and results what the rules of
-// their gradients will read.
+// A tape: the operations that its thread recorded while it was open, and of their operands and results what the rules
+// of their gradients will read.
 #pragma once
 
 #include <memory>

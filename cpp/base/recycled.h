@@ -1,6 +1,6 @@
-// Memory of destroyed objects of one class, kept for the next ones that the thread makes. Nodes, storages, tasks and the
-// notes of tapes come and go by the hundred, many more of one size than the seven that glibc's cache of a thread keeps:
-// without this an eighth of the time of an update of many small arrays goes to malloc and free.
+// Memory of destroyed objects of one class, kept for the next ones that the thread makes. Nodes, storages, tasks and
+// the notes of tapes come and go by the hundred, many more of one size than the seven that glibc's cache of a thread
+// keeps: without this an eighth of the time of an update of many small arrays goes to malloc and free.
 #pragma once
 
 #include <cstddef>

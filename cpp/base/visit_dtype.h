@@ -17,7 +17,8 @@ template <> struct Element<DType::kFloat64> { using Type = double; };
 [[noreturn]] OWL_MODULE_API void refuse_dtype(const char* what, DType dtype);
 }  // namespace detail
 
-// Calls f.operator()<T>() with the C++ type of `dtype`, one of the types listed. DTypeError, naming `what`, for all others.
+// Calls f.operator()<T>() with the C++ type of `dtype`, one of the types listed. DTypeError, naming `what`, for all
+// others.
 template <DType First, DType... Others, class F> decltype(auto) visit_dtype(const char* what, DType dtype, F&& f) {
   if (dtype == First) return f.template operator()<typename detail::Element<First>::Type>();
   if constexpr (sizeof...(Others) > 0) return visit_dtype<Others...>(what, dtype, f);

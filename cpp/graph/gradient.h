@@ -10,8 +10,8 @@
 
 namespace owl {
 
-// What flows backward: an array of the value's shape, one number that all its elements have, or an exact zero, for which
-// nothing is recorded. A number becomes an array only where a rule or a caller asks for one.
+// What flows backward: an array of the value's shape, one number that all its elements have, or an exact zero, for
+// which nothing is recorded. A number becomes an array only where a rule or a caller asks for one.
 class Term {
  public:
   Term() : zero_(true) {}

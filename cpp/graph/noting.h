@@ -52,7 +52,8 @@ class MarkUse {
 // The tapes of a thread (autograd/tape.cpp). A call comes before anything can plan the node.
 class Noting {
  public:
-  // `inputs` are the operands as the script named them, before copies between devices; `results` the nodes of the results.
+  // `inputs` are the operands as the script named them, before copies between devices; `results` the nodes of the
+  // results.
   virtual void note(const Node& operation, std::span<Node* const> inputs, std::span<Node* const> results) = 0;
 
  protected:

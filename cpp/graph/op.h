@@ -22,7 +22,7 @@ struct ResultType {
   DType dtype;
   Device* device = nullptr;  // where the result lives; null: where the operation is computed
 };
-// What an operation makes: most one result, of which nothing is allocated.
+// The shapes and types of an operation's results; usually one, stored without an allocation.
 struct Results {
   Results(const Shape& shape, DType dtype) : first{shape, dtype} {}
   explicit Results(std::span<const ResultType> all) : first(all[0]), more(all.begin() + 1, all.end()) {}
@@ -47,32 +47,33 @@ struct OpRecord {
 
   // kElementwise: a scalar expression, run as part of a fused program (plan/program.h).
   TypeRule rule = TypeRule::kArithmetic;
-  std::uint16_t code = 0;  // its place in the list of expressions (ops/elementwise.h)
+  std::uint16_t code = 0;  // its index in the list of expressions (ops/elementwise.h)
   bool in_elewise = false; // front ends offer it as elewise.<name>
-  const char* parameter = nullptr;  // what the last operand is called where it may be left out: slope; and its
+  const char* parameter = nullptr;  // name of the optional last operand (slope), and its
   double fallback = 0;              // value then
-  CheckFn check = nullptr;          // what recording checks besides shapes and types
+  CheckFn check = nullptr;          // further checks while recording
 
   // kKernel:
   InferFn infer = nullptr;
   CostFn cost = nullptr;        // scalar operations; null: operand and result elements
-  bool runs_user_code = false;  // already when it is launched, so that a launch cannot be tried
-  bool copies_in = false;       // the result is copied in from another device, beside this one's own work
+  bool runs_user_code = false;  // the launch itself runs user code, so no trial launch
+  bool copies_in = false;       // copies from another device, concurrently with this device's work
   bool joins_devices = false;   // operands stay on the devices where they are
   // It does more than compute its results, such as calling a library on several devices. It runs even if no handle is
   // left, and after the operation recorded before it with the same token (record_effect). Its last operand and its last
   // result are tokens, without elements.
   bool effect = false;
 
-  // How gradients flow back through it (graph/gradient.h); &no_gradient: by nature not at all. Never null in the registry.
+  // How gradients flow back through it (graph/gradient.h); &no_gradient: by nature not at all. Never null in the
+  // registry.
   const Gradient* gradient = nullptr;
 };
 
-inline constexpr std::uint16_t kCastCode = 0;  // of `cast`, first in the list of expressions: programs treat it by itself
+inline constexpr std::uint16_t kCastCode = 0;  // of `cast`, first in the list of expressions: programs handle it separately
 
 // The registry, which ops/register.cpp fills. All operations, in the order of the list:
 OWL_MODULE_API const std::vector<const OpRecord*>& all_ops();
-OWL_MODULE_API const OpRecord* find_op(std::string_view name);  // null where there is none
+OWL_MODULE_API const OpRecord* find_op(std::string_view name);  // null if there is none
 const OpRecord& elementwise_op(std::uint16_t code);
 
 }  // namespace owl

@@ -282,7 +282,8 @@ namespace {
 
 constexpr std::size_t kMostAncestors = 64;  // of views made of views, all of which are held
 
-// So that a tape knows what a view that is a source was used through. Those that nothing can name any more are left out.
+// So that a tape knows what a view that is a source was used through. Those that nothing can name any more are left
+// out.
 void note_ancestors(Node& from, Node& view) {
   if (!from.base) return;
   auto all = std::make_shared<std::vector<Ref<Mark>>>();

@@ -17,8 +17,8 @@ class Sink {
  public:
   virtual Device& current_device() = 0;    // of this thread
   virtual Device& device(int id) = 0;      // DeviceError for an unknown id
-  // Takes a reference; may plan older operations, or wait for running ones. `link`: of an effect, joined in the order of
-  // recording.
+  // Takes a reference; may plan older operations, or wait for running ones. `link`: of an effect, joined in the order
+  // of recording.
   virtual void append(Node* node, EffectLink* link = nullptr) = 0;
   virtual void start(Node* node) = 0;      // plans the operations that the value needs
   // False: timed out. Throws the value's failure.

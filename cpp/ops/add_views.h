@@ -31,8 +31,8 @@ struct AddViewsParams : Params {
   }
 };
 
-// `onto`, or zeros where it is empty, with each part added at its view, in this order. No view has an element twice. Takes
-// over the memory of `onto`, if nothing else reads that.
+// `onto`, or zeros where it is empty, with each part added at its view, in this order. No view has an element twice.
+// Takes over the memory of `onto`, if nothing else reads that.
 NArray add_views(const NArray& onto, std::vector<ViewPart> parts, const Shape& whole);
 
 }  // namespace owl

@@ -31,10 +31,10 @@ void check(const std::vector<NArray>& arrays) {
     const auto [before, free] = taken.emplace(x.device(), i);
     if (!free)
       throw DeviceError("all_reduce: " + which(before->second) + " and " + which(i) + " are both on device " +
-                        std::to_string(x.device()) + "; each must be on a device of its own");
+                        std::to_string(x.device()) + "; each must be on a different device");
   }
   if (first.dtype() == DType::kBool)
-    throw DTypeError("all_reduce of bool arrays is not defined, for sums of bool are int32; use astype first");
+    throw DTypeError("all_reduce of bool arrays is not defined, because sums of bool are int32; use astype first");
 }
 
 // Pairs of neighbours, then pairs of their sums, and so on; from the top the sum goes back the same way. Copies are
@@ -53,7 +53,7 @@ std::vector<NArray> reduce_by_tree(std::vector<NArray> sums) {
   return sums;
 }
 
-// On GPUs, each a card of its own, NCCL does it.
+// Whether NCCL can sum: every array is on a different GPU.
 bool library_can(const std::vector<NArray>& arrays) {
   std::set<int> gpus;
   for (const auto& x : arrays) gpus.insert(x.node()->device->backend->gpu());

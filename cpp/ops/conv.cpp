@@ -15,7 +15,7 @@ void at_least(std::int64_t least, std::int64_t value, const std::string& what, c
   if (value < least) throw ShapeError(what + name + " must be at least " + number(least) + ", got " + number(value));
 }
 
-// How many places a kernel has along one axis.
+// The number of kernel positions along one axis.
 std::int64_t out_length(const std::string& what, const char* axis, std::int64_t length, std::int64_t pad,
                         std::int64_t kernel, std::int64_t stride, std::int64_t dilation) {
   at_least(1, kernel, what + "the kernel's ", axis);

@@ -1,4 +1,4 @@
-// Arrays made from nothing: constants, ranges, random numbers, host data.
+// Arrays without operands: constants, ranges, random numbers, host data.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>

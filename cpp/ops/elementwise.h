@@ -1,7 +1,7 @@
 // The elementwise operations. Each is one struct: what it is called, how its type follows from its operands', and its
 // scalar expression; and one entry in the list, which for functions is in owl/elewise.h. Everything else (records, the
-// interpreter's loops for every type and instruction set, GPUs' kernels, the public function, the documentation) is made
-// from these.
+// interpreter's loops for every type and instruction set, GPUs' kernels, the public function, the documentation) is
+// made from these.
 //
 // `eval` is a template over the element type: std::uint8_t (a bool, 0 or 1), std::int32_t, float, double. Which of
 // them are needed follows from the rule. It must be branch-free to vectorise; its bits may depend on nothing but its

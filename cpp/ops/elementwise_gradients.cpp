@@ -1,8 +1,8 @@
-// The gradients of the elementwise operations, a line each. They are no part of ops/elementwise.h, which is compiled for
-// each instruction set and is part of GPUs' kernels.
+// The gradients of the elementwise operations, a line each. They are no part of ops/elementwise.h, which is compiled
+// for each instruction set and is part of GPUs' kernels.
 //
-// A rule reads what the operation has in memory anyway, where it can (a relu its result, which the next operation reads),
-// and records few operations: fused, they cost no pass over memory.
+// A rule reads what the operation has in memory anyway, where it can (a relu its result, which the next operation
+// reads), and records few operations: fused, they cost no pass over memory.
 #include <array>
 #include <cmath>
 #include <numbers>

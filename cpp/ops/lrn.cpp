@@ -59,8 +59,8 @@ NArray window_sum(const NArray& x, std::int64_t size) {
   return sum;
 }
 
-// Of (err, x, y): err * s^-beta - k * x * window sum of (err * y / s), where s = 1 + alpha / size * window sum of x^2 and
-// k = 2 * alpha * beta / size.
+// Of (err, x, y): err * s^-beta - k * x * window sum of (err * y / s), where s = 1 + alpha / size * window sum of x^2
+// and k = 2 * alpha * beta / size.
 void lrn_back_rule(Rule& r) {
   const conv::Lrner& l = r.params<LrnParams>().lrner;
   const auto n = static_cast<double>(l.local_size);

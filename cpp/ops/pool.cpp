@@ -14,7 +14,7 @@ namespace {
 
 std::string number(std::int64_t n) { return std::to_string(n); }
 
-// Caffe's rule: a last, partial window counts, if it starts inside the image or its leading padding.
+// Caffe's rule: a partial window at the end counts, if it starts inside the image or its leading padding.
 std::int64_t out_length(const std::string& what, const char* axis, std::int64_t length, std::int64_t window,
                         std::int64_t stride, std::int64_t pad, bool ceil_mode) {
   if (window < 1 || stride < 1 || pad < 0)

@@ -1,5 +1,5 @@
-// The list of all operations that are no elementwise expressions (those are listed in ops/elementwise.h): a line each, and
-// the name of its record is op_NAME.
+// The list of all operations that are no elementwise expressions (those are listed in ops/elementwise.h): a line each,
+// and the name of its record is op_NAME.
 #pragma once
 
 #include <array>

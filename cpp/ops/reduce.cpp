@@ -103,7 +103,7 @@ NArray reduce(const OpRecord& op, const NArray& x, const std::vector<std::int64_
   return record(op, {dense(x).node()}, std::make_shared<ReduceParams>(mask, axes.empty()));
 }
 
-// For operations that have no value over nothing.
+// For operations without a value over zero elements.
 void require_elements(const OpRecord& op, const NArray& x, const std::vector<std::int64_t>& axes) {
   const Shape& shape = node_of(x, op).shape;
   if (shape.size() != 0) return;
@@ -121,7 +121,7 @@ std::vector<std::int64_t> axis_list(std::optional<std::int64_t> axis) {
   return {*axis};
 }
 
-// Places are int32.
+// Indices are int32.
 void require_index_range(const OpRecord& op, const NArray& x, const std::vector<std::int64_t>& axes) {
   const Shape& shape = node_of(x, op).shape;
   const std::int64_t n = axes.empty() ? shape.size() : shape[normalize_axis(axes[0], shape, op.name)];

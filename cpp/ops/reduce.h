@@ -7,7 +7,7 @@ namespace owl {
 
 struct ReduceParams : Params {
   ReduceParams(unsigned axes, bool all) : axes(axes), all(all) {}
-  unsigned axes;  // bit i: axis i goes
+  unsigned axes;  // bit i: axis i is reduced
   bool all;       // no axis was named: the result's shape is [1]
 
   void visit(const ParamVisitor& field) const override {

@@ -1,4 +1,4 @@
-// Every operation there is, by the lists in ops/records.h and ops/elementwise.h.
+// The registry of all operations, by the lists in ops/records.h and ops/elementwise.h.
 #include <unordered_map>
 
 #include "graph/op.h"

@@ -1,7 +1,7 @@
 // Softmax, its logarithm and its gradient.
 //
 // instance: one distribution over all axes but the last, so that the last counts samples; a 1-d array is one sample.
-// channel: one distribution along axis -2 for every place of the other axes.
+// channel: one distribution along axis -2 for every index of the other axes.
 #include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/nn.h"

@@ -1,4 +1,5 @@
-// Arithmetic of gradients: as recorded operations, or at once where all is numbers. Zeros and factors of 1 record nothing.
+// Arithmetic of gradients: as recorded operations, or at once where all is numbers. Zeros and factors of 1 record
+// nothing.
 #pragma once
 
 #include "graph/gradient.h"

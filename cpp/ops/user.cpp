@@ -1,4 +1,4 @@
-// Operations that users define in C++ (owl/op.h).
+// User-defined operations in C++ (owl/op.h).
 #include "ops/user.h"
 
 #include <algorithm>
@@ -132,7 +132,7 @@ const std::string& Op::name() const { return state_->name; }
 
 namespace {
 
-// Exceptions of other kinds than owl's are told by their words alone.
+// For other exceptions only the message is kept.
 template <class F> void naming_all(const std::string& op, F f) {
   try {
     naming(op, f);

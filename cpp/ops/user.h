@@ -1,4 +1,4 @@
-// What the operations that users define share: one record for each name, everything else in the parameters.
+// Shared by user-defined operations: one record for each name, everything else in the parameters.
 #pragma once
 
 #include <functional>
@@ -51,8 +51,8 @@ void run_user(const KernelArgs& args, Launch& launch);
 // Lives as long as the process, because failures and memory statistics name operations.
 OWL_MODULE_API const OpRecord& user_record(const std::string& name);
 
-// Records it, with one array for each of the parameters' results. Users' code works on the host's memory: on a GPU the operation is computed by device 0, and its result
-// copied.
+// Records it, with one array for each of the parameters' results. Users' code works on the host's memory: on a GPU the
+// operation is computed by device 0, and its result copied.
 OWL_MODULE_API std::vector<NArray> record_user(const OpRecord& op, std::span<Node* const> inputs,
                                                std::shared_ptr<const UserParams> params);
 

@@ -16,7 +16,7 @@
 
 namespace owl::planner {
 
-inline constexpr std::size_t kMaxBatch = 256;  // operations looked at together: groups are numbered in a bit set
+inline constexpr std::size_t kMaxBatch = 256;  // operations per batch: groups are numbered in a bit set
 inline constexpr int kMaxInstructions = 64;    // of one program: its registers stay in the first-level cache
 inline constexpr int kMaxInputs = 24;
 
@@ -48,15 +48,15 @@ struct Part {
   Load load;
 };
 
-// Operations that become one task: a program, or a kernel with perhaps a program before it, behind it or both.
+// Operations that become one task: a program, or a kernel with perhaps a program before it, after it or both.
 struct Group {
-  Part before;  // without a kernel: all there is
+  Part before;  // without a kernel: the whole group
   Node* kernel = nullptr;
   double kernel_ns = 0;  // its cost
   Part after;
   bool channels_last = false;  // its results: images in that order
   GroupSet needs;              // groups of this batch that must run before, directly or not
-  bool merged_away = false;    // it has become part of another group
+  bool merged_away = false;    // merged into another group
 
   Part& part(TaskPart p) { return p == TaskPart::kAfter ? after : before; }
   const Part& part(TaskPart p) const { return p == TaskPart::kAfter ? after : before; }
@@ -93,7 +93,7 @@ struct Batch {
   std::vector<Group> groups;
 };
 
-// A pass did not keep what it promises.
+// A pass violated an invariant.
 [[noreturn]] inline void broken(const std::string& what) { throw Error("internal error: planner: " + what); }
 
 inline bool is_elementwise(const Node& node) { return node.op->cls == OpRecord::Class::kElementwise; }
@@ -101,7 +101,7 @@ inline bool is_elementwise(const Node& node) { return node.op->cls == OpRecord::
 // Whether the value is read from outside its group, so that it must be in memory. (One reference is the batch's own.)
 inline bool is_wanted(const Node& node) { return node.handles() > 0 || node.refs() > 1 + node.plan.uses; }
 
-// The type to which an elementwise operation brings operand i.
+// The type to which an elementwise operation converts operand i.
 inline DType operand_type(const Node& node, std::size_t i) {
   return node.op->rule == TypeRule::kSelect && i == 0 ? DType::kBool : node.compute;
 }

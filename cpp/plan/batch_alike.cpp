@@ -152,8 +152,8 @@ bool AlikeTasks::is_common(std::uint64_t key, const Keys& keys) const {
   return has_bucket || static_cast<std::size_t>(known) >= kFewest;
 }
 
-// What is held reads nothing that is held, since a task that does so first lets it go: the programs of one segmented task
-// are independent of one another, and the order in which tasks are let go is free.
+// What is held reads nothing that is held, since a task that does so first lets it go: the programs of one segmented
+// task are independent of one another, and the order in which tasks are let go is free.
 void AlikeTasks::add(Tasks planned, Tasks& ready) {
   Keys keys;
   for (const auto& task : planned) keys.push_back(key_of(*task));

@@ -1,9 +1,11 @@
-// The pass behind emission: tasks that run equal programs over small arrays of their own become one task, a segment each.
+// The pass behind emission: tasks that run equal programs over small arrays of their own become one task, a segment
+// each.
 //
-// An update of a hundred parameters is a hundred small programs that differ in their arrays alone. As one task they cost
-// one entry in the queues, one launch and a few chunks. The window cuts such an update apart, so that tasks may stay
-// here until a later plan brings more that are alike: as long as no other task reads what they make, no caller waits
-// for anything, there is not work enough to give every worker a few chunks, and what they keep in memory is little.
+// An update of a hundred parameters is a hundred small programs that differ in their arrays alone. As one task they
+// cost one entry in the queues, one launch and a few chunks. The window cuts such an update apart, so that tasks may
+// stay here until a later plan brings more that are alike: as long as no other task reads what they make, no caller
+// waits for anything, there is not work enough to give every worker a few chunks, and what they keep in memory is
+// little.
 #pragma once
 
 #include <atomic>

@@ -1,4 +1,4 @@
-// Emission: a group becomes a task of up to three parts, the program before its kernel, the kernel, the program behind
+// Emission: a group becomes a task of up to three parts, the program before its kernel, the kernel, the program after
 // it. Only what a handle or another group reads is written to memory.
 #include "plan/emit.h"
 
@@ -64,7 +64,7 @@ class Emission {
     if (!group.before.members.empty()) task->before = emit_before(group, *task);
     if (group.kernel) emit_kernel(group, *task);
     if (!group.after.members.empty()) task->after = emit_after(group, *task);
-    if (task->outputs.empty()) return;  // the last handle went while this was planned
+    if (task->outputs.empty()) return;  // the last handle was dropped during planning
     const auto fused = group.before.members.size() + group.after.members.size();
     if (!dry_) count(counters.fused_operations, static_cast<std::int64_t>(fused));
     if (!dry_ && settings().log_plan) log_plan(*task, fused);
@@ -132,7 +132,7 @@ class Emission {
       task.outputs.push_back(result(node, task, TaskPart::kKernel));
     }
     task.cost_ns += group.kernel_ns;
-    task.params = dry_ ? node.params : std::move(node.params);  // a planned node lets go of it, as of its operands
+    task.params = dry_ ? node.params : std::move(node.params);  // a planned node releases it, like its operands
   }
 
   // Of several results those for which a node stands; an effect's all.
@@ -204,7 +204,7 @@ class Emission {
     const auto first = task.outputs.size();
     if (is_wanted(kernel)) write(kernel, task, TaskPart::kAfter, writer);
     for (Node* node : group.after.members) emit_operation(*node, group, task, writer);
-    // The last handle went while this was planned.
+    // The last handle was dropped during planning.
     if (task.outputs.size() == first) write(kernel, task, TaskPart::kAfter, writer);
     // The kernel writes where one of these results will be, if its elements are as large.
     for (std::size_t i = first; i < task.outputs.size() && task.kernel_output < 0; ++i)
@@ -233,7 +233,7 @@ class Emission {
     if (is_wanted(node)) write(node, task, node.plan.part, writer);
   }
 
-  // The value from memory.
+  // Reads the value from memory.
   std::uint16_t read(const Node& node, Task& task, TaskPart part, ProgramWriter& writer) {
     if (const auto known = writer.find_input(node)) return *known;
     TaskOperand o = operand(node);
@@ -244,7 +244,7 @@ class Emission {
     return value;
   }
 
-  // The value to memory.
+  // Writes the value to memory.
   void write(Node& node, Task& task, TaskPart part, ProgramWriter& writer) {
     task.outputs.push_back(result(node, task, part));
     writer.output(node.plan.value, node.dtype);

@@ -1,6 +1,6 @@
 // Grouping: in the order of recording, each operation joins the group of an operand's producer or begins a new one.
 // A group is elementwise operations over one shape, which become one fused program, or a kernel, perhaps with such a
-// program before it, behind it or both: they run range by range, where the kernel reads or has just written. An
+// program before it, after it or both: they run range by range, where the kernel reads or has just written. An
 // operation may join a group unless something else that it reads must wait for that group; each group's transitive
 // needs are a bit set, so that this is a test of bits.
 #include "plan/group.h"

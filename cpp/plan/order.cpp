@@ -1,5 +1,5 @@
 // Ordering: each group after those that it needs, otherwise close to the order of recording, in which a program needs
-// least memory: a group stands where its last operation was recorded.
+// least memory: a group's position is that of its last recorded operation.
 #include "plan/order.h"
 
 #include <algorithm>

@@ -45,7 +45,7 @@ struct Task : Recycled<Task> {
   std::vector<TaskOperand> inputs;   // in memory: of `before`, of the kernel, of `after`
   std::vector<TaskOperand> outputs;  // likewise
   int kernel_output = -1;        // in whose memory the kernel writes its result; -1: in scratch memory
-  std::vector<int> kernel_outputs;  // instead, of an operation with several results: which outputs they are; -1: not wanted
+  std::vector<int> kernel_outputs;  // instead, of an operation with several results: which outputs they are; -1: not needed
 
   const char* name = "";         // for errors and logs: the kernel's, or that of the program's last operation
   Source source;
@@ -56,18 +56,18 @@ struct Task : Recycled<Task> {
   // Scheduling, guarded by the scheduler's mutex.
   int unfinished_inputs = 0;
   std::vector<Task*> successors;
-  std::shared_ptr<int> batch;    // how many tasks of its batch are left, on a device that runs behind its worker
+  std::shared_ptr<int> batch;    // how many tasks of its batch are left, on an asynchronous device
   bool bound = false;            // its inputs' addresses are filled in
   bool started = false;
   bool given_up = false;         // its results are dropped: it has no operands any more and is skipped
   bool pinned = false;           // until it is submitted: its operands are read without the lock, so it is not given up
   std::uint64_t order = 0;       // in which tasks were submitted: that of recording, operands first
-  // Memory under a limit (memory_wait.cpp). `scratch`: what its launch will ask for, where that could be told.
+  // Memory under a limit (memory_wait.cpp). `scratch`: scratch memory of its launch, if known.
   std::optional<std::size_t> scratch;
   std::size_t reserved = 0;      // while it starts: of what it needs
   bool placed = false;           // it has started and holds what it needs
-  bool last_resort = false;      // nothing runs that could free memory: it must do with what there is
-  int threads = 0;                       // inside it now
+  bool last_resort = false;      // nothing runs that could free memory: it must use what is free
+  int threads = 0;                       // threads inside it
   Task *older = nullptr, *newer = nullptr;  // the scheduler's list of all tasks in flight
   Launch launch;
   std::size_t stage = 0;
@@ -90,8 +90,8 @@ inline SegmentView segment(Task& task, std::size_t i) {
   return {program.get(), in.subspan(in_begin, in_end - in_begin), out.subspan(out_begin, out_end - out_begin)};
 }
 
-// A task's operands and results by the part that reads or writes them, which is the order in which they lie. Those of the
-// program before and behind a kernel that have no memory, its operand and its result, are not among them.
+// A task's operands and results by the part that reads or writes them, which is the order in which they lie. Those of
+// the program before and behind a kernel that have no memory, its operand and its result, are not among them.
 struct TaskSides {
   std::span<const TaskOperand> before_inputs{}, kernel_inputs{}, after_inputs{};
   std::span<const TaskOperand> before_outputs{}, outputs{};  // the latter: of the program behind, or the kernel's result
@@ -106,7 +106,7 @@ inline TaskSides sides_of(const Task& task) {
           .after_inputs = in.subspan(behind), .before_outputs = out.first(written), .outputs = out.subspan(written)};
 }
 
-// Where they lie in memory. P: void*, or const void*.
+// Their addresses. P: void*, or const void*.
 template <class P> std::vector<P> addresses_of(std::span<const TaskOperand> operands) {
   std::vector<P> all;
   all.reserve(operands.size() + 1);  // a kernel's own operand or result may come beside them

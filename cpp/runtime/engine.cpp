@@ -42,10 +42,10 @@ struct StopAtExit {
 };
 thread_local StopAtExit stop_at_exit;
 
-// A window of few but large results is cut by bytes; so many of the newest are still kept back for fusion.
+// A window of few but large results is cut by bytes; this many of the newest operations stay for fusion.
 constexpr std::size_t kWindowBytes = std::size_t{1} << 30;
 constexpr std::size_t kKeptWhenLarge = 16;
-constexpr std::size_t kHeldWindow = std::size_t{1} << 40;  // operations: a window that nothing leaves
+constexpr std::size_t kHeldWindow = std::size_t{1} << 40;  // operations: a held window
 
 std::size_t bytes_of(const Node& node) { return static_cast<std::size_t>(node.shape.size()) * itemsize(node.dtype); }
 
@@ -55,7 +55,7 @@ bool same_site(const Node& a, const Node& b) {
 }
 
 // How many of the first `most` operations leave the window together. A GPU replays batches that come again, so there a
-// batch ends where the loop that began it begins anew.
+// batch ends at the next iteration of its loop.
 std::size_t cut(const std::vector<Node*>& window, std::size_t most) {
   if (most < window.size() && window[0]->device->backend->is_async())
     for (std::size_t end = most; end > most / 2; --end)
@@ -68,7 +68,7 @@ void write_text(const std::string& path, const std::string& text) {
   if (!(file << text).flush()) throw Error("cannot write " + path + ": " + std::strerror(errno));
 }
 
-// Dead: no handle can ask for the value, only the window holds the node, and it is run for its value alone.
+// Dead: no handle can ask for the value, only the window refers to the node, and it is run for its value alone.
 bool is_dead(const Node& node) { return node.handles() == 0 && node.refs() == 1 && !node.op->effect; }
 
 bool has_failed(const Node& node) {
@@ -287,7 +287,7 @@ std::size_t Engine::prune() {
 }
 
 void Engine::with_window(const std::function<void(const std::vector<Node*>&)>& f) {
-  Storage::DeferForeign deferred;  // until the locks are gone
+  Storage::DeferForeign deferred;  // released after the locks
   std::lock_guard planning(plan_mutex_);
   std::lock_guard lock(window_mutex_);
   drop_dead_locked();
@@ -326,7 +326,7 @@ std::vector<Node*> Engine::take_batch(std::size_t keep) {
 std::vector<std::unique_ptr<Task>> Engine::plan_batch(const std::vector<Node*>& batch, bool hold) {
   try {
     if (!settings().dump.empty() && !batch.empty()) dump(batch);
-  } catch (const std::exception& e) {  // the batch must run all the same
+  } catch (const std::exception& e) {  // the batch must still run
     log_line(std::string("OWL_DUMP: ") + e.what());
   }
   const auto calls_user_code = [](const Node* node) { return node->op->runs_user_code; };
@@ -355,7 +355,7 @@ void Engine::release_held() {
 void Engine::flush(std::size_t keep, bool inline_ok) {
   std::vector<Task*> inline_tasks;
   {
-    Storage::DeferForeign deferred;  // until the locks are gone
+    Storage::DeferForeign deferred;  // released after the locks
     std::lock_guard planning(plan_mutex_);
     // Before the window counts as empty, and before a thread learns that a value is planned.
     holds_back_.store(true, std::memory_order_seq_cst);
@@ -418,7 +418,7 @@ void Engine::order(Node* node) {
 void Engine::wait_for_all() {
   flush(0, true);
   Scheduler::get().wait_idle();
-  std::shared_ptr<const Failure> first;  // that a device tells
+  std::shared_ptr<const Failure> first;  // reported by a device
   for (Device* device : all_devices()) {
     Backend& backend = *device->backend;
     if (!backend.is_async() || device->lost_in_fork) continue;

@@ -100,7 +100,8 @@ bool Scheduler::bind_results(Task& task, std::span<TaskOperand> operands, std::s
   return true;
 }
 
-// A segment does not run, and its results have no memory, if no handle or task needs them or one of them gets no memory.
+// A segment does not run, and its results have no memory, if no handle or task needs them or one of them gets no
+// memory.
 bool Scheduler::bind_segments(Task& task, bool last_resort) {
   for (std::size_t s = 0; s < task.segments.size(); ++s) {
     const auto [program, operands, results] = segment(task, s);

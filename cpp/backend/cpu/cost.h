@@ -1,6 +1,6 @@
-// What work costs a CPU, roughly, in nanoseconds on one thread. The planner and the scheduler decide by it what shares a
-// task and which thread runs it; no value depends on it. `python benchmarks/costs.py` prints what a machine gives for the
-// constants that are times, beside estimates and times of whole tasks.
+// What work costs a CPU, roughly, in nanoseconds on one thread. The planner and the scheduler decide by it what shares
+// a task and which thread runs it; no value depends on it. `python benchmarks/costs.py` prints what a machine gives for
+// the constants that are times, beside estimates and times of whole tasks.
 #pragma once
 
 namespace owl::cpu::cost {

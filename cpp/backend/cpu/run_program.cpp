@@ -1,4 +1,4 @@
-// Programs cut into chunks, and what they cost. How one runs is in interpreter.cpp.
+// Cuts programs into chunks and estimates their cost. interpreter.cpp runs them.
 #include "backend/cpu/run_program.h"
 
 #include <algorithm>
@@ -33,9 +33,9 @@ bool is_copy(const Program& program) {
          std::ranges::all_of(program.outputs, [](const auto& o) { return o.value == 0; });
 }
 
-constexpr std::int64_t kSmall = 1 << 13;  // elements: near enough to gather from
+constexpr std::int64_t kSmall = 1 << 13;  // elements: small enough to gather from the cache
 
-// The program itself, or one whose transposed inputs are dense copies made by stages in front.
+// The program itself, or one whose transposed inputs are dense copies made by preceding stages.
 std::shared_ptr<const Program> make_dense(const Program& program, std::vector<const void*>& inputs, Launch& launch) {
   std::shared_ptr<Program> changed;
   if (program.shape.size() > kSmall)
@@ -52,7 +52,7 @@ std::shared_ptr<const Program> make_dense(const Program& program, std::vector<co
       inputs[i] = to;
     }
   if (changed != nullptr) return changed;
-  return {std::shared_ptr<void>(), &program};  // not owned: the caller keeps it
+  return {std::shared_ptr<void>(), &program};  // not owned
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What work costs a GPU, roughly, in nanoseconds: for owl.explain. From data sheets (NVIDIA A100: 1.5 TB/s, 19.5 TFLOP/s
-// of float32, 9.7 of float64), not measured.
+// What work costs a GPU, roughly, in nanoseconds: for owl.explain. From data sheets (NVIDIA A100: 1.5 TB/s, 19.5
+// TFLOP/s of float32, 9.7 of float64), not measured.
 #pragma once
 
 namespace owl::cuda::cost {

@@ -1,6 +1,6 @@
 // The sum of arrays on several GPUs, on all of them, by NCCL. One task calls it for each GPU, in one group, from one
-// thread: either all GPUs take part or none does. The task runs even if its results have been dropped, and after the task
-// recorded before it over the same GPUs (OpRecord::effect).
+// thread: either all GPUs take part or none does. The task runs even if its results have been dropped, and after the
+// task recorded before it over the same GPUs (OpRecord::effect).
 #include <algorithm>
 #include <map>
 

@@ -34,7 +34,8 @@ struct Pooler {
   NArray bp(const NArray& err, const NArray& ff_y, const NArray& ff_x) const;
 };
 
-// y = x / (1 + alpha / local_size * sum of x^2 over local_size channels)^beta  (Krizhevsky et al. 2012, Caffe's scaling)
+// y = x / (1 + alpha / local_size * sum of x^2 over local_size channels)^beta  (Krizhevsky et al. 2012, Caffe's
+// scaling)
 struct Lrner {
   std::int64_t local_size;
   double alpha, beta;

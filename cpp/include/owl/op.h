@@ -93,8 +93,8 @@ class Op {
   // thread. Both functions must be thread-safe.
   Op(std::string name, Rule rule, Kernel kernel, double cost = 1);
 
-  // Called where gradients are asked for (owl/tape.h), on that thread: records the gradients of the operands, each of its
-  // operand's shape, from the gradient `err` of the result y. An empty NArray stands for zeros.
+  // Called where gradients are asked for (owl/tape.h), on that thread: records the gradients of the operands, each of
+  // its operand's shape, from the gradient `err` of the result y. An empty NArray stands for zeros.
   using Backward =
       std::function<std::vector<NArray>(const NArray& err, const NArray& y, std::span<const NArray> operands)>;
   // The same operation with gradients. Without, to ask for one is an Error.

@@ -1,12 +1,13 @@
-// Gradients. A tape notes what its thread records while it is open; gradient() walks back over it and records the gradients
-// as ordinary operations, which run behind the script, fused, like all others.
+// Gradients. A tape notes what its thread records while it is open; gradient() walks back over it and records the
+// gradients as ordinary operations, which run behind the script, fused, like all others.
 //
 //   owl::Tape tape;
 //   const owl::NArray loss = owl::square(w * x + b - y).mean();
 //   const auto gradients = tape.gradient(loss, {w, b});
 //   w -= gradients[0] * rate;
 //
-// Tapes nest: an operation is noted on every open tape of its thread, so that gradients inside an outer tape have gradients.
+// Tapes nest: an operation is noted on every open tape of its thread, so that gradients inside an outer tape have
+// gradients.
 #pragma once
 
 #include <memory>
@@ -32,10 +33,10 @@ class Tape {
   // Notes nothing more. Error: by another thread than the one that made it.
   void close();
 
-  // The gradients of y, each of its source's shape and type. y is one element, or `seed`, of y's shape, is what flows into
-  // it. Uses the tape up, unless it is persistent. Never waits.
-  // Error: used up before; nothing noted; a source that y does not depend on; an operation without a gradient.
-  // DTypeError: y or a source is no float array. ShapeError: y has several elements and no seed, or the seed another shape.
+  // The gradients of y, each of its source's shape and type. y is one element, or `seed`, of y's shape, is what flows
+  // into it. Uses the tape up, unless it is persistent. Never waits. Error: used up before; nothing noted; a source
+  // that y does not depend on; an operation without a gradient. DTypeError: y or a source is no float array.
+  // ShapeError: y has several elements and no seed, or the seed another shape.
   std::vector<NArray> gradient(const NArray& y, const std::vector<NArray>& sources, const NArray& seed = {},
                                Unused unused = Unused::kError);
 

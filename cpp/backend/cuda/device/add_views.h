@@ -1,7 +1,7 @@
 // Adds an array to a view of the result, in place: a thread for each of kEach elements, none of which meet.
 //
-// Slots: 2 the array, 3 the view's first element, 4 the number of elements, 5 to 12 the lengths of the axes, 13 to 20 the
-// view's strides.
+// Slots: 2 the array, 3 the view's first element, 4 the number of elements, 5 to 12 the lengths of the axes, 13 to 20
+// the view's strides.
 
 constexpr int kEach = 4, kAxes = 8;
 

@@ -1,6 +1,7 @@
 """docs/adding-an-operation.md, followed literally: its edits, in a copy of the checkout, compile there; in a soak run
 (OWL_SOAK) the copy is built, and the tests of the operations that it adds are run."""
 
+import faulthandler
 import json
 import os
 import re
@@ -93,12 +94,13 @@ def run(command, folder, **variables):
 
 @pytest.mark.skipif(SOAK == 1, reason="builds all of owl: only with OWL_SOAK")
 def test_the_tests_of_the_new_operations(copy):
+    faulthandler.cancel_dump_traceback_later()  # conftest's: a build takes longer than a test may
     make = ["make", f"PYTHON={sys.executable}", "VENV=.venv", "BUILD=build", "OWL_CUDA=off"]
     run([*make, "build"], copy)
     out = run([*make, "test-cpp", "GTEST=--gtest_filter=Registry.*:Kernels.SumsSoFar"], copy)
     assert "PASSED" in out or "SKIPPED" in out
     python = copy / ".venv" / "bin" / "python"
-    row = ["-k", "rsqrt or complete or row or stubs_agree or reference"]
+    row = ["-k", "rsqrt or complete or row or table or stubs_agree or reference"]
     files = [f"tests/python/test_{name}.py" for name in ("elementwise", "promotion", "api", "stubs", "docs")]
     out = run([str(python), "-m", "pytest", "-q", *files, *row], copy, BUILD=str(copy / "build"), OWL_SOAK="1")
     assert " passed" in out

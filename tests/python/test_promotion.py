@@ -157,7 +157,8 @@ def test_sentences():
         owl.from_dlpack(np.ones(2, np.int64))
 
 
-# Operations that are recorded by themselves, wait for their value, or keep the type of what several devices hold.
+# Operations that are recorded by themselves, wait for their value, keep the type of what several devices hold, or have no
+# name in Python.
 IN_NO_TABLE = {"copy", "device_copy", "count_zero", "all_reduce", "place_views", "add_views"}
 
 

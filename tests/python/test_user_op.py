@@ -479,6 +479,7 @@ def test_a_function_that_forks(script):
 def test_leaving_the_interpreter(script, ending, body):
     done = script(f"""
         import threading, time, owl
+        threading.excepthook = lambda failure: None     # a daemon's traceback would end where the interpreter does
         def forward(x):
             {body}
         f = owl.op(forward)
@@ -487,8 +488,7 @@ def test_leaving_the_interpreter(script, ending, body):
             y = f(y)
         {ending}
     """)
-    said = [line for line in done.stderr.splitlines() if not line.startswith(" ")]
-    assert not done.stderr or "Thread" in said[0] and said[-1].startswith("owl.Error: forward: the function raised")
+    assert not done.stderr
 
 
 def test_it_waits_without_the_gil():

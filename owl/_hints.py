@@ -100,7 +100,8 @@ _GROUPS = {
     "normal standard_normal randn_like gaussian": "`owl.randn(shape, mu, sigma)`",
     "bernoulli binomial": "`owl.randb(shape, prob)`",
     "randint integers randint_like random_integers": '`owl.floor(owl.rand(shape, 0, 10)).astype("int32")`',
-    "manual_seed set_seed random_seed default_rng RandomState Generator get_rng_state set_rng_state key": "`owl.seed(n)`",
+    "manual_seed set_seed random_seed default_rng RandomState Generator key": "`owl.seed(n)`",
+    "get_rng_state set_rng_state": "`owl.random_state()`, `owl.set_random_state(owl.random_state())`",
     "randperm permutation shuffle choice": "draw indices with NumPy, and take the data: `owl.from_numpy(a[rng.permutation(len(a))])`",
     "dropout": _DROPOUT,
     # joining, cutting, shapes

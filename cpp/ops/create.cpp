@@ -17,28 +17,36 @@ namespace owl {
 
 namespace {
 
-// The stream of random numbers: a seed, and how many arrays were drawn from it.
 class Generator {
  public:
-  void seed(std::uint64_t n) {
+  RandomState state() {
     const std::lock_guard lock(mutex_);
-    seed_ = n;
-    calls_ = 0;
+    return seeded_state();
+  }
+  void set_state(const RandomState& state) {
+    const std::lock_guard lock(mutex_);
+    state_ = state;
     seeded_ = true;
   }
-  std::pair<std::uint64_t, std::uint64_t> next() {
+  RandomState next() {
     const std::lock_guard lock(mutex_);
-    if (!seeded_) {  // without owl::seed: other numbers in each process
-      std::random_device entropy;
-      seed_ = static_cast<std::uint64_t>(entropy()) << 32 | entropy();
-      seeded_ = true;
-    }
-    return {seed_, calls_++};
+    const RandomState now = seeded_state();
+    ++state_.drawn;
+    return now;
   }
 
  private:
+  const RandomState& seeded_state() {
+    if (!seeded_) {  // without owl::seed: other numbers in each process
+      std::random_device entropy;
+      state_.seed = static_cast<std::uint64_t>(entropy()) << 32 | entropy();
+      seeded_ = true;
+    }
+    return state_;
+  }
+
   ForkMutex mutex_;
-  std::uint64_t seed_ = 0, calls_ = 0;
+  RandomState state_;
   bool seeded_ = false;
 };
 Generator generator;
@@ -158,7 +166,9 @@ void require_float(const char* op, DType dtype) {
 NArray random(const OpRecord& op, const Shape& shape, DType dtype, CreateParams::Names names, double a, double b) {
   auto params = std::make_shared<CreateParams>(shape, dtype, names, a, b);
   params->random = true;
-  std::tie(params->seed, params->call) = generator.next();
+  const RandomState now = generator.next();
+  params->seed = now.seed;
+  params->call = now.drawn;
   return record(op, {}, std::move(params));
 }
 
@@ -184,7 +194,9 @@ NArray randb(const Shape& shape, double prob, DType dtype) {
     throw ValueError("randb: prob must be a probability from 0 to 1, got " + text(prob));
   return random(op_randb, shape, dtype, {"probability"}, prob, 0);
 }
-void seed(std::uint64_t n) { generator.seed(n); }
+void seed(std::uint64_t n) { generator.set_state({n, 0}); }
+RandomState random_state() { return generator.state(); }
+void set_random_state(const RandomState& state) { generator.set_state(state); }
 
 NArray from_host(const void* data, const Shape& shape, DType dtype) { return record_data(data, shape, dtype); }
 NArray from_host(const std::vector<bool>& values, const Shape& shape) {

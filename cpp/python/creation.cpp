@@ -233,17 +233,40 @@ PyObject* randb(PyObject*, const Call& call) {
   return wrap(owl::randb(s, p, t));
 }
 
-PyObject* seed(PyObject*, const Call& call) {
-  const auto [n] = call.get("seed", {"n"});
-  if (!PyIndex_Check(n)) throw py::type_error("seed: n must be an integer, not " + type_name(n));
+std::uint64_t to_uint64(PyObject* n, const std::string& what) {
+  if (!PyIndex_Check(n)) throw py::type_error(what + " must be an integer, not " + type_name(n));
   auto number = py::reinterpret_steal<py::object>(PyNumber_Index(n));
   if (!number) throw py::error_already_set();
   const auto value = PyLong_AsUnsignedLongLong(number.ptr());
   if (PyErr_Occurred()) {
     PyErr_Clear();
-    throw py::value_error("seed: n must be from 0 to 2**64 - 1, got " + py::str(number).cast<std::string>());
+    throw py::value_error(what + " must be from 0 to 2**64 - 1, got " + py::str(number).cast<std::string>());
   }
-  owl::seed(value);
+  return value;
+}
+
+PyObject* seed(PyObject*, const Call& call) {
+  const auto [n] = call.get("seed", {"n"});
+  owl::seed(to_uint64(n, "seed: n"));
+  Py_RETURN_NONE;
+}
+
+PyObject* random_state(PyObject*, const Call& call) {
+  call.expect_none("random_state");
+  const RandomState now = owl::random_state();
+  return py::make_tuple(now.seed, now.drawn).release().ptr();
+}
+
+PyObject* set_random_state(PyObject*, const Call& call) {
+  const auto [state] = call.get("set_random_state", {"state"});
+  const bool is_pair = (PyTuple_Check(state) || PyList_Check(state)) && PySequence_Size(state) == 2;
+  if (!is_pair)
+    throw py::type_error("set_random_state: state must be what random_state() gave, two integers, not " +
+                         py::repr(state).cast<std::string>());
+  const auto pair = py::reinterpret_borrow<py::sequence>(state);
+  const py::object seed = pair[0], drawn = pair[1];
+  owl::set_random_state({to_uint64(seed.ptr(), "set_random_state: the seed"),
+                         to_uint64(drawn.ptr(), "set_random_state: the number of arrays drawn")});
   Py_RETURN_NONE;
 }
 
@@ -340,6 +363,13 @@ PyMethodDef creation_functions[] = {
     method<seed>("seed",
         "seed(n)\n--\n\nRestarts the random numbers: the same seed and the same calls give the same numbers, on any\n"
         "number of threads, any device and with any timing. n is from 0 to 2**64 - 1."),
+    method<random_state>("random_state",
+        "random_state()\n--\n\nThe place of the generator of random numbers, two integers: the seed, and how many random arrays were\n"
+        "drawn since. See set_random_state."),
+    method<set_random_state>("set_random_state",
+        "set_random_state(state)\n--\n\nBrings the generator back to where random_state() gave state: what was drawn after it is drawn\n"
+        "again. A list does as well as a tuple, as JSON gives it.\n\n"
+        "TypeError: not two integers. ValueError: one is outside 0 to 2**64 - 1."),
     method<concat>("concat",
         "concat(arrays, axis)\n--\n\nThe arrays joined along an axis; their other axes must be equal. Minerva's name\n"
         "for the argument, dim, works too.\n\n"

@@ -181,6 +181,16 @@ TEST(Api, Arange) {
   EXPECT_THROW(arange(0, 1, 0), owl::Error);
 }
 
+TEST(Api, ThePlaceOfTheGenerator) {
+  owl::seed(5);
+  owl::rand({3});
+  const owl::RandomState state = owl::random_state();
+  EXPECT_EQ(state, (owl::RandomState{5, 1}));
+  const Floats a = floats(owl::randn({1000}));
+  owl::set_random_state(state);
+  EXPECT_EQ(floats(owl::randn({1000})), a);
+}
+
 TEST(Api, RandomNumbersAreAFunctionOfTheSeed) {
   const auto draw = [](std::uint64_t n) {
     owl::seed(n);

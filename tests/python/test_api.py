@@ -47,6 +47,8 @@ ARRAYS = [
      "arrays.the_same_seed_gives_the_same_numbers arrays.numbers_do_not_depend_on_when_they_are_waited_for "
      "arrays.numbers_drawn_and_dropped_still_count arrays.the_generator_is_philox_4x32_10 "
      "arrays.numbers_depend_neither_on_the_device_nor_on_the_thread_that_asks laws.same_bits_in_every_environment"),
+    ("random_state, set_random_state: what was drawn after it is drawn again", "random_state set_random_state",
+     "arrays.the_place_of_the_generator arrays.the_place_of_a_generator_without_a_seed"),
     ("concat, slice; a slice along the last axis shares memory", "concat slice",
      "arrays.concat arrays.concat_of_many_and_of_one arrays.concat_errors arrays.slice arrays.axis_is_called_dim_too "
      "arrays.a_slice_along_the_last_axis_shares_memory every_type.shapes"),

@@ -1,5 +1,6 @@
 """Creating arrays, exchanging them with NumPy, and changing their shape."""
 import gc
+import json
 import pickle
 import re
 import threading
@@ -354,6 +355,31 @@ def test_numbers_drawn_and_dropped_still_count():
     owl.seed(5)
     val(owl.randn([1000]))
     assert same_bits(second, val(owl.randn([1000])))
+
+
+def test_the_place_of_the_generator():
+    owl.seed(1234)
+    owl.rand([3])
+    state = owl.random_state()
+    assert state == (1234, 1)
+    first = [val(owl.randn([37, 11])), val(owl.randb([40], 0.5))]
+    assert owl.random_state() == (1234, 3)
+    for again in (state, list(state), json.loads(json.dumps(state))):
+        owl.set_random_state(again)
+        assert all(same_bits(val(x), y) for x, y in zip((owl.randn([37, 11]), owl.randb([40], 0.5)), first))
+    owl.set_random_state((2**64 - 1, 2**40))
+    assert owl.random_state() == (2**64 - 1, 2**40)
+
+
+def test_the_place_of_a_generator_without_a_seed(script):
+    done = script("""
+        import owl
+        state = owl.random_state()
+        x = owl.rand([5]).tolist()
+        owl.set_random_state(state)
+        print(owl.rand([5]).tolist() == x, state[1])
+    """)
+    assert done.stdout == "True 0\n"
 
 
 @pytest.mark.parametrize("prob", [-0.1, 1.5, float("nan")])

@@ -200,6 +200,13 @@ template <Length I, class... T> requires(!(Length<T> && ...)) NArray rand(I leng
 NArray randb(const Shape& shape, double prob, DType dtype = DType::kFloat32);
 template <Length I, Length J, class... T> NArray randb(I length, J not_a_probability, T... more) = delete;
 void seed(std::uint64_t n);
+// The place of the generator: what was drawn after random_state() is drawn again after set_random_state().
+struct RandomState {
+  std::uint64_t seed = 0, drawn = 0;  // drawn: how many random arrays since the seed
+  bool operator==(const RandomState&) const = default;
+};
+RandomState random_state();
+void set_random_state(const RandomState& state);
 NArray concat(const std::vector<NArray>& arrays, std::int64_t axis);
 NArray slice(const NArray& x, std::int64_t axis, std::int64_t offset, std::int64_t count);
 

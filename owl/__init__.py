@@ -78,7 +78,7 @@ _owl.set_package_folder(_os.path.dirname(__file__) + _os.sep)
 _atexit.register(_owl.leave)
 
 from owl import conv, elewise  # noqa: E402  (needs the engine's setup above)
-from owl._gradients import Tape, grad, value_and_grad  # noqa: E402
+from owl._gradients import Tape, checkpoint, grad, value_and_grad  # noqa: E402
 from owl._user_op import op  # noqa: E402
 from owl.elewise import *  # noqa: E402, F403  (owl.exp is owl.elewise.exp, and so on)
 from owl.elewise import abs as abs  # noqa: E402
@@ -169,6 +169,7 @@ __all__ = [
     "arange",
     "bool_",
     "ceil",
+    "checkpoint",
     "clip",
     "concat",
     "conv",

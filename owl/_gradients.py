@@ -1,4 +1,4 @@
-"""Gradients: owl.Tape, owl.grad, owl.value_and_grad."""
+"""Gradients: owl.Tape, owl.grad, owl.value_and_grad, owl.checkpoint."""
 
 from __future__ import annotations
 
@@ -117,6 +117,34 @@ def grad(fn: Callable[..., Any], wrt: int | Sequence[int] = 0) -> Callable[..., 
     @functools.wraps(fn)
     def run(*args: Any, **kwargs: Any) -> Any:
         return both(*args, **kwargs)[1]
+
+    return run
+
+
+def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn``, whose inner values are not kept for the backward pass: less memory for more computing.
+
+    The backward pass records the operations of ``fn`` again when it comes to them. Python is not called again, random
+    numbers are the same ones, and so are all bits. Kept are the arrays that ``fn`` read from outside, and the results of what
+    is not to happen twice: copies between devices and ``all_reduce``. Without an open tape it is ``fn``. A checkpoint
+    inside another is part of that.
+
+    >>> block = owl.checkpoint(lambda x, w: owl.relu(w * owl.tanh(w * x)))
+    >>> w, x = owl.randn([64, 64]), owl.randn([64, 256])
+    >>> with owl.Tape() as tape:
+    ...     loss = block(block(x, w), w).mean()
+    >>> tape.gradient(loss, w).shape
+    [64, 64]
+
+    TypeError: ``fn`` is no function.
+    """
+    if not callable(fn):
+        raise TypeError(f"checkpoint: fn must be a function, not {type(fn).__name__}")
+
+    @functools.wraps(fn)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _owl.CheckpointScope():
+            return fn(*args, **kwargs)
 
     return run
 

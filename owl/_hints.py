@@ -14,7 +14,8 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-_GRADIENTS = "owl records no gradients; backward forms are functions: `owl.relu_back(y, x)`, `owl.conv.softmax_back(y, x)`"
+_GRADIENTS = ("gradients are values, of a function, `owl.grad(lambda x: owl.square(x).sum())(x)`, or of what was recorded in "
+              "a `owl.Tape()` block, by its gradient(loss, [w, b])")
 _LAYERS = ("owl has no layers, losses or optimizers; networks are written with owl's functions: "
            "`owl.relu(w * x + b)`, `owl.conv.softmax(x)`, and a step is `w -= 0.1 * dw`")
 _IMMUTABLE = "arrays never change; build a new one and give it the name: `x += y`, `owl.where(mask, value, x)`"
@@ -194,9 +195,10 @@ _GROUPS = {
     "inner vdot vecdot": "`owl.multiply(x, y).sum()`",
     # gradients, layers, data
     "backward grad requires_grad requires_grad_ retain_grad is_leaf grad_fn register_hook": _GRADIENTS,
-    "autograd value_and_grad vjp jvp jacobian hessian GradientTape Tape checkpoint set_grad_enabled": _GRADIENTS,
-    "no_grad enable_grad inference_mode is_grad_enabled detach stop_gradient detach_": (
-        "owl records no gradients, so there is nothing to switch off: use `x`"),
+    "autograd value_and_grad vjp jvp jacobian hessian GradientTape": _GRADIENTS,
+    "no_grad enable_grad inference_mode is_grad_enabled set_grad_enabled": (
+        "owl notes operations only inside a block of `owl.Tape()`: there is nothing to switch off elsewhere"),
+    "detach stop_gradient detach_": "`owl.stop_gradient(x)`",
     "nn optim functional F layers Module ModuleList ModuleDict Parameter Sequential losses optimizers keras links": _LAYERS,
     "LSTM GRU RNN LSTMCell GRUCell RNNCell Transformer MultiheadAttention": (
         "owl has no layers; a recurrent network is a loop over steps such as `owl.tanh(w * x + b)`"),

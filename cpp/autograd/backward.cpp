@@ -4,6 +4,8 @@
 #include <cassert>
 #include <cstdlib>
 
+#include "autograd/checkpoint.h"
+#include "autograd/records_for.h"
 #include "base/hooks.h"
 #include "device/device.h"
 #include "graph/op.h"
@@ -13,20 +15,6 @@
 namespace owl {
 
 namespace {
-
-// Operations recorded while it lives are the forward operation's: on its device, from its line.
-class RecordsFor {
- public:
-  explicit RecordsFor(const Noted& noted)
-      : device_(*noted.device), caller_(std::exchange(current_source, noted.source)) {}
-  ~RecordsFor() { current_source = caller_; }
-  RecordsFor(const RecordsFor&) = delete;
-  RecordsFor& operator=(const RecordsFor&) = delete;
-
- private:
-  UseDevice device_;
-  Source caller_;
-};
 
 bool is_elementwise(const OpRecord& op) { return op.cls == OpRecord::Class::kElementwise; }
 
@@ -105,15 +93,18 @@ Term total(Flow& flow, const Shape& whole) {
 
 class TapeRule final : public Rule {
  public:
-  TapeRule(const Noted& noted, std::vector<Term> errors, const std::vector<bool>& wants, Backward& backward)
-      : Rule(noted.params), noted_(noted), errors_(std::move(errors)), wants_(wants), backward_(backward),
-        operands_(noted.operands().size()), given_(wants) {
+  TapeRule(const Noted& noted, Replayed replayed, std::vector<Term> errors, const std::vector<bool>& wants,
+           Backward& backward)
+      : Rule(noted.params), noted_(noted), replayed_(std::move(replayed)), errors_(std::move(errors)), wants_(wants),
+        backward_(backward), operands_(noted.operands().size()), given_(wants) {
     for (std::size_t i = 0; i < operands_.size(); ++i) operands_[i] = term_of(i);
   }
 
   const Term& error(std::size_t i) const override { return errors_[i]; }
   const Term& operand(std::size_t i) const override { return operands_[i]; }
-  const NArray& result(std::size_t i) const override { return noted_.results()[i].saved; }
+  const NArray& result(std::size_t i) const override {
+    return noted_.checkpoint ? replayed_.results[i] : noted_.results()[i].saved;
+  }
   std::size_t operand_count() const override { return operands_.size(); }
   const Shape& shape(std::size_t i) const override { return noted_.operand(i).shape; }
   const ResultType& result_type(std::size_t i) const override { return noted_.results()[i].type; }
@@ -127,10 +118,23 @@ class TapeRule final : public Rule {
   Term term_of(std::size_t i) const {
     const NotedOperand& x = noted_.operands()[i];
     if (!x.is_array) return x.number;
-    if (!x.saved.has_value()) return {};
+    const NArray saved = saved_operand(i);
+    if (!saved.has_value()) return {};
     const bool converts = is_elementwise(*noted_.op) && noted_.op->rule != TypeRule::kCast &&
                           !(noted_.op->rule == TypeRule::kSelect && i == 0);
-    return converts ? record_cast(x.saved, noted_.compute) : x.saved;
+    return converts ? record_cast(saved, noted_.compute) : saved;
+  }
+
+  NArray saved_operand(std::size_t i) const {
+    const NotedOperand& x = noted_.operands()[i];
+    if (x.drawn) {
+      const UseDevice there(*x.device);
+      const bool waits = errors_[0].is_array() && errors_[0].array().device() == x.device->id &&
+                         errors_[0].array().shape().size() > 0;
+      return waits ? draw_after(errors_[0].array(), *x.drawn->op, x.drawn->params)
+                   : record(*x.drawn->op, {}, x.drawn->params);
+    }
+    return x.is_replayed ? replayed_.operands[i] : x.saved;
   }
 
   void accept(std::size_t i, Term gradient) override {
@@ -147,6 +151,7 @@ class TapeRule final : public Rule {
   }
 
   const Noted& noted_;
+  const Replayed replayed_;
   const std::vector<Term> errors_;
   const std::vector<bool>& wants_;
   Backward& backward_;
@@ -273,6 +278,7 @@ std::vector<NArray> Backward::run() {
   }
   for (std::size_t n = notes_.size(); n-- > 0;) {
     if (!notes_[n]) continue;
+    if (notes_[n]->checkpoint && !replayed_.contains(notes_[n].get())) replay(n);
     run_rule(*notes_[n], wants_[n]);
     notes_[n] = {};
   }
@@ -281,8 +287,49 @@ std::vector<NArray> Backward::run() {
   return gradients;
 }
 
+// An array of what flows back to an operation: what it is computed from comes first.
+NArray Backward::flowing_into(const Noted& noted) const {
+  for (const NotedResult& result : noted.results()) {
+    const auto found = flows_.find(result.value);
+    if (found == flows_.end()) continue;
+    const Flow& flow = found->second;
+    for (const NArray& x : {flow.whole.array(), flow.sum, flow.parts.empty() ? NArray() : flow.parts[0].x})
+      if (x.has_value() && x.shape().size() > 0) return x;
+  }
+  return request_.y;
+}
+
+// What the rules of the checkpoint of note `latest` will read, from there back: recorded at once, let go one by one.
+void Backward::replay(std::size_t latest) {
+  const auto checkpoint = notes_[latest]->checkpoint;
+  std::vector<Checkpoint::Wanted> wanted;
+  std::vector<NArray*> places;
+  for (std::size_t n = latest + 1; n-- > 0;) {
+    if (!notes_[n] || notes_[n]->checkpoint != checkpoint) continue;
+    const Noted& noted = *notes_[n];
+    Replayed& replayed = replayed_[&noted];
+    replayed.operands.resize(noted.operands().size());
+    replayed.results.resize(noted.results().size());
+    const Saves saves = noted.saves_for(wants_[n]);
+    for (std::size_t i = 0; i < replayed.operands.size(); ++i) {
+      if (!saves_operand(saves, i) || !noted.operands()[i].is_replayed) continue;
+      wanted.push_back({noted.number, false, i});
+      places.push_back(&replayed.operands[i]);
+    }
+    for (std::size_t i = 0; i < replayed.results.size(); ++i) {
+      if (!saves_result(saves, i)) continue;
+      wanted.push_back({noted.number, true, i});
+      places.push_back(&replayed.results[i]);
+    }
+  }
+  auto arrays = checkpoint->replay(wanted, flowing_into(*notes_[latest]));
+  for (std::size_t i = 0; i < arrays.size(); ++i) *places[i] = std::move(arrays[i]);
+}
+
 void Backward::run_rule(const Noted& noted, const std::vector<bool>& wants) {
-  const RecordsFor records(noted);
+  const RecordsFor records(*noted.device, noted.source);
+  Replayed replayed;
+  if (auto found = replayed_.extract(&noted)) replayed = std::move(found.mapped());
   std::vector<Term> errors;
   bool all_zero = true;
   for (const NotedResult& result : noted.results()) {
@@ -300,7 +347,7 @@ void Backward::run_rule(const Noted& noted, const std::vector<bool>& wants) {
       if (wants[i]) deposit(noted.operand(i), {});
     return;
   }
-  TapeRule rule(noted, std::move(errors), wants, *this);
+  TapeRule rule(noted, std::move(replayed), std::move(errors), wants, *this);
   noted.op->gradient->rule(rule);
   rule.require_all_given();
 }

@@ -25,6 +25,11 @@ struct Flow {
   std::int64_t part_elements = 0;
 };
 
+// What a checkpoint gives the rule of one note.
+struct Replayed {
+  std::vector<NArray> operands, results;  // empty arrays: not read, or saved
+};
+
 class Backward {
  public:
   // Checks everything; records nothing.
@@ -41,6 +46,8 @@ class Backward {
   void find_dependents();
   void find_needed();
   void check_dependence() const;
+  NArray flowing_into(const Noted& noted) const;
+  void replay(std::size_t latest);
   void run_rule(const Noted& noted, const std::vector<bool>& wants);
   NArray gradient_of(std::size_t source);
   bool depends(const NotedOperand& x) const;
@@ -61,6 +68,7 @@ class Backward {
 
   std::unordered_map<ValueId, Flow, HashOfValue> flows_;
   std::unordered_map<ValueId, Term, HashOfValue> finished_;  // of sources that the tape's operations made
+  std::unordered_map<const Noted*, Replayed> replayed_;      // and not read yet
   struct ViewFlow {
     Term same;   // through the source's own place
     Flow other;  // through views of it

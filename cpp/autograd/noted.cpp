@@ -33,6 +33,13 @@ void Noted::set_counts(std::size_t operands, std::size_t results) {
   if (results > 1) many_results_ = std::make_unique<NotedResult[]>(results);
 }
 
+Saves Noted::saves_for(const std::vector<bool>& wants) const {
+  Saves saves = 0;
+  for (std::size_t i = 0; i < wants.size(); ++i)
+    if (wants[i]) saves |= op->gradient->saved_for(i, params.get());
+  return saves;
+}
+
 // A result that is saved is held by this very note: others hold it where it has more handles than that.
 bool Noted::is_dead() const {
   if (made->is_used()) return false;

@@ -54,11 +54,19 @@ struct ShapedSlot {
   const Shape& whole() const { return slot.view ? slot.view->whole : shape; }
 };
 
+// A random array that is drawn again when it is needed.
+struct Drawn {
+  const OpRecord* op;
+  std::shared_ptr<const Params> params;
+};
+
 struct NotedOperand : Slot {
   bool has_path = false;  // a float array and no constant: a gradient may flow back to it
   bool is_array = false;
+  bool is_replayed = false;  // the note's checkpoint made it
   double number = 0;      // what it is if no array
   NArray saved;
+  std::unique_ptr<const Drawn> drawn;  // in place of `saved`
   std::unique_ptr<const Shape> other_shape;  // null: the first result's
 };
 
@@ -67,6 +75,8 @@ struct NotedResult {
   ValueId value;
   ResultType type;
 };
+
+class Checkpoint;
 
 // Immutable once it is on a tape, and counted: of several tapes. Small, because it is what an open tape costs.
 class Noted : public Recycled<Noted, 1024> {
@@ -108,6 +118,11 @@ class Noted : public Recycled<Noted, 1024> {
   Source source;
   Device* device = nullptr;
   DType compute = DType::kFloat32;
+  std::uint32_t number = 0;                      // of the operation in
+  std::shared_ptr<const Checkpoint> checkpoint;  // which made some of what the rule reads, in place of `saved`
+
+  // What the rule reads for the gradients of these operands.
+  Saves saves_for(const std::vector<bool>& wants) const;
 
  private:
   std::unique_ptr<NotedOperand[]> many_operands_;

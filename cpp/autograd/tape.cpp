@@ -4,7 +4,9 @@
 #include <optional>
 
 #include "autograd/backward.h"
+#include "autograd/checkpoint.h"
 #include "graph/op.h"
+#include "ops/records.h"
 
 namespace owl {
 
@@ -14,78 +16,63 @@ namespace {
 // have become twice as many.
 constexpr std::size_t kOften = 64, kLatest = 64, kFirstSweep = 256;
 
-// The open tapes of this thread, the outermost first.
-class OpenTapes final : public Noting {
- public:
-  ~OpenTapes() { noting = nullptr; }
+bool has_path(const Node& node) { return is_float(node.dtype) && !node.constant; }
 
-  void add(std::shared_ptr<TapeState> tape) {
-    tapes_.push_back(std::move(tape));
-    noting = this;
-  }
-  // Also of those that another thread has closed.
-  void drop_closed() {
-    std::erase_if(tapes_, [](const auto& tape) { return !tape->is_open(); });
-    if (tapes_.empty()) noting = nullptr;
-  }
-
-  void note(const Node& operation, std::span<Node* const> inputs, std::span<Node* const> results) override {
-    const Gradient& gradient = *operation.op->gradient;
-    if (!gradient.rule) return;
-    if (std::ranges::none_of(results, [](const Node* each) { return is_float(each->dtype); })) return;
-    if (std::ranges::none_of(inputs, [](const Node* each) { return each && has_path(*each); })) return;
-    keep(noted_of(operation, inputs, results));
-  }
-  static bool has_path(const Node& node) { return is_float(node.dtype) && !node.constant; }
-
- private:
-  static Ref<const Noted> noted_of(const Node& operation, std::span<Node* const> inputs,
-                                               std::span<Node* const> results);
-
-  // One note for all tapes: what it saves has one holder more, however many they are.
-  void keep(Ref<const Noted> noted) {
-    bool closed = false;
-    for (const auto& tape : tapes_) {
-      if (!tape->is_open()) closed = true;
-      else if (tape == tapes_.back()) tape->keep(std::move(noted));
-      else tape->keep(noted);
-    }
-    if (closed) drop_closed();
-  }
-
-  std::vector<std::shared_ptr<TapeState>> tapes_;
-};
-thread_local OpenTapes open_tapes;
+bool leads_back(const Node& operation, std::span<Node* const> inputs, std::span<Node* const> results) {
+  return operation.op->gradient->rule &&
+         std::ranges::any_of(results, [](const Node* each) { return is_float(each->dtype); }) &&
+         std::ranges::any_of(inputs, [](const Node* each) { return each && has_path(*each); });
+}
 
 NArray handle_on(Node* node) {
   node->retain_handle();
   return NArray::adopt(node);
 }
 
-Ref<const Noted> OpenTapes::noted_of(const Node& operation, std::span<Node* const> inputs,
-                                                 std::span<Node* const> results) {
+// Of a mask as dropout draws it, which is worth less than its memory: what draws it again.
+std::unique_ptr<const Drawn> drawing_of(const Node& node) {
+  const Node& owner = node.base ? *node.base : node;
+  const bool is_whole = !node.base || node.alias;
+  if (owner.op != &op_randb || !is_whole) return nullptr;
+  return std::make_unique<const Drawn>(Drawn{owner.op, owner.params});
+}
+
+// Where an operation stands in a checkpoint.
+struct Place {
+  std::shared_ptr<Checkpoint> checkpoint;  // null: in none
+  std::uint32_t number = 0;
+};
+
+Ref<const Noted> noted_of(const Node& operation, std::span<Node* const> inputs, std::span<Node* const> results,
+                          const Place& place) {
   auto noted = Ref<Noted>::steal(new Noted);
   noted->op = operation.op;
   noted->params = operation.params;
   noted->source = operation.source;
   noted->device = operation.device;
   noted->compute = operation.compute;
+  noted->checkpoint = place.checkpoint;
+  noted->number = place.number;
   noted->set_counts(inputs.size(), results.size());
   Saves saves = 0;
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (inputs[i] && has_path(*inputs[i])) saves |= operation.op->gradient->saved_for(i, operation.params.get());
   const auto operands = noted->operands();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
+    NotedOperand& x = operands[i];
     if (!inputs[i]) {
-      operands[i].number = operation.scalars[i].value;
+      x.number = operation.scalars[i].value;
       continue;
     }
-    operands[i].set(*inputs[i]);
-    operands[i].is_array = true;
-    if (!(inputs[i]->shape == results[0]->shape))
-      operands[i].other_shape = std::make_unique<const Shape>(inputs[i]->shape);
-    operands[i].has_path = has_path(*inputs[i]);
-    if (saves_operand(saves, i)) operands[i].saved = handle_on(inputs[i]);
+    Node& node = *inputs[i];
+    x.set(node);
+    x.is_array = true;
+    if (!(node.shape == results[0]->shape)) x.other_shape = std::make_unique<const Shape>(node.shape);
+    x.has_path = has_path(node);
+    if (!saves_operand(saves, i)) continue;
+    x.drawn = drawing_of(node);
+    x.is_replayed = !x.drawn && place.checkpoint && place.checkpoint->made(node);
+    if (!x.drawn && !x.is_replayed) x.saved = handle_on(&node);
   }
   for (std::size_t i = 0; i < results.size(); ++i) {
     Node& node = *results[i];
@@ -94,10 +81,75 @@ Ref<const Noted> OpenTapes::noted_of(const Node& operation, std::span<Node* cons
     NotedResult& result = noted->results()[i];
     result.type = {node.shape, node.dtype};
     result.value = {&owner, node.result};
-    if (saves_result(saves, i)) result.saved = handle_on(&node);
+    if (saves_result(saves, i) && !place.checkpoint) result.saved = handle_on(&node);
   }
   return Ref<const Noted>::steal(noted.detach());
 }
+
+// The open tapes and checkpoints of this thread, the outermost first.
+class OpenTapes final : public Noting {
+ public:
+  ~OpenTapes() { noting = nullptr; }
+
+  void add(std::shared_ptr<TapeState> tape) {
+    open_.push_back({std::move(tape), nullptr});
+    noting = this;
+  }
+  // Null: no tape is open, so that there is nothing to do.
+  const Checkpoint* begin_checkpoint() {
+    drop_closed();
+    if (open_.empty()) return nullptr;
+    ++checkpoints_;
+    return open_.emplace_back(nullptr, std::make_shared<Checkpoint>()).checkpoint.get();
+  }
+  void end_checkpoint(const Checkpoint* checkpoint) {
+    checkpoints_ -= std::erase_if(open_, [=](const Open& each) { return each.checkpoint.get() == checkpoint; });
+    drop_closed();
+  }
+  // Also of those that another thread has closed.
+  void drop_closed() {
+    std::erase_if(open_, [](const Open& each) { return each.tape && !each.tape->is_open(); });
+    if (open_.empty()) noting = nullptr;
+  }
+
+  // One note for all tapes: what it saves has one holder more, however many they are.
+  void note(const Node& operation, std::span<Node* const> inputs, std::span<Node* const> results) override {
+    if (checkpoints_ > 0) return note_in_checkpoints(operation, inputs, results);
+    if (!leads_back(operation, inputs, results)) return;
+    auto noted = noted_of(operation, inputs, results, {});
+    bool closed = false;
+    for (const Open& each : open_) {
+      if (!each.tape->is_open()) closed = true;
+      else if (&each == &open_.back()) each.tape->keep(std::move(noted));
+      else each.tape->keep(noted);
+    }
+    if (closed) drop_closed();
+  }
+
+ private:
+  struct Open {  // one of both
+    std::shared_ptr<TapeState> tape;
+    std::shared_ptr<Checkpoint> checkpoint;
+  };
+
+  // A tape around checkpoints has the operation from the outermost of them.
+  void note_in_checkpoints(const Node& operation, std::span<Node* const> inputs, std::span<Node* const> results) {
+    const bool is_noted = leads_back(operation, inputs, results);
+    Place place;
+    for (std::size_t i = open_.size(); i-- > 0;) {
+      if (const auto& checkpoint = open_[i].checkpoint) {
+        const auto number = checkpoint->add(operation, inputs, results);
+        place = number ? Place{checkpoint, *number} : Place{};
+      } else if (is_noted && open_[i].tape->is_open()) {
+        open_[i].tape->keep(noted_of(operation, inputs, results, place));
+      }
+    }
+  }
+
+  std::vector<Open> open_;
+  std::ptrdiff_t checkpoints_ = 0;
+};
+thread_local OpenTapes open_tapes;
 
 }  // namespace
 
@@ -184,6 +236,11 @@ std::vector<NArray> Tape::gradient(const NArray& y, const std::vector<NArray>& s
   GradientRequest request{y, seed, sources, {}, unused == Unused::kZeros};
   for (std::size_t i = 0; i < sources.size(); ++i) request.names.push_back("source " + std::to_string(i));
   return state_->gradient(request);
+}
+
+detail::CheckpointScope::CheckpointScope() : checkpoint_(open_tapes.begin_checkpoint()) {}
+detail::CheckpointScope::~CheckpointScope() {
+  if (checkpoint_) open_tapes.end_checkpoint(checkpoint_);
 }
 
 NArray stop_gradient(const NArray& x) {

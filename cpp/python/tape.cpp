@@ -32,6 +32,16 @@ std::vector<NArray> gradient(TapeState& tape, const NArray& y, const std::vector
   return tape.gradient({y, seed.value_or(NArray()), sources, std::move(names), zeros});
 }
 
+// What owl.checkpoint calls a function in.
+class Scope {
+ public:
+  void enter() { scope_.emplace(); }
+  void exit(const py::args&) { scope_.reset(); }
+
+ private:
+  std::optional<detail::CheckpointScope> scope_;
+};
+
 PyMethodDef tape_functions[] = {
     method<stop_gradient>("stop_gradient",
         "stop_gradient(x)\n--\n\n"
@@ -50,6 +60,10 @@ void bind_tape(py::module_& m) {
       .def("open", &TapeState::open)
       .def("close", &TapeState::close)
       .def("gradient", gradient, py::arg("y"), py::arg("sources"), py::arg("names"), py::arg("seed"), py::arg("zeros"));
+  py::class_<Scope>(m, "CheckpointScope", "What owl.checkpoint calls a function in.")
+      .def(py::init<>())
+      .def("__enter__", &Scope::enter)
+      .def("__exit__", &Scope::exit);
   add_functions(m, tape_functions);
 }
 

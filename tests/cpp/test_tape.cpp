@@ -32,6 +32,20 @@ TEST(Tape, TapesNest) {
   EXPECT_EQ(values(outer.gradient(first.sum(), {x})[0]), (Values{0, 6, 12}));
 }
 
+TEST(Tape, ACheckpointHasTheSameBits) {
+  const auto gradient = [](auto wrap) {
+    owl::seed(5);
+    const NArray w = ramp({3, 3}), x = ramp({3, 4}) / 10;
+    const auto layer = wrap([&](const NArray& a, float scale) {
+      return tanh(w * tanh(w * a)) * scale + mult(a, randb(a.shape(), 0.5));
+    });
+    Tape tape;
+    const NArray loss = layer(layer(x, 2.0f), 0.5f).sum();
+    return values(tape.gradient(loss, {w})[0]);
+  };
+  EXPECT_EQ(gradient([](auto f) { return checkpoint(f); }), gradient([](auto f) { return f; }));
+}
+
 TEST(Tape, ClosedItNotesNothing) {
   const NArray x = ramp({3});
   Tape tape(true);

@@ -317,6 +317,10 @@ GRADIENTS = [
      "gradients.function_forms gradients.mistakes_of_function_forms "
      "gradients.an_argument_is_another_array_than_the_same_elsewhere"),
     ("stop_gradient", "stop_gradient", "gradients.stop_gradient"),
+    ("checkpoint: inner values are not kept; the same bits, Python is not called again", "checkpoint",
+     "checkpoint.every_operation_has_the_same_bits checkpoint.the_same_bits checkpoint.second_derivatives "
+     "checkpoint.random_programs checkpoint.python_is_called_once_and_state_moves_once checkpoint.inner_values_are_not_kept "
+     "checkpoint.dropout_keeps_no_mask checkpoint.a_failure_names_the_forward_line Tape.ACheckpointHasTheSameBits"),
     ("broadcast operands get sums; views are added into one array, linear in both", "",
      "gradients.broadcast_operands_get_sums_and_other_types_their_own gradients.views_of_one_array_are_added_into_one "
      "gradients.a_view_as_a_source_gets_what_was_computed_from_it gradients.slices_cost_the_array_and_the_slices "

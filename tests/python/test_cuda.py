@@ -241,6 +241,19 @@ def test_concat_and_slice(gpu):
                              owl.concat([x > 0, y > 0], 1)], x, y, exact=True)
 
 
+def test_masks_that_are_drawn_again(gpu):
+    """Dropout's, and those of a checkpoint: the forward pass's numbers."""
+    def layer(x):
+        return elewise.mult(x * 2.0 + owl.rand(x.shape), owl.stop_gradient(owl.randb(x.shape, 0.5)))
+
+    def gradient(x, wrap):
+        owl.seed(4)
+        return owl.grad(lambda x: elewise.square(wrap(layer)(wrap(layer)(x))).sum())(x)
+
+    x = owl.rand([37, 5])
+    agree(gpu, lambda x: [gradient(x, lambda f: f), gradient(x, owl.checkpoint)], x, exact=True)
+
+
 def test_gradients_of_views(gpu):
     def gradient(x, parts):
         return owl.grad(lambda x: sum((elewise.square(part(x)).sum() for part in parts), 0.0))(x)

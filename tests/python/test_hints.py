@@ -98,7 +98,7 @@ def test_every_method_of_other_libraries_is_there_or_has_a_hint():
     (owl, "BatchNorm2d", ["x.mean(axis)"]), (owl, "MSELoss", [").mean()"]), (owl, "Dropout", ["prob is the probability to keep"]),
     (owl, "set_float32_matmul_precision", ["write owl.set_matmul_precision(precision)"]), (owl, "complex_", ["no complex"]),
     (owl, "Convolver", ["owl.conv.Convolver"]), (owl, "T", ["x.T"]), (owl, "matmul", ["w * x"]), (owl, "int64", ["int32"]),
-    (owl, "no_grad", ["no gradients"]), (owl, "argsort", ["np.argsort(x.to_numpy())"]), (owl, "Tensor", ["owl.NArray"]),
+    (owl, "no_grad", ["only inside a block of owl.Tape()"]), (owl, "argsort", ["np.argsort(x.to_numpy())"]), (owl, "Tensor", ["owl.NArray"]),
     (owl.elewise, "sum", ["x.sum(axis=None)"]), (owl.elewise, "softmax", ["owl.conv.softmax"]),
     (owl.conv, "relu", ["owl.relu(x)"]), (owl.conv, "Conv2d", ["owl.conv.Convolver("]),
 ])  # fmt: skip
@@ -114,7 +114,7 @@ def test_hints_of_modules(thing, name, parts):
     ("numpy", ["an NArray has no numpy: write x.to_numpy()"]), ("clip", ["owl.clip(x, low, high)"]), ("exp", ["owl.exp(x)"]), ("add_", ["never change"]),
     ("leaky_relu", ["owl.leaky_relu(x, slope=0.01)"]), ("cuda", ["x.copy_to(device)"]), ("to", ["copy_to", "astype"]),
     ("float", ['x.astype("float32")']), ("std", ["** 0.5"]), ("view", ["x.reshape(shape)"]), ("permute", ["x.transpose("]),
-    ("detach", ["no gradients"]), ("backward", ["no gradients"]), ("dot", ["w * x"]), ("softmax", ["owl.conv.softmax(x"]),
+    ("detach", ["owl.stop_gradient(x)"]), ("backward", ["owl.grad(", "owl.Tape()"]), ("dot", ["w * x"]), ("softmax", ["owl.conv.softmax(x"]),
     ("argsort", ["np.argsort"]), ("byteswap", ["x.to_numpy().byteswap"]), ("fill", ["never change"]),
     ("transpose_", ["never change"]), ("cumsum_", ["never change"]), ("relu_", ["x = owl.relu(x)"]), ("log_normal_", ["never change"]),
     ("bool_", ['x.astype("bool")']), ("int_", ['x.astype("int32")']), ("str_", ["bool, int32"]), ("string_", ["bool, int32"]),

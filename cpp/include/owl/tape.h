@@ -11,6 +11,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "owl/export.h"
@@ -46,5 +47,31 @@ class Tape {
 
 // x, a constant to every tape. Copies nothing.
 NArray stop_gradient(const NArray& x);
+
+class Checkpoint;
+namespace detail {
+
+class CheckpointScope {  // of one thread
+ public:
+  CheckpointScope();
+  ~CheckpointScope();
+  CheckpointScope(const CheckpointScope&) = delete;
+  CheckpointScope& operator=(const CheckpointScope&) = delete;
+
+ private:
+  const Checkpoint* checkpoint_;
+};
+
+}  // namespace detail
+
+// fn, whose inner values are not kept for the backward pass, which records its operations again: fn itself is not called
+// again, and random numbers are the same ones. Less memory for more computing; the same bits. Copies between devices and
+// effects (all_reduce) are not repeated: their results are kept.
+template <class F> auto checkpoint(F fn) {
+  return [fn = std::move(fn)](auto&&... args) -> decltype(auto) {
+    const detail::CheckpointScope scope;
+    return fn(std::forward<decltype(args)>(args)...);
+  };
+}
 
 }  // namespace owl

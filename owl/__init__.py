@@ -81,7 +81,7 @@ from owl import conv, elewise  # noqa: E402  (needs the engine's setup above)
 from owl._gradients import Tape, checkpoint, grad, value_and_grad  # noqa: E402
 from owl._user_op import op  # noqa: E402
 from owl.elewise import *  # noqa: E402, F403  (owl.exp is owl.elewise.exp, and so on)
-from owl.elewise import abs as abs  # noqa: E402
+from owl.elewise import abs as abs, round as round  # noqa: E402
 from owl.files import load, save  # noqa: E402
 from owl.inspection import (  # noqa: E402
     Plan,
@@ -151,7 +151,7 @@ class device:
         return f"owl.device({self.id})"
 
 
-# Without IndexError, slice and abs: a star import should not replace Python's own.
+# Without IndexError, slice, abs and round: a star import should not replace Python's own.
 __all__ = [
     "DTypeError",
     "DataError",
@@ -165,8 +165,12 @@ __all__ = [
     "PlannedTask",
     "ShapeError",
     "Tape",
+    "acos",
     "all_reduce",
     "arange",
+    "asin",
+    "atan",
+    "atan2",
     "bool_",
     "ceil",
     "checkpoint",
@@ -174,6 +178,7 @@ __all__ = [
     "concat",
     "conv",
     "cos",
+    "cosh",
     "create_cpu_device",
     "create_gpu_device",
     "current_device",
@@ -188,12 +193,14 @@ __all__ = [
     "empty_cache",
     "erf",
     "exp",
+    "exp2",
     "explain",
     "expm1",
     "eye",
     "float32",
     "float64",
     "floor",
+    "fmod",
     "from_cupy",
     "from_dlpack",
     "from_numpy",
@@ -204,19 +211,26 @@ __all__ = [
     "get_gpu_device_count",
     "get_matmul_precision",
     "grad",
+    "hard_sigmoid",
+    "hard_swish",
     "has_cuda",
     "initialize",
     "int32",
+    "isfinite",
+    "isinf",
     "isnan",
     "leaky_relu",
     "linspace",
     "ln",
     "load",
     "log",
+    "log10",
     "log1p",
+    "log2",
     "maximum",
     "memory_stats",
     "minimum",
+    "mish",
     "mult",
     "multiply",
     "ones",
@@ -229,6 +243,7 @@ __all__ = [
     "random_state",
     "relu",
     "relu_back",
+    "rsqrt",
     "save",
     "seed",
     "set_device",
@@ -239,15 +254,19 @@ __all__ = [
     "sigm_back",
     "sigmoid",
     "sign",
+    "silu",
     "sin",
+    "sinh",
     "softplus",
     "sqrt",
     "square",
     "stats",
     "stop_gradient",
+    "tan",
     "tanh",
     "tanh_back",
     "trace_nan",
+    "trunc",
     "value_and_grad",
     "wait_for_all",
     "where",

@@ -135,6 +135,22 @@ struct IsNan {
   OWL_EVAL Bool eval(T x) { return x != x; }
 };
 
+struct IsInf {
+  static constexpr ElementwiseInfo info{"isinf", "whether x is infinite, a bool", 1, TypeRule::kPredicate};
+  OWL_EVAL Bool eval(T x) {
+    if constexpr (is_bool<T> || is_int<T>) return false;
+    else return math::abs(x) == T(math::kInf);
+  }
+};
+struct IsFinite {
+  static constexpr ElementwiseInfo info{"isfinite", "whether x is neither infinite nor NaN, a bool", 1,
+                                        TypeRule::kPredicate};
+  OWL_EVAL Bool eval(T x) {
+    if constexpr (is_bool<T> || is_int<T>) return true;
+    else return math::abs(x) < T(math::kInf);
+  }
+};
+
 // ---- choices; a NaN operand gives NaN, as in NumPy ------------------------------------------------------------------
 
 struct Maximum {
@@ -219,6 +235,22 @@ struct Softplus {
   static constexpr ElementwiseInfo info{"softplus", "ln(1 + exp(x))", 1, TypeRule::kFloat, true, 25};
   OWL_EVAL T eval(T x) { return math::softplus(x); }
 };
+struct Silu {
+  static constexpr ElementwiseInfo info{"silu", "x * sigm(x), also called swish", 1, TypeRule::kFloat, true, 30};
+  OWL_EVAL T eval(T x) { return math::silu(x); }
+};
+struct HardSigmoid {
+  static constexpr ElementwiseInfo info{"hard_sigmoid", "clip(x / 6 + 0.5, 0, 1)", 1, TypeRule::kFloat, true, 6};
+  OWL_EVAL T eval(T x) { return Clip::eval<T>(x / T(6) + T(0.5), T(0), T(1)); }
+};
+struct HardSwish {
+  static constexpr ElementwiseInfo info{"hard_swish", "x * hard_sigmoid(x)", 1, TypeRule::kFloat, true, 7};
+  OWL_EVAL T eval(T x) { return x * HardSigmoid::eval<T>(x); }
+};
+struct Mish {
+  static constexpr ElementwiseInfo info{"mish", "x * tanh(softplus(x))", 1, TypeRule::kFloat, true, 35};
+  OWL_EVAL T eval(T x) { return math::mish(x); }
+};
 
 // ---- functions ------------------------------------------------------------------------------------------------------
 
@@ -231,9 +263,51 @@ OWL_FUNCTION(Exp, exp, "e to the power of x", 10);
 OWL_FUNCTION(Expm1, expm1, "exp(x) - 1, exact near 0", 12);
 OWL_FUNCTION(Ln, ln, "the natural logarithm", 14);
 OWL_FUNCTION(Log1p, log1p, "ln(1 + x), exact near 0", 20);
+OWL_FUNCTION(Exp2, exp2, "2 to the power of x", 20);
+OWL_FUNCTION(Log2, log2, "the logarithm to the base 2", 30);
+OWL_FUNCTION(Log10, log10, "the logarithm to the base 10", 30);
 OWL_FUNCTION(Sqrt, sqrt, "the square root", 4);
 OWL_FUNCTION(Erf, erf, "the error function", 25);
+OWL_FUNCTION(Asin, asin, "the arcsine, from -pi/2 to pi/2", 35);
+OWL_FUNCTION(Acos, acos, "the arccosine, from 0 to pi", 35);
+OWL_FUNCTION(Atan, atan, "the arctangent, from -pi/2 to pi/2", 40);
+OWL_FUNCTION(Sinh, sinh, "the hyperbolic sine", 40);
+OWL_FUNCTION(Cosh, cosh, "the hyperbolic cosine", 35);
 #undef OWL_FUNCTION
+
+struct Rsqrt {
+  static constexpr ElementwiseInfo info{"rsqrt", "1 / sqrt(x)", 1, TypeRule::kFloat, true, 7};
+  OWL_EVAL T eval(T x) { return T(1) / math::sqrt(x); }
+};
+struct Atan2 {
+  static constexpr ElementwiseInfo info{"atan2", "the angle of the point (y, x), from -pi to pi", 2, TypeRule::kFloat,
+                                        true, 45};
+  OWL_EVAL T eval(T y, T x) { return math::atan2(y, x); }
+};
+// Tiles with a quotient beyond math::kFmodRange go through the C library.
+struct Fmod {
+  static constexpr ElementwiseInfo info{"fmod", "the remainder of x / y with the sign of x (of integers by 0: 0)", 2,
+                                        TypeRule::kIntFromBool, true, 15};
+  OWL_EVAL T eval(T x, T y) {
+    if constexpr (is_int<T>) {
+      return x % ((y == 0) | (y == -1) ? 1 : y);
+    } else {
+      return math::fmod(x, y);
+    }
+  }
+  OWL_EVAL bool rare(T x, T y) {
+    if constexpr (same<T, float>) {
+      const double a = math::abs(static_cast<double>(x)), b = math::abs(static_cast<double>(y));
+      return (a >= b * math::kFmodRange) & (a < static_cast<double>(math::kInf)) & (b > 0.0);
+    } else {
+      return false;
+    }
+  }
+  OWL_EVAL T eval_rare(T x, T y) {
+    if constexpr (same<T, float>) return __builtin_fmodf(x, y);
+    else return eval<T>(x, y);
+  }
+};
 
 // Beyond kSinRange the fast reduction loses digits: tiles that hold such an angle go through the C library.
 template <class T> OWL_MATH bool is_large_angle(T x) {
@@ -252,6 +326,12 @@ struct Cos {
   OWL_EVAL bool rare(T x) { return is_large_angle(x); }
   OWL_EVAL T eval_rare(T x) { return static_cast<T>(__builtin_cos(static_cast<double>(x))); }
 };
+struct Tan {
+  static constexpr ElementwiseInfo info{"tan", "the tangent", 1, TypeRule::kFloat, true, 40};
+  OWL_EVAL T eval(T x) { return math::tan(x); }
+  OWL_EVAL bool rare(T x) { return is_large_angle(x); }
+  OWL_EVAL T eval_rare(T x) { return static_cast<T>(__builtin_tan(static_cast<double>(x))); }
+};
 struct Floor {
   static constexpr ElementwiseInfo info{"floor", "the largest integer not above x", 1, TypeRule::kFloat};
   OWL_EVAL T eval(T x) {
@@ -264,6 +344,22 @@ struct Ceil {
   OWL_EVAL T eval(T x) {
     if constexpr (same<T, float>) return __builtin_ceilf(x);
     else return __builtin_ceil(x);
+  }
+};
+struct Round {
+  static constexpr ElementwiseInfo info{"round", "the nearest integer, of two the even one", 1, TypeRule::kIntFromBool};
+  OWL_EVAL T eval(T x) {
+    if constexpr (is_int<T>) return x;
+    else if constexpr (same<T, float>) return __builtin_rintf(x);
+    else return __builtin_rint(x);
+  }
+};
+struct Trunc {
+  static constexpr ElementwiseInfo info{"trunc", "the integer part: x rounded toward 0", 1, TypeRule::kIntFromBool};
+  OWL_EVAL T eval(T x) {
+    if constexpr (is_int<T>) return x;
+    else if constexpr (same<T, float>) return __builtin_truncf(x);
+    else return __builtin_trunc(x);
   }
 };
 struct Square {

@@ -61,6 +61,19 @@ Term gelu_tanh_slope(const NArray& x) {
   return (t + 1.0) * 0.5 + mult(mult(x, squares * (3 * kCube) + 1.0), tanh_back(t)) * (0.5 * kRoot);
 }
 
+Term silu_slope(const NArray& x) {
+  const NArray s = sigm(x);
+  return mult(s, mult(x, 1.0 - s) + 1.0);
+}
+
+Term mish_slope(const NArray& x) {
+  const NArray t = tanh(softplus(x));
+  return t + mult(mult(x, sigm(x)), tanh_back(t));
+}
+
+// Of hard_sigmoid: 1/6 between its bounds and at them.
+Term ramp_slope(const Rule& r) { return keep(elewise::abs(r.operand(0).array()) <= 3.0, 1.0 / 6, type_of(r)); }
+
 struct Line {
   std::string_view name;
   Gradient gradient;
@@ -89,7 +102,8 @@ constexpr Line lines[] = {
     {"square", {{x}, [](Rule& r) { r.to(0, mul(r.error(), mul(2.0, r.operand(0)))); }}},
     // comparisons, and what is flat almost everywhere: no path
     {"gt", no_gradient}, {"ge", no_gradient}, {"lt", no_gradient}, {"le", no_gradient}, {"eq", no_gradient},
-    {"ne", no_gradient}, {"isnan", no_gradient}, {"sign", no_gradient}, {"floor", no_gradient}, {"ceil", no_gradient},
+    {"ne", no_gradient}, {"isnan", no_gradient}, {"isinf", no_gradient}, {"isfinite", no_gradient},
+    {"sign", no_gradient}, {"floor", no_gradient}, {"ceil", no_gradient}, {"round", no_gradient}, {"trunc", no_gradient},
     // choices
     {"abs", {{x}, [](Rule& r) { r.to(0, mul(r.error(), of(r.operand(0), elewise::sign))); }}},
     {"maximum", {{x | y, x | y}, [](Rule& r) {
@@ -143,17 +157,45 @@ constexpr Line lines[] = {
        r.to(1, [&] { return mul(r.error(), expm1(left())); });
      }}},
     {"softplus", {{x}, [](Rule& r) { r.to(0, mul(r.error(), of(r.operand(0), elewise::sigm))); }}},
+    {"silu", {{x}, [](Rule& r) { r.to(0, mul(r.error(), of(r.operand(0), silu_slope))); }}},
+    {"hard_sigmoid", {{x}, [](Rule& r) { r.to(0, mul(r.error(), ramp_slope(r))); }}},
+    {"hard_swish", {{x}, [](Rule& r) {
+       r.to(0, mul(r.error(), add(of(r.operand(0), elewise::hard_sigmoid), mul(r.operand(0), ramp_slope(r)))));
+     }}},
+    {"mish", {{x}, [](Rule& r) { r.to(0, mul(r.error(), of(r.operand(0), mish_slope))); }}},
     // functions
     {"exp", {{value}, [](Rule& r) { r.to(0, mul(r.error(), r.result())); }}},
     {"expm1", {{value}, [](Rule& r) { r.to(0, mul(r.error(), r.result() + 1.0)); }}},
     {"ln", {{x}, [](Rule& r) { r.to(0, div(r.error(), r.operand(0))); }}},
     {"log1p", {{x}, [](Rule& r) { r.to(0, div(r.error(), add(r.operand(0), 1.0))); }}},
+    {"exp2", {{value}, [](Rule& r) { r.to(0, mul(mul(r.error(), std::numbers::ln2), r.result())); }}},
+    {"log2", {{x}, [](Rule& r) { r.to(0, div(mul(r.error(), 1 / std::numbers::ln2), r.operand(0))); }}},
+    {"log10", {{x}, [](Rule& r) { r.to(0, div(mul(r.error(), 1 / std::numbers::ln10), r.operand(0))); }}},
+    {"rsqrt", {{value}, [](Rule& r) { r.to(0, mul(r.error(), mul(-0.5, mult(square(r.result()), r.result())))); }}},
     {"sqrt", {{value}, [](Rule& r) { r.to(0, div(mul(0.5, r.error()), r.result())); }}},
     {"erf", {{x}, [](Rule& r) {
        r.to(0, mul(mul(r.error(), 2 * std::numbers::inv_sqrtpi), exp(-square(r.operand(0).array()))));
      }}},
     {"sin", {{x}, [](Rule& r) { r.to(0, mul(r.error(), of(r.operand(0), elewise::cos))); }}},
     {"cos", {{x}, [](Rule& r) { r.to(0, mul(neg(r.error()), of(r.operand(0), elewise::sin))); }}},
+    {"tan", {{value}, [](Rule& r) { r.to(0, mul(r.error(), square(r.result()) + 1.0)); }}},
+    {"asin", {{x}, [](Rule& r) { r.to(0, mul(r.error(), rsqrt(1.0 - square(r.operand(0).array())))); }}},
+    {"acos", {{x}, [](Rule& r) { r.to(0, mul(neg(r.error()), rsqrt(1.0 - square(r.operand(0).array())))); }}},
+    {"atan", {{x}, [](Rule& r) { r.to(0, div(r.error(), square(r.operand(0).array()) + 1.0)); }}},
+    {"atan2", {{x | y, x | y}, [](Rule& r) {
+       const auto over_squares = [&](const Term& a) {
+         const Term squares = add(mul(r.operand(0), r.operand(0)), mul(r.operand(1), r.operand(1)));
+         return mul(r.error(), div(a, squares));
+       };
+       r.to(0, [&] { return over_squares(r.operand(1)); });
+       r.to(1, [&] { return over_squares(neg(r.operand(0))); });
+     }}},
+    {"sinh", {{x}, [](Rule& r) { r.to(0, mul(r.error(), of(r.operand(0), elewise::cosh))); }}},
+    {"cosh", {{x}, [](Rule& r) { r.to(0, mul(r.error(), of(r.operand(0), elewise::sinh))); }}},
+    {"fmod", {{{}, x | y}, [](Rule& r) {
+       r.to(0, r.error());
+       r.to(1, [&] { return mul(neg(r.error()), trunc(r.operand(0).operand() / r.operand(1).operand())); });
+     }}},
 };
 
 // In the order of the codes. An operation without a line, or a line without an operation, does not compile.

@@ -2,8 +2,8 @@
 // only IEEE additions, products, divisions, comparisons and integer steps. Nothing here uses a fused multiply-add, so
 // that a value's bits are the same on every instruction set, in a vector, in a tail or on another kind of device.
 //
-// float32: own polynomials (minimax, fitted for these ranges), at most 2 ulp; pow, gelu and the argument reduction of
-// sin and cos work in double inside. float64: the C library's functions.
+// float32: own polynomials (minimax, fitted for these ranges), at most 2 ulp; pow, gelu and others, and the argument
+// reduction of sin and cos, work in double inside. float64: the C library's functions.
 //
 // Everything is in an anonymous namespace on purpose: this header is compiled for several instruction sets, and the
 // linker must never merge those copies.
@@ -177,16 +177,24 @@ OWL_MATH float softplus(float x) {
 
 // x - n * pi/2, in double: exact enough for |x| < kSinRange.
 inline constexpr float kSinRange = 1048576.0f;
+struct WideAngle {
+  std::int32_t quadrant;
+  double r;
+};
+OWL_MATH WideAngle reduce_angle_wide(float x) {
+  const double shifted = static_cast<double>(x) * 0.63661977236758134 + kRoundDouble;
+  const double n = shifted - kRoundDouble;
+  const double high = 1.5707963267341256, low = 6.0771005065061922e-11;  // pi/2; n * high is exact
+  const double r = (static_cast<double>(x) - n * high) - n * low;
+  return {static_cast<std::int32_t>(bits(shifted)), r};
+}
 struct Angle {
   std::int32_t quadrant;
   float r;
 };
 OWL_MATH Angle reduce_angle(float x) {
-  const double shifted = static_cast<double>(x) * 0.63661977236758134 + kRoundDouble;
-  const double n = shifted - kRoundDouble;
-  const double high = 1.5707963267341256, low = 6.0771005065061922e-11;  // pi/2; n * high is exact
-  const double r = (static_cast<double>(x) - n * high) - n * low;
-  return {static_cast<std::int32_t>(bits(shifted)), static_cast<float>(r)};
+  const WideAngle a = reduce_angle_wide(x);
+  return {a.quadrant, static_cast<float>(a.r)};
 }
 OWL_MATH float sine_at(Angle a) {
   const float r = a.r, r2 = r * r;
@@ -203,6 +211,66 @@ OWL_MATH float cos(float x) {
   Angle a = reduce_angle(x);
   a.quadrant += 1;
   return sine_at(a);
+}
+
+// The quotient of sine and cosine, each in double.
+OWL_MATH float tan(float x) {
+  const WideAngle a = reduce_angle_wide(x);
+  const double r = a.r, r2 = r * r;
+  const double s = r + r * r2 * poly(r2, -0.16666666663854385, 0.008333331874358352, -0.0001984008654531293,
+                                     2.724990115829391e-06);
+  const double c = 1.0 + r2 * (-0.5 + r2 * poly(r2, 0.04166666666432045, -0.0013888887671723142, 2.4800600218521467e-05,
+                                                -2.730093863463587e-07));
+  const bool odd = a.quadrant & 1;
+  const auto y = static_cast<float>((odd ? -c : s) / (odd ? s : c));
+  return x == 0.0f ? x : y;  // keeps -0
+}
+
+inline constexpr double kPi = 3.14159265358979324, kHalfPi = 1.57079632679489662;
+
+// The arcsine of 0 <= s <= 1/2, in double; s2 = s^2.
+OWL_MATH double asin_poly(double s, double s2) {
+  return s + s * s2 * poly(s2, 0.16666666686085643, 0.07499992404401838, 0.04464766388813485, 0.030269138728589183,
+                           0.023611817008891752, 0.010574415516912909, 0.030974540371355073);
+}
+// Above 1/2 by the half angle: asin(a) = pi/2 - 2 asin(sqrt((1 - a) / 2)), acos(a) = 2 asin(sqrt((1 - a) / 2)).
+OWL_MATH float asin(float x) {
+  const double a = abs(static_cast<double>(x));
+  const bool large = a > 0.5;
+  const double s2 = large ? (1.0 - a) * 0.5 : a * a;
+  const double p = asin_poly(large ? sqrt(s2) : a, s2);
+  return copysign(static_cast<float>(large ? kHalfPi - 2.0 * p : p), x);
+}
+OWL_MATH float acos(float x) {
+  const double a = abs(static_cast<double>(x));
+  const bool large = a > 0.5;
+  const double s2 = large ? (1.0 - a) * 0.5 : a * a;
+  const double p = asin_poly(large ? sqrt(s2) : a, s2);
+  const double of_abs = large ? 2.0 * p : kHalfPi - p;
+  return static_cast<float>(x < 0.0f ? kPi - of_abs : of_abs);
+}
+
+// The arctangent of 0 <= t <= 1, in double.
+OWL_MATH double atan_unit(double t) {
+  const double t2 = t * t;
+  return t + t * t2 * poly(t2, -0.3333333332694414, 0.19999998154086215, -0.14285624891483525, 0.11109392308322223,
+                           -0.09073553118976409, 0.0758665283364667, -0.06246315194128317, 0.047294798621813336,
+                           -0.02991311194551696, 0.014072923344697239, -0.0042216579909296476, 0.0005930437556365282);
+}
+// Of y / x where both are 0 or positive, 0 / 0 as 0 and inf / inf as 1.
+OWL_MATH double atan_of_quotient(double y, double x) {
+  const bool steep = y > x;
+  double t = (steep ? x : y) / (steep ? y : x);
+  t = y == x ? (y == 0.0 ? 0.0 : 1.0) : t;
+  const double angle = atan_unit(t);
+  return steep ? kHalfPi - angle : angle;
+}
+OWL_MATH float atan(float x) {
+  return copysign(static_cast<float>(atan_of_quotient(abs(static_cast<double>(x)), 1.0)), x);
+}
+OWL_MATH float atan2(float y, float x) {
+  const double angle = atan_of_quotient(abs(static_cast<double>(y)), abs(static_cast<double>(x)));
+  return copysign(static_cast<float>(bits(x) < 0 ? kPi - angle : angle), y);
 }
 
 // |x| < 0.92: x + x * P(x^2); above: 1 - e^(-a * Q(a)).
@@ -249,6 +317,52 @@ OWL_MATH float gelu_tanh(float x) {
   return x < -15.0f ? -0.0f : y;
 }
 
+// e^|x| in double, up to beyond the range of float.
+OWL_MATH double exp_of_abs(float x) {
+  const double a = abs(static_cast<double>(x));
+  return exp_double(a > 100.0 ? 100.0 : a);
+}
+OWL_MATH float sinh(float x) {
+  const double a = abs(static_cast<double>(x)), b = a > 1.0 ? 1.0 : a, b2 = b * b;
+  const double near = b + b * b2 * poly(b2, 0.16666666646842135, 0.00833333967591706, 0.00019838101968683888,
+                                        2.8062802582276946e-06);
+  const double e = exp_of_abs(x), far = 0.5 * (e - 1.0 / e);
+  return copysign(static_cast<float>(a > 1.0 ? far : near), x);
+}
+OWL_MATH float cosh(float x) {
+  const double e = exp_of_abs(x);
+  return static_cast<float>(0.5 * (e + 1.0 / e));
+}
+
+// x / (1 + e^-x)
+OWL_MATH float silu(float x) {
+  double z = static_cast<double>(x);
+  z = z > 110.0 ? 110.0 : z;
+  z = z < -110.0 ? -110.0 : z;
+  const float y = static_cast<float>(static_cast<double>(x) / (1.0 + exp_double(-z)));
+  return x < -110.0f ? -0.0f : y;
+}
+// x * tanh(ln(1 + w)) with w = e^x, which is x * n / (n + 2) with n = w * (w + 2).
+OWL_MATH float mish(float x) {
+  double z = static_cast<double>(x);
+  z = z > 40.0 ? 40.0 : z;
+  z = z < -110.0 ? -110.0 : z;
+  const double w = exp_double(z), n = w * (w + 2.0);
+  const float y = static_cast<float>(static_cast<double>(x) * (n / (n + 2.0)));
+  return x < -110.0f ? -0.0f : y;
+}
+
+// The remainder of x / y with the sign of x, where |x / y| < kFmodRange: there every step in double is exact.
+inline constexpr double kFmodRange = 268435456.0;  // 2^28
+OWL_MATH float fmod(float x, float y) {
+  const double a = abs(static_cast<double>(x)), b = abs(static_cast<double>(y));
+  const double n = (a / b + kRoundDouble) - kRoundDouble;  // the quotient or one more
+  double r = a - n * b;
+  r = r < 0.0 ? r + b : r;
+  r = ((y == kInf) | (y == -kInf)) & (a < static_cast<double>(kInf)) ? a : r;
+  return copysign(static_cast<float>(r), x);
+}
+
 // log2 of a positive double that is no denormal, good to 2^-43.
 OWL_MATH double log2_double(double x) {
   const std::uint64_t one = 0x3ff0000000000000, root_half = 0x3fe6a09e667f3bcd;
@@ -260,16 +374,31 @@ OWL_MATH double log2_double(double x) {
                                                      0.3199321168503097, 0.28258056473161897));
 }
 
-OWL_MATH float pow(float x, float y) {
-  const float a = abs(x), b = abs(y);
-  double e = static_cast<double>(y) * log2_double(static_cast<double>(a));
+// The logarithm of x to the base whose logarithm of 2 is `scale`.
+OWL_MATH float scaled_log2(float x, double scale) {
+  float result = static_cast<float>(log2_double(static_cast<double>(x)) * scale);
+  result = x < kInf ? result : x;  // infinity, NaN
+  result = x < 0.0f ? kNaN : result;
+  return x == 0.0f ? -kInf : result;
+}
+OWL_MATH float log2(float x) { return scaled_log2(x, 1.0); }
+OWL_MATH float log10(float x) { return scaled_log2(x, 0.301029995663981195); }
+
+// 2^e in double, good to 2^-34; beyond the range of float the result is one that float has as infinity or 0.
+OWL_MATH double exp2_double(double e) {
   e = e > 200.0 ? 200.0 : e;
   e = e < -200.0 ? -200.0 : e;
   const double shifted = e + kRoundDouble;
   const double f = e - (shifted - kRoundDouble);
   const double p = poly(f, 0.9999999999616822, 0.6931471807284592, 0.24022651198155517, 0.05550410353408487,
                         0.009618027253890913, 0.0013333922595505164, 0.00015469291082109108, 1.5201914231238013e-05);
-  float r = static_cast<float>(p * from_bits((bits(shifted) + 1023) << 52));
+  return p * from_bits((bits(shifted) + 1023) << 52);
+}
+OWL_MATH float exp2(float x) { return static_cast<float>(exp2_double(static_cast<double>(x))); }
+
+OWL_MATH float pow(float x, float y) {
+  const float a = abs(x), b = abs(y);
+  float r = static_cast<float>(exp2_double(static_cast<double>(y) * log2_double(static_cast<double>(a))));
 
   // The standard's special cases (C, annex F).
   const float y_small = b < 16777216.0f ? y : 0.0f;  // larger floats are even integers
@@ -295,6 +424,17 @@ OWL_MATH double log1p(double x) { return __builtin_log1p(x); }
 OWL_MATH double tanh(double x) { return __builtin_tanh(x); }
 OWL_MATH double sin(double x) { return __builtin_sin(x); }
 OWL_MATH double cos(double x) { return __builtin_cos(x); }
+OWL_MATH double tan(double x) { return __builtin_tan(x); }
+OWL_MATH double asin(double x) { return __builtin_asin(x); }
+OWL_MATH double acos(double x) { return __builtin_acos(x); }
+OWL_MATH double atan(double x) { return __builtin_atan(x); }
+OWL_MATH double atan2(double y, double x) { return __builtin_atan2(y, x); }
+OWL_MATH double sinh(double x) { return __builtin_sinh(x); }
+OWL_MATH double cosh(double x) { return __builtin_cosh(x); }
+OWL_MATH double log2(double x) { return __builtin_log2(x); }
+OWL_MATH double log10(double x) { return __builtin_log10(x); }
+OWL_MATH double exp2(double x) { return __builtin_exp2(x); }
+OWL_MATH double fmod(double x, double y) { return __builtin_fmod(x, y); }
 OWL_MATH double erf(double x) { return __builtin_erf(x); }
 OWL_MATH double pow(double x, double y) { return __builtin_pow(x, y); }
 OWL_MATH double sigm(double x) {
@@ -302,6 +442,15 @@ OWL_MATH double sigm(double x) {
   return (x < 0.0 ? e : 1.0) / (1.0 + e);
 }
 OWL_MATH double softplus(double x) { return (x > 0.0 ? x : 0.0) + __builtin_log1p(__builtin_exp(-abs(x))); }
+OWL_MATH double silu(double x) {
+  const double y = x / (1.0 + __builtin_exp(-x));
+  return x < -750.0 ? -0.0 : y;
+}
+OWL_MATH double mish(double x) {
+  const double w = __builtin_exp(x > 300.0 ? 300.0 : x), n = w * (w + 2.0);
+  const double y = x * (n / (n + 2.0));
+  return x < -750.0 ? -0.0 : y;
+}
 OWL_MATH double gelu(double x) {
   const double y = 0.5 * x * __builtin_erfc(x * -0.70710678118654752);
   return x < -40.0 ? -0.0 : y;

@@ -78,6 +78,7 @@ Names argument_names(const OpRecord& op, bool has_approximation) {
   if (has_approximation) return {"x", "approximate"};
   if (name.ends_with("_back")) return {"err", "y"};
   if (name == "clip") return {"x", "low", "high"};
+  if (name == "atan2") return {"y", "x"};
   if (name == "where") return {"condition", "x", "y"};
   return {"x", "y", "z"};
 }
@@ -94,7 +95,10 @@ std::string doc_of(const OpRecord& op, const Names& names, bool has_factor, bool
                         : "\n\nArrays or numbers, at least one array; axes of length 1 broadcast";
   switch (op.rule) {
     case TypeRule::kFloat: text += "; bool and int32 give float32."; break;
-    case TypeRule::kIntFromBool: text += " and its type; bool gives int32."; break;
+    case TypeRule::kIntFromBool:
+      text += op.arity == 1 ? " and its type; bool gives int32."
+                            : "; its type is the largest of the operands', of bools int32.";
+      break;
     case TypeRule::kCompare:
     case TypeRule::kPredicate: text += " and type bool."; break;
     default: text += "; its type is the largest of the operands'."; break;

@@ -364,6 +364,8 @@ TEST_P(TileAccuracy, WithinTwoUlp) {
 }
 
 double exact_softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
+double exact_silu(double x) { return x < -200 ? 0.0 : x / (1 + std::exp(-x)); }
+double exact_mish(double x) { return x < -200 ? 0.0 : x * std::tanh(std::log1p(std::exp(x))); }
 double exact_gelu(double x) { return x < -40 ? 0.0 : 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -372,7 +374,13 @@ INSTANTIATE_TEST_SUITE_P(
                     Accuracy{"log1p", std::log1p}, Accuracy{"tanh", std::tanh}, Accuracy{"sin", std::sin},
                     Accuracy{"cos", std::cos}, Accuracy{"erf", std::erf}, Accuracy{"sqrt", std::sqrt},
                     Accuracy{"sigm", [](double x) { return 1 / (1 + std::exp(-x)); }},
-                    Accuracy{"softplus", exact_softplus}, Accuracy{"gelu", exact_gelu}),
+                    Accuracy{"softplus", exact_softplus}, Accuracy{"gelu", exact_gelu},
+                    Accuracy{"tan", std::tan}, Accuracy{"asin", std::asin}, Accuracy{"acos", std::acos},
+                    Accuracy{"atan", std::atan}, Accuracy{"sinh", std::sinh}, Accuracy{"cosh", std::cosh},
+                    Accuracy{"exp2", std::exp2}, Accuracy{"log2", std::log2}, Accuracy{"log10", std::log10},
+                    Accuracy{"rsqrt", [](double x) { return 1 / std::sqrt(x); }},
+                    Accuracy{"round", std::rint}, Accuracy{"trunc", std::trunc}, Accuracy{"silu", exact_silu},
+                    Accuracy{"mish", exact_mish}),
     [](const auto& test) { return std::string(test.param.name); });
 
 TEST(Tile, PowerFollowsTheStandard) {

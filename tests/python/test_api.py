@@ -137,6 +137,16 @@ ELEWISE = [
      "elementwise.values elementwise.special_values elementwise.type_of_the_result"),
     ("relu_back, sigm_back, tanh_back; the latter two with one argument",
      "elewise.relu_back elewise.sigm_back elewise.tanh_back", "elementwise.values elementwise.type_of_the_result"),
+    ("log2, log10, exp2, rsqrt, tan, asin, acos, atan, atan2, sinh, cosh",
+     "elewise.log2 elewise.log10 elewise.exp2 elewise.rsqrt elewise.tan elewise.asin elewise.acos elewise.atan elewise.atan2 "
+     "elewise.sinh elewise.cosh",
+     "elementwise.values elementwise.values_on_a_fine_grid elementwise.special_values elementwise.large_angles "
+     "elementwise.atan2_takes_y_first"),
+    ("round, trunc, fmod, isinf, isfinite", "elewise.round elewise.trunc elewise.fmod elewise.isinf elewise.isfinite",
+     "elementwise.values elementwise.signs_of_zero elementwise.halves_are_rounded_to_even "
+     "elementwise.remainders_are_exact_however_large_the_quotient elementwise.remainders_of_integers"),
+    ("silu, hard_sigmoid, hard_swish, mish", "elewise.silu elewise.hard_sigmoid elewise.hard_swish elewise.mish",
+     "elementwise.values elementwise.values_on_a_fine_grid elementwise.special_values"),
     ("sqrt, square, abs, sign, log1p, expm1, sin, cos, floor, ceil",
      "elewise.sqrt elewise.square elewise.abs elewise.sign elewise.log1p elewise.expm1 elewise.sin elewise.cos "
      "elewise.floor elewise.ceil", "elementwise.values elementwise.values_on_a_fine_grid elementwise.special_values"),

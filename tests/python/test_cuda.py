@@ -42,7 +42,8 @@ def numbers(*shape, seed=0, dtype=np.float32):
 
 @pytest.mark.parametrize("name", ["exp", "expm1", "ln", "log1p", "sqrt", "square", "abs", "sign", "floor", "ceil", "erf",
                                   "isnan", "sigm", "relu", "tanh", "gelu", "gelu_tanh", "leaky_relu", "elu", "softplus", "sin",
-                                  "cos"])
+                                  "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "exp2", "log2", "log10", "rsqrt", "round",
+                                  "trunc", "isinf", "isfinite", "silu", "hard_sigmoid", "hard_swish", "mish"])
 def test_functions_have_the_cpus_bits_in_float32(gpu, name):
     x = np.concatenate([numbers(1003) * 3, np.float32([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 1e-30, 88, -100])])
     f = (lambda x: elewise.gelu(x, True)) if name == "gelu_tanh" else getattr(elewise, name)
@@ -56,6 +57,7 @@ def test_operators_have_the_cpus_bits(gpu):
     def all_of_them(x, y):
         return [x + y, x - y, x / y, elewise.mult(x, y), -x, x > y, x <= 0.1, x == x, x != y, 2 / x, 1 - x, x ** 3, abs(x),
                 elewise.maximum(x, y), elewise.minimum(x, 0), elewise.clip(x, -0.5, 0.5), elewise.where(x > 0, x, y),
+                elewise.atan2(x, y), elewise.fmod(x, y), elewise.fmod(x * 1e12, y),
                 elewise.leaky_relu(x, 0.2), elewise.leaky_relu(x, y), elewise.elu(x, 0.5),
                 elewise.relu_back(x, y), elewise.sigm_back(x, y), elewise.tanh_back(x, y)]
 

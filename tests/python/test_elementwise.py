@@ -47,6 +47,10 @@ def leaky_relu(x, slope):
     return np.where(x > 0, x, slope * x)
 
 
+def hard_sigmoid(x):
+    return np.clip(x / 6 + 0.5, 0, 1)
+
+
 def elu(x, alpha):
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
@@ -65,11 +69,15 @@ ROWS = [
     Row("eq", lambda x, y: x == y, np.equal, (SMALL, SMALL), types="bool"),
     Row("ne", lambda x, y: x != y, np.not_equal, (SMALL, SMALL), types="bool"),
     Row("exp", E.exp, np.exp, (ANY,), 2),
+    Row("exp2", E.exp2, np.exp2, (ANY,), 2),
     Row("ln", E.ln, np.log, (POSITIVE,), 2),
+    Row("log2", E.log2, np.log2, (POSITIVE,), 2),
+    Row("log10", E.log10, np.log10, (POSITIVE,), 2),
     Row("sigm", E.sigm, sigm, (ANY,), 4),
     Row("relu", E.relu, lambda x: np.maximum(x, 0), (ANY,), types="keep"),
     Row("tanh", E.tanh, np.tanh, (SMALL,), 4),
     Row("sqrt", E.sqrt, np.sqrt, (POSITIVE,)),
+    Row("rsqrt", E.rsqrt, lambda x: 1 / np.sqrt(x), (POSITIVE,), 2),
     Row("square", E.square, np.square, (ANY,), types="keep"),
     Row("abs", E.abs, np.abs, (ANY,), types="keep"),
     Row("sign", E.sign, np.sign, (ANY,), types="keep"),
@@ -77,15 +85,31 @@ ROWS = [
     Row("expm1", E.expm1, np.expm1, (SMALL,), 4),
     Row("sin", E.sin, np.sin, (ANY,), 2, 2),
     Row("cos", E.cos, np.cos, (ANY,), 2, 2),
+    Row("tan", E.tan, np.tan, (ANY,), 2),
+    Row("asin", E.asin, np.arcsin, ((-1, 1),), 2),
+    Row("acos", E.acos, np.arccos, ((-1, 1),), 2),
+    Row("atan", E.atan, np.arctan, (ANY,), 2),
+    Row("atan2", E.atan2, np.arctan2, (ANY, ANY), 2),
+    Row("sinh", E.sinh, np.sinh, (ANY,), 2),
+    Row("cosh", E.cosh, np.cosh, (ANY,), 2),
     Row("floor", E.floor, np.floor, (ANY,)),
     Row("ceil", E.ceil, np.ceil, (ANY,)),
+    Row("round", E.round, np.round, (ANY,), types="keep"),
+    Row("trunc", E.trunc, np.trunc, (ANY,), types="keep"),
+    Row("fmod", E.fmod, np.fmod, (ANY, POSITIVE), types="power"),
     Row("isnan", E.isnan, np.isnan, (ANY,), types="bool"),
+    Row("isinf", E.isinf, np.isinf, (ANY,), types="bool"),
+    Row("isfinite", E.isfinite, np.isfinite, (ANY,), types="bool"),
     Row("erf", E.erf, erf, (SMALL,), 4),
     Row("gelu", E.gelu, lambda x: 0.5 * x * (1 + erf(x / ROOT2)), (SMALL,), 4, 4),
     Row("gelu_tanh", lambda x: E.gelu(x, approximate=True), gelu_tanh, (SMALL,), 4, 4),
     Row("leaky_relu", E.leaky_relu, leaky_relu, (ANY, UNIT), 1),
     Row("elu", E.elu, elu, (SMALL, POSITIVE), 4),
     Row("softplus", E.softplus, softplus, (ANY,), 4),
+    Row("silu", E.silu, lambda x: x / (1 + np.exp(-x)), (ANY,), 2),
+    Row("hard_sigmoid", E.hard_sigmoid, hard_sigmoid, (SMALL,), 1, 1),
+    Row("hard_swish", E.hard_swish, lambda x: x * hard_sigmoid(x), (SMALL,), 2, 4),
+    Row("mish", E.mish, lambda x: x * np.tanh(np.log1p(np.exp(x))), (ANY,), 2),
     Row("maximum", E.maximum, np.maximum, (ANY, ANY), types="keep"),
     Row("minimum", E.minimum, np.minimum, (ANY, ANY), types="keep"),
     Row("clip", E.clip, lambda x, low, high: np.minimum(np.maximum(x, low), high), (ANY, (-9, 0), (0, 9)),
@@ -111,7 +135,7 @@ RESULT = {
     "bool": dict.fromkeys(DTYPES, "bool"),
     "select": {t: t for t in DTYPES},
 }
-BOOL_TO_INT = {"square", "abs", "sign", "relu"}  # bool gives int32
+BOOL_TO_INT = {"square", "abs", "sign", "relu", "round", "trunc"}  # bool gives int32
 
 
 def expected_type(row, promoted):
@@ -165,7 +189,7 @@ def test_values_on_a_fine_grid(row):
 @each_row
 def test_int32(row):
     rng = np.random.default_rng(5)
-    low = 1 if row.op in ("pow", "ln", "sqrt", "div", "log1p") else -6
+    low = 1 if row.op in ("pow", "ln", "log2", "log10", "sqrt", "rsqrt", "div", "log1p", "fmod") else -6
     operands = [rng.integers(low, 7, (11, 5)).astype(np.int32) for _ in row.domain]
     if row.op == "clip":
         operands[1:] = [-abs(operands[1]), abs(operands[2])]
@@ -306,7 +330,7 @@ def test_int32_wraps():
 
 SPECIALS = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 3.4e38, -3.4e38, 1.2e-38, 88.9, -104.5],
                     np.float32)
-UNSAID = dict.fromkeys(["gelu", "gelu_tanh"], [-np.inf])  # inf * 0, on which frameworks disagree
+UNSAID = dict.fromkeys(["gelu", "gelu_tanh", "silu", "mish"], [-np.inf])  # inf * 0, on which frameworks disagree
 
 
 @each_row
@@ -328,7 +352,9 @@ def test_special_values(row):
     np.testing.assert_allclose(got[finite], want[finite], rtol=2e-6, atol=tiny)
 
 
-SIGNED_ZEROS = [r for r in ROWS if r.op in ("add", "sub", "mult", "div", "neg", "sqrt", "floor", "ceil")]
+SIGNED_ZEROS = [r for r in ROWS if r.op in (
+    "add", "sub", "mult", "div", "neg", "sqrt", "rsqrt", "floor", "ceil", "round", "trunc", "tan", "asin", "atan", "atan2",
+    "sinh", "fmod", "silu", "hard_swish", "mish")]
 
 
 @pytest.mark.parametrize("row", SIGNED_ZEROS, ids=lambda r: r.op)
@@ -441,7 +467,8 @@ def test_every_function_is_in_owl_too():
     assert not set(owl.__all__) & set(dir(builtins))
     namespace = {}
     exec("from owl import *", namespace)
-    assert namespace["exp"] is E.exp and "abs" not in namespace and namespace["__builtins__"]["abs"] is abs
+    assert namespace["exp"] is E.exp and not {"abs", "round"} & set(namespace)
+    assert namespace["__builtins__"]["abs"] is abs and namespace["__builtins__"]["round"] is round
 
 
 # --- the table is complete
@@ -465,6 +492,50 @@ def test_astype(a, b):
     assert same_bits(val(got), x.astype(b))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_halves_are_rounded_to_even(dtype):
+    x = np.array([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5, 0.49999997, 8388607.5, -8388607.5, 1e20, 2.0**31 + 0.5], dtype)
+    assert same_bits(val(E.round(arr(x))), np.round(x))
+    assert same_bits(val(E.trunc(arr(x))), np.trunc(x))
+
+
+def test_remainders_are_exact_however_large_the_quotient():
+    """Beyond a quotient of 2**28 tiles go through the C library; neighbours in their tile keep their bits."""
+    rng = np.random.default_rng(8)
+    for spread in (1, 9, 20, 60, 120):
+        x = (rng.uniform(-1, 1, 5000) * 2.0 ** rng.integers(-spread // 2, spread + 1, 5000)).astype(np.float32)
+        y = (rng.uniform(0.5, 1, 5000) * 2.0 ** rng.integers(-spread // 2, 1, 5000)).astype(np.float32)
+        whole = rng.integers(0, 5000, 900)
+        x[whole] = (y[whole] * np.float32(3)).astype(np.float32)  # at and next to multiples
+        x[whole[:300]] = np.nextafter(x[whole[:300]], np.float32(0))
+        y[::3] *= -1
+        want = np.fmod(x, y)
+        assert same_bits(val(E.fmod(arr(x), arr(y))), want)
+        assert same_bits(val(E.fmod(arr(x[:77]), arr(y[:77]))), want[:77])
+        assert same_bits(val(E.fmod(arr(x.astype(np.float64)), arr(y.astype(np.float64)))), want.astype(np.float64))
+
+
+def test_remainders_of_integers():
+    x, y = (g.ravel() for g in np.meshgrid(np.int32([7, -7, 0, 6, 2**31 - 1, -2**31]), np.int32([3, -3, 0, 1, -1, 2**31 - 1, -2**31])))
+    with np.errstate(all="ignore"):
+        assert same_bits(val(E.fmod(arr(x), arr(y))), np.fmod(x, y))
+    assert same_bits(val(E.fmod(arr(x), 3)), np.fmod(x, np.int32(3)))
+
+
+@pytest.mark.parametrize("name, ref", [("tan", np.tan), ("sin", np.sin), ("cos", np.cos)])
+def test_large_angles(name, ref):
+    x = np.float32([1e5, -3e5, 1048576, 1048577, 1e7, -1e10, 1e22, 3e38, 11.0, 355.0 / 2, 0.5])
+    assert ulps(val(getattr(E, name)(arr(x))), ref(x.astype(np.float64))) <= 2
+    assert same_bits(val(getattr(E, name)(arr(x[-1:]))), val(getattr(E, name)(arr(x)))[-1:])
+
+
+def test_atan2_takes_y_first():
+    y, x = np.float32([1, 1, -1, -1, 0.0, -0.0]), np.float32([1, -1, 1, -1, -1, -1])
+    assert ulps(val(E.atan2(arr(y), arr(x))), np.arctan2(y.astype(np.float64), x)) <= 1
+    assert same_bits(val(E.atan2(x=arr(x), y=arr(y))), val(E.atan2(arr(y), arr(x))))
+    assert E.atan2(1, owl.ones([1])).item() == E.atan2(owl.ones([1]), 1).item() == pytest.approx(np.pi / 4)
+
+
 def test_int32_powers_wrap():
     x = np.array([3, -3, 7, 2, -2**31, 0], np.int32)
     for n in (0, 1, 2, 3, 20, 31, 33, 63):
@@ -475,7 +546,7 @@ def test_int32_powers_wrap():
 @pytest.mark.parametrize("row", [r for r in ROWS if expected_type(r, "bool")], ids=lambda r: r.op)
 def test_bool(row):
     operands = list(np.random.default_rng(0).integers(0, 2, (row.arity, 11, 5)).astype(bool))
-    if row.op in ("div", "pow", "ln", "log1p"):
+    if row.op in ("div", "pow", "ln", "log2", "log10", "rsqrt", "log1p", "fmod"):
         operands[-1][:] = True
     if row.op == "clip":
         operands[1][:], operands[2][:] = False, True

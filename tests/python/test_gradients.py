@@ -110,14 +110,30 @@ ROWS = {
     "leaky_relu": binary(lambda x, y: [ele.leaky_relu(x), ele.leaky_relu(x, y)]),
     "elu": binary(lambda x, y: [ele.elu(x), ele.elu(x, y)]),
     "softplus": unary(ele.softplus),
+    "silu": unary(ele.silu),
+    "hard_sigmoid": unary(ele.hard_sigmoid, -4, 4),
+    "hard_swish": unary(ele.hard_swish, -4, 4),
+    "mish": unary(ele.mish),
     "exp": unary(ele.exp),
     "expm1": unary(ele.expm1),
     "ln": unary(ele.ln, 0.5, 2),
     "log1p": unary(ele.log1p, -0.5, 2),
+    "exp2": unary(ele.exp2),
+    "log2": unary(ele.log2, 0.5, 2),
+    "log10": unary(ele.log10, 0.5, 2),
     "sqrt": unary(ele.sqrt, 0.5, 2),
+    "rsqrt": unary(ele.rsqrt, 0.5, 2),
     "erf": unary(ele.erf),
     "sin": unary(ele.sin),
     "cos": unary(ele.cos),
+    "tan": unary(ele.tan, -1, 1),
+    "asin": unary(ele.asin, -0.8, 0.8),
+    "acos": unary(ele.acos, -0.8, 0.8),
+    "atan": unary(ele.atan),
+    "atan2": binary(lambda x, y: [ele.atan2(x, y), ele.atan2(-x, -y), ele.atan2(x, 0.7), ele.atan2(0.7, y)], 0.5, 2),
+    "sinh": unary(ele.sinh),
+    "cosh": unary(ele.cosh),
+    "fmod": binary(lambda x, y: [ele.fmod(4 * x, y), ele.fmod(-x, 0.7), ele.fmod(9.0, y)], 0.5, 2),
     "copy": unary(lambda x: x[::-1, :, 1:].reshape([12])),
     "device_copy": unary(lambda x: x.copy_to(other_device()).copy_to(0)),
     "concat": binary(lambda x, y: [owl.concat([x, y, x], 0), owl.concat([y, x], -1)]),
@@ -140,8 +156,8 @@ ROWS = {
 }  # fmt: skip
 ROUGH = {"cast": (1e-1, 1e-5)}  # step, tolerance: it rounds to float32
 LAYOUTS = ["contiguous", "transposed", "sliced", "broadcast"]
-WITHOUT = {"gt", "ge", "lt", "le", "eq", "ne", "isnan", "sign", "floor", "ceil", "full", "arange", "rand", "randn",
-           "randb", "argmax", "argmin", "count_zero"}  # fmt: skip
+WITHOUT = {"gt", "ge", "lt", "le", "eq", "ne", "isnan", "isinf", "isfinite", "sign", "floor", "ceil", "round", "trunc",
+           "full", "arange", "rand", "randn", "randb", "argmax", "argmin", "count_zero"}  # fmt: skip
 TESTED_IN_CPP: set[str] = set()
 
 

@@ -9,11 +9,14 @@
 #define OWL_ELEWISE_UNARY(X)                                                                                   \
   X(exp, Exp) X(expm1, Expm1) X(ln, Ln) X(log1p, Log1p) X(sqrt, Sqrt) X(square, Square) X(abs, Abs)            \
   X(sign, Sign) X(sin, Sin) X(cos, Cos) X(floor, Floor) X(ceil, Ceil) X(erf, Erf) X(isnan, IsNan)              \
-  X(sigm, Sigm) X(relu, Relu) X(tanh, Tanh) X(gelu, Gelu) X(softplus, Softplus)
+  X(isinf, IsInf) X(isfinite, IsFinite) X(round, Round) X(trunc, Trunc) X(exp2, Exp2) X(log2, Log2)            \
+  X(log10, Log10) X(rsqrt, Rsqrt) X(tan, Tan) X(asin, Asin) X(acos, Acos) X(atan, Atan) X(sinh, Sinh)          \
+  X(cosh, Cosh) X(sigm, Sigm) X(relu, Relu) X(tanh, Tanh) X(gelu, Gelu) X(softplus, Softplus) X(silu, Silu)    \
+  X(hard_sigmoid, HardSigmoid) X(hard_swish, HardSwish) X(mish, Mish)
 // X(name, struct, name of the second operand, its default value).
 #define OWL_ELEWISE_PARAMETRIC(X) X(leaky_relu, LeakyRelu, slope, 0.01) X(elu, Elu, alpha, 1.0)
 #define OWL_ELEWISE_BINARY(X)                                                                                  \
-  X(mult, Mult) X(maximum, Maximum) X(minimum, Minimum)                                                        \
+  X(mult, Mult) X(maximum, Maximum) X(minimum, Minimum) X(fmod, Fmod) X(atan2, Atan2) /* (y, x) */             \
   X(relu_back, ReluBack) X(sigm_back, SigmBack) X(tanh_back, TanhBack) /* (err, y) */
 #define OWL_ELEWISE_TERNARY(X) X(clip, Clip) /* (x, low, high) */ X(where, Where) /* (condition, x, y) */
 

@@ -30,7 +30,6 @@ _JOIN = "`owl.concat([x, y], axis)`"
 _VIEW = "`x.reshape(shape)`"
 _PRODUCT = "the product of two matrices is `w * x`, or `w @ x`"
 _WAIT = "owl computes without being asked; `x.wait_for_eval()` waits for one value, `owl.wait_for_all()` for all"
-_STACK = "`owl.concat([x[..., None], y[..., None]], -1)` joins along a new last axis"
 _BOOLS = "`owl.multiply(x > 0, y > 0)` is and, `owl.maximum(x > 0, y > 0)` is or, `(x > 0) != (y > 0)` is xor, `mask == False` is not"
 _RANDOM = "`owl.rand(shape, low, high)`, `owl.randn(shape, mu, sigma)`, `owl.randb(shape, prob)`, `owl.seed(n)`"
 _GATHER = "an index is an integer or a slice, `x[1]`, `x[:, 1:3]`; for arrays of indices go through NumPy: `owl.from_numpy(a[[0, 2]])`"
@@ -39,7 +38,6 @@ _EINSUM = "owl has products of two matrices, `w * x`; reshape and transpose to t
 _PRINT = "values are printed as NumPy prints them: `np.set_printoptions(precision=4)`"
 _THREADS = "the environment variable OWL_NUM_THREADS sets the number of threads before owl is imported"
 _LOSS = "losses are written out: `((x - y) ** 2).mean()`, `-owl.multiply(owl.conv.log_softmax(x), y).sum(0).mean()`"
-_VAR = "((x - x.mean(axis)) ** 2).mean(axis)"
 _NAN_MEAN = "owl.where(owl.isnan(x), 0.0, x).sum(axis) / (x == x).sum(axis)"
 _NAN_VAR = f"owl.where(owl.isnan(x), 0.0, (x - {_NAN_MEAN}) ** 2).sum(axis) / (x == x).sum(axis)"
 _HUBER = "`owl.where(abs(x - y) < 1, (x - y) ** 2 / 2, abs(x - y) - 0.5).mean()`"
@@ -106,9 +104,9 @@ _GROUPS = {
     "randperm permutation shuffle choice": "draw indices with NumPy, and take the data: `owl.from_numpy(a[rng.permutation(len(a))])`",
     "dropout": _DROPOUT,
     # joining, cutting, shapes
-    "stack": _STACK,
     "cat concatenate hstack vstack dstack column_stack row_stack append block": _JOIN,
-    "split split_with_sizes array_split chunk tensor_split vsplit hsplit dsplit unbind unstack narrow select": "`owl.slice(x, axis, offset, count)`, or `x[1:3]`",
+    "split_with_sizes array_split chunk tensor_split vsplit hsplit dsplit": "`owl.split(x, 1, axis)` into so many equal parts, or `owl.split(x, [1, 2], axis)` at places",
+    "unbind unstack narrow select": "`owl.slice(x, axis, offset, count)`, or `x[1:3]`",
     "take gather index_select take_along_axis take_along_dim choose compress extract": _GATHER,
     "masked_select nonzero argwhere flatnonzero unique": "its size depends on values: go through NumPy, `np.nonzero(x.to_numpy())`",
     "masked_fill": "`owl.where(mask, value, x)`",
@@ -120,10 +118,8 @@ _GROUPS = {
     "permute permute_dims moveaxis swapaxes swapdims movedim rollaxis": "`x.transpose([1, 0])`: axis i of the result is axis axes[i]",
     "t mT mH H adjoint matrix_transpose": "`x.T`",
     "broadcast_to expand expand_as broadcast_arrays broadcast_tensors broadcast_shapes": _BROADCAST,
-    "tile repeat repeat_interleave": _JOIN + " of the same array; " + _BROADCAST,
-    "flip fliplr flipud": "`x[::-1]`, `x[:, ::-1]`",
-    "roll": "`owl.concat([x[-1:], x[:-1]], 0)`",
-    "pad": "`owl.concat([owl.zeros([1, 4]), x], 0)`",
+    "repeat_interleave": "`owl.repeat(x, 2, axis)`",
+    "fliplr flipud": "`owl.flip(x, axis)`",
     # elementwise
     "add": "`x + y`", "sub subtract": "`x - y`", "rsub": "`y - x`", "neg negative": "`-x`", "positive": "`x`",
     "mul": "`owl.multiply(x, y)`; with a number, `2 * x`",
@@ -167,7 +163,7 @@ _GROUPS = {
     # reductions
     "amax reduce_max": "`x.max(axis)`", "amin reduce_min": "`x.min(axis)`", "aminmax": "`x.min(axis)` and `x.max(axis)`",
     "average reduce_mean": "`x.mean(axis)`", "reduce_sum": "`x.sum(axis)`",
-    "std": f"`{_VAR} ** 0.5`", "var": f"`{_VAR}`", "std_mean var_mean": f"`{_VAR}` and `x.mean(axis)`",
+    "std_mean": "`x.std(axis)` and `x.mean(axis)`", "var_mean": "`x.var(axis)` and `x.mean(axis)`",
     "prod": "`owl.exp(owl.log(x).sum(axis))` for x above 0",
     # owl's own reductions propagate NaN
     "nansum": "`owl.where(owl.isnan(x), 0.0, x).sum(axis)`", "nanmean": f"`{_NAN_MEAN}`",
@@ -176,12 +172,10 @@ _GROUPS = {
     "nanargmin": "`owl.where(owl.isnan(x), math.inf, x).argmin(axis)`",
     "nanvar": f"`{_NAN_VAR}`", "nanstd": f"`({_NAN_VAR}) ** 0.5`",
     "nanprod": "`owl.exp(owl.where(owl.isnan(x), 0.0, owl.log(x)).sum(axis))` for x above 0",
-    "any": "`(x != 0).max(axis)`", "all": "`(x != 0).min(axis)`",
     "count_nonzero": "`(x != 0).sum(axis)`; `x.count_zero()` counts zeros",
     "inv pinv solve eigh inverse pinverse": _ALGEBRA,
     "norm linalg dist": "the norm is `(x ** 2).sum(axis) ** 0.5`; for other linear algebra go through NumPy: `np.linalg.inv(square.to_numpy())`",
     "ptp": "`x.max(axis) - x.min(axis)`",
-    "logsumexp": "`owl.log(owl.exp(x - x.max(axis)).sum(axis)) + x.max(axis)`",
     # products
     "matmul mm": _PRODUCT, "mv": _PRODUCT + "; a vector is a matrix of one column",
     "dot": "`owl.draw(x)` draws the graph; " + _PRODUCT,
@@ -209,7 +203,7 @@ _GROUPS = {
     "avg_pool1d": _POOL_1D + "`owl.conv.Pooler(1, 2, 1, 2, op=owl.conv.pool_op.avg).ff(image)`",
     "adaptive_avg_pool2d": "`image.mean([0, 1])` for one value a channel", "adaptive_max_pool2d": "`image.max([0, 1])` for one value a channel",
     "local_response_norm": "`owl.conv.Lrner(5, 1e-4, 0.75).ff(image, image)`",
-    "batch_norm layer_norm group_norm instance_norm normalize": f"`(x - x.mean(axis)) / ({_VAR} + 1e-5) ** 0.5`",
+    "batch_norm layer_norm group_norm instance_norm normalize": "`(x - x.mean(axis)) / (x.var(axis) + 1e-5) ** 0.5`",
     "rms_norm": "`x / ((x ** 2).mean(axis) + 1e-5) ** 0.5`",
     "mse_loss cross_entropy nll_loss l1_loss binary_cross_entropy kl_div BCELoss": _LOSS,
     "smooth_l1_loss huber_loss": _HUBER,

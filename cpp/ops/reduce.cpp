@@ -1,4 +1,5 @@
 // Reductions: sum, mean, max, min, argmax, argmin, count_zero. Reduced axes stay with length 1.
+#include <algorithm>
 #include <string>
 
 #include "graph/gradient.h"
@@ -7,6 +8,7 @@
 #include "ops/reduce.h"
 #include "ops/terms.h"
 #include "owl/elewise.h"
+#include "owl/tape.h"
 
 namespace owl {
 
@@ -103,6 +105,16 @@ NArray reduce(const OpRecord& op, const NArray& x, const std::vector<std::int64_
   return record(op, {dense(x).node()}, std::make_shared<ReduceParams>(mask, axes.empty()));
 }
 
+// How many elements each element of a result is made of. Errors name `op`, which consists of several operations.
+double count_reduced(const char* op, const NArray& x, const std::vector<std::int64_t>& axes) {
+  if (!x.has_value()) throw Error(std::string(op) + ": an empty NArray has no value; assign one first");
+  const Shape& shape = x.shape();
+  if (axes.empty()) return static_cast<double>(shape.size());
+  double count = 1;
+  for (const auto axis : axes) count *= static_cast<double>(shape[normalize_axis(axis, shape, op)]);
+  return count;
+}
+
 // For operations without a value over zero elements.
 void require_elements(const OpRecord& op, const NArray& x, const std::vector<std::int64_t>& axes) {
   const Shape& shape = node_of(x, op).shape;
@@ -149,6 +161,41 @@ NArray NArray::max(const std::vector<std::int64_t>& axes) const {
 NArray NArray::min(const std::vector<std::int64_t>& axes) const {
   require_elements(op_min, *this, axes);
   return reduce(op_min, *this, axes);
+}
+
+NArray NArray::var(const std::vector<std::int64_t>& axes, double correction) const {
+  const double n = count_reduced("var", *this, axes);
+  const NArray squares = elewise::square(*this - mean(axes));
+  return correction == 0 ? squares.mean(axes) : squares.sum(axes) / std::max(n - correction, 0.0);
+}
+
+// The root of 0 as 0, with the gradient 0.
+NArray NArray::std(const std::vector<std::int64_t>& axes, double correction) const {
+  count_reduced("std", *this, axes);
+  const NArray v = var(axes, correction), positive = v > 0.0;
+  return elewise::where(positive, elewise::sqrt(elewise::where(positive, v, 1.0)), v);
+}
+
+// Over nothing by their counts, as there is no largest or smallest.
+NArray NArray::any(const std::vector<std::int64_t>& axes) const {
+  const bool nothing = count_reduced("any", *this, axes) == 0;
+  const NArray truths = dtype() == DType::kBool ? *this : *this != 0;
+  return nothing ? truths.sum(axes) > 0 : truths.max(axes);
+}
+NArray NArray::all(const std::vector<std::int64_t>& axes) const {
+  const bool nothing = count_reduced("all", *this, axes) == 0;
+  const NArray truths = dtype() == DType::kBool ? *this : *this != 0;
+  return nothing ? truths.sum(axes) == 0 : truths.min(axes);
+}
+
+NArray logsumexp(const NArray& x, const std::vector<std::int64_t>& axes) {
+  const double n = count_reduced("logsumexp", x, axes);
+  const NArray numbers = record_cast(x, promote(x.dtype(), DType::kFloat32));
+  if (n == 0) return elewise::ln(elewise::exp(numbers).sum(axes));
+  // Any shift gives the same sum, so that it may be a constant to tapes.
+  const NArray largest = stop_gradient(numbers).max(axes);
+  const NArray shift = elewise::where(elewise::isfinite(largest), largest, 0);
+  return elewise::ln(elewise::exp(numbers - shift).sum(axes)) + shift;
 }
 
 NArray NArray::argmax(std::optional<std::int64_t> axis) const {

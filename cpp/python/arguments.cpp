@@ -173,4 +173,24 @@ Shape to_shape(PyObject* o, const char* what) {
   return Shape(std::span<const std::int64_t>(lengths));
 }
 
+std::vector<NArray> list_of_arrays(PyObject* arrays, const std::string& function) {
+  const std::string wanted = function + ": arrays must be a list or tuple of NArrays";
+  if (is_narray(arrays)) throw py::type_error(wanted + ", not one NArray");
+  auto items = py::reinterpret_steal<py::object>(PySequence_Fast(arrays, wanted.c_str()));
+  if (!items) throw py::error_already_set();
+  std::vector<NArray> list;
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i)
+    list.push_back(to_narray(PySequence_Fast_GET_ITEM(items.ptr(), i), (function + ": every array").c_str()));
+  return list;
+}
+
+double fill_value(PyObject* o, DType dtype, const char* what) {
+  const double v = to_double(o, what);
+  constexpr double low = std::numeric_limits<std::int32_t>::min(), high = std::numeric_limits<std::int32_t>::max();
+  if (dtype == DType::kInt32 && !(std::trunc(v) >= low && std::trunc(v) <= high))
+    throw std::overflow_error(std::string(what) + " " + py::str(py::handle(o)).cast<std::string>() +
+                              " does not fit int32");
+  return v;
+}
+
 }  // namespace owl::python

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "owl/narray.h"
@@ -77,5 +78,8 @@ std::vector<std::int64_t> to_ints(PyObject* o, const char* what);  // a list, a 
 [[noreturn]] void refuse_integers(PyObject* o, const char* what);
 std::vector<std::int64_t> to_axes(PyObject* o, const char* what);  // the same; None gives an empty vector, for all axes
 Shape to_shape(PyObject* o, const char* what);
+std::vector<NArray> list_of_arrays(PyObject* arrays, const std::string& function);
+// A value for an array of this type. Checks integers, because one outside the range of int32 would change silently.
+double fill_value(PyObject* o, DType dtype, const char* what);
 
 }  // namespace owl::python

@@ -11,7 +11,8 @@ void bind_errors(py::module_& m);          // the exception classes
 void bind_numpy(py::module_& m);           // dtypes
 void bind_numpy_exchange(py::module_& m);  // from_numpy
 void bind_narray(py::module_& m);          // the class NArray
-void bind_creation(py::module_& m);        // zeros, randn, concat ...
+void bind_creation(py::module_& m);        // zeros, randn ...
+void bind_rearrange(py::module_& m);       // concat, split, roll ...
 void bind_dlpack(py::module_& m);          // from_dlpack
 void bind_elewise(py::module_& m);         // the submodule elewise
 void bind_conv(py::module_& m);            // the submodule conv

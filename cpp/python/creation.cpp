@@ -1,4 +1,4 @@
-// Functions that make arrays: constants, random numbers, joins, slices, and sums across devices.
+// Functions that make arrays: constants, random numbers, and sums across devices.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -15,16 +15,6 @@
 namespace owl::python {
 
 namespace {
-
-// A value for an array of this type. Checks integers, because one outside the range of int32 would change silently.
-double fill_value(PyObject* o, DType dtype, const char* what) {
-  const double v = to_double(o, what);
-  constexpr double low = std::numeric_limits<std::int32_t>::min(), high = std::numeric_limits<std::int32_t>::max();
-  if (dtype == DType::kInt32 && !(std::trunc(v) >= low && std::trunc(v) <= high))
-    throw std::overflow_error(std::string(what) + " " + py::str(py::handle(o)).cast<std::string>() +
-                              " does not fit int32");
-  return v;
-}
 
 bool is_number(PyObject* o) { return PyFloat_Check(o) || is_integer(o) || numpy_number(o) != NumberKind::kNone; }
 
@@ -270,34 +260,6 @@ PyObject* set_random_state(PyObject*, const Call& call) {
   Py_RETURN_NONE;
 }
 
-std::vector<NArray> list_of_arrays(PyObject* arrays, const std::string& function) {
-  const std::string wanted = function + ": arrays must be a list or tuple of NArrays";
-  if (is_narray(arrays)) throw py::type_error(wanted + ", not one NArray");
-  auto items = py::reinterpret_steal<py::object>(PySequence_Fast(arrays, wanted.c_str()));
-  if (!items) throw py::error_already_set();
-  std::vector<NArray> list;
-  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i)
-    list.push_back(to_narray(PySequence_Fast_GET_ITEM(items.ptr(), i), (function + ": every array").c_str()));
-  return list;
-}
-
-PyObject* concat(PyObject*, const Call& call) {
-  const auto [arrays, axis] = call.get("concat", {"arrays", "axis|dim"});
-  const auto parts = list_of_arrays(arrays, "concat");
-  const auto along = to_int(axis, "concat: axis");
-  note_source();
-  return wrap(owl::concat(parts, along));
-}
-
-PyObject* slice(PyObject*, const Call& call) {
-  const auto [x, axis, offset, count] = call.get("slice", {"x", "axis|dim", "offset", "count"});
-  const NArray& array = to_narray(x, "slice: x");
-  const auto along = to_int(axis, "slice: axis"), from = to_int(offset, "slice: offset");
-  const auto n = to_int(count, "slice: count");
-  note_source();
-  return wrap(owl::slice(array, along, from, n));
-}
-
 PyObject* all_reduce(PyObject*, const Call& call) {
   const auto [arrays] = call.get("all_reduce", {"arrays"});
   const auto parts = list_of_arrays(arrays, "all_reduce");
@@ -370,14 +332,6 @@ PyMethodDef creation_functions[] = {
         "set_random_state(state)\n--\n\nBrings the generator back to where random_state() gave state: what was drawn after it is drawn\n"
         "again. A list does as well as a tuple, as JSON gives it.\n\n"
         "TypeError: not two integers. ValueError: one is outside 0 to 2**64 - 1."),
-    method<concat>("concat",
-        "concat(arrays, axis)\n--\n\nThe arrays joined along an axis; their other axes must be equal. Minerva's name\n"
-        "for the argument, dim, works too.\n\n"
-        "ShapeError: they are not, or there is no array."),
-    method<slice>("slice",
-        "slice(x, axis, offset, count)\n--\n\n"
-        "count elements of an axis, from offset on; the axis stays. Along the last axis the result shares the memory\n"
-        "of x. Minerva's name for the argument, dim, works too.\n\nIndexError or ShapeError: outside the axis."),
     method<all_reduce>("all_reduce",
         "all_reduce(arrays)\n--\n\n"
         "The sum of arrays of one shape and type, each on a different device: a list with the sum on each of these\n"

@@ -102,6 +102,23 @@ PyObject* max(PyObject* self, const Call& call) { return reduce(self, call, "max
 PyObject* min(PyObject* self, const Call& call) { return reduce(self, call, "min", &NArray::min); }
 PyObject* mean(PyObject* self, const Call& call) { return reduce(self, call, "mean", &NArray::mean); }
 
+PyObject* any(PyObject* self, const Call& call) { return reduce(self, call, "any", &NArray::any); }
+PyObject* all(PyObject* self, const Call& call) { return reduce(self, call, "all", &NArray::all); }
+
+using Spread = NArray (NArray::*)(const std::vector<std::int64_t>&, double) const;
+
+PyObject* spread(PyObject* self, const Call& call, const std::string& name, Spread spread) {
+  refuse_numpys_arguments(call, name);
+  const auto [axis, correction] = call.get(name.c_str(), {"axis", "correction"}, 0);
+  const auto axes = to_axes(axis, "axis");
+  const double taken = correction ? to_double(correction, (name + ": correction").c_str()) : 0;
+  note_source();
+  return wrap((narray(self).*spread)(axes, taken));
+}
+
+PyObject* var(PyObject* self, const Call& call) { return spread(self, call, "var", &NArray::var); }
+PyObject* standard_deviation(PyObject* self, const Call& call) { return spread(self, call, "std", &NArray::std); }
+
 using Search = NArray (NArray::*)(std::optional<std::int64_t>) const;
 
 PyObject* search(PyObject* self, const Call& call, const char* name, Search search) {
@@ -250,6 +267,21 @@ PyMethodDef narray_methods[] = {
         "mean($self, axis=None)\n--\n\n"
         "The mean over an axis or a list of axes, which stay with length 1; without axis over all, shape [1].\n"
         "Integers give float32; over an axis of length 0 it is NaN."),
+    method<var>("var",
+        "var($self, axis=None, correction=0)\n--\n\n"
+        "The variance, the mean of (x - x.mean(axis)) ** 2, over an axis or a list of axes, which stay with length 1;\n"
+        "without axis over all, shape [1]. `correction` is taken from the number of elements that divides: 1 for the\n"
+        "sample's. Integers give float32."),
+    method<standard_deviation>("std",
+        "std($self, axis=None, correction=0)\n--\n\nThe standard deviation: the square root of var(axis, correction)."),
+    method<any>("any",
+        "any($self, axis=None)\n--\n\n"
+        "Whether one element is not 0, a bool, over an axis or a list of axes, which stay with length 1; without axis\n"
+        "over all, shape [1]. Of no elements False."),
+    method<all>("all",
+        "all($self, axis=None)\n--\n\n"
+        "Whether no element is 0, a bool, over an axis or a list of axes, which stay with length 1; without axis over\n"
+        "all, shape [1]. Of no elements True."),
     method<argmax>("argmax",
         "argmax($self, axis=None)\n--\n\n"
         "The index of the largest element along an axis, of equal ones the first: int32, and the axis stays with\n"

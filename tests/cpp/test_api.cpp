@@ -647,6 +647,41 @@ TEST(Api, Reductions) {
   EXPECT_THROW(x.sum(2), owl::ShapeError);
 }
 
+TEST(Api, SpreadAndTruth) {
+  const NArray x = arange(6).reshape({2, 3});
+  EXPECT_EQ(floats(x.var(0)), (Floats{0.25, 0.25, 0.25}));
+  EXPECT_EQ(floats(x.var(0, 1)), (Floats{0.5, 0.5, 0.5}));
+  EXPECT_EQ(floats(x.std({0})), (Floats{0.5, 0.5, 0.5}));
+  EXPECT_NEAR(x.std().item(), std::sqrt(35.0 / 12), 1e-6);
+  EXPECT_EQ(ints(x.all(0)), (Ints{0, 1, 1}));
+  EXPECT_EQ(ints((x > 4).any({0, 1})), Ints{1});
+  EXPECT_EQ(x.any(1).shape(), (Shape{2, 1}));
+  EXPECT_NEAR(owl::logsumexp(x + 1000).item(), 1005.456193, 1e-3);
+  EXPECT_EQ(owl::logsumexp(x, -1).shape(), (Shape{2, 1}));
+  EXPECT_TRUE(throws<owl::ShapeError>([&] { return x.std(2); }, "std: axis 2"));
+}
+
+TEST(Api, Rearrangements) {
+  const NArray x = arange(6).reshape({2, 3});
+  EXPECT_EQ(owl::stack({x, x, x, x}).shape(), (Shape{4, 2, 3}));
+  EXPECT_EQ(owl::stack({x, x}, -1).shape(), (Shape{2, 3, 2}));
+  EXPECT_EQ(floats(owl::split(x, 3, 1)[1]), (Floats{2, 3}));
+  EXPECT_EQ(owl::split(x, {1}, 1).size(), 2U);
+  EXPECT_EQ(floats(owl::split(x, {1}, 1)[1]), (Floats{2, 3, 4, 5}));
+  EXPECT_EQ(owl::pad(x, 1).shape(), (Shape{4, 5}));
+  EXPECT_EQ(floats(owl::pad(x, {{1, 0}, {0, 1}}, 7)), (Floats{7, 0, 1, 7, 2, 3, 7, 4, 5, 7, 7, 7}));
+  EXPECT_EQ(floats(owl::flip(x, 0)), (Floats{1, 0, 3, 2, 5, 4}));
+  EXPECT_EQ(floats(owl::flip(x)), (Floats{5, 4, 3, 2, 1, 0}));
+  EXPECT_EQ(floats(owl::roll(x, 1)), (Floats{5, 0, 1, 2, 3, 4}));
+  EXPECT_EQ(floats(owl::roll(x, -1, 1)), (Floats{2, 3, 4, 5, 0, 1}));
+  EXPECT_EQ(floats(owl::roll(x, {1, 1}, {0, 1})), (Floats{5, 4, 1, 0, 3, 2}));
+  EXPECT_EQ(floats(owl::tile(array({1, 2}), 2)), (Floats{1, 2, 1, 2}));
+  EXPECT_EQ(owl::tile(x, {1, 2, 4}).shape(), (Shape{2, 6, 4}));
+  EXPECT_EQ(floats(owl::repeat(array({1, 2}), 2)), (Floats{1, 1, 2, 2}));
+  EXPECT_EQ(floats(owl::repeat(x, {2, 0}, 0)), (Floats{0, 0, 2, 2, 4, 4}));
+  EXPECT_TRUE(throws<owl::ShapeError>([&] { return owl::split(x, 2, 1)[0]; }, "2 equal parts"));
+}
+
 TEST(Api, ReductionsOverAnEmptyAxis) {
   const NArray x = owl::zeros({0, 2});
   EXPECT_EQ(floats(x.sum(0)), (Floats{0, 0}));

@@ -52,6 +52,10 @@ ARRAYS = [
     ("concat, slice; a slice along the last axis shares memory", "concat slice",
      "arrays.concat arrays.concat_of_many_and_of_one arrays.concat_errors arrays.slice arrays.axis_is_called_dim_too "
      "arrays.a_slice_along_the_last_axis_shares_memory every_type.shapes"),
+    ("stack, split, pad, flip, roll, tile, repeat: NumPy's, in owl's order of axes", "stack split pad flip roll tile repeat",
+     "arrays.stack arrays.stack_errors arrays.split arrays.split_errors arrays.pad arrays.pad_errors arrays.flip arrays.roll "
+     "arrays.tile arrays.repeat arrays.repeat_and_tile_errors arrays.special_values_are_only_moved cuda.rearrangements "
+     "Api.Rearrangements"),
     ("shape, ndim, size, dtype, device, len never wait",
      "NArray NArray.shape NArray.ndim NArray.size NArray.dtype NArray.device",
      "arrays.properties arrays.properties_do_not_wait"),
@@ -120,6 +124,10 @@ METHODS = [
     ("sum, max, min, mean: the axis stays; without axis [1]", "NArray.sum NArray.max NArray.min NArray.mean",
      "reductions.against_numpy reductions.nan_and_infinity reductions.long_sums_are_exact_enough "
      "reductions.an_axis_out_of_range reductions.bad_lists_of_axes reductions.views_and_fused_operands"),
+    ("var, std, any, all, logsumexp", "NArray.var NArray.std NArray.any NArray.all logsumexp",
+     "reductions.variance reductions.the_variance_of_large_numbers_close_to_each_other reductions.the_variance_of_too_few_is_numpys "
+     "reductions.any_and_all reductions.nan_is_true reductions.logsumexp reductions.logsumexp_of_large_and_infinite_numbers "
+     "reductions.errors_have_the_functions_own_name Api.SpreadAndTruth"),
     ("argmax = max_index, argmin: int32, of equal elements the first", "NArray.argmax NArray.max_index NArray.argmin",
      "reductions.arg_against_numpy reductions.the_first_of_equals "
      "reductions.arg_without_an_axis_counts_in_column_major_order"),

@@ -744,6 +744,137 @@ def test_a_slice_along_the_last_axis_shares_memory():
     assert c.bytes_written == 0 and c.kernels == 0
 
 
+# --- rearranging: NumPy's functions, on arrays with the axes in owl's order
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
+def test_stack(axis, dtype):
+    parts = [counting((3, 4), dtype), counting((3, 4), dtype)[::-1], counting((3, 4), dtype)]
+    assert same_bits(val(owl.stack([arr(p) for p in parts], axis)), np.stack(parts, axis))
+    assert same_bits(val(owl.stack([arr(p) for p in parts])), np.stack(parts))
+    assert owl.stack([owl.ones([2], "int32"), owl.ones([2])]).dtype == np.float32
+    views = [arr(p).T[:, ::-1] for p in parts]
+    assert same_bits(val(owl.stack(views, axis)), np.stack([p.T[:, ::-1] for p in parts], axis))
+
+
+def test_stack_errors():
+    x = owl.ones([2, 3])
+    for arrays, axis, told in (([], 0, "one array"), ([x, owl.ones([3, 2])], 0, "[3, 2]"), ([x], 3, "axis 3"), ([x], -4, "axis -4"),
+                               ([owl.ones([1] * 8)], 0, "more than 8 axes")):
+        with pytest.raises(owl.ShapeError, match=re.escape(told)):
+            owl.stack(arrays, axis)
+    for arrays in ([x, 1.0], [np.ones((2, 3))], x, 5):
+        with pytest.raises(TypeError):
+            owl.stack(arrays)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 6, [1, 3], [2, 2, 9], [-2], [4, 1], [], [0], [-9, 9]], ids=str)
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_split(parts, axis):
+    a = counting((6, 6))
+    got, want = owl.split(arr(a), parts, axis), np.split(a, parts, axis)
+    assert isinstance(got, list) and len(got) == len(want)
+    for g, w in zip(got, want, strict=True):
+        assert same_bits(val(g), w)
+
+
+def test_split_errors():
+    for parts in (4, 0, -1, 7):
+        with pytest.raises(owl.ShapeError, match=rf"axis 0 of \[6, 2\] does not divide into {parts} equal parts"):
+            owl.split(owl.ones([6, 2]), parts, 0)
+    for call in (lambda x: owl.split(x, 2), lambda x: owl.split(x, 2.0, 0), lambda x: owl.split(x, "2", 0)):
+        with pytest.raises(TypeError):
+            call(owl.ones([6, 2]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+@pytest.mark.parametrize("widths", [0, 2, (1, 2), [(1, 0), (0, 2), (3, 1)], ((0, 0), (1, 1), (0, 0)), [(2, 1)], [[1], [0], [2]], [3]], ids=str)
+def test_pad(widths, dtype):
+    a = counting((2, 3, 4), dtype)
+    assert same_bits(val(owl.pad(arr(a), widths)), np.pad(a, widths))
+    assert same_bits(val(owl.pad(arr(a), widths, 1)), np.pad(a, widths, constant_values=1))
+    assert same_bits(val(owl.pad(arr(a).transpose([2, 0, 1]), widths, value=True)),
+                     np.pad(a.transpose(2, 0, 1), widths, constant_values=True))
+
+
+def test_pad_errors():
+    x = owl.ones([2, 3])
+    for widths in ([(1, 1)] * 3, -1, [(0, 0), (0, -2)], (1, 2, 3), [], [(1, 2, 3)]):
+        with pytest.raises(owl.ShapeError, match="pad"):
+            owl.pad(x, widths)
+    for widths in (1.0, "1", [(1.0, 1)], [1, (1, 1)], None):
+        with pytest.raises(TypeError, match="pad: widths"):
+            owl.pad(x, widths)
+    with pytest.raises(OverflowError):
+        owl.pad(owl.ones([2], "int32"), 1, 2**40)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 2), [1], [2, 0, 1]], ids=str)
+def test_flip(axis):
+    for a in (counting((2, 3, 4)), counting((1, 5, 0)), counting((2, 3, 4), "bool")):
+        assert same_bits(val(owl.flip(arr(a), axis)), np.flip(a, tuple(axis) if isinstance(axis, list) else axis))
+    x = owl.ones([1000, 100])
+    x.wait_for_eval()
+    with Counted() as c:
+        y = owl.flip(x, axis=0)
+        assert float(y[0, 0]) == 1
+    assert c.kernels == 0
+    with pytest.raises(owl.ShapeError, match="named twice"):
+        owl.flip(x, [0, -2])
+
+
+@pytest.mark.parametrize("shift, axis", [(1, None), (-2, 0), (3, 1), (0, -1), (25, 2), (-25, None), ((1, 2), (0, 2)), (1, (0, 1, 2)),
+                                         ((1, 2), 0), ((1, 1), (2, 2)), ((2, 3), None)], ids=str)
+def test_roll(shift, axis):
+    for a in (counting((2, 3, 4)), counting((3, 1, 5), "int32"), counting((2, 0, 3))):
+        if axis is None:  # in memory order, which is that of NumPy's axes
+            want = np.roll(a.T, shift).T
+        else:
+            want = np.roll(a, shift, axis)
+        assert same_bits(val(owl.roll(arr(a), shift, axis)), np.ascontiguousarray(want))
+    with pytest.raises(owl.ShapeError, match="roll: 2 shifts for 3 axes"):
+        owl.roll(arr(a), (1, 2), (0, 1, 2))
+
+
+@pytest.mark.parametrize("reps", [1, 2, 0, (2, 3), (1, 1, 4), [2, 1, 3, 2], (1, 0), (1, 2, 1, 1, 3), []], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+def test_tile(reps, dtype):
+    for shape in ((2, 3, 4), (5,), (3, 1), (2, 0)):
+        a = counting(shape, dtype)
+        want = np.tile(a.T, reps[::-1] if not isinstance(reps, int) else reps).T
+        assert same_bits(val(owl.tile(arr(a), reps)), np.ascontiguousarray(want))
+    many = arr(counting((2, 1, 2, 1, 2, 1, 2, 1), dtype))
+    assert same_bits(val(owl.tile(many, [1, 1, 1, 2, 1, 3])), np.tile(val(many), [1, 1, 1, 2, 1, 3, 1, 1]))
+
+
+@pytest.mark.parametrize("repeats", [1, 3, 0, [1, 2, 0], (0, 0, 0), [2]], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+def test_repeat(repeats, dtype):
+    a = counting((3, 3, 3), dtype)
+    for axis in (0, 1, -1):
+        assert same_bits(val(owl.repeat(arr(a), repeats, axis)), np.repeat(a, repeats, axis))
+        assert same_bits(val(owl.repeat(arr(a).transpose([2, 0, 1]), repeats, axis)), np.repeat(a.transpose(2, 0, 1), repeats, axis))
+    flat = counting((3,), dtype)
+    assert same_bits(val(owl.repeat(arr(flat), repeats)), np.repeat(flat, repeats))
+    if isinstance(repeats, int):
+        assert same_bits(val(owl.repeat(arr(a), repeats)), np.repeat(a.T, repeats))
+
+
+def test_repeat_and_tile_errors():
+    x = owl.ones([2, 3])
+    for call, told in ((lambda: owl.repeat(x, [1, 2], 1), "2 counts for axis 1"), (lambda: owl.repeat(x, -1, 0), "negative"),
+                       (lambda: owl.tile(x, -1), "negative"), (lambda: owl.tile(x, [1] * 9), "axes"), (lambda: owl.repeat(x, 2, 2), "axis 2"),
+                       (lambda: owl.repeat(x, 2**62, 0), "overflow")):
+        with pytest.raises(owl.ShapeError, match=told):
+            call()
+
+
+def test_special_values_are_only_moved():
+    a = np.float32([np.nan, -0.0, np.inf, 1e-30])
+    for f, g in ((owl.tile, np.tile), (owl.repeat, np.repeat), (owl.roll, np.roll)):
+        assert same_bits(val(f(arr(a), 3)), g(a, 3))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
 def test_pickle_carries_the_value(dtype):
     x = owl.from_numpy(np.arange(6).reshape(2, 3).astype(dtype))

@@ -36,7 +36,10 @@ DEVICES = {"set_device": owl.set_device, "copy_to": lambda id: f32(2).copy_to(id
            "set_memory_limit": lambda id: owl.set_memory_limit(1 << 40, id), "device": lambda id: owl.device(id).__enter__()}
 AXES = {
     **{name: lambda axis, name=name: getattr(f32(2, 3), name)(axis)
-       for name in ("sum", "max", "min", "mean", "argmax", "argmin", "max_index")},
+       for name in ("sum", "max", "min", "mean", "var", "std", "any", "all", "argmax", "argmin", "max_index")},
+    "split": lambda axis: owl.split(f32(2, 3), 1, axis), "flip": lambda axis: owl.flip(f32(2, 3), axis),
+    "roll": lambda axis: owl.roll(f32(2, 3), 1, axis), "repeat": lambda axis: owl.repeat(f32(2, 3), 1, axis),
+    "logsumexp": lambda axis: owl.logsumexp(f32(2, 3), axis),
     "sum of a list": lambda axis: f32(2, 3).sum([axis]), "concat": lambda axis: owl.concat([f32(2, 3), f32(2, 3)], axis),
     "slice": lambda axis: owl.slice(f32(2, 3), axis, 0, 1), "transpose": lambda axis: f32(2, 3).transpose([0, axis]),
 }

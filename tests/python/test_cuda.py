@@ -237,6 +237,14 @@ def test_lrn(gpu, beta):
     agree(gpu, lambda x, e: [n.ff(x, x), n.bp(x, n.ff(x, x), x, e)], x, err)
 
 
+def test_rearrangements(gpu):
+    x, y = numbers(6, 4, 3), numbers(6, 4, 3, seed=1)
+    agree(gpu, lambda x, y: [owl.stack([x, y], 1), *owl.split(x, 2, 1), owl.pad(x, [(1, 2), (0, 0), (3, 1)], 0.5), owl.flip(x),
+                             owl.roll(x, 5), owl.roll(y, -1, 1), owl.tile(x, [2, 1, 3]), owl.repeat(y, 2, 1), (x > 0).any(1),
+                             x.all(), owl.tile(x > 0, 2)], x, y, exact=True)
+    agree(gpu, lambda x: [x.var(1), x.std(), owl.logsumexp(x, [0, 2])], x)
+
+
 def test_concat_and_slice(gpu):
     x, y = numbers(4, 5, 6), numbers(4, 2, 6, seed=1)
     agree(gpu, lambda x, y: [owl.concat([x, y, x], 1), owl.concat([x[1:3], y[1:3]], 1), owl.slice(x, 2, 1, 2),

@@ -199,5 +199,5 @@ def test_the_tables_are_complete():
     for symbol in ("+", "-", "*", "/", "**", ">", ">=", "<", "<=", "==", "!="):
         for other in "yn":
             assert f"`x {symbol} {other}`" in text, symbol
-    for name in ("sum", "mean", "max", "min", "argmax", "argmin"):
+    for name in ("sum", "mean", "max", "min", "var", "std", "any", "all", "argmax", "argmin"):
         assert f"`x.{name}()`" in text

@@ -15,6 +15,9 @@ SUM_TYPE = {"bool": "int32", "int32": "int32", "float32": "float32", "float64": 
 MEAN_TYPE = {"bool": "float32", "int32": "float32", "float32": "float32", "float64": "float64"}
 
 
+BOOLS = dict.fromkeys(DTYPES, "bool")
+
+
 def data(shape, dtype, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 2, shape).astype(bool) if dtype == "bool" else (rng.normal(size=shape) * 20).astype(dtype)
@@ -210,3 +213,80 @@ def test_views_and_fused_operands(d):
 def test_the_mean_of_a_constant_is_the_constant():
     for value in (0.1, 3.0, -7.25):
         assert ulps(val(owl.full([123, 45], value).mean()), np.array([np.float64(np.float32(value))])) <= 4
+
+
+# --- made of other operations
+
+@pytest.mark.parametrize("shape", [*SHAPES, (0, 3), (2, 0)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["any", "all"])
+def test_any_and_all(name, dtype, shape):
+    a = data(shape, dtype) * (np.random.default_rng(1).random(shape) < 0.5).astype(dtype)
+    for axis in axis_choices(len(shape)):
+        got = call(arr(a), name, axis)
+        assert dtype_of(got) == BOOLS[dtype]
+        assert same_bits(val(got), want(getattr(np, name), a, axis)), axis
+    assert same_bits(val(getattr(arr(a), name)([0])), want(getattr(np, name), a, [0]))
+
+
+def test_nan_is_true():
+    x = arr(np.float32([np.nan, 0]))
+    assert x.any().item() is True and x.all().item() is False and x[:1].all().item() is True and (-x[1:]).any().item() is False
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["var", "std"])
+def test_variance(name, dtype, shape):
+    a = data(shape, dtype) if dtype == "bool" else (data(shape, "float64") + 100).astype(dtype)
+    for axis in axis_choices(len(shape)):
+        for correction in (0, 1, 0.5):
+            got = getattr(arr(a), name)(axis, correction=correction)
+            assert dtype_of(got) == MEAN_TYPE[dtype]
+            exact = want(lambda *args, **more: getattr(np, name)(*args, ddof=correction, **more), a.astype(np.float64), axis)
+            got = val(got)
+            np.testing.assert_allclose(got, exact, rtol=2e-5 if got.dtype == np.float32 else 1e-12, atol=1e-4 if got.dtype == np.float32 else 1e-12)
+        assert same_bits(val(call(arr(a), name, axis)), val(getattr(arr(a), name)(axis=axis, correction=0)))
+
+
+def test_the_variance_of_large_numbers_close_to_each_other():
+    a = np.float32(1e4) + np.random.default_rng(2).random(10_000).astype(np.float32)
+    np.testing.assert_allclose(arr(a).var().item(), a.astype(np.float64).var(), rtol=1e-4)
+    assert owl.full([50], 0.1).var().item() == owl.full([50], 0.1).std().item() == 0
+
+
+def test_the_variance_of_too_few_is_numpys():
+    for n in (0, 1, 2):
+        for correction in (0, 1, 2, 3):
+            a = np.arange(n, dtype=np.float32)
+            np.testing.assert_array_equal(val(arr(a).var(0, correction)), a.var(0, ddof=correction, keepdims=True))
+            np.testing.assert_array_equal(val(arr(a).std(0, correction)), a.std(0, ddof=correction, keepdims=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logsumexp(dtype):
+    a = data((3, 4, 5), dtype)
+    for axis in axis_choices(3):
+        got = owl.logsumexp(arr(a)) if axis is None else owl.logsumexp(arr(a), axis)
+        assert dtype_of(got) == MEAN_TYPE[dtype]
+        exact = want(lambda x, **more: np.log(np.exp(x).sum(**more)), a.astype(np.float64), axis)
+        np.testing.assert_allclose(val(got), exact, rtol=2e-6 if dtype != "float64" else 1e-14)
+
+
+def test_logsumexp_of_large_and_infinite_numbers():
+    inf = np.inf
+    a = np.float32([[1000, 1000], [-1000, -1000], [-inf, -inf], [inf, 1], [-inf, 5], [np.nan, inf], [3e38, -3e38]])
+    log2 = np.log(2)
+    np.testing.assert_allclose(val(owl.logsumexp(arr(a), axis=1))[:, 0], [1000 + log2, -1000 + log2, -inf, inf, 5, np.nan, 3e38], rtol=1e-6)
+    assert val(owl.logsumexp(owl.zeros([0, 2]), 0)).tolist() == [[-inf, -inf]]
+    x = owl.rand([4, 3])
+    gradient = owl.grad(lambda x: owl.logsumexp(x, 0).sum())(x)
+    np.testing.assert_allclose(val(gradient), val(owl.exp(x) / owl.exp(x).sum(0)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["var", "std", "any", "all"])
+def test_errors_have_the_functions_own_name(name):
+    with pytest.raises(owl.ShapeError, match=rf"^{name}: axis 2 is out of range for shape \[2, 3\]"):
+        getattr(owl.ones([2, 3]), name)(2)
+    with pytest.raises(TypeError, match="keepdims"):
+        getattr(owl.ones([2, 3]), name)(keepdims=True)

@@ -99,8 +99,11 @@ x = owl.zeros(3, 4) + owl.ones(3, 4, dtype="int32") + owl.rand(3, 4) + owl.randn
 x = owl.concat([x, x], axis=0) + owl.concat([x, x], dim=0) + owl.slice(x, dim=0, offset=0, count=1)
 x = owl.log(owl.sigmoid(owl.multiply(x, 2.0))) + owl.leaky_relu(x, 0.2) + owl.gelu(x, approximate=True)
 x = owl.eye(3) + owl.linspace(0, 1, num=9) + owl.zeros_like(x) + owl.full_like(x, 7, "int32")
+parts: list[owl.NArray] = owl.split(owl.stack([x, x], axis=1), [1], axis=1)
+x = owl.pad(owl.flip(x), [(1, 0), (0, 1)], value=2) + owl.roll(x, 1, axis=0) + owl.tile(x, [2, 1]) + owl.repeat(x, 2)
+x = x.var(0) + x.std([0, 1], correction=1) + x.any() + x.all(axis=0) + owl.logsumexp(x, 0) + owl.atan2(x, 1.0)
 graph: str = owl.draw(x)
-owl.stack([x, x])  # error
+owl.vstack([x, x])  # error
 x.numpy()  # error
 owl.zeros(3, 4.0)  # error
 owl.gelu(x, approximate="tanh")  # error

@@ -95,10 +95,23 @@ class NArray {
   NArray max(const std::vector<std::int64_t>& axes = {}) const;
   NArray min(const std::vector<std::int64_t>& axes = {}) const;
   NArray mean(const std::vector<std::int64_t>& axes = {}) const;
+  // The mean square distance from the mean, and its root; `correction` is taken from the count that divides.
+  NArray var(const std::vector<std::int64_t>& axes = {}, double correction = 0) const;
+  NArray std(const std::vector<std::int64_t>& axes = {}, double correction = 0) const;
+  NArray any(const std::vector<std::int64_t>& axes = {}) const;  // bool: whether one element is not 0
+  NArray all(const std::vector<std::int64_t>& axes = {}) const;  // bool: whether no element is 0
   template <std::integral I> NArray sum(I axis) const { return sum(std::vector<std::int64_t>{axis}); }
   template <std::integral I> NArray max(I axis) const { return max(std::vector<std::int64_t>{axis}); }
   template <std::integral I> NArray min(I axis) const { return min(std::vector<std::int64_t>{axis}); }
   template <std::integral I> NArray mean(I axis) const { return mean(std::vector<std::int64_t>{axis}); }
+  template <std::integral I> NArray var(I axis, double correction = 0) const {
+    return var(std::vector<std::int64_t>{axis}, correction);
+  }
+  template <std::integral I> NArray std(I axis, double correction = 0) const {
+    return std(std::vector<std::int64_t>{axis}, correction);
+  }
+  template <std::integral I> NArray any(I axis) const { return any(std::vector<std::int64_t>{axis}); }
+  template <std::integral I> NArray all(I axis) const { return all(std::vector<std::int64_t>{axis}); }
   NArray argmax(std::optional<std::int64_t> axis = {}) const;  // int32; of equal elements the first
   NArray argmin(std::optional<std::int64_t> axis = {}) const;
   NArray max_index(std::int64_t axis) const { return argmax(axis); }
@@ -209,6 +222,35 @@ RandomState random_state();
 void set_random_state(const RandomState& state);
 NArray concat(const std::vector<NArray>& arrays, std::int64_t axis);
 NArray slice(const NArray& x, std::int64_t axis, std::int64_t offset, std::int64_t count);
+// Arrays of one shape, joined along a new axis.
+NArray stack(const std::vector<NArray>& arrays, std::int64_t axis = 0);
+// As many equal parts along an axis, or the parts between these places (negative ones count from the end).
+template <Length I> std::vector<NArray> split(const NArray& x, I parts, std::int64_t axis);
+std::vector<NArray> split(const NArray& x, const std::vector<std::int64_t>& places, std::int64_t axis);
+// x with `value` around it: the numbers of elements before and behind, of each axis, or one pair for all axes.
+using Widths = std::vector<std::pair<std::int64_t, std::int64_t>>;
+NArray pad(const NArray& x, const Widths& widths, double value = 0);
+template <Length I> NArray pad(const NArray& x, I width, double value = 0);
+// Backwards along these axes, without any along all. A view.
+NArray flip(const NArray& x, const std::vector<std::int64_t>& axes = {});
+template <Length I> NArray flip(const NArray& x, I axis) { return flip(x, std::vector<std::int64_t>{axis}); }
+// Element i goes to i + shift along an axis, round its end; without axes, all elements in memory order.
+NArray roll(const NArray& x, const std::vector<std::int64_t>& shifts, const std::vector<std::int64_t>& axes = {});
+template <Length I> NArray roll(const NArray& x, I shift) { return roll(x, std::vector<std::int64_t>{shift}); }
+template <Length I> NArray roll(const NArray& x, I shift, std::int64_t axis) {
+  return roll(x, std::vector<std::int64_t>{shift}, {axis});
+}
+// x as often along each axis, from the first on.
+NArray tile(const NArray& x, const std::vector<std::int64_t>& counts);
+template <Length I> NArray tile(const NArray& x, I count) { return tile(x, std::vector<std::int64_t>{count}); }
+// Each element as often as its count says (one for all) along an axis; without one, of all elements in memory order.
+NArray repeat(const NArray& x, const std::vector<std::int64_t>& counts, std::optional<std::int64_t> axis = {});
+template <Length I> NArray repeat(const NArray& x, I count, std::optional<std::int64_t> axis = {}) {
+  return repeat(x, std::vector<std::int64_t>{count}, axis);
+}
+// log(exp(x).sum(axes)), exact for large and small x.
+NArray logsumexp(const NArray& x, const std::vector<std::int64_t>& axes = {});
+template <Length I> NArray logsumexp(const NArray& x, I axis) { return logsumexp(x, std::vector<std::int64_t>{axis}); }
 
 // Waits and prints the elements as nested lists in owl's order of axes, above 1,000 only those at the edges; then
 // shape, type and device. Prints the error of a failed value instead of throwing it.
@@ -222,6 +264,8 @@ NArray elementwise(const char* op, std::span<const Operand> operands);
 namespace detail {
 NArray scale(const Operand& a, const Operand& b);
 Shape shape_of_numbers(const char* function, std::initializer_list<std::int64_t> lengths);
+std::vector<NArray> split_equally(const NArray& x, std::int64_t parts, std::int64_t axis);
+NArray pad_evenly(const NArray& x, std::int64_t width, double value);
 [[noreturn]] void refuse_element_type(DType is, DType asked);
 [[noreturn]] void refuse_count(std::size_t count, const Shape& shape);
 }  // namespace detail
@@ -243,6 +287,13 @@ template <Length... I> requires(sizeof...(I) > 1) NArray randn(I... lengths) {
 }
 template <Length... I> requires(sizeof...(I) > 1) NArray rand(I... lengths) {
   return rand(detail::shape_of_numbers("rand", {static_cast<std::int64_t>(lengths)...}));
+}
+
+template <Length I> std::vector<NArray> split(const NArray& x, I parts, std::int64_t axis) {
+  return detail::split_equally(x, static_cast<std::int64_t>(parts), axis);
+}
+template <Length I> NArray pad(const NArray& x, I width, double value) {
+  return detail::pad_evenly(x, static_cast<std::int64_t>(width), value);
 }
 
 template <class Values> requires requires(const Values& values) { std::span(values); }

@@ -30,7 +30,7 @@ _JOIN = "`owl.concat([x, y], axis)`"
 _VIEW = "`x.reshape(shape)`"
 _PRODUCT = "the product of two matrices is `w * x`, or `w @ x`"
 _WAIT = "owl computes without being asked; `x.wait_for_eval()` waits for one value, `owl.wait_for_all()` for all"
-_BOOLS = "`owl.multiply(x > 0, y > 0)` is and, `owl.maximum(x > 0, y > 0)` is or, `(x > 0) != (y > 0)` is xor, `mask == False` is not"
+_BOOLS = "of bools and integers `(x > 0) & (y > 0)` is and, `(x > 0) | (y > 0)` is or, `(x > 0) ^ (y > 0)` is xor, `~mask` is not"
 _RANDOM = "`owl.rand(shape, low, high)`, `owl.randn(shape, mu, sigma)`, `owl.randb(shape, prob)`, `owl.seed(n)`"
 _GATHER = "an index is an integer or a slice, `x[1]`, `x[:, 1:3]`; for arrays of indices go through NumPy: `owl.from_numpy(a[[0, 2]])`"
 _BROADCAST = "operations broadcast axes of length 1; `x + owl.zeros(shape)` has the full shape"
@@ -46,7 +46,6 @@ _DROPOUT = "`owl.multiply(x, owl.randb(x.shape, prob) / prob)`, where prob is th
 _ALGEBRA = "linear algebra goes through NumPy: `owl.from_numpy(np.linalg.inv(square.to_numpy()))`, where the axes are reversed"
 _PRECISION = '`owl.set_matmul_precision(precision)`, where precision is "float32", "tf32" or "bfloat16"'
 _DENSE = "owl has no sparse arrays; every array is dense"
-_MODULO = "`x - owl.multiply(owl.floor(x / y), y)`"
 
 # Names, in groups that share a hint.
 _GROUPS = {
@@ -129,7 +128,7 @@ _GROUPS = {
     "hypot": "`owl.sqrt(x ** 2 + y ** 2)`",
     "deg2rad radians": "`x * (math.pi / 180)`", "rad2deg degrees": "`x * (180 / math.pi)`",
     "rint around": "`owl.round(x)`", "fix": "`owl.trunc(x)`",
-    "floor_divide": "`owl.floor(x / y)`", "mod remainder": _MODULO, "divmod": "`owl.floor(x / y)` and " + _MODULO,
+    "floor_divide": "`x // y`", "mod remainder": "`x % y`", "divmod": "`x // y` and `x % y`",
     "frac": "`x - owl.trunc(x)`", "modf": "`x - owl.trunc(x)` and `owl.trunc(x)`",
     "clamp hardtanh": "`owl.clip(x, low, high)`",
     "clamp_min": "`owl.maximum(x, low)`", "clamp_max": "`owl.minimum(x, high)`",
@@ -164,14 +163,14 @@ _GROUPS = {
     "amax reduce_max": "`x.max(axis)`", "amin reduce_min": "`x.min(axis)`", "aminmax": "`x.min(axis)` and `x.max(axis)`",
     "average reduce_mean": "`x.mean(axis)`", "reduce_sum": "`x.sum(axis)`",
     "std_mean": "`x.std(axis)` and `x.mean(axis)`", "var_mean": "`x.var(axis)` and `x.mean(axis)`",
-    "prod": "`owl.exp(owl.log(x).sum(axis))` for x above 0",
+    "prod": "`x.prod(axis)`", "cumsum": "`x.cumsum(axis)`",
     # owl's own reductions propagate NaN
     "nansum": "`owl.where(owl.isnan(x), 0.0, x).sum(axis)`", "nanmean": f"`{_NAN_MEAN}`",
     "nanmax": "`owl.where(owl.isnan(x), -math.inf, x).max(axis)`", "nanmin": "`owl.where(owl.isnan(x), math.inf, x).min(axis)`",
     "nanargmax": "`owl.where(owl.isnan(x), -math.inf, x).argmax(axis)`",
     "nanargmin": "`owl.where(owl.isnan(x), math.inf, x).argmin(axis)`",
     "nanvar": f"`{_NAN_VAR}`", "nanstd": f"`({_NAN_VAR}) ** 0.5`",
-    "nanprod": "`owl.exp(owl.where(owl.isnan(x), 0.0, owl.log(x)).sum(axis))` for x above 0",
+    "nanprod": "`owl.where(owl.isnan(x), 1.0, x).prod(axis)`", "nancumsum": "`owl.where(owl.isnan(x), 0.0, x).cumsum(axis)`",
     "count_nonzero": "`(x != 0).sum(axis)`; `x.count_zero()` counts zeros",
     "inv pinv solve eigh inverse pinverse": _ALGEBRA,
     "norm linalg dist": "the norm is `(x ** 2).sum(axis) ** 0.5`; for other linear algebra go through NumPy: `np.linalg.inv(square.to_numpy())`",
@@ -241,7 +240,7 @@ ELSEWHERE = set("""
 addbmm addmv addr argsort bartlett_window bincount blackman_window block_diag block_masked_mm bucketize cartesian_prod
 cdist cholesky cholesky_inverse cholesky_solve clear_streams combinations compiled_with_cxx11_abi conv1d conv3d
 conv_transpose1d conv_transpose2d conv_transpose3d convolve corrcoef cosine_similarity cov cross cummax cummin cumprod
-cumsum cumulative_trapezoid default_generator dequantize det diag_embed diff digamma dsmm eig einops erfinv
+cumulative_trapezoid default_generator dequantize det diag_embed diff digamma dsmm eig einops erfinv
 exponential fake_quantize_per_channel_affine fast fft finfo fold frexp from_file fromDLpack gather_mm gather_qmm gcd
 geometric geqrf glu gradient gumbel_softmax hadamard_transform hamming_window hann_window hardshrink histc histogram
 histogramdd hub i0 igamma igammac ifft imag index index_reduce initial_seed interpolate irfft is_deterministic
@@ -392,14 +391,11 @@ class _Hint:
 
 
 # Python's operators that arrays lack, and the function whose hint applies.
-_OPERATORS = {
-    "and": ("&", "logical_and"), "or": ("|", "logical_or"), "xor": ("^", "logical_xor"), "invert": ("~", "logical_not"),
-    "floordiv": ("//", "floor_divide"), "mod": ("%", "mod"), "divmod": ("divmod", "divmod"),
-}  # fmt: skip
+_OPERATORS = {"divmod": ("divmod", "divmod")}
 
 
 def _refused(sign: str, hint: str, other_side: str) -> Callable[..., Any]:
-    """A method in the base class of NArray for an operator that arrays lack: x & y, or y & x."""
+    """A method in the base class of NArray for an operator that arrays lack: divmod(x, y), or divmod(y, x)."""
 
     def refuse(self: Any, *others: Any) -> Any:
         import numpy as np
@@ -437,5 +433,4 @@ def prepare() -> None:
             setattr(base, name, _Hint(name))
     for name, (sign, function) in _OPERATORS.items():
         setattr(base, f"__{name}__", _refused(sign, HINTS[function], f"__r{name}__"))
-        if name != "invert":
-            setattr(base, f"__r{name}__", _refused(sign, HINTS[function], f"__{name}__"))
+        setattr(base, f"__r{name}__", _refused(sign, HINTS[function], f"__{name}__"))

@@ -90,6 +90,11 @@ Types types_of(const OpRecord& op, std::span<const Operand> operands) {
         throw DTypeError(std::string(op.name) + " of bool arrays is not defined; use != for a difference, or astype");
       return {type, type};
     case TypeRule::kIntFromBool: type = promote(type, DType::kInt32); return {type, type};
+    case TypeRule::kInteger:
+      if (is_float(type))
+        throw DTypeError(std::string(op.name) + " of " + std::string(name(type)) +
+                         " is not defined, only of bools and integers; compare first, or use astype");
+      return {type, type};
     case TypeRule::kFloat: type = promote(type, DType::kFloat32); return {type, type};
     case TypeRule::kCompare: return {type, DType::kBool};
     case TypeRule::kPredicate: return {type, DType::kBool};

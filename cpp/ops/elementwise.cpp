@@ -114,6 +114,12 @@ NArray elementwise(const char* name, std::span<const Operand> operands) {
   return record_elementwise(*op, operands);
 }
 
+NArray operator%(const Operand& a, const Operand& b) { return apply<Remainder>(a, b); }
+NArray operator&(const Operand& a, const Operand& b) { return apply<BitAnd>(a, b); }
+NArray operator|(const Operand& a, const Operand& b) { return apply<BitOr>(a, b); }
+NArray operator^(const Operand& a, const Operand& b) { return apply<BitXor>(a, b); }
+NArray operator~(const NArray& a) { return apply<BitNot>(a); }
+NArray floor_divide(const Operand& a, const Operand& b) { return apply<FloorDivide>(a, b); }
 NArray operator+(const Operand& a, const Operand& b) { return apply<Add>(a, b); }
 NArray operator-(const Operand& a, const Operand& b) { return apply<Sub>(a, b); }
 NArray operator/(const Operand& a, const Operand& b) { return apply<Div>(a, b); }
@@ -130,6 +136,11 @@ NArray operator!=(const Operand& a, const Operand& b) { return apply<Ne>(a, b); 
 NArray& operator+=(NArray& a, const Operand& b) { return in_place<Add>(a, b, "+="); }
 NArray& operator-=(NArray& a, const Operand& b) { return in_place<Sub>(a, b, "-="); }
 NArray& operator/=(NArray& a, const Operand& b) { return in_place<Div>(a, b, "/="); }
+NArray& operator%=(NArray& a, const Operand& b) { return in_place<Remainder>(a, b, "%="); }
+NArray& operator&=(NArray& a, const Operand& b) { return in_place<BitAnd>(a, b, "&="); }
+NArray& operator|=(NArray& a, const Operand& b) { return in_place<BitOr>(a, b, "|="); }
+NArray& operator^=(NArray& a, const Operand& b) { return in_place<BitXor>(a, b, "^="); }
+NArray& detail::floor_divide_in_place(NArray& a, const Operand& b) { return in_place<FloorDivide>(a, b, "//="); }
 
 NArray pow(const Operand& a, const Operand& b) {
   // x ** 2 is x * x wherever that has pow's type.

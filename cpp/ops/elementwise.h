@@ -107,6 +107,95 @@ struct Pow {
     }
   }
 };
+// NumPy's: rounded down, and a remainder with the sign of y. Integers by 0 give 0.
+template <class T> OWL_MATH T floor_of(T x) {
+  if constexpr (same<T, float>) return __builtin_floorf(x);
+  else return __builtin_floor(x);
+}
+template <class T> OWL_MATH T floor_from_fmod(T r, T x, T y) {
+  T quotient = (x - r) / y;
+  quotient = (r != T(0)) & ((y < T(0)) != (r < T(0))) ? quotient - T(1) : quotient;
+  T whole = floor_of(quotient);
+  whole = quotient - whole > T(0.5) ? whole + T(1) : whole;
+  whole = quotient == T(0) ? math::copysign(T(0), x / y) : whole;
+  return y == T(0) ? x / y : whole;
+}
+template <class T> OWL_MATH T remainder_from_fmod(T r, T y) {
+  const T other_sign = (y < T(0)) != (r < T(0)) ? r + y : r;
+  return r == T(0) ? math::copysign(T(0), y) : other_sign;
+}
+// Where the quotient is beyond math::kFmodRange, fmod goes through the C library.
+template <class T> OWL_MATH bool has_large_quotient(T x, T y) {
+  if constexpr (same<T, float>) {
+    const double a = math::abs(static_cast<double>(x)), b = math::abs(static_cast<double>(y));
+    return (a >= b * math::kFmodRange) & (a < static_cast<double>(math::kInf)) & (b > 0.0);
+  } else {
+    return false;
+  }
+}
+template <class T> OWL_MATH T exact_fmod(T x, T y) {
+  if constexpr (same<T, float>) return __builtin_fmodf(x, y);
+  else return math::fmod(x, y);
+}
+
+struct FloorDivide {
+  static constexpr ElementwiseInfo info{"floor_divide", "x / y rounded down (of integers by 0: 0)", 2,
+                                        TypeRule::kIntFromBool, kOperator, 20};
+  OWL_EVAL T eval(T x, T y) {
+    if constexpr (is_int<T>) {
+      const T divisor = (y == 0) | (y == -1) ? 1 : y;
+      const T toward_0 = x / divisor, rest = x % divisor;
+      const T down = toward_0 - ((rest != 0) & ((rest < 0) != (divisor < 0)));
+      return y == 0 ? 0 : y == -1 ? wrap(0u - u(x)) : down;
+    } else {
+      return floor_from_fmod(math::fmod(x, y), x, y);
+    }
+  }
+  OWL_EVAL bool rare(T x, T y) { return has_large_quotient(x, y); }
+  OWL_EVAL T eval_rare(T x, T y) {
+    if constexpr (is_int<T>) return eval<T>(x, y);
+    else return floor_from_fmod(exact_fmod(x, y), x, y);
+  }
+};
+struct Remainder {
+  static constexpr ElementwiseInfo info{"remainder",
+                                        "x - y * floor_divide(x, y), with the sign of y (of integers by 0: 0)", 2,
+                                        TypeRule::kIntFromBool, kOperator, 18};
+  OWL_EVAL T eval(T x, T y) {
+    if constexpr (is_int<T>) {
+      const T rest = x % ((y == 0) | (y == -1) ? 1 : y);
+      return (rest != 0) & ((rest < 0) != (y < 0)) ? rest + y : rest;
+    } else {
+      return remainder_from_fmod(math::fmod(x, y), y);
+    }
+  }
+  OWL_EVAL bool rare(T x, T y) { return has_large_quotient(x, y); }
+  OWL_EVAL T eval_rare(T x, T y) {
+    if constexpr (is_int<T>) return eval<T>(x, y);
+    else return remainder_from_fmod(exact_fmod(x, y), y);
+  }
+};
+struct BitAnd {
+  static constexpr ElementwiseInfo info{"bit_and", "x & y: of each bit; of bools: and", 2, TypeRule::kInteger,
+                                        kOperator};
+  OWL_EVAL T eval(T x, T y) { return x & y; }
+};
+struct BitOr {
+  static constexpr ElementwiseInfo info{"bit_or", "x | y: of each bit; of bools: or", 2, TypeRule::kInteger, kOperator};
+  OWL_EVAL T eval(T x, T y) { return x | y; }
+};
+struct BitXor {
+  static constexpr ElementwiseInfo info{"bit_xor", "x ^ y: of each bit; of bools: whether they differ", 2,
+                                        TypeRule::kInteger, kOperator};
+  OWL_EVAL T eval(T x, T y) { return x ^ y; }
+};
+struct BitNot {
+  static constexpr ElementwiseInfo info{"bit_not", "~x: of each bit; of bools: not", 1, TypeRule::kInteger, kOperator};
+  OWL_EVAL T eval(T x) {
+    if constexpr (is_bool<T>) return !x;
+    else return ~x;
+  }
+};
 struct Neg {
   static constexpr ElementwiseInfo info{"neg", "-x", 1, TypeRule::kNoBool, kOperator};
   OWL_EVAL T eval(T x) {
@@ -284,7 +373,6 @@ struct Atan2 {
                                         true, 45};
   OWL_EVAL T eval(T y, T x) { return math::atan2(y, x); }
 };
-// Tiles with a quotient beyond math::kFmodRange go through the C library.
 struct Fmod {
   static constexpr ElementwiseInfo info{"fmod", "the remainder of x / y with the sign of x (of integers by 0: 0)", 2,
                                         TypeRule::kIntFromBool, true, 15};
@@ -295,17 +383,10 @@ struct Fmod {
       return math::fmod(x, y);
     }
   }
-  OWL_EVAL bool rare(T x, T y) {
-    if constexpr (same<T, float>) {
-      const double a = math::abs(static_cast<double>(x)), b = math::abs(static_cast<double>(y));
-      return (a >= b * math::kFmodRange) & (a < static_cast<double>(math::kInf)) & (b > 0.0);
-    } else {
-      return false;
-    }
-  }
+  OWL_EVAL bool rare(T x, T y) { return has_large_quotient(x, y); }
   OWL_EVAL T eval_rare(T x, T y) {
-    if constexpr (same<T, float>) return __builtin_fmodf(x, y);
-    else return eval<T>(x, y);
+    if constexpr (is_int<T>) return eval<T>(x, y);
+    else return exact_fmod(x, y);
   }
 };
 
@@ -334,10 +415,7 @@ struct Tan {
 };
 struct Floor {
   static constexpr ElementwiseInfo info{"floor", "the largest integer not above x", 1, TypeRule::kFloat};
-  OWL_EVAL T eval(T x) {
-    if constexpr (same<T, float>) return __builtin_floorf(x);
-    else return __builtin_floor(x);
-  }
+  OWL_EVAL T eval(T x) { return floor_of(x); }
 };
 struct Ceil {
   static constexpr ElementwiseInfo info{"ceil", "the smallest integer not below x", 1, TypeRule::kFloat};
@@ -393,7 +471,8 @@ template <class... Ops> struct OpList {
 };
 // What operators and methods reach is listed here, the functions of owl::elewise in the public header.
 #define OWL_STRUCT(NAME, STRUCT, ...) , STRUCT
-using All = OpList<Cast, Add, Sub, Div, Pow, Neg, Gt, Ge, Lt, Le, Eq, Ne, SigmBack1, TanhBack1, GeluTanh
+using All = OpList<Cast, Add, Sub, Div, Pow, Neg, Gt, Ge, Lt, Le, Eq, Ne, FloorDivide, Remainder, BitAnd, BitOr, BitXor,
+                   BitNot, SigmBack1, TanhBack1, GeluTanh
                    OWL_ELEWISE_UNARY(OWL_STRUCT) OWL_ELEWISE_BINARY(OWL_STRUCT) OWL_ELEWISE_PARAMETRIC(OWL_STRUCT)
                    OWL_ELEWISE_TERNARY(OWL_STRUCT)>;
 #undef OWL_STRUCT
@@ -401,7 +480,8 @@ using All = OpList<Cast, Add, Sub, Div, Pow, Neg, Gt, Ge, Lt, Le, Eq, Ne, SigmBa
 // What a struct is called, by its code: a GPU's programs are printed in terms of them.
 inline constexpr const char* struct_names[] = {
 #define OWL_STRUCT(NAME, STRUCT, ...) #STRUCT,
-    "Cast", "Add", "Sub", "Div", "Pow", "Neg", "Gt", "Ge", "Lt", "Le", "Eq", "Ne", "SigmBack1", "TanhBack1", "GeluTanh",
+    "Cast", "Add", "Sub", "Div", "Pow", "Neg", "Gt", "Ge", "Lt", "Le", "Eq", "Ne", "FloorDivide", "Remainder", "BitAnd",
+    "BitOr", "BitXor", "BitNot", "SigmBack1", "TanhBack1", "GeluTanh",
     OWL_ELEWISE_UNARY(OWL_STRUCT) OWL_ELEWISE_BINARY(OWL_STRUCT) OWL_ELEWISE_PARAMETRIC(OWL_STRUCT)
     OWL_ELEWISE_TERNARY(OWL_STRUCT)
 #undef OWL_STRUCT

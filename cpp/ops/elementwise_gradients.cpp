@@ -103,7 +103,9 @@ constexpr Line lines[] = {
     // comparisons, and what is flat almost everywhere: no path
     {"gt", no_gradient}, {"ge", no_gradient}, {"lt", no_gradient}, {"le", no_gradient}, {"eq", no_gradient},
     {"ne", no_gradient}, {"isnan", no_gradient}, {"isinf", no_gradient}, {"isfinite", no_gradient},
-    {"sign", no_gradient}, {"floor", no_gradient}, {"ceil", no_gradient}, {"round", no_gradient}, {"trunc", no_gradient},
+    {"sign", no_gradient}, {"floor", no_gradient}, {"ceil", no_gradient}, {"round", no_gradient},
+    {"trunc", no_gradient}, {"floor_divide", no_gradient}, {"bit_and", no_gradient}, {"bit_or", no_gradient},
+    {"bit_xor", no_gradient}, {"bit_not", no_gradient},
     // choices
     {"abs", {{x}, [](Rule& r) { r.to(0, mul(r.error(), of(r.operand(0), elewise::sign))); }}},
     {"maximum", {{x | y, x | y}, [](Rule& r) {
@@ -192,6 +194,10 @@ constexpr Line lines[] = {
      }}},
     {"sinh", {{x}, [](Rule& r) { r.to(0, mul(r.error(), of(r.operand(0), elewise::cosh))); }}},
     {"cosh", {{x}, [](Rule& r) { r.to(0, mul(r.error(), of(r.operand(0), elewise::sinh))); }}},
+    {"remainder", {{{}, x | y}, [](Rule& r) {
+       r.to(0, r.error());
+       r.to(1, [&] { return mul(neg(r.error()), floor_divide(r.operand(0).operand(), r.operand(1).operand())); });
+     }}},
     {"fmod", {{{}, x | y}, [](Rule& r) {
        r.to(0, r.error());
        r.to(1, [&] { return mul(neg(r.error()), trunc(r.operand(0).operand() / r.operand(1).operand())); });

@@ -32,6 +32,10 @@ OWL_MATH double abs(double x) { return __builtin_fabs(x); }
 OWL_MATH float copysign(float magnitude, float sign) {
   return from_bits((bits(magnitude) & 0x7fffffff) | (bits(sign) & INT32_MIN));
 }
+OWL_MATH double copysign(double magnitude, double sign) {
+  const std::uint64_t top = 0x8000000000000000;
+  return from_bits((bits(magnitude) & ~top) | (bits(sign) & top));
+}
 OWL_MATH float sqrt(float x) { return __builtin_sqrtf(x); }
 OWL_MATH double sqrt(double x) { return __builtin_sqrt(x); }
 

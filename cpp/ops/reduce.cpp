@@ -1,4 +1,4 @@
-// Reductions: sum, mean, max, min, argmax, argmin, count_zero. Reduced axes stay with length 1.
+// Reductions: sum, mean, prod, max, min, argmax, argmin, count_zero. Reduced axes stay with length 1.
 #include <algorithm>
 #include <string>
 
@@ -55,6 +55,34 @@ void mean_rule(Rule& r) {
   r.to(0, broadcast_to(div(error_over_axes(r), n), r.shape(0)));
 }
 
+// Of each element along an axis the product of all the others, by halves, so that zeros do no harm.
+NArray product_of_others(const NArray& x, int axis) {
+  const std::int64_t n = x.shape()[axis], half = n / 2;
+  if (n <= 1) return ones_like(x);
+  const bool odd = n % 2 != 0;
+  const NArray a = slice(x, axis, 0, half), b = slice(x, axis, half, half), pairs = elewise::mult(a, b);
+  const NArray others =
+      product_of_others(odd ? concat({pairs, slice(x, axis, n - 1, 1)}, axis) : pairs, axis);
+  const NArray beside = odd ? slice(others, axis, 0, half) : others;
+  std::vector<NArray> parts{elewise::mult(beside, b), elewise::mult(beside, a)};
+  if (odd) parts.push_back(slice(others, axis, half, 1));
+  return concat(parts, axis);
+}
+
+void prod_rule(Rule& r) {
+  r.to(0, [&] {
+    const auto& p = r.params<ReduceParams>();
+    Term slope = error_over_axes(r);
+    NArray folded = r.array(0);
+    for (int axis = 0; axis < r.shape(0).ndim(); ++axis) {
+      if (!p.all && !(p.axes >> axis & 1)) continue;
+      slope = mul(slope, product_of_others(folded, axis));
+      folded = folded.prod({axis});
+    }
+    return slope;
+  });
+}
+
 // Where an axis has its place of the largest (or smallest), of every other axis. Axis by axis, from the one that varies
 // fastest: what is left are the first of equals in memory order.
 NArray is_first(const Rule& r, NArray (NArray::*place)(std::optional<std::int64_t>) const,
@@ -80,8 +108,8 @@ void min_rule(Rule& r) {
   r.to(0, keep(is_first(r, &NArray::argmin, &NArray::min), error_over_axes(r), r.result_type().dtype));
 }
 
-constexpr Gradient sum_gradient{{}, sum_rule}, mean_gradient{{}, mean_rule}, max_gradient{{operand(0)}, max_rule},
-    min_gradient{{operand(0)}, min_rule};
+constexpr Gradient sum_gradient{{}, sum_rule}, mean_gradient{{}, mean_rule}, prod_gradient{{operand(0)}, prod_rule},
+    max_gradient{{operand(0)}, max_rule}, min_gradient{{operand(0)}, min_rule};
 
 constexpr OpRecord reduction(const char* name, const char* doc, InferFn infer, const Gradient& gradient = no_gradient) {
   return {.name = name, .doc = doc, .arity = 1, .infer = infer, .gradient = &gradient};
@@ -146,6 +174,8 @@ void require_index_range(const OpRecord& op, const NArray& x, const std::vector<
 
 const OpRecord op_sum = reduction("sum", "sum over axes, which stay with length 1", infer_sum, sum_gradient);
 const OpRecord op_mean = reduction("mean", "mean over axes, which stay with length 1", infer_mean, mean_gradient);
+const OpRecord op_prod =
+    reduction("prod", "product over axes, which stay with length 1", infer_sum, prod_gradient);
 const OpRecord op_max = reduction("max", "largest over axes, which stay with length 1", infer_same, max_gradient);
 const OpRecord op_min = reduction("min", "smallest over axes, which stay with length 1", infer_same, min_gradient);
 const OpRecord op_argmax = reduction("argmax", "place of the first largest along an axis", infer_index);
@@ -154,6 +184,7 @@ const OpRecord op_count_zero = reduction("count_zero", "how many elements are 0"
 
 NArray NArray::sum(const std::vector<std::int64_t>& axes) const { return reduce(op_sum, *this, axes); }
 NArray NArray::mean(const std::vector<std::int64_t>& axes) const { return reduce(op_mean, *this, axes); }
+NArray NArray::prod(const std::vector<std::int64_t>& axes) const { return reduce(op_prod, *this, axes); }
 NArray NArray::max(const std::vector<std::int64_t>& axes) const {
   require_elements(op_max, *this, axes);
   return reduce(op_max, *this, axes);

@@ -102,6 +102,16 @@ PyObject* max(PyObject* self, const Call& call) { return reduce(self, call, "max
 PyObject* min(PyObject* self, const Call& call) { return reduce(self, call, "min", &NArray::min); }
 PyObject* mean(PyObject* self, const Call& call) { return reduce(self, call, "mean", &NArray::mean); }
 
+PyObject* prod(PyObject* self, const Call& call) { return reduce(self, call, "prod", &NArray::prod); }
+
+PyObject* cumsum(PyObject* self, const Call& call) {
+  refuse_numpys_arguments(call, "cumsum");
+  const auto [axis] = call.get("cumsum", {"axis"});
+  const auto along = to_int(axis, "cumsum: axis");
+  note_source();
+  return wrap(narray(self).cumsum(along));
+}
+
 PyObject* any(PyObject* self, const Call& call) { return reduce(self, call, "any", &NArray::any); }
 PyObject* all(PyObject* self, const Call& call) { return reduce(self, call, "all", &NArray::all); }
 
@@ -267,6 +277,13 @@ PyMethodDef narray_methods[] = {
         "mean($self, axis=None)\n--\n\n"
         "The mean over an axis or a list of axes, which stay with length 1; without axis over all, shape [1].\n"
         "Integers give float32; over an axis of length 0 it is NaN."),
+    method<prod>("prod",
+        "prod($self, axis=None)\n--\n\n"
+        "The product over an axis or a list of axes, which stay with length 1; without axis over all, shape [1]. bool\n"
+        "and int32 give int32."),
+    method<cumsum>("cumsum",
+        "cumsum($self, axis)\n--\n\n"
+        "The sum of the elements so far along an axis: of the shape of x. bool and int32 give int32."),
     method<var>("var",
         "var($self, axis=None, correction=0)\n--\n\n"
         "The variance, the mean of (x - x.mean(axis)) ** 2, over an axis or a list of axes, which stay with length 1;\n"

@@ -35,6 +35,14 @@ PyObject* subtract(PyObject* a, PyObject* b) noexcept {
 }
 PyObject* divide(PyObject* a, PyObject* b) noexcept { return binary(a, b, "operand of /", &owl::operator/); }
 
+PyObject* floor_divided(PyObject* a, PyObject* b) noexcept {
+  return binary(a, b, "operand of //", &owl::floor_divide);
+}
+PyObject* remainder(PyObject* a, PyObject* b) noexcept { return binary(a, b, "operand of %", &owl::operator%); }
+PyObject* bit_and(PyObject* a, PyObject* b) noexcept { return binary(a, b, "operand of &", &owl::operator&); }
+PyObject* bit_or(PyObject* a, PyObject* b) noexcept { return binary(a, b, "operand of |", &owl::operator|); }
+PyObject* bit_xor(PyObject* a, PyObject* b) noexcept { return binary(a, b, "operand of ^", &owl::operator^); }
+
 PyObject* power(PyObject* a, PyObject* b, PyObject* modulus) noexcept {
   if (modulus != Py_None) {
     PyErr_SetString(PyExc_TypeError, "owl: pow() of an NArray takes no modulus");
@@ -93,6 +101,23 @@ PyObject* in_place_subtract(PyObject* a, PyObject* b) noexcept {
 }
 PyObject* in_place_divide(PyObject* a, PyObject* b) noexcept {
   return in_place(a, b, "operand of /=", &owl::operator/=);
+}
+
+PyObject* in_place_floor_divide(PyObject* a, PyObject* b) noexcept {
+  return in_place(a, b, "operand of //=", &owl::detail::floor_divide_in_place);
+}
+PyObject* in_place_remainder(PyObject* a, PyObject* b) noexcept {
+  return in_place(a, b, "operand of %=", &owl::operator%=);
+}
+PyObject* in_place_and(PyObject* a, PyObject* b) noexcept { return in_place(a, b, "operand of &=", &owl::operator&=); }
+PyObject* in_place_or(PyObject* a, PyObject* b) noexcept { return in_place(a, b, "operand of |=", &owl::operator|=); }
+PyObject* in_place_xor(PyObject* a, PyObject* b) noexcept { return in_place(a, b, "operand of ^=", &owl::operator^=); }
+
+PyObject* inverted(PyObject* a) noexcept {
+  return guarded([&] {
+    note_source();
+    return wrap(~narray(a));
+  });
 }
 
 PyObject* negative(PyObject* a) noexcept {
@@ -174,6 +199,17 @@ const PyType_Slot number_slots[] = {
     type_slot(Py_nb_inplace_add, &in_place_add),
     type_slot(Py_nb_inplace_subtract, &in_place_subtract),
     type_slot(Py_nb_inplace_true_divide, &in_place_divide),
+    type_slot(Py_nb_floor_divide, &floor_divided),
+    type_slot(Py_nb_remainder, &remainder),
+    type_slot(Py_nb_and, &bit_and),
+    type_slot(Py_nb_or, &bit_or),
+    type_slot(Py_nb_xor, &bit_xor),
+    type_slot(Py_nb_invert, &inverted),
+    type_slot(Py_nb_inplace_floor_divide, &in_place_floor_divide),
+    type_slot(Py_nb_inplace_remainder, &in_place_remainder),
+    type_slot(Py_nb_inplace_and, &in_place_and),
+    type_slot(Py_nb_inplace_or, &in_place_or),
+    type_slot(Py_nb_inplace_xor, &in_place_xor),
     type_slot(Py_nb_negative, &negative),
     type_slot(Py_nb_positive, &positive),
     type_slot(Py_nb_absolute, &absolute),

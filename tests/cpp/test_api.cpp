@@ -647,6 +647,35 @@ TEST(Api, Reductions) {
   EXPECT_THROW(x.sum(2), owl::ShapeError);
 }
 
+TEST(Api, IntegerOperators) {
+  NArray x = owl::from_host<std::int32_t>({7, -7, 6}, {3});
+  const NArray y = owl::from_host<std::int32_t>({3, 3, 0}, {3});
+  EXPECT_EQ(ints(owl::floor_divide(x, y)), (Ints{2, -3, 0}));
+  EXPECT_EQ(ints(x % y), (Ints{1, 2, 0}));
+  EXPECT_EQ(ints(x & 3), (Ints{3, 1, 2}));
+  EXPECT_EQ(ints(8 | x), (Ints{15, -7, 14}));
+  EXPECT_EQ(ints(x ^ y), (Ints{4, -6, 6}));
+  EXPECT_EQ(ints(~x), (Ints{-8, 6, -7}));
+  EXPECT_EQ(ints((x > 0) & ~(y == 0)), (Ints{1, 0, 0}));
+  EXPECT_EQ(floats(array({5.5, -5.5}) % 2), (Floats{1.5, 0.5}));
+  x %= 4;
+  x |= 8;
+  x ^= 1;
+  x &= 14;
+  EXPECT_EQ(ints(x), (Ints{10, 8, 10}));
+  EXPECT_TRUE(throws<owl::DTypeError>([] { return array({1}) & 1; }, "bit_and of float32"));
+}
+
+TEST(Api, ProductsAndCumulativeSums) {
+  const NArray x = arange(6).reshape({2, 3}) + 1;
+  EXPECT_EQ(floats(x.prod()), Floats{720});
+  EXPECT_EQ(floats(x.prod(0)), (Floats{2, 12, 30}));
+  EXPECT_EQ(floats(x.prod({0, 1})), Floats{720});
+  EXPECT_EQ(floats(x.cumsum(0)), (Floats{1, 3, 3, 7, 5, 11}));
+  EXPECT_EQ(floats(x.cumsum(-1)), (Floats{1, 2, 4, 6, 9, 12}));
+  EXPECT_TRUE(throws<owl::ShapeError>([&] { return x.cumsum(2); }, "cumsum: axis 2"));
+}
+
 TEST(Api, SpreadAndTruth) {
   const NArray x = arange(6).reshape({2, 3});
   EXPECT_EQ(floats(x.var(0)), (Floats{0.25, 0.25, 0.25}));

@@ -13,6 +13,7 @@
 #include "ops/nn.h"
 #include "ops/records.h"
 #include "ops/reduce.h"
+#include "ops/scan.h"
 #include "ops/user.h"
 #include "support.h"
 
@@ -142,11 +143,13 @@ std::map<std::string, Example> examples() {
           {"add_views", {add_views(m, {{ramp({2}), 1, Strides{1}}}, {4, 4}), of_views()}},
           {"sum", {x.sum(), reduce}},
           {"mean", {x.mean(), reduce}},
+          {"prod", {x.prod(), reduce}},
           {"max", {x.max(), reduce}},
           {"min", {x.min(), reduce}},
           {"argmax", {x.argmax(), reduce}},
           {"argmin", {x.argmin(), reduce}},
           {"count_zero", {record(op_count_zero, {x.node()}, reduce[0]), reduce}},
+          {"cumsum", {x.cumsum(0), variants(ScanParams(0, false), [](auto& p) { p.axis = 1; }, [](auto& p) { p.backwards = true; })}},
           {"matmul", {in_tf32(m, m), precision}},
           {"softmax", {conv::softmax(x), soft}},
           {"log_softmax", {conv::log_softmax(x), soft}},

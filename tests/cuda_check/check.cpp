@@ -73,7 +73,8 @@ void reductions() {
       const NArray x = ones(shape, type);
       for (int axis = 0; axis < shape.ndim(); ++axis) {
         for (const auto& y :
-             {x.sum({axis}), x.max({axis}), x.min({axis}), x.mean({axis}), x.argmax(axis), x.argmin(axis)})
+             {x.sum({axis}), x.max({axis}), x.min({axis}), x.mean({axis}), x.prod({axis}), x.argmax(axis), x.argmin(axis),
+              x.cumsum(axis)})
           done(y);
       }
       done(x.sum());
@@ -85,6 +86,10 @@ void reductions() {
   const NArray x = randn({100, 40});
   done((x * 2.0 + 1.0).sum({0}) - 1.0);
   done((x * 2.0).max({1}));
+  done((x * 2.0).cumsum(1) - 1.0);
+  Tape tape;
+  const NArray sums = x.cumsum(0).sum();
+  done(tape.gradient(sums, {x})[0]);
 }
 
 void networks() {

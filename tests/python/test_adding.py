@@ -19,8 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "adding-an-operation.md"
 BUILD = Path(os.environ.get("BUILD", ROOT / "build"))
 # What the edits touch, or what must compile with them.
-COMPILED = ["cpp/ops/elementwise.cpp", "cpp/ops/scan.cpp", "cpp/ops/register.cpp", "cpp/backend/cpu/scan.cpp", "cpp/backend/cpu/kernels.cpp"]
-LIKE = {"cpp/ops/scan.cpp": "cpp/ops/elementwise.cpp", "cpp/backend/cpu/scan.cpp": "cpp/backend/cpu/kernels.cpp"}  # new: compiled as these are
+COMPILED = ["cpp/ops/elementwise.cpp", "cpp/ops/leaky_sum.cpp", "cpp/ops/register.cpp", "cpp/backend/cpu/leaky_sum.cpp",
+            "cpp/backend/cpu/kernels.cpp"]  # fmt: skip
+# New files are compiled as these are.
+LIKE = {"cpp/ops/leaky_sum.cpp": "cpp/ops/elementwise.cpp", "cpp/backend/cpu/leaky_sum.cpp": "cpp/backend/cpu/kernels.cpp"}
 
 
 def edits():
@@ -97,7 +99,7 @@ def test_the_tests_of_the_new_operations(copy):
     faulthandler.cancel_dump_traceback_later()  # conftest's: a build takes longer than a test may
     make = ["make", f"PYTHON={sys.executable}", "VENV=.venv", "BUILD=build", "OWL_CUDA=off"]
     run([*make, "build"], copy)
-    out = run([*make, "test-cpp", "GTEST=--gtest_filter=Registry.*:Kernels.SumsSoFar"], copy)
+    out = run([*make, "test-cpp", "GTEST=--gtest_filter=Registry.*:Kernels.LeakySums"], copy)
     assert "PASSED" in out or "SKIPPED" in out
     python = copy / ".venv" / "bin" / "python"
     row = ["-k", "recip or complete or row or table or stubs_agree or reference"]

@@ -91,6 +91,9 @@ ARRAYS = [
 ]
 
 OPERATORS = [
+    ("// % & | ^ ~: integers and bools, NumPy's signs, 0 by 0; // and % of floats", "",
+     "elementwise.floor_division_and_remainder_of_integers elementwise.floor_division_and_remainder_of_floats_are_numpys "
+     "elementwise.operations_on_bits elementwise.operators_of_integers_in_place Api.IntegerOperators"),
     ("+ - / ** with an array or a number on either side, unary -", "",
      "operators.two_arrays operators.an_array_and_a_number operators.unary operators.power "
      "every_type.negative_powers_of_integers"),
@@ -124,6 +127,9 @@ METHODS = [
     ("sum, max, min, mean: the axis stays; without axis [1]", "NArray.sum NArray.max NArray.min NArray.mean",
      "reductions.against_numpy reductions.nan_and_infinity reductions.long_sums_are_exact_enough "
      "reductions.an_axis_out_of_range reductions.bad_lists_of_axes reductions.views_and_fused_operands"),
+    ("prod, cumsum", "NArray.prod NArray.cumsum",
+     "reductions.products reductions.cumulative_sums reductions.cumulative_sums_with_operations_around "
+     "gradients.the_second_derivative_of_a_product_with_a_0 Api.ProductsAndCumulativeSums"),
     ("var, std, any, all, logsumexp", "NArray.var NArray.std NArray.any NArray.all logsumexp",
      "reductions.variance reductions.the_variance_of_large_numbers_close_to_each_other reductions.the_variance_of_too_few_is_numpys "
      "reductions.any_and_all reductions.nan_is_true reductions.logsumexp reductions.logsumexp_of_large_and_infinite_numbers "

@@ -57,7 +57,7 @@ def test_operators_have_the_cpus_bits(gpu):
     def all_of_them(x, y):
         return [x + y, x - y, x / y, elewise.mult(x, y), -x, x > y, x <= 0.1, x == x, x != y, 2 / x, 1 - x, x ** 3, abs(x),
                 elewise.maximum(x, y), elewise.minimum(x, 0), elewise.clip(x, -0.5, 0.5), elewise.where(x > 0, x, y),
-                elewise.atan2(x, y), elewise.fmod(x, y), elewise.fmod(x * 1e12, y),
+                elewise.atan2(x, y), elewise.fmod(x, y), elewise.fmod(x * 1e12, y), x // y, x % y, -x // 0.25, (x * 1e12) % y,
                 elewise.leaky_relu(x, 0.2), elewise.leaky_relu(x, y), elewise.elu(x, 0.5),
                 elewise.relu_back(x, y), elewise.sigm_back(x, y), elewise.tanh_back(x, y)]
 
@@ -69,7 +69,8 @@ def test_types(gpu):
     b = i % 3 == 0
     agree(gpu, lambda i, b: [i + i, i * 3, i / 7, i - b.astype("int32"), i ** 2, i > 3, b + b, elewise.mult(i, i),
                              i.astype("float64"), i.astype("bool"), (i * 1.5).astype("int32"), elewise.relu(i),
-                             i + b, i.sum(), b.sum(0), i.max(1)], i, b, exact=True)
+                             i + b, i.sum(), b.sum(0), i.max(1), i // 7, i % -7, i // 0, i & 6, i | 5, i ^ -1, ~i, ~b, b & (i > 0),
+                             b ^ True, i.prod(0), b.cumsum(0), i.cumsum(1)], i, b, exact=True)
 
 
 @pytest.mark.parametrize("shapes", [((5, 1), (1, 7)), ((4, 3, 2), (1, 3, 1)), ((6,), (3, 6)), ((2, 3, 4), (4,)),
@@ -140,6 +141,10 @@ def test_reductions(gpu, shape, dtype):
         agree(gpu, lambda x, a=axis: [getattr(x, f)() if a is None else getattr(x, f)(a)
                                       for f in ("sum", "max", "min", "mean", "argmax", "argmin")], x,
               rtol=1e-5, atol=1e-5)
+    near_1 = (1 + numbers(*shape) * 1e-3).astype(dtype)
+    agree(gpu, lambda x: [x.prod(), *(x.prod(axis) for axis in range(len(shape)))], near_1, rtol=1e-5)
+    agree(gpu, lambda x: [x.cumsum(axis) for axis in range(len(shape))], x, rtol=1e-5, atol=1e-4)
+    agree(gpu, lambda x: [(x * 2).cumsum(0) - 1, owl.grad(lambda x: elewise.mult(x.cumsum(0), x).sum())(x * 1.5)], x, rtol=1e-4, atol=1e-2)
 
 
 def test_reductions_of_several_axes_and_of_nothing(gpu):

@@ -1,5 +1,6 @@
 """Elementwise operations: one table row per operation drives values, broadcasting, types, empty axes and errors."""
 import copy
+import operator
 import pickle
 from dataclasses import dataclass
 
@@ -60,6 +61,8 @@ ROWS = [
     Row("sub", lambda x, y: x - y, np.subtract, (ANY, ANY), types="number"),
     Row("mult", E.mult, np.multiply, (ANY, ANY), types="keep"),
     Row("div", lambda x, y: x / y, np.divide, (ANY, POSITIVE)),
+    Row("floor_divide", lambda x, y: x // y, np.floor_divide, (ANY, POSITIVE), types="power"),
+    Row("remainder", lambda x, y: x % y, np.remainder, (ANY, POSITIVE), types="power"),
     Row("pow", lambda x, y: x ** y, np.power, (POSITIVE, SMALL), 4, types="power"),
     Row("neg", lambda x: -x, np.negative, (ANY,), types="number"),
     Row("gt", lambda x, y: x > y, np.greater, (SMALL, SMALL), types="bool"),
@@ -135,6 +138,7 @@ RESULT = {
     "bool": dict.fromkeys(DTYPES, "bool"),
     "select": {t: t for t in DTYPES},
 }
+REMAINDERS = ("fmod", "floor_divide", "remainder")  # integers by 0 are 0, of NumPy's floats NaN
 BOOL_TO_INT = {"square", "abs", "sign", "relu", "round", "trunc"}  # bool gives int32
 
 
@@ -189,7 +193,7 @@ def test_values_on_a_fine_grid(row):
 @each_row
 def test_int32(row):
     rng = np.random.default_rng(5)
-    low = 1 if row.op in ("pow", "ln", "log2", "log10", "sqrt", "rsqrt", "div", "log1p", "fmod") else -6
+    low = 1 if row.op in ("pow", "ln", "log2", "log10", "sqrt", "rsqrt", "div", "log1p", *REMAINDERS) else -6
     operands = [rng.integers(low, 7, (11, 5)).astype(np.int32) for _ in row.domain]
     if row.op == "clip":
         operands[1:] = [-abs(operands[1]), abs(operands[2])]
@@ -354,7 +358,7 @@ def test_special_values(row):
 
 SIGNED_ZEROS = [r for r in ROWS if r.op in (
     "add", "sub", "mult", "div", "neg", "sqrt", "rsqrt", "floor", "ceil", "round", "trunc", "tan", "asin", "atan", "atan2",
-    "sinh", "fmod", "silu", "hard_swish", "mish")]
+    "sinh", *REMAINDERS, "silu", "hard_swish", "mish")]
 
 
 @pytest.mark.parametrize("row", SIGNED_ZEROS, ids=lambda r: r.op)
@@ -478,7 +482,7 @@ def test_every_elementwise_operation_has_a_row():
     ops = [op for op in owl._owl.ops() if op["elementwise"]]
     functions = {op["name"] for op in ops if op["function"]}
     others = {op["name"] for op in ops if not op["function"]} - {"cast"}
-    assert functions | others <= set(IDS)
+    assert functions | others <= set(IDS) | set(BITS)
     assert functions | set(ALIASES) == set(E.__all__)
     assert all(op["doc"] for op in ops)
 
@@ -515,6 +519,84 @@ def test_remainders_are_exact_however_large_the_quotient():
         assert same_bits(val(E.fmod(arr(x.astype(np.float64)), arr(y.astype(np.float64)))), want.astype(np.float64))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("call, ref", [(lambda x, y: x // y, np.floor_divide), (lambda x, y: x % y, np.remainder)], ids=["//", "%"])
+def test_floor_division_and_remainder_of_floats_are_numpys(call, ref, dtype):
+    """Bit by bit, next to multiples and beyond a quotient of 2**28 too."""
+    rng = np.random.default_rng(11)
+    for spread in (1, 20, 60):
+        x = (rng.uniform(-1, 1, 5000) * 2.0 ** rng.integers(-spread // 2, spread + 1, 5000)).astype(dtype)
+        y = (rng.uniform(-1, 1, 5000) * 2.0 ** rng.integers(-spread // 2, 1, 5000)).astype(dtype)
+        x[::5] = y[::5] * np.round(rng.uniform(-9, 9, 1000)).astype(dtype)
+        x[::10] = np.nextafter(x[::10], x.dtype.type(0))
+        assert same_bits(val(call(arr(x), arr(y))), ref(x, y))
+    x, y = (g.ravel() for g in np.meshgrid(SPECIALS.astype(dtype), SPECIALS.astype(dtype)))
+    with np.errstate(all="ignore"):
+        tiny = np.finfo(np.float32).tiny  # denormals are 0
+        np.testing.assert_allclose(val(call(arr(x), arr(y))), ref(x, y), rtol=0, atol=tiny)
+        np.testing.assert_allclose(val(call(arr(x), 2.5)), ref(x, x.dtype.type(2.5)), rtol=0, atol=tiny)
+        np.testing.assert_allclose(val(call(-7, arr(x))), ref(x.dtype.type(-7), x), rtol=0, atol=tiny)
+
+
+BITS = {"bit_and": (lambda x, y: x & y, np.bitwise_and), "bit_or": (lambda x, y: x | y, np.bitwise_or),
+        "bit_xor": (lambda x, y: x ^ y, np.bitwise_xor), "bit_not": (lambda x: ~x, np.invert)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_operations_on_bits(name):
+    call, ref = BITS[name]
+    count = 1 if name == "bit_not" else 2
+    rng = np.random.default_rng(12)
+    for shape in ((3,), (65, 33), (1000, 7), (0, 4)):
+        ints = [rng.integers(-(2**31), 2**31, shape).astype(np.int32) for _ in range(count)]
+        bools = [rng.integers(0, 2, shape).astype(bool) for _ in range(count)]
+        assert same_bits(val(call(*map(arr, ints))), ref(*ints))
+        assert same_bits(val(call(*map(arr, bools))), ref(*bools))
+        assert same_bits(val(call(*(arr(a)[::-1] for a in ints))), ref(*(a[::-1] for a in ints)))
+        if count == 2:
+            assert same_bits(val(call(arr(ints[0]), arr(bools[0]))), ref(ints[0], bools[0].astype(np.int32)))
+            for number in (True, 5, -3, 2**31 - 1):
+                assert same_bits(val(call(arr(ints[0]), number)), ref(ints[0], np.int32(number)))
+                assert same_bits(val(call(number, arr(ints[0]))), ref(np.int32(number), ints[0]))
+            assert same_bits(val(call(arr(bools[0]), True)), ref(bools[0], True))
+            assert dtype_of(call(arr(bools[0]), 1)) == "int32"
+    for wrong in ("float32", "float64"):
+        with pytest.raises(owl.DTypeError, match=f"{name} of {wrong} is not defined, only of bools and integers"):
+            call(*[owl.ones([2], wrong)] * count)
+    if count == 2:
+        with pytest.raises(owl.DTypeError, match="float32"):
+            call(owl.ones([2], "int32"), 0.5)
+        with pytest.raises(OverflowError, match="does not fit int32"):
+            call(owl.ones([2], "int32"), 2**31)
+        with pytest.raises(TypeError, match="from_numpy"):
+            call(np.ones(2, bool), owl.ones([2], "bool"))
+        assert call(owl.ones([2, 1], "bool"), owl.ones([1, 3], "bool")).shape == [2, 3]
+
+
+def test_operators_of_integers_in_place():
+    x = owl.arange(6, dtype="int32")
+    kept = x
+    x //= 2
+    x %= owl.full([6], 2, "int32")
+    x |= 4
+    x ^= 1
+    x &= 7
+    a = np.arange(6, dtype=np.int32)
+    assert val(x).tolist() == ((((a // 2) % 2) | 4) ^ 1).tolist() and val(kept).tolist() == a.tolist()
+    for function in (operator.ifloordiv, operator.imod, operator.iand, operator.ior, operator.ixor):
+        with pytest.raises(owl.ShapeError, match="would enlarge the left operand"):
+            function(owl.ones([1, 2], "int32"), owl.ones([3, 2], "int32"))
+
+
+def test_floor_division_and_remainder_of_integers():
+    x, y = (g.ravel() for g in np.meshgrid(np.int32([7, -7, 0, 6, 2**31 - 1, -2**31]), np.int32([3, -3, 0, 1, -1, 2**31 - 1, -2**31])))
+    with np.errstate(all="ignore"):
+        assert same_bits(val(arr(x) // arr(y)), x // y)
+        assert same_bits(val(arr(x) % arr(y)), x % y)
+    assert same_bits(val(arr(x) % 3), x % np.int32(3)) and same_bits(val(arr(x) // -3), x // np.int32(-3))
+    assert val(7 // arr(x[:2])).tolist() == [1, -1] and val(7 % arr(np.int32([4, -4]))).tolist() == [3, -1]
+
+
 def test_remainders_of_integers():
     x, y = (g.ravel() for g in np.meshgrid(np.int32([7, -7, 0, 6, 2**31 - 1, -2**31]), np.int32([3, -3, 0, 1, -1, 2**31 - 1, -2**31])))
     with np.errstate(all="ignore"):
@@ -546,7 +628,7 @@ def test_int32_powers_wrap():
 @pytest.mark.parametrize("row", [r for r in ROWS if expected_type(r, "bool")], ids=lambda r: r.op)
 def test_bool(row):
     operands = list(np.random.default_rng(0).integers(0, 2, (row.arity, 11, 5)).astype(bool))
-    if row.op in ("div", "pow", "ln", "log2", "log10", "rsqrt", "log1p", "fmod"):
+    if row.op in ("div", "pow", "ln", "log2", "log10", "rsqrt", "log1p", *REMAINDERS):
         operands[-1][:] = True
     if row.op == "clip":
         operands[1][:], operands[2][:] = False, True

@@ -134,6 +134,7 @@ ROWS = {
     "sinh": unary(ele.sinh),
     "cosh": unary(ele.cosh),
     "fmod": binary(lambda x, y: [ele.fmod(4 * x, y), ele.fmod(-x, 0.7), ele.fmod(9.0, y)], 0.5, 2),
+    "remainder": binary(lambda x, y: [(4 * x) % y, -x % 0.7, 9.0 % y, x % -y], 0.5, 2),
     "copy": unary(lambda x: x[::-1, :, 1:].reshape([12])),
     "device_copy": unary(lambda x: x.copy_to(other_device()).copy_to(0)),
     "concat": binary(lambda x, y: [owl.concat([x, y, x], 0), owl.concat([y, x], -1)]),
@@ -141,6 +142,8 @@ ROWS = {
     "add_views": unary(lambda x: owl.grad(lambda v: sum(((v[k : k + 3] ** 3).sum() for k in (0, 1, 1)), 0.0))(x)),
     "sum": unary(lambda x: [x.sum(), x.sum(1), x.sum([0, 2])]),
     "mean": unary(lambda x: [x.mean(), x.mean(1), x.mean([0, 2])]),
+    "prod": unary(lambda x: [x.prod(), x.prod(1), x.prod([0, 2])]),
+    "cumsum": unary(lambda x: [x.cumsum(0), x.cumsum(-1), x.reshape([-1]).cumsum(0)]),
     "max": unary(lambda x: [x.max(), x.max(1), x.max([0, 2])]),
     "min": unary(lambda x: [x.min(), x.min(1), x.min([0, 2])]),
     "matmul": ([(4, 3), (3, 5)], (-2, 2), lambda x, y: [x * y, y.T * x.T, y.T @ x.T]),
@@ -162,6 +165,7 @@ COMPOSED = {"rearranged", "spread"}  # of several operations
 ROUGH = {"cast": (1e-1, 1e-5)}  # step, tolerance: it rounds to float32
 LAYOUTS = ["contiguous", "transposed", "sliced", "broadcast"]
 WITHOUT = {"gt", "ge", "lt", "le", "eq", "ne", "isnan", "isinf", "isfinite", "sign", "floor", "ceil", "round", "trunc",
+           "floor_divide", "bit_and", "bit_or", "bit_xor", "bit_not",
            "full", "arange", "rand", "randn", "randb", "argmax", "argmin", "count_zero"}  # fmt: skip
 TESTED_IN_CPP: set[str] = set()
 
@@ -280,6 +284,8 @@ KINKS = {
     "x ** y at y = 0": (lambda x, y: x**y, [[0, 2], [0, 0]], [0, 0]),
     "2 ** x": (lambda x: 2.0**x, [[0, 1]], [np.float32(np.log(2)).item(), np.float32(2 * np.log(2)).item()]),
     "0 ** x": (lambda x: 0.0**x, [[1, 2]], [0, 0]),
+    "prod with a 0": (lambda x: x.prod(), [[2, 0, 3, 4, 5]], [0, 120, 0, 0, 0]),
+    "prod with two": (lambda x: x.prod(0), [[2, 0, 3, 0]], [0, 0, 0, 0]),
     "sqrt": (ele.sqrt, [[0, 4]], [INF, 0.25]),
     "a sum of NaN": (lambda x: x * 2 + ele.sqrt(-ele.abs(x)) * 0.0, [[1]], [NAN]),
 }
@@ -289,6 +295,11 @@ KINKS = {
 def test_kinks(name):
     function, values, want = KINKS[name]
     np.testing.assert_allclose(slope(function, *values), want, rtol=1e-6)
+
+
+def test_the_second_derivative_of_a_product_with_a_0():
+    hessian = owl.grad(lambda x: ele.mult(owl.grad(lambda x: x.prod())(x), owl.from_numpy(np.float32([1, 0, 0, 0]))).sum())
+    assert hessian(owl.from_numpy(np.float32([2, 0, 3, 4]))).tolist() == [0, 12, 0, 0]
 
 
 def test_where_gives_exact_zeros_to_the_side_not_chosen():

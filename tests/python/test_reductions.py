@@ -9,6 +9,7 @@ import owl
 from conftest import SOAK, same_bits
 from reference import DTYPES, arr, dtype_of, ulps, val
 
+ele = owl.elewise
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own
 SHAPES = [(7,), (1,), (3, 4), (1, 5), (5, 1), (2, 3, 4), (3, 1, 2, 2), (65, 33), (2, 1025), (1025, 2), (1, 1, 3000)]
 SUM_TYPE = {"bool": "int32", "int32": "int32", "float32": "float32", "float64": "float64"}
@@ -66,6 +67,57 @@ def test_against_numpy(name, dtype, shape):
         count = a.size / exact.size
         assert val(got).shape == exact.shape
         assert (np.abs(val(got) - exact) <= (np.log2(count) + 34) * eps * magnitude).all(), axis
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products(dtype, shape):
+    a = np.random.default_rng(3).uniform(0.9, 1.1, shape).astype(dtype) if dtype.startswith("float") else data(shape, dtype)
+    for axis in axis_choices(len(shape)):
+        got = call(arr(a), "prod", axis)
+        assert dtype_of(got) == SUM_TYPE[dtype]
+        if dtype in ("bool", "int32"):
+            np.testing.assert_array_equal(val(got), want(np.prod, a.astype(np.int32), axis).astype(np.int32))
+        else:
+            np.testing.assert_allclose(val(got), want(np.prod, a.astype(np.float64), axis), rtol=1e-6 if dtype == "float32" else 1e-13)
+    assert arr(np.float32([2, 0, np.nan])).prod().tolist() == [pytest.approx(np.nan, nan_ok=True)]
+    assert owl.zeros([0, 3]).prod(0).tolist() == [[1, 1, 1]] and owl.zeros([0]).prod().item() == 1
+
+
+CUMSUM_SHAPES = [*SHAPES, (100_000,), (3, 40_000), (40_000, 2), (130, 700, 2), (0,), (3, 0), (0, 3)]
+
+
+@pytest.mark.parametrize("shape", CUMSUM_SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cumulative_sums(dtype, shape):
+    a = data(shape, dtype)
+    for axis in range(-len(shape), len(shape)):
+        for x, b in ((arr(a), a), (arr(a)[::-1], a[::-1])):
+            got = x.cumsum(axis)
+            assert dtype_of(got) == SUM_TYPE[dtype] and got.shape == list(shape)
+            exact = np.cumsum(b.astype(np.float64), axis)
+            if dtype in ("bool", "int32"):
+                np.testing.assert_array_equal(val(got), exact)
+            else:
+                eps = np.finfo(dtype).eps
+                assert (np.abs(val(got) - exact) <= 3 * eps * np.cumsum(np.abs(b.astype(np.float64)), axis)).all()
+
+
+def test_cumulative_sums_with_operations_around():
+    a = data((700, 90), "float32")
+    for axis in (0, 1):
+        want = np.cumsum(a.astype(np.float64) * 2 + 1, axis) - a
+        np.testing.assert_allclose(val((arr(a) * 2 + 1).cumsum(axis) - arr(a)), want, rtol=1e-5, atol=1e-3)
+        x = arr(a)
+        assert same_bits(val(ele.relu(x.cumsum(axis))), np.maximum(val(arr(a).cumsum(axis)), 0))
+    with np.errstate(over="ignore"):
+        big = np.full(5, 2**30, np.int32)
+        assert same_bits(val(arr(big).cumsum(0)), np.cumsum(big, dtype=np.int32))
+    for wrong in (2, -3):
+        with pytest.raises(owl.ShapeError, match="cumsum"):
+            arr(a).cumsum(wrong)
+    with pytest.raises(TypeError, match="cumsum.. needs the argument 'axis'"):
+        arr(a).cumsum()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -324,6 +324,7 @@ bool arg_reduces_ranges(const Shape& shape, const Params* params) {
 }
 
 void sum(const KernelArgs& args, Launch& launch) { reduce(kSum, args, launch); }
+void prod(const KernelArgs& args, Launch& launch) { reduce(kProd, args, launch); }
 void mean(const KernelArgs& args, Launch& launch) { reduce(kMean, args, launch); }
 void max(const KernelArgs& args, Launch& launch) { reduce(kMax, args, launch); }
 void min(const KernelArgs& args, Launch& launch) { reduce(kMin, args, launch); }

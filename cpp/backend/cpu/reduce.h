@@ -10,11 +10,13 @@ bool reduces_ranges(const Shape& shape, const Params* params);
 bool arg_reduces_ranges(const Shape& shape, const Params* params);
 
 void sum(const KernelArgs& args, Launch& launch);
+void prod(const KernelArgs& args, Launch& launch);
 void mean(const KernelArgs& args, Launch& launch);
 void max(const KernelArgs& args, Launch& launch);
 void min(const KernelArgs& args, Launch& launch);
 void count_zero(const KernelArgs& args, Launch& launch);
 void argmax(const KernelArgs& args, Launch& launch);
 void argmin(const KernelArgs& args, Launch& launch);
+void cumsum(const KernelArgs& args, Launch& launch);
 
 }  // namespace owl::cpu

@@ -82,7 +82,7 @@ class Emit {
 // The kernels' texts, embedded at build time.
 namespace text {
 extern const std::string_view prelude, math, elementwise, philox;
-extern const std::string_view reduce, softmax, pool, lrn, random, create, concat, add_views, matmul;
+extern const std::string_view reduce, scan, softmax, pool, lrn, random, create, concat, add_views, matmul;
 }  // namespace text
 
 // owl_copy, which copies bytes from slot 0 to slot 1, and owl_clear, which writes zeros.

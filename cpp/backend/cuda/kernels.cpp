@@ -41,7 +41,7 @@ Kernel storing(EmitFn emit) { return {{.finishes_ranges = true}, emit, false, fa
 Kernel reduction(EmitFn emit) {
   return {{.reads_ranges = has_elements, .finishes_ranges = true}, emit, true, true, true};
 }
-// Reads its operand three times, once each for the maximum, the sum and the result.
+// Reads its operand several times.
 Kernel distribution(EmitFn emit) {
   return {{.reads_ranges = has_elements, .in_place = 0, .finishes_ranges = true}, emit, true, false, true};
 }
@@ -61,11 +61,13 @@ const Table& table() {
       {&op_add_views, {{.in_place = 0}, add_views}},
       {&op_sum, reduction(sum)},
       {&op_mean, reduction(mean)},
+      {&op_prod, reduction(prod)},
       {&op_max, reduction(max)},
       {&op_min, reduction(min)},
       {&op_argmax, reduction(argmax)},
       {&op_argmin, reduction(argmin)},
       {&op_count_zero, reduction(count_zero)},
+      {&op_cumsum, distribution(cumsum)},
       {&op_matmul, {{.accepts_strided = is_matrix, .finishes_ranges = true}, matmul}},
       {&op_softmax, distribution(softmax)},
       {&op_log_softmax, distribution(log_softmax)},

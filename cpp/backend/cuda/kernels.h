@@ -28,11 +28,13 @@ void add_views(const Args&, Emit&);
 // The kernels that launch texts. Never called for results without elements.
 void sum(const Args&, Emit&);
 void mean(const Args&, Emit&);
+void prod(const Args&, Emit&);
 void max(const Args&, Emit&);
 void min(const Args&, Emit&);
 void argmax(const Args&, Emit&);
 void argmin(const Args&, Emit&);
 void count_zero(const Args&, Emit&);
+void cumsum(const Args&, Emit&);
 void softmax(const Args&, Emit&);
 void log_softmax(const Args&, Emit&);
 void softmax_back(const Args&, Emit&);

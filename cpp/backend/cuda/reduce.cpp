@@ -201,6 +201,7 @@ void reduce(const char* fold, const Args& args, Emit& emit) {
 }  // namespace
 
 void sum(const Args& args, Emit& emit) { reduce("Sum", args, emit); }
+void prod(const Args& args, Emit& emit) { reduce("Prod", args, emit); }
 void mean(const Args& args, Emit& emit) { reduce("Mean", args, emit); }
 void max(const Args& args, Emit& emit) { reduce("Max", args, emit); }
 void min(const Args& args, Emit& emit) { reduce("Min", args, emit); }

@@ -95,6 +95,7 @@ class NArray {
   NArray max(const std::vector<std::int64_t>& axes = {}) const;
   NArray min(const std::vector<std::int64_t>& axes = {}) const;
   NArray mean(const std::vector<std::int64_t>& axes = {}) const;
+  NArray prod(const std::vector<std::int64_t>& axes = {}) const;
   // The mean square distance from the mean, and its root; `correction` is taken from the count that divides.
   NArray var(const std::vector<std::int64_t>& axes = {}, double correction = 0) const;
   NArray std(const std::vector<std::int64_t>& axes = {}, double correction = 0) const;
@@ -104,6 +105,7 @@ class NArray {
   template <std::integral I> NArray max(I axis) const { return max(std::vector<std::int64_t>{axis}); }
   template <std::integral I> NArray min(I axis) const { return min(std::vector<std::int64_t>{axis}); }
   template <std::integral I> NArray mean(I axis) const { return mean(std::vector<std::int64_t>{axis}); }
+  template <std::integral I> NArray prod(I axis) const { return prod(std::vector<std::int64_t>{axis}); }
   template <std::integral I> NArray var(I axis, double correction = 0) const {
     return var(std::vector<std::int64_t>{axis}, correction);
   }
@@ -115,6 +117,7 @@ class NArray {
   NArray argmax(std::optional<std::int64_t> axis = {}) const;  // int32; of equal elements the first
   NArray argmin(std::optional<std::int64_t> axis = {}) const;
   NArray max_index(std::int64_t axis) const { return argmax(axis); }
+  NArray cumsum(std::int64_t axis) const;  // the sums of the elements so far; the axis keeps its length
   std::int64_t count_zero() const;  // waits
 
   void start_eval() const;                                          // starts the computation; never waits
@@ -155,6 +158,12 @@ template <class T> requires std::is_arithmetic_v<T> NArray operator*(const NArra
 template <class T> requires std::is_arithmetic_v<T> NArray operator*(T a, const NArray& b);
 NArray operator/(const Operand& a, const Operand& b);
 NArray operator-(const NArray& a);
+// The remainder of floor_divide, with the sign of b. Integers by 0 give 0.
+NArray operator%(const Operand& a, const Operand& b);
+NArray operator&(const Operand& a, const Operand& b);  // of bools and integers, bit by bit
+NArray operator|(const Operand& a, const Operand& b);
+NArray operator^(const Operand& a, const Operand& b);
+NArray operator~(const NArray& a);
 NArray operator>(const Operand& a, const Operand& b);
 NArray operator>=(const Operand& a, const Operand& b);
 NArray operator<(const Operand& a, const Operand& b);
@@ -166,8 +175,13 @@ NArray& operator-=(NArray& a, const Operand& b);
 NArray& operator*=(NArray& a, const NArray& b);   // the matrix product
 template <class T> requires std::is_arithmetic_v<T> NArray& operator*=(NArray& a, T b);
 NArray& operator/=(NArray& a, const Operand& b);
+NArray& operator%=(NArray& a, const Operand& b);
+NArray& operator&=(NArray& a, const Operand& b);
+NArray& operator|=(NArray& a, const Operand& b);
+NArray& operator^=(NArray& a, const Operand& b);
 
 NArray pow(const Operand& a, const Operand& b);
+NArray floor_divide(const Operand& a, const Operand& b);  // a / b rounded down; integers by 0 give 0
 NArray matmul(const NArray& a, const NArray& b);  // [m, k] x [k, n] -> [m, n]
 
 // A shape is a list or one integer; zeros, ones, rand and randn also take several integers: zeros(3, 4) is zeros({3,
@@ -263,6 +277,7 @@ NArray elementwise(const char* op, std::span<const Operand> operands);
 
 namespace detail {
 NArray scale(const Operand& a, const Operand& b);
+NArray& floor_divide_in_place(NArray& a, const Operand& b);
 Shape shape_of_numbers(const char* function, std::initializer_list<std::int64_t> lengths);
 std::vector<NArray> split_equally(const NArray& x, std::int64_t parts, std::int64_t axis);
 NArray pad_evenly(const NArray& x, std::int64_t width, double value);

@@ -54,7 +54,7 @@ struct ArgFold {
 };
 inline constexpr std::int64_t kArgColumns = 512;
 
-enum ReduceKind { kSum, kMean, kMax, kMin, kCountZero, kReduceKinds };
+enum ReduceKind { kSum, kMean, kProd, kMax, kMin, kCountZero, kReduceKinds };
 struct ReduceTable {
   Fold folds[kReduceKinds][kTypes];
   ArgFold arg_folds[2][kTypes];  // largest, smallest

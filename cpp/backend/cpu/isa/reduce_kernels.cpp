@@ -1,5 +1,5 @@
-// The inner loops of reductions. Sums of float32 run in double, whose rounding error is negligible, so that any fixed
-// order will do. Rows are folded in 32 interleaved lanes that are joined pairwise.
+// The inner loops of reductions. Sums and products of float32 run in double, whose rounding error is negligible, so that
+// any fixed order will do. Rows are folded in 32 interleaved lanes that are joined pairwise.
 #include <type_traits>
 
 #include "backend/cpu/isa/kernels.h"
@@ -32,6 +32,17 @@ template <class T> struct Mean {
   using Taking = Adding<T, double>;
   using Out = std::conditional_t<std::is_same_v<T, double>, double, float>;
   static Out result(double a, double count) { return static_cast<Out>(a / count); }
+};
+
+template <class T> struct Prod {
+  using Taking = Prod;
+  using Element = T;
+  using Acc = typename SumOf<T>::type;
+  using Out = typename Sum<T>::Out;
+  static constexpr Acc start = 1;
+  [[gnu::always_inline]] static Acc take(Acc a, T x) { return a * static_cast<Acc>(x); }
+  [[gnu::always_inline]] static Acc join(Acc a, Acc b) { return a * b; }
+  static Out result(Acc a, double) { return static_cast<Out>(a); }
 };
 
 template <class T> constexpr T lowest() {
@@ -208,7 +219,7 @@ using I = std::int32_t;
 
 const ReduceTable& reduce_table() {
   static constexpr ReduceTable table{
-      {OWL_FOLDS(Sum), OWL_FOLDS(Mean), OWL_FOLDS(Max), OWL_FOLDS(Min), OWL_FOLDS(CountZero)},
+      {OWL_FOLDS(Sum), OWL_FOLDS(Mean), OWL_FOLDS(Prod), OWL_FOLDS(Max), OWL_FOLDS(Min), OWL_FOLDS(CountZero)},
       {OWL_ARG(true), OWL_ARG(false)}};
   return table;
 }

@@ -20,6 +20,7 @@ constexpr bool takes(TypeRule rule, int type) {
   switch (rule) {
     case TypeRule::kNoBool:
     case TypeRule::kIntFromBool: return type >= 1;
+    case TypeRule::kInteger: return type <= 1;
     case TypeRule::kFloat: return type >= 2;
     case TypeRule::kCast: return false;
     default: return true;

@@ -21,6 +21,13 @@ template <class A> struct Adding {
 struct Sum : Adding<Choose<kFloating, double, uint32_t>::type> {
   OWL_DEVICE R result(Acc a, double) { return static_cast<R>(a); }
 };
+struct Prod {
+  using Acc = Choose<kFloating, double, uint32_t>::type;
+  OWL_DEVICE Acc start() { return 1; }
+  OWL_DEVICE Acc take(Acc a, T x, Index) { return a * static_cast<Acc>(x); }
+  OWL_DEVICE Acc join(Acc a, Acc b) { return a * b; }
+  OWL_DEVICE R result(Acc a, double) { return static_cast<R>(a); }
+};
 struct Mean : Adding<double> {
   OWL_DEVICE R result(Acc a, double count) { return static_cast<R>(a / count); }
 };

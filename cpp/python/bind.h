@@ -12,6 +12,7 @@ void bind_numpy(py::module_& m);           // dtypes
 void bind_numpy_exchange(py::module_& m);  // from_numpy
 void bind_narray(py::module_& m);          // the class NArray
 void bind_creation(py::module_& m);        // zeros, randn, concat ...
+void bind_array_ops(py::module_& m);       // matmul, take, sort ...
 void bind_dlpack(py::module_& m);          // from_dlpack
 void bind_elewise(py::module_& m);         // the submodule elewise
 void bind_conv(py::module_& m);            // the submodule conv

@@ -13,6 +13,7 @@ PYBIND11_MODULE_EXEC(_owl, m) {
   bind_numpy_exchange(m);
   bind_narray(m);
   bind_creation(m);
+  bind_array_ops(m);
   bind_dlpack(m);
   bind_elewise(m);
   bind_conv(m);

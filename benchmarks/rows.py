@@ -39,6 +39,7 @@ WIDER = ("--hidden", "1000", "--epochs", "3")
 WIDEST = ("--hidden", "3000", "--epochs", "2")
 TALL = ("--classes", "10", "--columns", "100000")
 WIDE = ("--classes", "1000", "--columns", "10000")
+PUT_ADD = ("--work", "put_add")
 
 ROWS = (
     Row("MLP epoch, H=256, s", owl("mlp.py"), (
@@ -60,6 +61,8 @@ ROWS = (
     )),
     Row("softmax over [10, 100000], ms", owl("softmax.py", *TALL), (peer("torch", 0.70, "softmax.py", *TALL),)),
     Row("softmax over [1000, 10000], ms", owl("softmax.py", *WIDE), (peer("torch", 0.70, "softmax.py", *WIDE),)),
+    Row("take of 1M rows of 64 floats, ms", owl("take.py"), (peer("numpy", 0.70, "take.py"),)),
+    Row("put_add of 1M rows of 64 floats, ms", owl("take.py", *PUT_ADD), (peer("numpy", 0.70, "take.py", *PUT_ADD),)),
     Row("x = x + 1.0 on 1x1, us", owl("ops.py"), (
         peer("numpy", 0.60, "ops.py"),
         peer("torch", 0.20, "ops.py"),

@@ -32,9 +32,9 @@ _PRODUCT = "the product of two matrices is `w * x`, or `w @ x`"
 _WAIT = "owl computes without being asked; `x.wait_for_eval()` waits for one value, `owl.wait_for_all()` for all"
 _BOOLS = "of bools and integers `(x > 0) & (y > 0)` is and, `(x > 0) | (y > 0)` is or, `(x > 0) ^ (y > 0)` is xor, `~mask` is not"
 _RANDOM = "`owl.rand(shape, low, high)`, `owl.randn(shape, mu, sigma)`, `owl.randb(shape, prob)`, `owl.seed(n)`"
-_GATHER = "an index is an integer or a slice, `x[1]`, `x[:, 1:3]`; for arrays of indices go through NumPy: `owl.from_numpy(a[[0, 2]])`"
+_GATHER = "an index is an integer or a slice, `x[1]`, `x[:, 1:3]`; for arrays or lists of indices `owl.take(x, [0, 2], axis)`"
 _BROADCAST = "operations broadcast axes of length 1; `x + owl.zeros(shape)` has the full shape"
-_EINSUM = "owl has products of two matrices, `w * x`; reshape and transpose to two axes first"
+_EINSUM = "owl has products of two matrices, `w * x`, and of many, `owl.matmul(w, x)`; reshape and transpose first"
 _PRINT = "values are printed as NumPy prints them: `np.set_printoptions(precision=4)`"
 _THREADS = "the environment variable OWL_NUM_THREADS sets the number of threads before owl is imported"
 _LOSS = "losses are written out: `((x - y) ** 2).mean()`, `-owl.multiply(owl.conv.log_softmax(x), y).sum(0).mean()`"
@@ -106,7 +106,7 @@ _GROUPS = {
     "cat concatenate hstack vstack dstack column_stack row_stack append block": _JOIN,
     "split_with_sizes array_split chunk tensor_split vsplit hsplit dsplit": "`owl.split(x, 1, axis)` into so many equal parts, or `owl.split(x, [1, 2], axis)` at places",
     "unbind unstack narrow select": "`owl.slice(x, axis, offset, count)`, or `x[1:3]`",
-    "take gather index_select take_along_axis take_along_dim choose compress extract": _GATHER,
+    "gather index_select take_along_axis take_along_dim choose compress extract": _GATHER,
     "masked_select nonzero argwhere flatnonzero unique": "its size depends on values: go through NumPy, `np.nonzero(x.to_numpy())`",
     "masked_fill": "`owl.where(mask, value, x)`",
     "squeeze": "`x.reshape(shape)`, or an index for the axis of length 1, `x[0]`",
@@ -176,9 +176,10 @@ _GROUPS = {
     "norm linalg dist": "the norm is `(x ** 2).sum(axis) ** 0.5`; for other linear algebra go through NumPy: `np.linalg.inv(square.to_numpy())`",
     "ptp": "`x.max(axis) - x.min(axis)`",
     # products
-    "matmul mm": _PRODUCT, "mv": _PRODUCT + "; a vector is a matrix of one column",
+    "mm": _PRODUCT, "mv": _PRODUCT + "; a vector is a matrix of one column",
     "dot": "`owl.draw(x)` draws the graph; " + _PRODUCT,
-    "bmm einsum tensordot kron multi_dot chain_matmul baddbmm": _EINSUM,
+    "bmm": "products of the leading two axes are `owl.matmul(w, x)`",
+    "einsum tensordot kron multi_dot chain_matmul baddbmm": _EINSUM,
     "addmm linear Linear": "`w * x + b`", "outer ger": "`x.reshape([-1, 1]) * y.reshape([1, -1])`",
     "inner vdot vecdot": "`owl.multiply(x, y).sum()`",
     # gradients, layers, data
@@ -192,8 +193,7 @@ _GROUPS = {
         "owl has no layers; a recurrent network is a loop over steps such as `owl.tanh(w * x + b)`"),
     "Identity": "it returns `x` itself",
     "Flatten": "`image.reshape([-1, image.shape[-1]])` keeps the last axis, the minibatch",
-    "embedding Embedding": "a product with one-hot columns picks columns: "
-        "`w * (owl.arange(n).reshape([n, 1]) == labels.reshape([1, -1])).astype(\"float32\")`",
+    "embedding Embedding": "`owl.take(w, labels, 1)` picks columns",
     "scaled_dot_product_attention": "`y * owl.conv.softmax(y.T * x / x.shape[0] ** 0.5)` for queries x and keys and values y in columns",
     "Conv2d conv2d conv_general Conv2D": "`owl.conv.Convolver(pad_h=1, pad_w=1).ff(image, filters, bias)`",
     "MaxPool2d max_pool2d MaxPool2D": "`owl.conv.Pooler(2, 2, 2, 2).ff(image)`",
@@ -208,7 +208,6 @@ _GROUPS = {
     "smooth_l1_loss huber_loss": _HUBER,
     "binary_cross_entropy_with_logits BCEWithLogitsLoss": "`(owl.softplus(x) - owl.multiply(x, y)).mean()`",
     "softmax_cross_entropy": _LOSS,
-    "one_hot": "`(owl.arange(n).reshape([n, 1]) == labels.reshape([1, -1])).astype(\"float32\")`",
     "utils DataLoader Dataset TensorDataset": "cut minibatches along the last axis: `owl.slice(x, -1, offset, count)`, `x[:, 0:2]`",
     # saving, running, devices
     "savez savez_compressed save_safetensors save_gguf savetxt": '`owl.save(path, {"w": w})`',
@@ -229,7 +228,8 @@ _GROUPS = {
     "ma": "owl has no masked arrays: `owl.where(mask, x, value)`", "polynomial": "NumPy has it: np.polynomial",
     "typing": "the type of arrays is owl.NArray",
     "use_deterministic_algorithms": "nothing to switch on: the same seed and the same calls give the same bits",
-    "fill put itemset setflags setfield partition index_put slice_update at index_add index_copy index_fill scatter scatter_add": _IMMUTABLE,
+    "fill put itemset setflags setfield partition index_put slice_update at index_copy index_fill scatter": _IMMUTABLE,
+    "scatter_add index_add": "`owl.put_add(x, [0, 2], y[:2], 0)` is a copy of x with values added there",
     "copyto putmask place fill_diagonal put_along_axis": _IMMUTABLE,
 }  # fmt: skip
 
@@ -237,7 +237,7 @@ HINTS = {name: hint for names, hint in _GROUPS.items() for name in names.split()
 
 # Further names of PyTorch and MLX without a counterpart in owl. NumPy's names are looked up in NumPy itself.
 ELSEWHERE = set("""
-addbmm addmv addr argsort bartlett_window bincount blackman_window block_diag block_masked_mm bucketize cartesian_prod
+addbmm addmv addr bartlett_window bincount blackman_window block_diag block_masked_mm bucketize cartesian_prod
 cdist cholesky cholesky_inverse cholesky_solve clear_streams combinations compiled_with_cxx11_abi conv1d conv3d
 conv_transpose1d conv_transpose2d conv_transpose3d convolve corrcoef cosine_similarity cov cross cummax cummin cumprod
 cumulative_trapezoid default_generator dequantize det diag_embed diff digamma dsmm eig einops erfinv
@@ -248,8 +248,8 @@ isin isnan_ isreal issubdtype istft jacfwd jacrev kaiser_window kthvalue lcm lef
 logdet lstsq lu lu_solve masked_scatter matrix_exp matrix_power matrix_rank median meshgrid mode msort multigammaln
 multinomial multiprocessing mvlgamma nanmedian nanquantile nextafter onnx orgqr ormqr overrides package
 pixel_shuffle poisson polar polygamma profiler promote_types qr quantile quantize quantized_matmul renorm
-result_type rfft right_shift rot90 scatter_reduce searchsorted set_flush_denormal slogdet sort sparse sparse_coo_tensor
-special stft svd svd_lowrank swapdims symeig tanhshrink tensorinv tensorsolve testing threshold topk trapezoid trapz
+result_type rfft right_shift rot90 scatter_reduce searchsorted set_flush_denormal slogdet sparse sparse_coo_tensor
+special stft svd svd_lowrank swapdims symeig tanhshrink tensorinv tensorsolve testing threshold trapezoid trapz
 triangular_solve tril_indices triu_indices truncated_normal unfold unique_consecutive vander vander version
 vision view_as_complex view_as_real zeta tree_map tree_flatten tree_unflatten export_function import_function
 """.split())

@@ -15,6 +15,8 @@
   X(place_views) X(add_views)                /* add_views.cpp */                              \
   X(sum) X(mean) X(prod) X(max) X(min) X(argmax) X(argmin) X(count_zero) /* reduce.cpp */     \
   X(cumsum)                                                          /* scan.cpp */           \
+  X(check_indices) X(take) X(put_add)                                /* take.cpp */           \
+  X(sort)                                                            /* sort.cpp */           \
   X(matmul)                                                          /* matmul.cpp */         \
   X(softmax) X(log_softmax) X(softmax_back)                          /* softmax.cpp */        \
   X(conv) X(conv_back_data) X(conv_back_weight) X(conv_back_bias)    /* conv.cpp */           \

@@ -14,6 +14,7 @@ PYBIND11_MODULE_EXEC(_owl, m) {
   bind_narray(m);
   bind_creation(m);
   bind_rearrange(m);
+  bind_array_ops(m);
   bind_dlpack(m);
   bind_elewise(m);
   bind_conv(m);

@@ -56,7 +56,7 @@ PyObject* multiply(PyObject* a, PyObject* b) noexcept {
   return guarded([&] {
     if (is_narray(a) && is_narray(b)) {
       note_source();
-      return wrap(matmul(narray(a), narray(b)));
+      return wrap(narray(a) * narray(b));
     }
     Operand o[2] = {0.0, 0.0};
     if (!operands(a, b, "operand of *", o)) return not_implemented();
@@ -75,7 +75,7 @@ PyObject* matrix_product(PyObject* a, PyObject* b) noexcept {
       throw py::type_error("owl: @ is the matrix product of two NArrays; use * to scale by a number");
     }
     note_source();
-    return wrap(matmul(narray(a), narray(b)));
+    return wrap(narray(a) * narray(b));
   });
 }
 

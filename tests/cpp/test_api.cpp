@@ -76,6 +76,24 @@ TEST(Api, FromForeignSharesMemory) {
   EXPECT_TRUE(released);
 }
 
+TEST(Api, ChoosingAndSorting) {
+  const NArray x = arange(6).reshape({2, 3}), places = owl::from_host({2, -3, 2}, {3});
+  EXPECT_EQ(floats(owl::take(x, places, 1)), (Floats{4, 5, 0, 1, 4, 5}));
+  EXPECT_EQ(floats(owl::put_add(x, places, owl::ones({2, 3}), -1)), (Floats{1, 2, 2, 3, 6, 7}));
+  EXPECT_EQ(floats(owl::one_hot(owl::from_host({1, 0}, {1, 2}), 2)), (Floats{0, 1, 1, 0}));
+  EXPECT_TRUE(throws<owl::IndexError>([&] { floats(owl::take(x, owl::from_host({3}, {1}), 1)); },
+                                      "take: index 3 is out of range for axis 1 with size 3"));
+  EXPECT_TRUE(throws<owl::DTypeError>([&] { owl::take(x, x, 1); }, "float32"));
+  const NArray unsorted = array({3, 1, 3, 2});
+  EXPECT_EQ(floats(owl::sort(unsorted)), (Floats{1, 2, 3, 3}));
+  EXPECT_EQ(ints(owl::argsort(unsorted)), (Ints{1, 3, 0, 2}));
+  const owl::TopK top = owl::topk(unsorted, 2);
+  EXPECT_EQ(floats(top.values), (Floats{3, 3}));
+  EXPECT_EQ(ints(top.indices), (Ints{0, 2}));
+  const NArray many = arange(8).reshape({2, 2, 2});  // [[0 2] [1 3]] and [[4 6] [5 7]]
+  EXPECT_EQ(floats(owl::matmul(many, arange(4).reshape({2, 2}))), (Floats{2, 3, 6, 11, 6, 7, 26, 31}));
+}
+
 TEST(Api, FilledArrays) {
   EXPECT_EQ(floats(owl::zeros({2})), (Floats{0, 0}));
   EXPECT_EQ(floats(owl::ones({2})), (Floats{1, 1}));

@@ -14,6 +14,8 @@
 #include "ops/records.h"
 #include "ops/reduce.h"
 #include "ops/scan.h"
+#include "ops/sort.h"
+#include "ops/take.h"
 #include "ops/user.h"
 #include "support.h"
 
@@ -111,6 +113,16 @@ std::vector<AnyParams> of_views() {
                   [](auto& p) { p.places[0].first = 2; }, [](auto& p) { p.places[0].second = {4}; });
 }
 
+std::vector<AnyParams> of_indices() {
+  return variants(CheckIndicesParams(), [](auto& p) { p.what = "take"; }, [](auto& p) { p.length = 3; },
+                  [](auto& p) { p.axis = 1; }, [](auto& p) { p.from_end = false; });
+}
+
+std::vector<AnyParams> of_sort() {
+  return variants(SortParams(0, 4, false), [](auto& p) { p.axis = 1; }, [](auto& p) { p.count = 3; },
+                  [](auto& p) { p.largest_first = true; });
+}
+
 NArray in_tf32(const NArray& a, const NArray& b) {
   set_matmul_precision(MatmulPrecision::kTf32);
   NArray product = matmul(a, b);
@@ -120,6 +132,7 @@ NArray in_tf32(const NArray& a, const NArray& b) {
 
 std::map<std::string, Example> examples() {
   const NArray x = ramp({6, 5, 4, 2}), m = ramp({4, 4}), w = ramp({3, 3, 4, 8}), b = ramp({8});
+  const NArray places = from_host({0, 1, 2, 3}, {4});
   const conv::Convolver convolver;
   const conv::Pooler pooler{2, 2, 2, 2};
   const conv::Lrner lrner{3, 0.5, 0.75};
@@ -141,6 +154,10 @@ std::map<std::string, Example> examples() {
           {"concat", {concat({m, m}, 0), axis}},
           {"place_views", {add_views({}, {{ramp({2}), 1, Strides{1}}}, {4, 4}), of_views()}},
           {"add_views", {add_views(m, {{ramp({2}), 1, Strides{1}}}, {4, 4}), of_views()}},
+          {"check_indices", {record(op_check_indices, {places.node()}, of_indices()[0]), of_indices()}},
+          {"take", {take(m, places, 0), variants(TakeParams(0), [](auto& p) { p.axis = 1; })}},
+          {"put_add", {put_add(m, places, m, 0), variants(TakeParams(0), [](auto& p) { p.axis = 1; })}},
+          {"sort", {sort(m), of_sort()}},
           {"sum", {x.sum(), reduce}},
           {"mean", {x.mean(), reduce}},
           {"prod", {x.prod(), reduce}},
@@ -178,7 +195,8 @@ TEST(Registry, ParametersAreVisitedAndToldApart) {
     SCOPED_TRACE(op->name);
     ASSERT_TRUE(all.contains(op->name)) << "needs an example here";
     const auto& [recorded, variants] = all.at(op->name);
-    const Node& node = *recorded.node();
+    const Node& result = *recorded.node();
+    const Node& node = result.op ? result : *result.base;  // which has several results
     ASSERT_EQ(node.op, op);
     if (variants.empty()) {
       EXPECT_EQ(node.params, nullptr) << "has parameters: " << text_of(node.params.get());

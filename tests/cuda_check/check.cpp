@@ -128,6 +128,20 @@ void networks() {
   done(ones({3, 4}, DType::kInt32) * ones({4, 5}, DType::kInt32));
 }
 
+void choosing() {
+  const NArray places = from_host({0, 2, 2}, {3});
+  for (const DType type : kTypes) {
+    const NArray x = ones({6, 4}, type), many = ones({2000, 3}, type);
+    done(take(x, places, 1));
+    done(take(x, places, 1) + 1.0);
+    done(one_hot(places, 4, type));
+    for (const NArray& each : {sort(x), argsort(many), topk(many, 3).values}) done(each);
+    if (type == DType::kBool) continue;
+    done(put_add(x, places, ones({6, 3}, type), 1));
+    done(matmul(ones({3, 4, 2}, type), ones({4, 3, 2}, type)));
+  }
+}
+
 void creation() {
   for (const DType type : kTypes) {
     done(full({9}, 1, type));
@@ -225,6 +239,7 @@ int collect(const std::string& standin, const std::filesystem::path& folder) {
   try {
     set_device(create_gpu_device(0));
     creation();
+    choosing();
     elementwise();
     reductions();
     networks();

@@ -56,6 +56,16 @@ ARRAYS = [
      "arrays.stack arrays.stack_errors arrays.split arrays.split_errors arrays.pad arrays.pad_errors arrays.flip arrays.roll "
      "arrays.tile arrays.repeat arrays.repeat_and_tile_errors arrays.special_values_are_only_moved cuda.rearrangements "
      "Api.Rearrangements"),
+    ("take, put_add, one_hot: indices of any shape, from the end too; out of range an IndexError by law 6",
+     "take put_add one_hot",
+     "take.take take.put_add take.any_shape_and_view take.lists_numbers_and_values_that_broadcast "
+     "take.additions_are_in_the_order_of_the_indices take.one_hot take.labels_out_of_range "
+     "take.an_index_out_of_range_is_an_error_at_the_line_of_the_call take.indices_of_other_types take.other_mistakes "
+     "take.the_first_bad_index_is_named_wherever_chunks_are_cut take.repeated_rows_collect_their_errors "
+     "cuda.take_and_put_add cuda.an_index_out_of_range_fails_what_is_computed_from_it Api.ChoosingAndSorting"),
+    ("sort, argsort, topk: stable, NaN as the largest; axis 0 unless another is named", "sort argsort topk",
+     "take.sort_and_argsort_are_stable_with_nan_last take.topk_has_nan_first_and_of_equals_the_first "
+     "take.axis_0_is_the_default take.gradients_of_topk_go_to_the_elements_chosen cuda.sorting Api.ChoosingAndSorting"),
     ("shape, ndim, size, dtype, device, len never wait",
      "NArray NArray.shape NArray.ndim NArray.size NArray.dtype NArray.device",
      "arrays.properties arrays.properties_do_not_wait"),
@@ -100,6 +110,10 @@ OPERATORS = [
     ("* between arrays is the matrix product, @ the same; with a number it scales", "",
      "operators.star_and_at_between_arrays_are_the_matrix_product operators.at_with_a_number_is_refused matmul.values "
      "matmul.int32_is_exact_and_wraps matmul.types matmul.empty_sizes matmul.errors"),
+    ("matmul: products of the leading two axes, the others broadcast", "matmul",
+     "matmul.products_of_many_matrices matmul.matmul_of_two_axes_is_the_product "
+     "matmul.matmul_of_one_axis_says_what_to_write matmul.shapes_that_do_not_fit_many_products "
+     "matmul.attention_copies_no_transpose cuda.products_of_many_matrices Api.ChoosingAndSorting"),
     ("in-place operators rebind the name, reuse memory, and never enlarge", "",
      "operators.in_place_rebinds operators.in_place_matrix_product operators.in_place_by_a_number "
      "operators.in_place_never_enlarges operators.in_place_on_itself "

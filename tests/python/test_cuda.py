@@ -171,6 +171,78 @@ def test_products_of_integers_and_of_nothing(gpu):
     agree(gpu, lambda: [owl.zeros([3, 0]) * owl.zeros([0, 2]) + 1, owl.zeros([0, 2]) * owl.zeros([2, 3])])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_products_of_many_matrices(gpu, dtype):
+    a, b = (numbers(*s, seed=len(s), dtype=np.float64) * 3 for s in ((6, 2, 8, 9), (6, 2, 7, 8)))  # [9, 8, 2, 6], [8, 7, 2, 6]
+
+    def products(a, b):
+        views = [a[:, :, :1], a[..., :1], a[:, :, 0, 0], a[:, :, ::-1], a[:, :7, :, 1:], a[:, :, 1]]
+        return [owl.matmul(a, b), owl.matmul(views[0], b), owl.matmul(views[1], b[:, :, :1]), owl.matmul(views[2], b),
+                owl.matmul(views[3], b), owl.matmul(views[4], b[:7, ..., 1:]), owl.matmul(views[5], b[:, :, 0]),
+                owl.matmul(a.transpose([0, 1, 3, 2]), b.transpose([0, 1, 3, 2])), owl.matmul(a, b[:, :, 0, 0]),
+                owl.matmul(b.transpose([1, 0, 2, 3]), a.transpose([1, 0, 2, 3])) * 2 + 1,
+                owl.matmul(a[:, :0], b[:0]), owl.matmul(a.transpose([0, 3, 2, 1]), b.transpose([3, 1, 2, 0]))]  # fmt: skip
+
+    agree(gpu, products, a.astype(dtype), b.astype(dtype), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+def test_take_and_put_add(gpu, dtype):
+    rng = np.random.default_rng(3)
+    for shape, axis, of_indices in (((7,), 0, (3000,)), ((5, 4, 3), 1, (2, 3)), ((300, 3), 0, (5,)), ((4, 2), 1, (0,))):
+        x, i = (numbers(*shape) * 5).astype(dtype), rng.integers(-shape[axis], shape[axis], of_indices).astype(np.int32)
+        along = len(shape) - 1 - axis
+        agree(gpu, lambda x, i: [owl.take(x, i, along), owl.take(x, i, along) + 1, owl.sort(x, along)[:1]], x, i, exact=True)
+        if dtype == "bool":
+            continue
+        values = (numbers(*np.take(x, i, axis).shape, seed=1) * 5).astype(dtype)
+        agree(gpu, lambda x, i, v: [owl.put_add(x, i, v, along), owl.put_add(x, i, v, along) * 2,
+                                    owl.put_add(x * 1, i, v, along)], x, i, values, exact=True)
+    agree(gpu, lambda i: [owl.one_hot(i, 4, dtype)], np.int32([0, 3, 1]), exact=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+def test_sorting(gpu, dtype):
+    for shape in ((9,), (3, 5), (4, 5, 6), (5000,), (2, 2049), (1500, 3)):
+        x = np.round(numbers(*shape) * 3)
+        if dtype.startswith("float"):
+            x.reshape(-1)[::7], x.reshape(-1)[1::9], x.reshape(-1)[2::50] = np.nan, -0.0, np.inf
+        for axis in range(len(shape)):
+            agree(gpu, lambda x: [owl.sort(x, axis), owl.argsort(x, axis), *owl.topk(x, 3 if x.shape[axis] > 2 else 1, axis)],
+                  x.astype(dtype), exact=True)  # fmt: skip
+
+
+def test_gradients_of_choosing(gpu):
+    x, i = numbers(6, 5), np.int32([0, 4, 4, 1])
+    agree(gpu, lambda x, i: [owl.grad(lambda x: elewise.square(owl.take(x, i, 0)).sum())(x),
+                             owl.grad(lambda x: elewise.mult(owl.topk(x, 2)[0], owl.topk(x, 3)[0][1:]).sum())(x)], x, i)
+
+
+def test_an_index_out_of_range_fails_what_is_computed_from_it(gpu):
+    with owl.device(gpu):
+        x = owl.arange(12).reshape([3, 4])
+        fine = owl.take(x, [0, -1], 1)
+        y = owl.take(x, [1, 7], 1)
+        z = owl.relu(y + 1).sum()
+        for value in (z, y, z * 2, y + 1):
+            with pytest.raises(owl.IndexError, match="take: index 7 is out of range for axis 1 with size 4.*test_cuda.py"):
+                value.to_numpy()
+        with pytest.raises(owl.IndexError, match="put_add: index -5"):
+            owl.put_add(x, [0, -5], 1, 1).to_numpy()
+        with pytest.raises(owl.IndexError, match="one_hot: label 4"):
+            owl.one_hot([4], 4).copy_to(0).to_numpy()
+        del y, z, value
+        late = owl.take(x, [4], 1) + 1
+        with pytest.raises(owl.IndexError, match="index 4"):
+            owl.wait_for_all()
+        owl.wait_for_all()  # reported once
+        del late
+        assert fine.tolist() == [[0, 9], [1, 10], [2, 11]] and (x + 1).sum().item() == 78
+        for _ in range(2000):  # cells are used again
+            x = owl.take(x, [3, 2, 1, 0], 1)
+        assert x.tolist() == np.arange(12).reshape(4, 3).T.tolist()
+
+
 @pytest.mark.parametrize("op", [conv.soft_op.instance, conv.soft_op.channel])
 @pytest.mark.parametrize("shape", [(10,), (3, 10), (7, 2000), (4, 5, 6, 7), (2, 40_000), (3, 1, 5)])
 def test_softmax(gpu, shape, op):

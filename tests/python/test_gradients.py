@@ -75,6 +75,14 @@ def conv_rows():
             "conv_back_bias": ([IMAGES], (-1, 1), lambda e: CONVOLVERS[0].bias_grad(e))}  # fmt: skip
 
 
+def products(x, y):
+    """Of matrices, and of the leading two axes of more, of which either side broadcasts."""
+    one, other = x[:, :, 0], y[:, :, 1]
+    split_x, split_y = x.reshape([4, 3, 2, 3]), y.reshape([3, 5, 2, 3])
+    return [one * other, other.T @ one.T, owl.matmul(x, y), owl.matmul(one, y), owl.matmul(x, other),
+            owl.matmul(split_x[:, :, :1], split_y[..., 1:2]), owl.matmul(split_y.transpose([1, 0, 2, 3]), split_x.transpose([1, 0, 2, 3]))]  # fmt: skip
+
+
 def pool_back(e, x):
     return [p.bp(cut(e, p.ff(x).shape), p.ff(x), x) for p in POOLERS]
 
@@ -140,13 +148,16 @@ ROWS = {
     "concat": binary(lambda x, y: [owl.concat([x, y, x], 0), owl.concat([y, x], -1)]),
     "place_views": unary(lambda x: owl.grad(lambda v: (v[1:3] ** 3).sum() + ele.square(v[2:, 1:]).sum())(x)),
     "add_views": unary(lambda x: owl.grad(lambda v: sum(((v[k : k + 3] ** 3).sum() for k in (0, 1, 1)), 0.0))(x)),
+    "take": unary(lambda x: [owl.take(x, [0, -1, 0, 2], 0), owl.take(x, arr(np.int32([[1, 0, 2], [1, 1, 0]])), 1)]),
+    "put_add": ([SHAPE, (4, 5, 2)], (-2, 2), lambda x, v: [owl.put_add(x, [0, 2, 0, 0, -2], v, 1), owl.put_add(x, [1, 1], v[:, :1], 1)]),
+    "sort": unary(lambda x: [owl.sort(x), owl.sort(x, -1), *(owl.topk(x, 2, a)[0] for a in (0, 1, 2))]),
     "sum": unary(lambda x: [x.sum(), x.sum(1), x.sum([0, 2])]),
     "mean": unary(lambda x: [x.mean(), x.mean(1), x.mean([0, 2])]),
     "prod": unary(lambda x: [x.prod(), x.prod(1), x.prod([0, 2])]),
     "cumsum": unary(lambda x: [x.cumsum(0), x.cumsum(-1), x.reshape([-1]).cumsum(0)]),
     "max": unary(lambda x: [x.max(), x.max(1), x.max([0, 2])]),
     "min": unary(lambda x: [x.min(), x.min(1), x.min([0, 2])]),
-    "matmul": ([(4, 3), (3, 5)], (-2, 2), lambda x, y: [x * y, y.T * x.T, y.T @ x.T]),
+    "matmul": ([(4, 3, 6), (3, 5, 6)], (-2, 2), products),
     "softmax": unary(lambda x: [conv.softmax(x, instance), conv.softmax(x, channel), conv.softmax(x[:, 0, 0])]),
     "log_softmax": unary(lambda x: [conv.log_softmax(x, instance), conv.log_softmax(x, channel)]),
     "softmax_back": binary(lambda x, y: [conv.softmax_back(x, y, instance), conv.softmax_back(x, y, channel)]),
@@ -166,7 +177,7 @@ ROUGH = {"cast": (1e-1, 1e-5)}  # step, tolerance: it rounds to float32
 LAYOUTS = ["contiguous", "transposed", "sliced", "broadcast"]
 WITHOUT = {"gt", "ge", "lt", "le", "eq", "ne", "isnan", "isinf", "isfinite", "sign", "floor", "ceil", "round", "trunc",
            "floor_divide", "bit_and", "bit_or", "bit_xor", "bit_not",
-           "full", "arange", "rand", "randn", "randb", "argmax", "argmin", "count_zero"}  # fmt: skip
+           "full", "arange", "rand", "randn", "randb", "argmax", "argmin", "count_zero", "check_indices"}  # fmt: skip
 TESTED_IN_CPP: set[str] = set()
 
 

@@ -146,3 +146,78 @@ def test_errors(a, b, text):
         with pytest.raises(owl.ShapeError) as e:
             f()
         assert text in str(e.value)
+
+
+# ---- products of the leading two axes
+
+
+def products(a, b):
+    """The products of the leading two axes, in float64."""
+    ndim = max(a.ndim, b.ndim)
+    a, b = (np.moveaxis(x.reshape(x.shape + (1,) * (ndim - x.ndim)).astype(np.float64), [0, 1], [-2, -1]) for x in (a, b))
+    return np.moveaxis(a @ b, [-2, -1], [0, 1])
+
+
+MANY = [((3, 4), (4, 5, 6)), ((3, 4, 6), (4, 5)), ((3, 4, 6), (4, 5, 6)), ((3, 4, 1, 2), (4, 5, 6, 2)),
+        ((3, 4, 6, 1), (4, 5, 1, 2)), ((3, 4), (4, 5, 6, 2)), ((3, 4), (4, 1, 6, 2)), ((3, 1), (1, 1, 6, 2)),
+        ((130, 70, 3), (70, 90, 3)), ((200, 300, 13), (300, 200, 13)), ((3, 4, 0), (4, 5, 0)), ((3, 0, 2), (0, 5, 2)),
+        ((1, 4, 3), (4, 1, 3)), ((2, 3, 1, 2, 1, 2, 1, 2), (3, 2, 2, 1, 2, 1, 2, 1))]  # fmt: skip
+
+
+def laid_out(x, order):
+    """x as a view of an array with its axes in this order."""
+    order = [axis for axis in order if axis < x.ndim] + list(range(len(order), x.ndim))
+    return arr(x.transpose(order)).transpose(np.argsort(order).tolist())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("a, b", MANY)
+def test_products_of_many_matrices(a, b, dtype):
+    a, b = data(a, dtype), data(b, dtype, seed=1)
+    for order in ([0, 1, 2, 3], [1, 0, 2, 3], [0, 3, 2, 1], [1, 0, 3, 2], [0, 2, 1, 3], [2, 0, 1, 3]):
+        got = owl.matmul(laid_out(a, order), laid_out(b, order))
+        assert dtype_of(got) == dtype
+        np.testing.assert_allclose(val(got), products(a, b), rtol=1e-4, atol=1e-3 if dtype == "float32" else 1e-10)
+
+
+def test_matmul_of_two_axes_is_the_product():
+    a, b = arr(data((30, 40))), arr(data((40, 50)))
+    assert same_bits(val(owl.matmul(a, b)), val(a * b))
+
+
+@pytest.mark.parametrize("a, b", [((3,), (3, 2)), ((2, 3), (3,)), ((3,), (3,))])
+def test_matmul_of_one_axis_says_what_to_write(a, b):
+    with pytest.raises(owl.ShapeError, match=r"at least 2 axes; reshape\(\[-1, 1\]\) makes a column"):
+        owl.matmul(owl.ones(list(a)), owl.ones(list(b)))
+
+
+def test_shapes_that_do_not_fit_many_products():
+    with pytest.raises(owl.ShapeError, match="lengths 5 and 6 of axis 2 differ"):
+        owl.matmul(owl.ones([3, 4, 5]), owl.ones([4, 3, 6]))
+    with pytest.raises(owl.ShapeError, match="inner sizes 4 and 3 differ"):
+        owl.matmul(owl.ones([3, 4, 5]), owl.ones([3, 3, 5]))
+    with pytest.raises(owl.ShapeError, match="both must have 2 axes .*matmul takes more axes"):
+        owl.ones([3, 4, 5]) * owl.ones([4, 3, 5])
+    with pytest.raises(TypeError, match="matmul: b must be an owl.NArray"):
+        owl.matmul(owl.ones([3, 4]), 2)
+
+
+def test_attention_copies_no_transpose():
+    d, heads, t, n = 8, 4, 16, 3
+    x, w = owl.randn([d * heads, t, n]), [owl.randn([d * heads, d * heads]) for _ in range(3)]
+
+    def attend():
+        q, k, v = (owl.matmul(p, x).reshape([d, heads, t, n]).transpose([0, 2, 1, 3]) for p in w)
+        scores = owl.matmul(k.transpose([1, 0, 2, 3]), q) * d**-0.5
+        return owl.matmul(v, owl.conv.softmax(scores.reshape([t, t * heads * n])).reshape([t, t, heads, n]))
+
+    owl.wait_for_all()
+    assert [task.operations[0] for task in owl.explain(attend).tasks] == ["matmul"] * 4 + ["softmax", "matmul"]
+
+
+def test_the_gradient_of_weights_for_many_columns_is_one_product():
+    w, x = owl.randn([5, 4]), owl.randn([4, 6, 7])
+    owl.wait_for_all()
+    plan = owl.explain(lambda: owl.grad(lambda w: owl.elewise.square(owl.matmul(w, x)).sum())(w))
+    assert [task.operations[0] for task in plan.tasks] == ["matmul", "matmul"]
+    assert plan.tasks[-1].shape == [5, 4]

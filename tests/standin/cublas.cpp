@@ -24,9 +24,13 @@ struct Description {
 struct Layout {
   cudaDataType type;
   std::int64_t rows, columns, stride;
+  std::int32_t count = 1;        // of matrices, and the elements
+  std::int64_t apart = 0;        // from one to the next
 
-  std::int64_t span() const { return rows == 0 || columns == 0 ? 0 : (columns - 1) * stride + rows; }
-  bool is_valid() const { return rows >= 1 && columns >= 1 && stride >= rows; }
+  std::int64_t span() const {
+    return rows == 0 || columns == 0 ? 0 : (count - 1) * apart + (columns - 1) * stride + rows;
+  }
+  bool is_valid() const { return rows >= 1 && columns >= 1 && stride >= rows && count >= 1 && apart >= 0; }
 };
 
 struct Preference {
@@ -63,8 +67,11 @@ struct Product {
                       (description.b == CUBLAS_OP_N ? b.rows : b.columns) == k &&
                       (description.b == CUBLAS_OP_N ? b.columns : b.rows) == n && c.rows == m && c.columns == n;
     if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
-    for (const Layout& each : {a, b, c})
+    for (const Layout& each : {a, b, c}) {
       if (each.type != d.type) return CUBLAS_STATUS_NOT_SUPPORTED;
+      if (each.count != d.count) return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (d.count > 1 && d.apart < d.span() / d.count) return CUBLAS_STATUS_INVALID_VALUE;
     if (description.epilogue != CUBLASLT_EPILOGUE_DEFAULT && description.epilogue != CUBLASLT_EPILOGUE_BIAS)
       return CUBLAS_STATUS_NOT_SUPPORTED;
     if (description.scale != d.type) return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -81,7 +88,8 @@ struct Product {
            (description.compute == CUBLAS_COMPUTE_32F_FAST_TF32   ? " tf32"
             : description.compute == CUBLAS_COMPUTE_32F_FAST_16BF ? " bfloat16"
                                                                    : "") +
-           (description.epilogue == CUBLASLT_EPILOGUE_BIAS ? " bias" : "");
+           (description.epilogue == CUBLASLT_EPILOGUE_BIAS ? " bias" : "") +
+           (d.count > 1 ? " times " + std::to_string(d.count) : "");
   }
 };
 
@@ -115,7 +123,7 @@ std::vector<T> packed(const T* data, std::int64_t stride, bool transposed, std::
 }
 
 template <class T>
-void run(const Product& p, double alpha_value, double beta_value, const void* a, const void* b, const void* c,
+void run_one(const Product& p, double alpha_value, double beta_value, const void* a, const void* b, const void* c,
          void* d) {
   const auto alpha = static_cast<T>(alpha_value), beta = static_cast<T>(beta_value);
   const auto& how = p.description;
@@ -131,6 +139,13 @@ void run(const Product& p, double alpha_value, double beta_value, const void* a,
       if (bias) x += bias[i];
       static_cast<T*>(d)[j * p.d.stride + i] = x;
     }
+}
+
+template <class T>
+void run(const Product& p, double alpha, double beta, const void* a, const void* b, const void* c, void* d) {
+  for (std::int64_t i = 0; i < p.d.count; ++i)
+    run_one<T>(p, alpha, beta, static_cast<const T*>(a) + i * p.a.apart, static_cast<const T*>(b) + i * p.b.apart,
+               static_cast<const T*>(c) + i * p.c.apart, static_cast<T*>(d) + i * p.d.apart);
 }
 
 }  // namespace
@@ -231,9 +246,8 @@ cublasStatus_t CUBLASWINAPI cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayou
     case CUBLASLT_MATRIX_LAYOUT_ORDER:
       result = take(number, value, bytes);
       return result == CUBLAS_STATUS_SUCCESS && number != CUBLASLT_ORDER_COL ? CUBLAS_STATUS_NOT_SUPPORTED : result;
-    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
-      result = take(number, value, bytes);
-      return result == CUBLAS_STATUS_SUCCESS && number != 1 ? CUBLAS_STATUS_NOT_SUPPORTED : result;
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: return take(l.count, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: return take(l.apart, value, bytes);
     default: return CUBLAS_STATUS_NOT_SUPPORTED;
   }
 }
@@ -281,6 +295,7 @@ cublasStatus_t CUBLASWINAPI cublasLtMatmulAlgoGetHeuristic(
     found.algo.data[2] = static_cast<std::uint64_t>(product.n);
     found.algo.data[3] = static_cast<std::uint64_t>(product.k);
     found.algo.data[4] = of(preference).alignment;
+    found.algo.data[5] = static_cast<std::uint64_t>(product.d.count);
     found.state = CUBLAS_STATUS_SUCCESS;
     found.wavesCount = 1;
   }
@@ -300,11 +315,15 @@ cublasStatus_t CUBLASWINAPI cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatm
   if (const auto result = p.set(description, la, lb, lc, ld)) return result;
   if (algorithm && (algorithm->data[0] - kMagic > 1 || algorithm->data[1] != static_cast<std::uint64_t>(p.m) ||
                     algorithm->data[2] != static_cast<std::uint64_t>(p.n) ||
-                    algorithm->data[3] != static_cast<std::uint64_t>(p.k)))
-    return CUBLAS_STATUS_INVALID_VALUE;
-  if (algorithm && (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % algorithm->data[4])
+                    algorithm->data[3] != static_cast<std::uint64_t>(p.k) ||
+                    algorithm->data[5] != static_cast<std::uint64_t>(p.d.count)))
     return CUBLAS_STATUS_INVALID_VALUE;
   const bool single = p.d.type == CUDA_R_32F;
+  const auto misaligned = [&](const void* data, const Layout& layout) {
+    const auto apart = static_cast<std::uint64_t>(layout.apart) * (single ? 4 : 8);
+    return (reinterpret_cast<std::uintptr_t>(data) | apart) % algorithm->data[4] != 0;
+  };
+  if (algorithm && (misaligned(a, p.a) || misaligned(b, p.b))) return CUBLAS_STATUS_INVALID_VALUE;
   const double x = single ? double{*static_cast<const float*>(alpha)} : *static_cast<const double*>(alpha);
   const double y = single ? double{*static_cast<const float*>(beta)} : *static_cast<const double*>(beta);
   Lock lock(world().mutex);

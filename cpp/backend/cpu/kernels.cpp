@@ -8,6 +8,7 @@
 #include "backend/cpu/create.h"
 #include "backend/cpu/nn.h"
 #include "backend/cpu/reduce.h"
+#include "backend/cpu/take.h"
 #include "device/device.h"
 #include "ops/records.h"
 #include "ops/user.h"
@@ -67,6 +68,10 @@ const Table& table() {
       {&op_argmin, arg_reduction(argmin)},
       {&op_count_zero, reduction(count_zero)},
       {&op_cumsum, {{.in_place = 0, .finishes_ranges = true}, cumsum}},
+      {&op_check_indices, plain(check_indices)},
+      {&op_take, finishing(take)},
+      {&op_put_add, {{.in_place = 0, .finishes_ranges = true}, put_add}},
+      {&op_sort, plain(sort)},
       {&op_matmul, {{.accepts_strided = matmul_accepts, .finishes_ranges = true}, matmul}},
       {&op_softmax, {{.reads_ranges = softmax_reads_ranges, .in_place = 0, .finishes_ranges = true}, softmax}},
       {&op_log_softmax, {{.reads_ranges = softmax_reads_ranges, .in_place = 0, .finishes_ranges = true}, log_softmax}},

@@ -3,6 +3,7 @@
 
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/nn.h"
+#include "backend/cpu/strided_copy.h"
 #include "base/visit_dtype.h"
 
 namespace owl::cpu {
@@ -35,18 +36,19 @@ struct Tiling {
 
 std::int64_t half(std::int64_t length) { return ((length + 1) / 2 + 15) / 16 * 16; }
 
-Tiling tile(std::int64_t m, std::int64_t n, std::int64_t k) {
+// Of one of `products`: many of them are enough tiles.
+Tiling tile(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t products) {
   Tiling t{m, n, k, 1};
   // Halves the longer side, because every tile packs its own rows of the left and columns of the right operand.
   const auto halve = [&] {
     auto& side = t.m > t.n ? t.m : t.n;
     side = half(side);
   };
-  const double most = std::clamp(t.work() / kTiles, std::clamp(kHalf * t.work(), kLeastTileWork, kTileWork),
-                                 kLargeTileWork);
+  const double least = products < static_cast<std::int64_t>(kTiles) ? kLeastTileWork : kTileWork;
+  const double most = std::clamp(t.work() / kTiles, std::clamp(kHalf * t.work(), least, kTileWork), kLargeTileWork);
   while (t.work() > most && std::max(t.m, t.n) > kSmallTile) halve();
   while (t.work() > kLongTileWork && std::max(t.m, t.n) > kTinyTile) halve();
-  if ((t.work() > kLongTileWork || m * n <= kFewResults) && k >= 2 * kSliceLength) {
+  if (products == 1 && (t.work() > kLongTileWork || m * n <= kFewResults) && k >= 2 * kSliceLength) {
     t.slices = (k + kSliceLength - 1) / kSliceLength;
     t.k = kSliceLength;
   }
@@ -74,25 +76,84 @@ template <class T> void add_up(T* c, const T* partial, std::int64_t begin, std::
   }
 }
 
+// The products along the axes behind the leading two, one after another. Those of one matrix on the left with
+// matrices that lie side by side are one product.
+struct Products {
+  std::int64_t n, right;      // columns of the right operand and of the result, and the step between the former
+  std::int64_t count = 1;
+  Axes axes;                  // of the products, and the steps along them
+  Strides a{}, b{};
+
+  Products(const ArrayRef& x, const ArrayRef& y, const Shape& out) : n(out[1]), right(y.strides[1]) {
+    std::int64_t lengths[kMaxAxes] = {1};
+    int behind = 0;
+    for (int i = 2; i < out.ndim(); ++i) {
+      if (out[i] == 1) continue;
+      const bool many_x = x.shape.at_or_one(i) != 1, many_y = y.shape.at_or_one(i) != 1;
+      const auto at = static_cast<std::size_t>(i);
+      if (behind == 0 && !many_x && joins(y, out[i], y.strides[at])) continue;
+      a[static_cast<std::size_t>(behind)] = many_x ? x.strides[at] : 0;
+      b[static_cast<std::size_t>(behind)] = many_y ? y.strides[at] : 0;
+      lengths[behind++] = out[i];
+      count *= out[i];
+    }
+    Strides* const both[] = {&a, &b};
+    axes = merge_axes(Shape(std::span(lengths, static_cast<std::size_t>(std::max(1, behind)))), both, 2);
+  }
+
+  // Where product p begins in the operands.
+  std::pair<std::int64_t, std::int64_t> at(std::int64_t p) const {
+    std::int64_t of_a = 0, of_b = 0;
+    for (int i = 0; i < axes.count; ++i) {
+      const auto k = static_cast<std::size_t>(i);
+      of_a += p % axes.lengths[i] * a[k];
+      of_b += p % axes.lengths[i] * b[k];
+      p /= axes.lengths[i];
+    }
+    return {of_a, of_b};
+  }
+
+ private:
+  bool joins(const ArrayRef& y, std::int64_t length, std::int64_t step) {
+    const auto k = y.shape[0], down = y.strides[0], by = n == 1 ? step : right;
+    const bool fits = k == 1 || down == 1 ? by >= k : by == 1 && down >= n * length;
+    if (step != n * by || !fits) return false;
+    right = by;
+    n *= length;
+    return true;
+  }
+};
+
 template <class T> void launch_matmul(const KernelArgs& args, Launch& launch) {
-  const auto a = matrix<T>(args.in[0]), b = matrix<T>(args.in[1]);
-  const auto m = args.out.shape[0], n = args.out.shape[1], k = args.in[0].shape[1];
+  const auto a = matrix<T>(args.in[0]);
+  auto b = matrix<T>(args.in[1]);
+  if (args.out.shape.size() == 0) return;
+  const Products products(args.in[0], args.in[1], args.out.shape);
+  b.right = products.right;
+  const auto m = args.out.shape[0], n = products.n, k = args.in[0].shape[1];
   T* const c = args.out.as<T>();
-  if (m == 0 || n == 0) return;
-  Tiling t = tile(m, n, k);
+  Tiling t = tile(m, n, k, products.count);
   if (std::is_integral_v<T>) t.slices = 1, t.k = k;
   const Cuts down(m, t.m, 16), right(n, t.n, 8);
   const auto tiles = down.count * right.count;
   T* const target = t.slices == 1 ? c
                                   : static_cast<T*>(launch.scratch(static_cast<std::size_t>(t.slices * m * n) *
                                                                    sizeof(T)));
-  launch.stage(tiles * t.slices, [=, finished = args.finished](std::int64_t chunk) {
-    const auto slice = chunk / tiles, row = chunk % down.count, column = chunk / down.count % right.count;
+  const auto run = [=, finished = args.finished](std::int64_t product, std::int64_t part) {
+    const auto slice = part / tiles, row = part % down.count, column = part / down.count % right.count;
     const auto i = down.begin(row), j = right.begin(column), p = slice * t.k;
-    const auto rows = down.size(row), columns = right.size(column);
-    gemm(rows, columns, std::min(t.k, k - p), {a.data + i * a.down + p * a.right, a.down, a.right},
-         {b.data + p * b.down + j * b.right, b.down, b.right}, target + slice * m * n + j * m + i, m, false);
-    if (finished && t.slices == 1) finished({j * m + i, rows, m, columns});
+    const auto rows = down.size(row), columns = right.size(column), result = product * m * n + j * m + i;
+    const auto [of_a, of_b] = products.at(product);
+    gemm(rows, columns, std::min(t.k, k - p), {a.data + of_a + i * a.down + p * a.right, a.down, a.right},
+         {b.data + of_b + p * b.down + j * b.right, b.down, b.right}, target + slice * m * n + result, m, false);
+    if (finished && t.slices == 1) finished({result, rows, m, columns});
+  };
+  const auto parts = tiles * t.slices;
+  const auto each = parts > 1 ? 1 : std::clamp<std::int64_t>(static_cast<std::int64_t>(kLeastTileWork / t.work()), 1,
+                                                             products.count);  // small products of a chunk
+  launch.stage((products.count + each - 1) / each * parts, [=](std::int64_t chunk) {
+    const auto first = chunk / parts * each;
+    for (auto p = first; p < std::min(products.count, first + each); ++p) run(p, chunk % parts);
   });
   if (t.slices == 1) return;
   constexpr std::int64_t kStep = 1 << 14;
@@ -111,7 +172,7 @@ void matmul(const KernelArgs& args, Launch& launch) {
 }
 
 bool matmul_accepts(const Shape& shape, const Strides& strides, int) {
-  if (shape.ndim() != 2) return false;
+  if (shape.ndim() < 2) return false;
   // The stride of an axis of length 1 is never used.
   const bool one_row = shape[0] <= 1, one_column = shape[1] <= 1;
   if (one_row && one_column) return true;

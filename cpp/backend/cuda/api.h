@@ -34,7 +34,7 @@ namespace owl::cuda {
   X(cublasLtCreate) X(cublasLtMatmul) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescSetAttribute) \
   X(cublasLtMatrixLayoutCreate) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceSetAttribute) \
   X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtGetStatusString) X(cublasLtMatmulDescDestroy) \
-  X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceDestroy)
+  X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatrixLayoutSetAttribute)
 #define OWL_CUDNN_FUNCTIONS(X) \
   X(cudnnCreate) X(cudnnGetCudartVersion) X(cudnnSetStream) X(cudnnGetErrorString) X(cudnnCreateTensorDescriptor) \
   X(cudnnSetTensor4dDescriptor) X(cudnnCreateFilterDescriptor) X(cudnnSetFilter4dDescriptor) \

@@ -27,6 +27,7 @@ namespace {
 constexpr std::size_t kMostInFlight = 64, kMostLaunches = 768;
 constexpr std::size_t kMostInList = 512;       // commands
 constexpr std::size_t kMostInBatch = 8 << 20;  // bytes of pinned memory of one copy
+constexpr std::size_t kCells = 512;            // allocated together
 constexpr std::size_t kMostArriving = 32;      // copies into the device by which a script may run ahead
 // A short sleep takes three times as long as requested, so poll for the first kSpun.
 constexpr auto kSpun = std::chrono::milliseconds(2);
@@ -131,6 +132,19 @@ void* Backend::workspace(std::size_t bytes) {
   return data;
 }
 
+std::int64_t* Backend::cell() {
+  std::lock_guard lock(mutex_);
+  if (cells_.empty()) {
+    void* data = nullptr;
+    check(driver().cuMemHostAlloc(&data, kCells * sizeof(std::int64_t), CU_MEMHOSTALLOC_PORTABLE), "pinned memory");
+    for (std::size_t i = 0; i < kCells; ++i) cells_.push_back(static_cast<std::int64_t*>(data) + i);
+  }
+  std::int64_t* const cell = cells_.back();
+  cells_.pop_back();
+  *cell = Watched::kNothing;
+  return cell;
+}
+
 void* Backend::take_pinned(Lock& lock, std::size_t bytes) {
   const auto size = pinned_size(bytes);
   auto& unused = pinned_[size];
@@ -215,6 +229,8 @@ void Backend::download(void* host, const Storage& from, std::size_t offset, std:
     before = part;
   }
   take(*before);
+  poll();
+  if (const auto failed = failure_of(from)) raise(*failed);
 }
 
 // ---- tasks to commands
@@ -228,7 +244,7 @@ void Backend::launch(Task& task, Launch& launch) {
   if (task.op) launch_kernel(task, launch, emit);
   else if (!task.segments.empty()) emit_segments(task, emit);
   else emit.program(*task.before, addresses_of<const void*>(task.inputs), addresses_of<void*>(task.outputs));
-  append(std::move(emit.commands_), task);
+  append(std::move(emit.commands_), std::move(emit.watched_), task);
   if (task.traced) trace(task, launch);
 }
 
@@ -249,7 +265,9 @@ void Backend::launch_kernel(Task& task, Launch& launch, Emit& emit) {
   const TaskSides sides = sides_of(task);
   if (task.before) launch.operands.push_back(emit_before(task, *kernel, launch, emit));
   for (const auto& in : sides.kernel_inputs) launch.operands.push_back(in.array);
-  Args args{launch.operands, sides.outputs.back().array, task.params.get()};
+  for (const int at : task.kernel_outputs)
+    launch.results.push_back(at < 0 ? ArrayRef{} : task.outputs[static_cast<std::size_t>(at)].array);
+  Args args{launch.operands, sides.outputs.back().array, task.params.get(), launch.results};
   Emit::Side after{task.after.get(), {}, {}};
   if (task.after) {  // the kernel's result has the program's shape
     args.out.dtype = task.after->inputs[0].dtype;
@@ -286,7 +304,7 @@ ArrayRef Backend::emit_before(const Task& task, const Kernel& kernel, Launch& la
   return operand;
 }
 
-void Backend::append(std::vector<Command> commands, Task& task) {
+void Backend::append(std::vector<Command> commands, std::vector<Watched> watched, Task& task) {
   std::uint64_t arrival = 0;
   for (auto& in : task.inputs)
     if (in.storage->device == device_) arrival = std::max(arrival, in.storage->arrival);
@@ -298,10 +316,14 @@ void Backend::append(std::vector<Command> commands, Task& task) {
   Ordered ordered{0, task.name, task.source, task.sequence, {}};
   for (auto& in : task.inputs) {
     if (in.storage->device != device_ || in.storage->token) continue;
-    if ((task.failure = failure_of(*in.storage))) return;  // it failed after this task had started
+    if ((task.failure = failure_of(*in.storage))) {  // it failed after this task had started
+      for (const Watched& each : watched) cells_.push_back(each.cell);
+      return;
+    }
     if (in.storage->order != 0) ordered.reads.push_back(in.storage->order);
   }
   ordered.order = collect(std::move(commands));
+  for (Watched& each : watched) checks_.push_back({each.cell, std::move(each.message), place(), ordered.order});
   for (auto& out : task.outputs) {
     out.storage->ticket = place();
     out.storage->order = ordered.order;
@@ -355,6 +377,7 @@ void Backend::copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t by
     const Use its(other);
     Lock lock(other.mutex_);
     other.submit_locked(lock);
+    other.settle_checks_of(lock, *from.storage);
     if (const auto failed = other.failure_of(*from.storage)) raise(*failed);
     if (from.storage->ticket > other.done_ || from.storage->arrival > other.arrived_) {
       other.wait_for_arrival(other.compute_, from.storage->arrival);
@@ -424,6 +447,7 @@ void Backend::poll(std::deque<Pending>& pending, std::atomic<std::uint64_t>& don
     const auto result = driver().cuEventQuery(first.event);
     if (result == CUDA_ERROR_NOT_READY || is_about_capture(result)) return;
     if (result != CUDA_SUCCESS) return fail(text_of(result), nullptr);
+    if (&pending == &submitted_) settle_checks(first.number);  // before any thread can take the values for good
     done = first.number;
     launches_ -= first.launches;
     events_.push_back(first.event);
@@ -460,6 +484,8 @@ void Backend::fail(const std::string& what, const Command* command) {
   failed_ = true;
   list_.clear();
   ordered_.clear();
+  checks_.clear();
+  checked_.clear();
   for (auto& r : returned_) finished_.push_back(std::move(r.storage));
   returned_.clear();
   for (auto& due : std::exchange(dues_, {})) due->call();
@@ -497,6 +523,7 @@ bool Backend::launch_list() {
   }
   launches_ += runner_->launched();
   ++ticket_;
+  if (!checks_.empty()) std::ranges::move(ordered_, std::back_inserter(checked_));
   ordered_.clear();
   partly_ = joined_ = emptied_ = false;
   for (void* data : std::exchange(to_free_, {})) free_now(data);
@@ -512,17 +539,50 @@ void Backend::drop_failed() {
   const auto message = std::string(command.op) + " failed on " + name_ + ": " + error_;
   const auto failure = lacks_memory_ ? make_failure<OutOfMemoryError>(message, command.op, command.source, sequence)
                                      : make_failure<DeviceError>(message, command.op, command.source, sequence);
-  std::set<std::uint64_t> lost{list_.front().order};
-  for (auto task = first; task != ordered_.end(); ++task) {
-    const bool reads_lost = std::ranges::any_of(task->reads, [&](auto order) { return lost.contains(order); });
-    if (task != first && !reads_lost) continue;
-    lost.insert(task->order);
-    failed_values_[task->order] = failure;
-    unreported_.push_back(task->order);
-  }
-  any_failed_ = true;
+  const auto lost = fail_values(list_.front().order, failure);
   std::erase_if(list_, [&](const Command& c) { return lost.contains(c.order); });
   emptied_ = false;
+}
+
+std::set<std::uint64_t> Backend::fail_values(std::uint64_t order, const std::shared_ptr<const Failure>& failure) {
+  std::set<std::uint64_t> lost{order};
+  const auto fail_readers = [&](const auto& tasks) {
+    for (const Ordered& task : tasks) {
+      const bool reads_lost = std::ranges::any_of(task.reads, [&](auto read) { return lost.contains(read); });
+      if (task.order != order && !reads_lost) continue;
+      lost.insert(task.order);
+      if (failed_values_.emplace(task.order, failure).second) unreported_.push_back(task.order);
+    }
+  };
+  fail_readers(checked_);
+  fail_readers(ordered_);
+  any_failed_ = true;
+  return lost;
+}
+
+void Backend::settle_checks(std::uint64_t ticket) {
+  for (; !checks_.empty() && checks_.front().ticket <= ticket; checks_.pop_front()) {
+    const Check& check = checks_.front();
+    cells_.push_back(check.cell);
+    if (*check.cell == Watched::kNothing) continue;
+    const auto task = std::ranges::find(checked_, check.order, &Ordered::order);
+    if (task == checked_.end()) continue;
+    fail_values(check.order,
+                make_failure<IndexError>(check.message(*check.cell), task->op, task->source, task->sequence));
+  }
+  while (!checked_.empty() && (checks_.empty() || checked_.front().order < checks_.front().order)) checked_.pop_front();
+}
+
+// Where no wait for the value follows.
+void Backend::settle_checks_of(Lock& lock, const Storage& value) {
+  if (checks_.empty() || value.order < checks_.front().order) return;
+  if (value.ticket >= ticket_) submit_locked(lock);
+  if (const CUevent event = event_of(submitted_, std::min(value.ticket, ticket_ - 1))) {
+    lock.unlock();
+    driver().cuEventSynchronize(event);
+    lock.lock();
+    poll();
+  }
 }
 
 void Backend::submit_locked(Lock& lock, bool for_allocator) {
@@ -697,6 +757,7 @@ std::uint64_t Backend::export_to_stream(const Storage& storage, std::uintptr_t s
   Lock lock(mutex_);
   const auto other = reinterpret_cast<CUstream>(stream);
   wait_for_ticket(lock, other, storage.ticket);
+  settle_checks_of(lock, storage);
   if (const auto failed = failure_of(storage)) raise(*failed);
   wait_for_arrival(other, storage.arrival);
   unsigned long long number = 0;

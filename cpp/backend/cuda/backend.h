@@ -30,6 +30,7 @@ namespace owl::cuda {
 
 class Emit;
 struct Kernel;
+struct Watched;
 
 class Backend final : public owl::Backend, public Resources {
  public:
@@ -75,6 +76,7 @@ class Backend final : public owl::Backend, public Resources {
   CUfunction function(const std::string& key, const char* name, const std::function<std::string()>& text) override;
   const LibraryCall& library_call(const std::string& key,
                                   const std::function<std::unique_ptr<LibraryCall>()>& make) override;
+  std::int64_t* cell() override;
   void* workspace(std::size_t bytes) override;
   cublasLtHandle_t cublas_handle() override;
   cudnnHandle_t cudnn_handle(bool planning) override;
@@ -113,6 +115,12 @@ class Backend final : public owl::Backend, public Resources {
     std::uint64_t sequence;
     std::vector<std::uint64_t> reads;
   };
+  // A number that the task's launches may have written, once its list has run.
+  struct Check {
+    std::int64_t* cell;
+    std::function<std::string(std::int64_t)> message;
+    std::uint64_t ticket, order;
+  };
   // Memory that another library has released, and the stream that may still use it.
   struct Returned {
     Ref<Storage> storage;
@@ -137,7 +145,7 @@ class Backend final : public owl::Backend, public Resources {
   void copy_in(Task& task);
   void all_reduce(Task& task);
   void copy_from_gpu(Storage& to, const TaskOperand& from, std::size_t bytes);
-  void append(std::vector<Command> commands, Task& task);
+  void append(std::vector<Command> commands, std::vector<Watched> watched, Task& task);
   template <class Make> auto with_room(const Make& make);
   void refuse_if_failed();
   void trace(Task& task, Launch& launch);
@@ -151,6 +159,10 @@ class Backend final : public owl::Backend, public Resources {
   bool launch_list();  // false: the first command of list_ has failed
   bool is_lost() const;
   void drop_failed();
+  // The values of this task fail, and those of later tasks that read them: returns the numbers of these tasks.
+  std::set<std::uint64_t> fail_values(std::uint64_t order, const std::shared_ptr<const Failure>& failure);
+  void settle_checks(std::uint64_t ticket);  // of the lists up to this one, which have run
+  void settle_checks_of(Lock& lock, const Storage& value);
   std::shared_ptr<const Failure> failure_of(const Storage& value) const;
   void settle_returned(Lock& lock);
   bool join(CUstream stream);  // the stream is another library's
@@ -178,6 +190,9 @@ class Backend final : public owl::Backend, public Resources {
   std::mutex mutex_;
   std::vector<Command> list_;      // of the next ticket
   std::vector<Ordered> ordered_;   // the tasks of that ticket, including those already launched
+  std::deque<Check> checks_;       // of lists that may not have run
+  std::deque<Ordered> checked_;    // the tasks of earlier lists, from that of the first check on
+  std::vector<std::int64_t*> cells_;  // unused
   std::uint64_t orders_ = 0;       // order numbers given so far
   bool partly_ = false;            // part of the list is launched
   bool joined_ = false;            // the list waits for other libraries' work

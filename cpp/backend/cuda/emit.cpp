@@ -77,6 +77,11 @@ void Emit::clear(void* data, std::size_t bytes) {
   c.slots = {reinterpret_cast<std::uintptr_t>(data), bytes};
 }
 
+const void* Emit::watch(std::function<std::string(std::int64_t)> message) {
+  watched_.push_back({resources_.cell(), std::move(message)});
+  return watched_.back().cell;
+}
+
 void Emit::call(const LibraryCall& call, std::vector<Memory> memory) {
   Command& c = add();
   c.call = &call;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -37,6 +38,14 @@ struct Args {
   std::span<const ArrayRef> in;  // in[0].data is null if `before` computes it
   ArrayRef out;                  // out.data is null if only `after` reads it
   const Params* params = nullptr;
+  std::span<const ArrayRef> results{};  // of an operation with several, in place of `out`; without memory: not wanted
+};
+
+// What a launch may report: a number, such as an index out of range, that makes its values fail with this message.
+struct Watched {
+  std::int64_t* cell;  // pinned memory of the host; kNothing until a kernel writes there
+  std::function<std::string(std::int64_t)> message;
+  static constexpr std::int64_t kNothing = INT64_MIN;
 };
 
 class Emit {
@@ -60,6 +69,8 @@ class Emit {
   // reads the library's output and computes the kernel's result, which is task.after's input 0.
   void finish(const Program& program, std::vector<const void*> in, std::vector<void*> out);
   void clear(void* data, std::size_t bytes);
+  // Memory for a number that this task's launches may report: the task's values then fail with an IndexError.
+  const void* watch(std::function<std::string(std::int64_t)> message);
   // Adds a library call (commands.h).
   void call(const LibraryCall& call, std::vector<Memory> memory);
   Resources& resources() { return resources_; }
@@ -75,6 +86,7 @@ class Emit {
   const Source source_;
   Launch* const launch_;
   std::vector<Command> commands_;
+  std::vector<Watched> watched_;
   const Args* args_ = nullptr;
   Side before_, after_;  // the programs before and after the kernel, if they are part of its launches
 };
@@ -82,7 +94,7 @@ class Emit {
 // The kernels' texts, embedded at build time.
 namespace text {
 extern const std::string_view prelude, math, elementwise, philox;
-extern const std::string_view reduce, scan, softmax, pool, lrn, random, create, concat, add_views, matmul;
+extern const std::string_view reduce, scan, softmax, pool, lrn, random, create, concat, add_views, matmul, take, sort;
 }  // namespace text
 
 // owl_copy, which copies bytes from slot 0 to slot 1, and owl_clear, which writes zeros.

@@ -21,9 +21,11 @@ namespace {
 bool has_elements(const Shape& operand, const Params*) { return operand.size() > 0; }
 bool any_strides(const Shape&, const Strides&, int) { return true; }
 
-// What cuBLASLt and owl's own product take: one of the axes is contiguous.
+// What cuBLASLt and owl's own product take: one of the leading axes is contiguous.
 bool is_matrix(const Shape& shape, const Strides& strides, int) {
-  if (shape.ndim() != 2) return false;
+  if (shape.ndim() < 2) return false;
+  for (int i = 2; i < shape.ndim(); ++i)
+    if (shape[i] > 1 && strides[static_cast<std::size_t>(i)] < 0) return false;
   // The stride of an axis of length 1 is never used.
   const bool one_row = shape[0] <= 1, one_column = shape[1] <= 1;
   if (one_row && one_column) return true;
@@ -68,6 +70,10 @@ const Table& table() {
       {&op_argmin, reduction(argmin)},
       {&op_count_zero, reduction(count_zero)},
       {&op_cumsum, distribution(cumsum)},
+      {&op_check_indices, {{}, check_indices}},
+      {&op_take, storing(take)},
+      {&op_put_add, {{.in_place = 0}, put_add}},
+      {&op_sort, {{}, sort}},
       {&op_matmul, {{.accepts_strided = is_matrix, .finishes_ranges = true}, matmul}},
       {&op_softmax, distribution(softmax)},
       {&op_log_softmax, distribution(log_softmax)},

@@ -48,6 +48,10 @@ void rand(const Args&, Emit&);
 void randn(const Args&, Emit&);
 void randb(const Args&, Emit&);
 void concat(const Args&, Emit&);
+void check_indices(const Args&, Emit&);
+void take(const Args&, Emit&);
+void put_add(const Args&, Emit&);
+void sort(const Args&, Emit&);
 void conv_back_bias(const Args&, Emit&);  // the sum of err over every axis but the channels'
 void int_matmul(const Args&, Emit&);      // int32; operands may be transposed views (strides)
 

@@ -17,6 +17,7 @@ class Resources {
   virtual CUfunction function(const std::string& key, const char* name, const std::function<std::string()>& text) = 0;
   virtual const LibraryCall& library_call(const std::string& key,
                                           const std::function<std::unique_ptr<LibraryCall>()>& make) = 0;
+  virtual std::int64_t* cell() = 0;  // of pinned memory, which holds Watched::kNothing
   virtual void* workspace(std::size_t bytes) = 0;  // for one call at a time in the compute stream
   virtual cublasLtHandle_t cublas_handle() = 0;
   // One handle for calls, one for planning: only one thread at a time may use a handle.

@@ -182,7 +182,8 @@ NArray& operator^=(NArray& a, const Operand& b);
 
 NArray pow(const Operand& a, const Operand& b);
 NArray floor_divide(const Operand& a, const Operand& b);  // a / b rounded down; integers by 0 give 0
-NArray matmul(const NArray& a, const NArray& b);  // [m, k] x [k, n] -> [m, n]
+// [m, k, ...] x [k, n, ...] -> [m, n, ...]: products of the leading two axes; the others broadcast.
+NArray matmul(const NArray& a, const NArray& b);
 
 // A shape is a list or one integer; zeros, ones, rand and randn also take several integers: zeros(3, 4) is zeros({3,
 // 4}).
@@ -265,6 +266,23 @@ template <Length I> NArray repeat(const NArray& x, I count, std::optional<std::i
 // log(exp(x).sum(axes)), exact for large and small x.
 NArray logsumexp(const NArray& x, const std::vector<std::int64_t>& axes = {});
 template <Length I> NArray logsumexp(const NArray& x, I axis) { return logsumexp(x, std::vector<std::int64_t>{axis}); }
+
+// The elements of an axis that integer indices of any shape name; negative ones count from the end. The axes of the
+// indices take the place of the axis. A wait for the result throws an IndexError for an index out of range.
+NArray take(const NArray& x, const NArray& indices, std::int64_t axis);
+// x with values added to the elements that take() would give, in the order of the indices.
+NArray put_add(const NArray& x, const NArray& indices, const NArray& values, std::int64_t axis);
+// [N] or [1, N] -> [n, N]: 1 at the place of each label, else 0. A wait throws an IndexError for a label not from 0 to
+// n - 1.
+NArray one_hot(const NArray& labels, std::int64_t n, DType dtype = DType::kFloat32);
+// Ascending along an axis, NaN last; stable.
+NArray sort(const NArray& x, std::int64_t axis = 0);
+NArray argsort(const NArray& x, std::int64_t axis = 0);  // int32
+// The k largest along an axis, the largest first, and their places (int32): of equals the first, NaN before all numbers.
+struct TopK {
+  NArray values, indices;
+};
+TopK topk(const NArray& x, std::int64_t k, std::int64_t axis = 0);
 
 // Waits and prints the elements as nested lists in owl's order of axes, above 1,000 only those at the edges; then
 // shape, type and device. Prints the error of a failed value instead of throwing it.

@@ -2,18 +2,27 @@
 // of it; sums are kept in shared memory between steps along k.
 //
 // Defined in front: R, int32_t. Slots: 2 and 3 the operands, 4 m, 5 n, 6 k, then the operands' strides: 7 down and 8
-// right of the left one, 9 down and 10 right of the right one.
+// right of the left one, 9 down and 10 right of the right one; then for each axis of products behind the leading two its
+// length and its steps in the operands.
 
-constexpr int kTile = 64, kDeep = 16, kEach = 4, kSide = kTile / kEach;
+constexpr int kTile = 64, kDeep = 16, kEach = 4, kSide = kTile / kEach, kAxes = 6;
 
 OWL_KERNEL(owl_int_matmul) {
   OWL_SHARED uint32_t sums[kEach * kEach][kBlock];
   OWL_SHARED uint32_t left[kDeep][kTile];
   OWL_SHARED uint32_t right[kDeep][kTile + 1];  // padded, so that rows and columns fall into different banks
-  const uint32_t* const a = pointer<const uint32_t>(args, 2);
-  const uint32_t* const b = pointer<const uint32_t>(args, 3);
+  const uint32_t* a = pointer<const uint32_t>(args, 2);
+  const uint32_t* b = pointer<const uint32_t>(args, 3);
   const int64_t m = integer(args, 4), n = integer(args, 5), depth = integer(args, 6);
-  const int64_t down = (m + kTile - 1) / kTile, first_row = block % down * kTile, first_column = block / down * kTile;
+  const int64_t down = (m + kTile - 1) / kTile, tiles = down * ((n + kTile - 1) / kTile);
+  const int64_t product = block / tiles, tile = block % tiles;
+  const int64_t first_row = tile % down * kTile, first_column = tile / down * kTile;
+  for (int64_t axis = 0, rest = product; axis < kAxes; ++axis) {
+    const int slot = 11 + 3 * static_cast<int>(axis);
+    a += rest % integer(args, slot) * integer(args, slot + 1);
+    b += rest % integer(args, slot) * integer(args, slot + 2);
+    rest /= integer(args, slot);
+  }
   OWL_THREADS(t) {
     OWL_UNROLL for (int e = 0; e < kEach * kEach; ++e) sums[e][t] = 0;
   }
@@ -45,7 +54,7 @@ OWL_KERNEL(owl_int_matmul) {
   OWL_THREADS(t) {
     OWL_UNROLL for (int e = 0; e < kEach * kEach; ++e) {
       const int64_t i = first_row + e % kEach * kSide + t % kSide, j = first_column + e / kEach * kSide + t / kSide;
-      if (i < m && j < n) store(args, static_cast<Index>(j * m + i), static_cast<R>(sums[e][t]));
+      if (i < m && j < n) store(args, static_cast<Index>((product * n + j) * m + i), static_cast<R>(sums[e][t]));
     }
   }
 }

@@ -44,7 +44,8 @@ class Tape:
     ) -> Any:
         """The gradients of ``y``, as arrays that are recorded like any others: nothing waits.
 
-        ``sources`` is an NArray, or a list, tuple or dict of them, nested too, or a module with ``parameters()``, a dict.
+        ``sources`` is an NArray, or a list, tuple or dict of them, nested too, or an ``owl.nn.Module``: its parameters that
+        are not frozen, by name; any object with ``parameters()``, a dict, will do.
         The result has the same structure, with a gradient of each array's shape and type. ``y`` has one element; or
         ``seed``, of the shape of ``y``, is what flows into it. ``unused="zeros"`` gives zeros for a source that ``y`` does
         not depend on, which otherwise is an error. Inside or after the block, on any thread; uses the tape up, unless it
@@ -155,9 +156,11 @@ def _require_array(x: Any, what: str) -> None:
 
 
 def _parameters(x: Any) -> dict[str, Any] | None:
-    """Of a module; None for anything else."""
-    method = getattr(x, "parameters", None)
-    return method() if callable(method) and not isinstance(x, (NArray, type)) else None
+    """Of a module, those that are trained; None for anything else."""
+    if isinstance(x, (NArray, type, dict, list, tuple)):
+        return None
+    method = getattr(x, "trainable_parameters", None) or getattr(x, "parameters", None)
+    return method() if callable(method) else None
 
 
 def _arrays_of(x: Any, path: str) -> Iterator[tuple[str, NArray]]:

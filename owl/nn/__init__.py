@@ -24,21 +24,41 @@ from owl.nn.activations import (
     Softplus,
     Tanh,
 )
+from owl.nn.attention import MultiHeadAttention
+from owl.nn.dropout import Dropout
+from owl.nn.embedding import Embedding
+from owl.nn.images import AvgPool2d, Conv2d, GlobalAvgPool2d, LocalResponseNorm, MaxPool2d
 from owl.nn.linear import Flatten, Linear, Sequential
 from owl.nn.losses import accuracy, binary_cross_entropy, huber, l1, mse, nll, softmax_cross_entropy
 from owl.nn.module import Module
+from owl.nn.norms import BatchNorm, GroupNorm, LayerNorm
+from owl.nn.recurrent import GRU, LSTM, RNN
 
 __all__ = [
+    "AvgPool2d",
+    "BatchNorm",
+    "Conv2d",
+    "Dropout",
     "ELU",
+    "Embedding",
     "Flatten",
     "GELU",
+    "GRU",
+    "GlobalAvgPool2d",
+    "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
+    "LSTM",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSoftmax",
+    "MaxPool2d",
     "Mish",
     "Module",
+    "MultiHeadAttention",
+    "RNN",
     "ReLU",
     "Sequential",
     "SiLU",

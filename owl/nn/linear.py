@@ -7,7 +7,7 @@ from typing import Any
 
 from owl._owl import NArray, ShapeError, zeros
 from owl.nn.init import he_normal
-from owl.nn.module import Module, Unsized, parameter
+from owl.nn.module import Module, parameter
 
 
 class Linear(Module):
@@ -17,6 +17,9 @@ class Linear(Module):
     zeros. With ``n_in=None`` the first call tells it. ShapeError: the first axis of ``x`` is not ``n_in``.
     """
 
+    weight: NArray
+    bias: NArray | None
+
     def __init__(
         self, n_in: int | None, n_out: int, bias: bool = True, init: Callable[[list[int]], NArray] = he_normal
     ) -> None:
@@ -25,7 +28,7 @@ class Linear(Module):
         self.bias = zeros([n_out]) if bias else None
 
     def forward(self, x: NArray) -> NArray:
-        if type(self.weight) is Unsized:
+        if not isinstance(self.weight, NArray):
             self._size(x.shape[0])
         shape = x.shape
         if shape[0] != self.weight.shape[0]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from owl import elewise as ele
 from owl._owl import NArray
 from owl.optim.optimizer import Optimizer, Rate
@@ -95,7 +97,7 @@ class Adam(Optimizer):
     def _moved(self, x: NArray, g: NArray, slots: dict[str, NArray], t: int, lr: float) -> NArray:
         m = slots["exp_avg"] = slots["exp_avg"] * self.b1 + g * (1 - self.b1)
         v = slots["exp_avg_sq"] = slots["exp_avg_sq"] * self.b2 + ele.mult(g, g) * (1 - self.b2)
-        root = (1 - self.b2**t) ** 0.5  # sqrt(v / c2) + eps is (sqrt(v) + eps * root) / root
+        root = math.sqrt(1 - self.b2**t)  # sqrt(v / c2) + eps is (sqrt(v) + eps * root) / root
         return x - m * (lr * root / (1 - self.b1**t)) / (ele.sqrt(v) + self.eps * root)
 
 
@@ -129,9 +131,10 @@ class Lion(Optimizer):
 
     def step(self, x: NArray, g: NArray, slots: dict[str, NArray], t: int, lr: float) -> NArray:
         m = slots["exp_avg"]
-        slots["exp_avg"] = m * self.b2 + g * (1 - self.b2)
+        way = g - m  # both averages are m and a share of it, so that one pass makes both
+        slots["exp_avg"] = m + way * (1 - self.b2)
         x = x * (1 - lr * self.weight_decay) if self.weight_decay else x
-        return x - ele.sign(m * self.b1 + g * (1 - self.b1)) * lr
+        return x - ele.sign(m + way * (1 - self.b1)) * lr
 
 
 def _decayed(g: NArray, x: NArray, weight_decay: float) -> NArray:

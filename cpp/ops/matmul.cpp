@@ -24,13 +24,20 @@ double matmul_cost(std::span<const Shape> in, const Shape& out, const Params*) {
   return 2.0 * static_cast<double>(out.size()) * static_cast<double>(in[0][1]);
 }
 
-// In the precision of the product.
+// In the precision of the product. The gradient of a transposed matrix is computed as that of the matrix itself, so that
+// what reads it, an update for instance, can run in the product's task.
 void matmul_rule(Rule& r) {
   const auto product = [&](const NArray& a, const NArray& b) {
     return record(op_matmul, {a.node(), b.node()}, r.shared_params());
   };
-  r.to(0, [&] { return product(r.error_array(), r.array(1).trans()); });
-  r.to(1, [&] { return product(r.array(0).trans(), r.error_array()); });
+  r.to(0, [&] {
+    if (r.is_transposed(0)) return product(r.array(1), r.error_array().trans()).trans();
+    return product(r.error_array(), r.array(1).trans());
+  });
+  r.to(1, [&] {
+    if (r.is_transposed(1)) return product(r.error_array().trans(), r.array(0)).trans();
+    return product(r.array(0).trans(), r.error_array());
+  });
 }
 constexpr Gradient matmul_gradient{{operand(1), operand(0)}, matmul_rule};
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from types import FunctionType
+from typing import Any, TypeAlias, TypeVar
 
 from owl import files
 from owl._owl import DataError, Error, NArray, ShapeError
@@ -50,13 +51,9 @@ def parameter(shape: Sequence[int | None], init: Callable[[list[int]], NArray]) 
     return initial([int(each) for each in shape if each is not None], init)
 
 
-class Slot(NamedTuple):
-    """Where an array of a module is kept."""
-
-    owner: Module
-    local: str  # its name within the owner
-    container: Any  # the owner's attributes, or a list or dict among them
-    key: Any
+# Where an array of a module is kept: its owner and its name there; the owner's attributes, or a list or dict among
+# them, and its key there. A plain tuple: a step of training makes one for each parameter.
+Slot: TypeAlias = "tuple[Module, str, Any, Any]"
 
 
 class Module:
@@ -106,16 +103,15 @@ class Module:
 
         A part that stands in several places has the name of the first. Error: a size is not known before the first call.
         """
-        return {name: array for name, (array, _) in self._parameters().items()}
+        return self._parameters(frozen=True)
 
     def trainable_parameters(self) -> dict[str, NArray]:
         """The parameters that are not frozen: what ``tape.gradient(loss, module)`` is about."""
-        found = self._parameters()
-        return {name: array for name, (array, slot) in found.items() if slot.local not in slot.owner._frozen}
+        return self._parameters(frozen=False)
 
     def buffers(self) -> dict[str, NArray]:
         """What is saved and not trained, such as running statistics: arrays by dotted name."""
-        return {name: _value(name, slot) for name, slot in self._slots().items() if slot.local in slot.owner._buffers}
+        return {name: _value(name, slot) for name, slot in self._slots().items() if slot[1] in slot[0]._buffers}
 
     def state(self) -> dict[str, NArray]:
         """Parameters and buffers: all that a file of the module holds, by dotted name."""
@@ -136,7 +132,8 @@ class Module:
         slots = self._slots()
         self._refuse("update", [], [name for name in arrays if name not in slots], _misshaped(slots, arrays))
         for name, array in arrays.items():
-            slots[name].container[slots[name].key] = array
+            _, _, container, key = slots[name]
+            container[key] = array
 
     def load_state(self, arrays: Mapping[str, NArray]) -> None:
         """Binds all parameters and buffers to these, on their devices and with their types.
@@ -149,12 +146,12 @@ class Module:
         left_over = [name for name in arrays if name not in slots]
         self._refuse("load_state", missing, left_over, _misshaped(slots, arrays) + _of_other_kinds(slots, arrays))
         for name, array in arrays.items():
-            slot = slots[name]
-            before = slot.container[slot.key]
+            _, _, container, key = slots[name]
+            before = container[key]
             if isinstance(before, NArray):
                 array = array if array.dtype == before.dtype else array.astype(before.dtype)
             device = array.device if before.device is None else before.device
-            slot.container[slot.key] = array if array.device == device else array.copy_to(device)
+            container[key] = array if array.device == device else array.copy_to(device)
 
     def _refuse(self, what: str, missing: list[str], left_over: list[str], wrong: list[str]) -> None:
         parts = []
@@ -177,8 +174,8 @@ class Module:
         for array in arrays.values():
             array.start_eval()
         values = {name: array.to_numpy() for name, array in arrays.items()}
-        for name, slot in slots.items():
-            if slot.key in slot.owner._counters:
+        for name, (owner, local, _, _) in slots.items():
+            if local in owner._counters:
                 values[name] = values[name].astype("int64").reshape(())
         files.write(path, values)
 
@@ -211,18 +208,18 @@ class Module:
         A pattern is a name, the name of a part, or has ``*`` and ``?``: ``"layers.0"``, ``"*.bias"``. ValueError: one
         matches no parameter.
         """
-        for slot in self._matching("freeze", patterns):
-            slot.owner._frozen.add(slot.local)
+        for owner, local, _, _ in self._matching("freeze", patterns):
+            owner._frozen.add(local)
         return self
 
     def unfreeze(self: _Self, *patterns: str) -> _Self:
         """Returns parameters to training: those whose names match, or all."""
-        for slot in self._matching("unfreeze", patterns):
-            slot.owner._frozen.discard(slot.local)
+        for owner, local, _, _ in self._matching("unfreeze", patterns):
+            owner._frozen.discard(local)
         return self
 
     def _matching(self, what: str, patterns: Sequence[str]) -> Iterator[Slot]:
-        slots = {name: slot for name, slot in self._slots().items() if slot.local not in slot.owner._buffers}
+        slots = {name: slot for name, slot in self._slots().items() if slot[1] not in slot[0]._buffers}
         for pattern in patterns or ("*",):
             names = [name for name in slots if fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".")]
             if not names:
@@ -231,13 +228,11 @@ class Module:
 
     def to(self: _Self, device: int) -> _Self:
         """Copies all arrays to a device, by its id; returns the module. DeviceError: there is no such device."""
-        slots = self._slots()
-        for slot in slots.values():
-            value = slot.container[slot.key]
-            if isinstance(value, Unsized):
-                value.device = device
+        for _, _, container, key in self._slots().values():
+            if isinstance(container[key], Unsized):
+                container[key].device = device
             else:
-                slot.container[slot.key] = value.copy_to(device)
+                container[key] = container[key].copy_to(device)
         return self
 
     # ---- what it looks like
@@ -278,20 +273,20 @@ class Module:
 
     # ---- walking
 
-    def _slots(self) -> dict[str, Slot]:
-        """Every array by its name, in the order of attributes."""
+    def _slots(self, once: bool = False) -> dict[str, Slot]:
+        """Every array by its name, in the order of attributes; of a part in several places, all names or the first."""
         found: dict[str, Slot] = {}
-        _collect(self, "", found, set())
+        _collect(self, "", found, set(), once)
         return found
 
-    def _parameters(self) -> dict[str, tuple[NArray, Slot]]:
-        found: dict[str, tuple[NArray, Slot]] = {}
-        seen = set()
-        for name, slot in self._slots().items():
-            place = (id(slot.owner), slot.local)
-            if slot.local not in slot.owner._buffers and place not in seen:
-                seen.add(place)
-                found[name] = (_value(name, slot), slot)
+    def _parameters(self, frozen: bool) -> dict[str, NArray]:
+        """The parameters by their first names: all, or those that are not frozen."""
+        found = {}
+        for name, slot in self._slots(once=True).items():
+            owner, local, container, key = slot
+            if local not in owner._buffers and (frozen or local not in owner._frozen):
+                array = container[key]
+                found[name] = array if type(array) is NArray else _value(name, slot)
         return found
 
     def _size(self, length: int) -> None:
@@ -318,27 +313,39 @@ _HINTS = {
 }
 
 
-def _collect(module: Module, prefix: str, found: dict[str, Slot], inside: set[int]) -> None:
+_LEAVES = frozenset({bool, int, float, str, set, frozenset, type(None), FunctionType})
+
+
+def _collect(module: Module, prefix: str, found: dict[str, Slot], seen: set[int], once: bool) -> None:
     """Adds the arrays of a module and its parts; a part that contains itself is left out there."""
-    if id(module) in inside:
+    if id(module) in seen:
         return
-    inside.add(id(module))
+    seen.add(id(module))
     attributes = vars(module)
     for key, value in attributes.items():
-        _collect_value(value, prefix + key, Slot(module, key, attributes, key), found, inside)
-    inside.discard(id(module))
+        kind = type(value)
+        if kind is NArray or kind is Unsized:
+            found[prefix + key] = (module, key, attributes, key)
+        elif kind not in _LEAVES:
+            _collect_of(value, prefix + key, module, key, found, seen, once)
+    if not once:
+        seen.discard(id(module))
 
 
-def _collect_value(value: Any, name: str, slot: Slot, found: dict[str, Slot], inside: set[int]) -> None:
-    if isinstance(value, (NArray, Unsized)):
-        if type(slot.container) is not tuple:
-            found[name] = slot
-    elif isinstance(value, Module):
-        _collect(value, name + ".", found, inside)
+def _collect_of(
+    value: Any, name: str, owner: Module, local: str, found: dict[str, Slot], seen: set[int], once: bool
+) -> None:
+    """The arrays of an attribute, or of a part of one: a module, or a container of modules and arrays."""
+    if isinstance(value, Module):
+        _collect(value, name + ".", found, seen, once)
     elif isinstance(value, (list, tuple, dict)):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            part_slot = Slot(slot.owner, f"{slot.local}.{key}", value, key)
-            _collect_value(part, f"{name}.{key}", part_slot, found, inside)
+            kind = type(part)
+            if kind is NArray or kind is Unsized:
+                if not isinstance(value, tuple):
+                    found[f"{name}.{key}"] = (owner, f"{local}.{key}", value, key)
+            elif kind not in _LEAVES:
+                _collect_of(part, f"{name}.{key}", owner, f"{local}.{key}", found, seen, once)
 
 
 def _parts(attributes: Any, prefix: str = "") -> Iterator[tuple[str, Module]]:
@@ -358,10 +365,11 @@ def _collect_modules(name: str, module: Module, found: dict[int, tuple[str, Modu
 
 
 def _value(name: str, slot: Slot) -> NArray:
-    value = slot.container[slot.key]
+    owner, _, container, key = slot
+    value: NArray = container[key]
     if isinstance(value, Unsized):
-        raise Error(f"the shape of {name}, {value.shape}, is known after the first call of {type(slot.owner).__name__}")
-    return value  # type: ignore[no-any-return]
+        raise Error(f"the shape of {name}, {value.shape}, is known after the first call of {type(owner).__name__}")
+    return value
 
 
 def _misshaped(slots: Mapping[str, Slot], arrays: Mapping[str, NArray]) -> list[str]:
@@ -370,7 +378,8 @@ def _misshaped(slots: Mapping[str, Slot], arrays: Mapping[str, NArray]) -> list[
         if not isinstance(array, NArray):
             raise TypeError(f"{name} must be an NArray, not {type(array).__name__}")
         if name in slots:
-            now = slots[name].container[slots[name].key]
+            _, _, container, key = slots[name]
+            now = container[key]
             if not (now.fits(array.shape) if isinstance(now, Unsized) else now.shape == array.shape):
                 wrong.append(f"{name} has shape {now.shape}, not {array.shape}")
     return wrong
@@ -379,7 +388,8 @@ def _misshaped(slots: Mapping[str, Slot], arrays: Mapping[str, NArray]) -> list[
 def _of_other_kinds(slots: Mapping[str, Slot], arrays: Mapping[str, NArray]) -> list[str]:
     wrong = []
     for name, array in arrays.items():
-        now = slots[name].container[slots[name].key] if name in slots else None
+        _, _, container, key = slots.get(name, (None, None, {}, None))
+        now = container.get(key) if isinstance(container, dict) else container[key]
         if isinstance(now, NArray) and (now.dtype.kind in "fV") != (array.dtype.kind in "fV"):
             wrong.append(f"{name} is of type {now.dtype}, not {array.dtype}")
     return wrong

@@ -18,7 +18,7 @@ def clip_norm(grads: Any, most: float) -> tuple[Any, NArray]:
     """
     if not most > 0:
         raise ValueError(f"clip_norm: most must be above 0, got {most}")
-    arrays = [array for _, array in _arrays_of(grads, "")]
+    arrays = [array for _, array in _arrays_of(grads)]
     if not arrays:
         raise ValueError("clip_norm: there are no gradients")
     squares = ele.square(arrays[0]).sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from owl._gradients import _arrays_of, _rebuilt
 from owl._owl import DataError, DTypeError, NArray, ShapeError, zeros_like
@@ -27,6 +27,7 @@ class Optimizer:
         self.lr = lr
         self.steps = 0  #: how many updates were made
         self._slots: dict[str, dict[str, NArray]] = {}
+        self._shapes: dict[str, list[int]] = {}
         self._counts: dict[str, int] = {}
 
     @property
@@ -55,42 +56,43 @@ class Optimizer:
         if isinstance(target, Module):
             if not isinstance(grads, Mapping):
                 raise TypeError(f"update of a module takes a dict of gradients by name, not {type(grads).__name__}")
-            self._update(target._slots(), grads)
+            self._update(target._slots(once=True), grads)
             return None
         arrays, gradients = _named(target), _named(grads)
-        holders = {name: Slot(_NO_MODULE, name, arrays, name) for name in arrays}
-        self._update(holders, gradients)
+        self._update({name: (_NO_MODULE, name, arrays, name) for name in arrays}, gradients)
         return _rebuilt(target, iter(arrays.values()))
 
-    def _update(self, slots: dict[str, Slot], grads: Mapping[str, NArray]) -> None:
+    def _update(self, places: Mapping[str, Slot], grads: Mapping[str, NArray]) -> None:
         for name, g in grads.items():
-            self._check(name, slots, g)
+            _, _, container, key = places.get(name) or self._refuse_name(name, places)
+            x = container[key]
+            shape = x.shape if type(x) is NArray and type(g) is NArray else None
+            if shape is None or g.shape != shape or g.dtype is not x.dtype or self._shapes.get(name, shape) != shape:
+                self._refuse(name, x, g)
         lr = self.lr
         for name, g in grads.items():
-            slot = slots[name]
-            own = self._slots.setdefault(name, {})
-            x = slot.container[slot.key]
-            for each in self.SLOTS:
-                if each not in own:
-                    own[each] = zeros_like(x)
+            _, _, container, key = places[name]
+            x = container[key]
+            if name not in self._slots:
+                self._slots[name] = {each: zeros_like(x) for each in self.SLOTS}
+                self._shapes[name] = x.shape
             t = self._counts[name] = self._counts.get(name, 0) + 1
-            slot.container[slot.key] = self.step(x, g, own, t, lr)
+            container[key] = self.step(x, g, self._slots[name], t, lr)
         self.steps += 1
 
-    def _check(self, name: str, slots: Mapping[str, Slot], g: Any) -> None:
-        if name not in slots:
-            raise DataError(f"update: there is no parameter {name!r} for this gradient; there are {', '.join(slots) or 'none'}")
-        x = slots[name].container[slots[name].key]
+    def _refuse_name(self, name: str, places: Mapping[str, Slot]) -> NoReturn:
+        raise DataError(f"update: there is no parameter {name!r} for this gradient; there are {', '.join(places) or 'none'}")
+
+    def _refuse(self, name: str, x: Any, g: Any) -> None:
         if not isinstance(g, NArray) or not isinstance(x, NArray):
             raise DTypeError(f"update: {name!r} and its gradient must be NArrays, not {type(x).__name__} and {type(g).__name__}")
         if g.shape != x.shape:
             raise ShapeError(f"update: the gradient of {name!r} has shape {g.shape}, the parameter {x.shape}")
         if g.dtype != x.dtype:
             raise DTypeError(f"update: the gradient of {name!r} is of type {g.dtype}, the parameter of {x.dtype}")
-        for each, array in self._slots.get(name, {}).items():
-            if array.shape != x.shape:
-                raise DataError(f"update: {each} of {name!r} has shape {array.shape}, the parameter {x.shape}: "
-                                "the optimizer's state is that of another model")
+        if self._shapes.get(name, x.shape) != x.shape:
+            raise DataError(f"update: the optimizer's state of {name!r} has shape {self._shapes[name]}, the parameter "
+                            f"{x.shape}: it is that of another model")  # fmt: skip
 
     # ---- state
 
@@ -128,11 +130,15 @@ class Optimizer:
         wrong += [f"left over: {name}" for name in entries if name not in known]
         wrong += [f"{name}.{each} is {type(array).__name__}, not an NArray" for name, arrays in slots.items()
                   for each, array in arrays.items() if not isinstance(array, NArray)]  # fmt: skip
+        wrong += [f"{name}: its arrays have shapes {', '.join(str(array.shape) for array in arrays.values())}"
+                  for name, arrays in slots.items()
+                  if len({str(getattr(array, "shape", None)) for array in arrays.values()}) > 1 and not wrong]  # fmt: skip
         if wrong:
             raise DataError(f"load_state of {type(self).__name__}: {'; '.join(wrong)}")
         if "lr" in state and not callable(self._rate):
             self.lr = state["lr"]
         self.steps, self._slots, self._counts = state["steps"], slots, counts
+        self._shapes = {name: array.shape for name, arrays in slots.items() for array in arrays.values()}
 
     def _sorted(self, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, NArray]], dict[str, int]]:
         """The arrays and the counts of each parameter."""
@@ -160,7 +166,7 @@ def _named(structure: Any) -> dict[str, NArray]:
     """The arrays of a structure by name: of a dict by its keys, of anything else by their places."""
     if isinstance(structure, dict) and all(isinstance(each, NArray) for each in structure.values()):
         return {str(name): array for name, array in structure.items()}
-    return dict(_arrays_of(structure, ""))
+    return dict(_arrays_of(structure))
 
 
 def _rate(value: Any) -> float:

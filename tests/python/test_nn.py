@@ -592,6 +592,17 @@ def test_a_tape_takes_a_module():
     assert list(again) == NAMES
 
 
+def test_modules_among_other_arguments():
+    net, w, x = nn.Linear(3, 2), owl.ones([2]), owl.ones([3, 4])
+
+    def loss(parts):
+        return owl.multiply(parts["net"](x), parts["w"]).sum()
+
+    value, grads = owl.value_and_grad(loss)({"net": net, "w": w})
+    assert list(grads) == ["net", "w"] and list(grads["net"]) == ["weight", "bias"]
+    np.testing.assert_allclose(grads["w"].to_numpy(), net(x).sum(1).to_numpy().ravel(), rtol=1e-6)
+
+
 def test_update_binds():
     net = Net()
     new = {"scale": owl.full([1], 3.0), "heads.b.0.weight": owl.ones([2, 1]), "seen": owl.ones([1])}

@@ -352,9 +352,11 @@ def test_states_that_do_not_fit():
     for part in ("missing: w.exp_avg", "missing: v.exp_avg_sq", "left over: w.more", "v.exp_avg is int", "steps is -1", "v is 1.5"):
         assert part in str(caught.value)
     assert fresh.state() == optim.Adam().state()
+    with pytest.raises(owl.DataError, match=r"w: its arrays have shapes \[2\], \[3\]"):
+        optim.Adam().load_state(state | {"w.exp_avg_sq": owl.ones([3])})
     other = optim.Adam()
     other.load_state(state)
-    with pytest.raises(owl.DataError, match=r"exp_avg of 'w' has shape \[2\], the parameter \[3\].*another model"):
+    with pytest.raises(owl.DataError, match=r"state of 'w' has shape \[2\], the parameter \[3\].*another model"):
         other.update({"w": owl.ones([3])}, {"w": owl.ones([3])})
 
 

@@ -8,10 +8,8 @@ from owl import elewise as ele
 from owl._owl import DTypeError, NArray, ShapeError
 from owl.nn import _functions
 
-Reduce = Literal["mean", "sum", "none"]
 
-
-def softmax_cross_entropy(logits: NArray, labels: NArray, reduce: Reduce = "mean") -> NArray:
+def softmax_cross_entropy(logits: NArray, labels: NArray, reduce: Literal["mean", "sum", "none"] = "mean") -> NArray:
     """``-log(softmax(logits))`` at the labels: of logits ``[classes, N]``, or ``[classes, T, N]`` for sequences.
 
     ``labels`` are classes, integers of shape ``[N]`` or ``[1, N]`` (of sequences ``[T, N]``), or probabilities of the
@@ -23,7 +21,7 @@ def softmax_cross_entropy(logits: NArray, labels: NArray, reduce: Reduce = "mean
     return _at_labels("softmax_cross_entropy", _functions.log_softmax(logits, 0), labels, reduce)
 
 
-def nll(log_probabilities: NArray, labels: NArray, reduce: Reduce = "mean") -> NArray:
+def nll(log_probabilities: NArray, labels: NArray, reduce: Literal["mean", "sum", "none"] = "mean") -> NArray:
     """``-log_probabilities`` at the labels, as :class:`LogSoftmax` gives them; shapes as of softmax_cross_entropy.
 
     PyTorch's ``nll_loss``.
@@ -32,7 +30,7 @@ def nll(log_probabilities: NArray, labels: NArray, reduce: Reduce = "mean") -> N
     return _at_labels("nll", log_probabilities, labels, reduce)
 
 
-def binary_cross_entropy(logits: NArray, t: NArray, reduce: Reduce = "mean") -> NArray:
+def binary_cross_entropy(logits: NArray, t: NArray, reduce: Literal["mean", "sum", "none"] = "mean") -> NArray:
     """``-t * log(sigmoid(logits)) - (1 - t) * log(1 - sigmoid(logits))`` of equal shapes, in a form that is stable.
 
     ``t`` is 0 or 1, or between. PyTorch's ``binary_cross_entropy_with_logits``. ``reduce``: the ``"mean"`` over all
@@ -42,7 +40,7 @@ def binary_cross_entropy(logits: NArray, t: NArray, reduce: Reduce = "mean") -> 
     return _reduced(ele.softplus(logits) - ele.mult(logits, t), reduce)
 
 
-def mse(x: NArray, t: NArray, reduce: Reduce = "mean") -> NArray:
+def mse(x: NArray, t: NArray, reduce: Literal["mean", "sum", "none"] = "mean") -> NArray:
     """``(x - t)^2`` of equal shapes; ``reduce`` as in :func:`binary_cross_entropy`. PyTorch's ``mse_loss``.
 
     ShapeError: other shapes; nothing is broadcast.
@@ -51,7 +49,7 @@ def mse(x: NArray, t: NArray, reduce: Reduce = "mean") -> NArray:
     return _reduced(ele.square(x - t), reduce)
 
 
-def l1(x: NArray, t: NArray, reduce: Reduce = "mean") -> NArray:
+def l1(x: NArray, t: NArray, reduce: Literal["mean", "sum", "none"] = "mean") -> NArray:
     """``|x - t|`` of equal shapes; ``reduce`` as in :func:`binary_cross_entropy`. PyTorch's ``l1_loss``.
 
     ShapeError: other shapes; nothing is broadcast.
@@ -60,7 +58,7 @@ def l1(x: NArray, t: NArray, reduce: Reduce = "mean") -> NArray:
     return _reduced(ele.abs(x - t), reduce)
 
 
-def huber(x: NArray, t: NArray, delta: float = 1.0, reduce: Reduce = "mean") -> NArray:
+def huber(x: NArray, t: NArray, delta: float = 1.0, reduce: Literal["mean", "sum", "none"] = "mean") -> NArray:
     """``(x - t)^2 / 2`` where ``|x - t|`` is below ``delta``, else ``delta * (|x - t| - delta / 2)`` (Huber 1964).
 
     Of equal shapes; ``reduce`` as in :func:`binary_cross_entropy`. PyTorch's ``huber_loss``. ShapeError: other shapes;
@@ -104,7 +102,7 @@ def _check_equal(name: str, reduce: str, x: Any, t: Any) -> None:
         raise ShapeError(f"{name}: {x.shape} and {t.shape} differ; the shapes must be equal, nothing is broadcast")
 
 
-def _at_labels(name: str, log_probabilities: NArray, labels: NArray, reduce: Reduce) -> NArray:
+def _at_labels(name: str, log_probabilities: NArray, labels: NArray, reduce: Literal["mean", "sum", "none"]) -> NArray:
     classes = _classes(name, log_probabilities, labels)
     if classes is not None:
         labels = _functions.one_hot(classes.reshape(classes.shape[1:]), log_probabilities.shape[0])
@@ -129,5 +127,5 @@ def _classes(name: str, logits: NArray, labels: NArray) -> NArray | None:
     )
 
 
-def _reduced(losses: NArray, reduce: Reduce) -> NArray:
+def _reduced(losses: NArray, reduce: Literal["mean", "sum", "none"]) -> NArray:
     return losses.mean() if reduce == "mean" else losses.sum() if reduce == "sum" else losses

@@ -53,7 +53,7 @@ def parameter(shape: Sequence[int | None], init: Callable[[list[int]], NArray]) 
 
 # Where an array of a module is kept: its owner and its name there; the owner's attributes, or a list or dict among
 # them, and its key there. A plain tuple: a step of training makes one for each parameter.
-Slot: TypeAlias = "tuple[Module, str, Any, Any]"
+Slot: TypeAlias = tuple["Module", str, Any, Any]
 
 
 class Module:
@@ -77,17 +77,11 @@ class Module:
     [10, 3]
     """
 
-    #: Whether dropout drops, and batch normalisation takes the statistics of its minibatch.
-    training: bool
-    _buffers: set[str]  # local names of what is saved and not trained
-    _frozen: set[str]  # local names of parameters that are not trained
+    # Of the class, until they change: a class derived from it need not call super().__init__().
+    training = True  #: whether dropout drops, and batch normalisation takes the statistics of its minibatch
+    _buffers: frozenset[str] = frozenset()  # local names of what is saved and not trained
+    _frozen: frozenset[str] = frozenset()  # local names of parameters that are not trained
     _counters: frozenset[str] = frozenset()  # buffers that files hold as PyTorch's: int64, without axes
-
-    def __new__(cls: type[_Self], *args: Any, **kwargs: Any) -> _Self:
-        self = super().__new__(cls)  # here, so that a class need not call super().__init__()
-        self.training = True
-        self._buffers, self._frozen = set(), set()
-        return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes, recorded: nothing waits. Calling the module runs it."""
@@ -121,7 +115,7 @@ class Module:
         """Makes ``x`` the attribute ``name``, to be saved and not trained; bind the attribute to change it."""
         if not isinstance(x, (NArray, Unsized)):
             raise TypeError(f"buffer {name!r} must be an NArray, not {type(x).__name__}")
-        self._buffers.add(name)
+        self._buffers = self._buffers | {name}
         setattr(self, name, x)
 
     def update(self, arrays: Mapping[str, NArray]) -> None:
@@ -209,13 +203,13 @@ class Module:
         matches no parameter.
         """
         for owner, local, _, _ in self._matching("freeze", patterns):
-            owner._frozen.add(local)
+            owner._frozen = owner._frozen | {local}
         return self
 
     def unfreeze(self: _Self, *patterns: str) -> _Self:
         """Returns parameters to training: those whose names match, or all."""
         for owner, local, _, _ in self._matching("unfreeze", patterns):
-            owner._frozen.discard(local)
+            owner._frozen = owner._frozen - {local}
         return self
 
     def _matching(self, what: str, patterns: Sequence[str]) -> Iterator[Slot]:
@@ -249,11 +243,11 @@ class Module:
         ``shape`` is that of an input, its minibatch included; the module is called with zeros, in evaluation mode.
 
         >>> print(owl.nn.Sequential(owl.nn.Linear(784, 50), owl.nn.ReLU(), owl.nn.Linear(50, 10)).summary([784, 1]))
-        layer               result   parameters
-        Sequential          [10, 1]      39,760
-          0: Linear         [50, 1]      39,250
-          1: ReLU           [50, 1]           0
-          2: Linear         [10, 1]         510
+        layer        result   parameters
+        Sequential   [10, 1]      39,760
+          0: Linear  [50, 1]      39,250
+          1: ReLU    [50, 1]           0
+          2: Linear  [10, 1]         510
         39,760 parameters, all trained
         """
         return summarised(self, shape, dtype)

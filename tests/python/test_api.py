@@ -379,7 +379,7 @@ NN = [
      "nn.Flatten nn.RNN nn.LSTM nn.GRU nn.MultiHeadAttention",
      "nn.values nn.gradients_by_differences nn.pytorch nn.every_layer_is_compared nn.statistics_of_batch_norm "
      "nn.states_of_recurrent_layers nn.masks_of_attention nn.sizes_found_out_by_the_first_call nn.one_sample_and_no_samples"),
-    ("Dropout, Embedding", "nn.Dropout nn.Embedding", "nn.dropout nn.embedding nn.embedding_of_pytorch"),
+    ("Dropout, Embedding", "nn.Dropout nn.Embedding", "nn.dropout nn.dropout_keeps_no_mask nn.embedding nn.embedding_of_pytorch"),
     ("activations as modules",
      "nn.ReLU nn.LeakyReLU nn.ELU nn.GELU nn.SiLU nn.Sigmoid nn.Tanh nn.Softplus nn.Softmax nn.LogSoftmax nn.Hardsigmoid "
      "nn.Hardswish nn.Mish", "nn.values nn.gradients_by_differences nn.pytorch"),
@@ -392,7 +392,7 @@ NN = [
      "nn.init.orthogonal nn.init.normal nn.init.uniform nn.init.constant",
      "nn.variances nn.constant_and_settings nn.orthogonal nn.defaults_of_layers nn.init_is_given_to_a_layer"),
     ("networks learn, in bounded memory, with the bits of the same step by hand", "",
-     "nn.a_network_learns_digits nn.a_training_loop_leaves_no_history nn.a_plain_loop_and_the_same_by_hand_end_with_the_same_bits"),
+     "nn.a_network_learns_digits nn.a_step_waits_for_nothing nn.a_training_loop_leaves_no_history nn.a_plain_loop_and_the_same_by_hand_end_with_the_same_bits"),
 ]
 
 OPTIM = [

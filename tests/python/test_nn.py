@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -287,6 +288,18 @@ def test_dropout():
     for bad in (-0.1, 1.5, math.nan):
         with pytest.raises(ValueError, match="from 0 to 1"):
             nn.Dropout(bad)
+
+
+def test_dropout_keeps_no_mask():
+    x = owl.ones([500, 1000])
+    owl.wait_for_all()
+    before = settle() and owl.memory_stats()["allocated"]
+    with owl.Tape() as tape:
+        y = nn.Dropout(0.5)(x)
+        y.wait_for_eval()
+        settle()
+        assert owl.memory_stats()["allocated"] - before == y.size * 4
+    assert (tape.gradient(y, x, seed=owl.ones([500, 1000])).to_numpy() == y.to_numpy()).all()
 
 
 @pytest.mark.parametrize("cls, step, states", [(nn.RNN, lambda a, b, last: [np.tanh(a + b)], 1), (nn.LSTM, lstm_step, 2), (nn.GRU, gru_step, 1)])
@@ -877,6 +890,21 @@ def test_a_network_learns_digits(optimizer):
     values = [loss.item() for loss in losses]
     assert np.isfinite(values).all() and values[-1] < 0.75 * values[0]
     assert nn.accuracy(net.eval()(x), t).item() > 0.5
+
+
+def test_a_step_waits_for_nothing():
+    go_on = threading.Event()
+    late = owl.op(lambda a: go_on.wait(60) and a)
+    x, t = late(owl.ones([784, 4])), owl.zeros([4], "int32")
+    net, opt = nn.Sequential(nn.Linear(784, 16), nn.BatchNorm(16), nn.Dropout(0.5), nn.Linear(16, 10)), owl.optim.Adam()
+    with owl.Tape() as tape:
+        loss = nn.softmax_cross_entropy(net(x), t)
+    grads, norm = owl.optim.clip_norm(tape.gradient(loss, net), 1.0)
+    opt.update(net, grads)
+    right, state = nn.accuracy(net(x), t), opt.state()
+    assert not loss.ready() and not norm.ready() and not right.ready() and not state["0.weight.exp_avg"].ready()
+    go_on.set()
+    assert math.isfinite(loss.item()) and math.isfinite(net[0].weight.to_numpy().sum())
 
 
 def test_a_training_loop_leaves_no_history():

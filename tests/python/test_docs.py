@@ -222,7 +222,9 @@ def test_cpp_programs_compile(path, tmp_path):
             assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["owl", "owl.inspection", "owl._user_op", "owl.data", "owl.nn", "owl.nn.module", "owl.nn.linear", "owl.optim"])
+@pytest.mark.parametrize("module", ["owl", "owl.inspection", "owl._user_op", "owl.data.datasets", "owl.data.loader",
+                                    "owl.data.transforms", "owl.nn", "owl.nn.module", "owl.nn.linear",
+                                    "owl.optim"])  # fmt: skip
 def test_examples_in_docstrings(module):
     assert doctest.testmod(importlib.import_module(module), extraglobs={"owl": owl}).failed == 0
 

@@ -98,16 +98,21 @@ def samples(dataset: Any, indices: Array) -> tuple[Array, ...]:
     return tuple(np.stack([np.asarray(part) for part in column]) for column in zip(*rows))
 
 
+def gives_new_arrays(dataset: Any) -> bool:
+    """Whether no one else has the arrays that samples() gives."""
+    return isinstance(dataset, ArrayDataset) or (isinstance(dataset, Part) and gives_new_arrays(dataset.dataset))
+
+
 def _as_array(array: Any, place: int) -> Array:
     if isinstance(array, NArray):
         raise TypeError(f"ArrayDataset: array {place} is an NArray, whose last axis would count samples; "
                         "pass x.to_numpy(), which has the axes reversed")  # fmt: skip
-    array = np.asarray(array)
-    if array.ndim == 0:
+    found: Array = np.asarray(array)
+    if found.ndim == 0:
         raise ValueError(f"ArrayDataset: array {place} has no axes; the first axis counts samples")
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"ArrayDataset: array {place} is of {array.dtype}; owl has numbers and bools")
-    return array
+    if found.dtype.kind not in "biuf":
+        raise TypeError(f"ArrayDataset: array {place} is of {found.dtype}; owl has numbers and bools")
+    return found
 
 
 def _rows(array: Array, indices: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from owl import _owl
 from owl._owl import NArray
 from owl.data.ahead import Ahead
-from owl.data.datasets import Array, ArrayDataset, samples
+from owl.data.datasets import Array, ArrayDataset, gives_new_arrays, samples
 
 Transform = Callable[[Any, np.random.Generator], Any]
 
@@ -61,7 +61,9 @@ class Loader:
         self._epoch, self._position = 0, 0  # of the latest loop: batches that it has given
         self._resumes = False  # whether the next loop goes on there
         if len(self) == 0:
-            raise ValueError(f"Loader: drop_last leaves no batch: {len(self.dataset)} samples, batch_size {self.batch_size}")
+            raise ValueError(
+                f"Loader: drop_last leaves no batch: {len(self.dataset)} samples, batch_size {self.batch_size}"
+            )
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -112,8 +114,7 @@ class Loader:
             rng = np.random.default_rng([self.seed, epoch, batch])
             for transform in self.transforms:
                 x = transform(x, rng)
-        # What take() made and no transform saw is known to no one else.
-        shared = isinstance(self.dataset, ArrayDataset)
+        shared = gives_new_arrays(self.dataset)  # which no one else knows, unless a transform saw them
         arrays = (_to_array(x, shared and not self.transforms), *(_to_array(other, shared) for other in others))
         return tuple(array if array.device == device else array.copy_to(device) for array in arrays)
 

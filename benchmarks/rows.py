@@ -83,5 +83,8 @@ ROWS = (
     Row("MLP epoch, planning and scheduling, CPU s", owl("planning.py"), (
         Against("the whole epoch", 0.03, figure="epoch"),
     )),
+    Row("MLP epoch, in the loader, s", owl("loader.py"), (
+        Against("the whole epoch", 0.03, figure="epoch"),
+    )),
     Row("import beyond NumPy's, ms", owl("import_time.py"), ()),
 )  # fmt: skip

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import queue
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +23,10 @@ class Ahead:
     """
 
     def __init__(self, make: Callable[[int], Any], start: int, stop: int, depth: int) -> None:
-        self._make, self._next, self._stop, self._depth = make, start, stop, depth
-        self._wanted = start  # the next item that the reader takes
-        self._items: dict[int, tuple[Any, BaseException | None]] = {}
-        self._changed = threading.Condition()  # with a reentrant lock: a collection may close a reader in any thread
+        self._make, self._next, self._stop = make, start, stop
+        # SimpleQueue has no lock that a fork, a signal or a collection at a bad moment could leave held.
+        self._jobs: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()  # an item and the queue for it
+        self._results: deque[queue.SimpleQueue[tuple[Any, BaseException | None]]] = deque()  # of the items in order
         self._closed = False
         self._process = os.getpid()
         self._threads = [
@@ -32,6 +34,8 @@ class Ahead:
             for _ in range(min(depth, stop - start))
         ]
         _open.add(self)
+        for _ in self._threads:
+            self._ask_for_one()
         for thread in self._threads:
             thread.start()
 
@@ -39,12 +43,9 @@ class Ahead:
         """Item ``i``; waits for it."""
         if not self._threads or os.getpid() != self._process:
             return self._make(i)
-        with self._changed:
-            while i not in self._items:
-                self._changed.wait()
-            item, error = self._items.pop(i)
-            self._wanted = i + 1
-            self._changed.notify_all()
+        item, error = self._results[0].get()
+        self._results.popleft()
+        self._ask_for_one()
         if error is not None:
             try:
                 raise error
@@ -56,38 +57,32 @@ class Ahead:
         """Ends the threads. One that runs the user's code for longer than ``patience_s`` ends by itself when that returns."""
         if os.getpid() != self._process:
             return
-        with self._changed:
-            self._closed = True
-            self._items.clear()
-            self._changed.notify_all()
+        self._closed = True
+        for _ in self._threads:
+            self._jobs.put(None)
         deadline = time.monotonic() + patience_s
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
+        self._results.clear()
         _open.discard(self)
 
-    def _work(self) -> None:
-        """A thread: makes the next item that is within reach, until there is none."""
-        while (i := self._claim()) is not None:
-            item, error = None, None
-            try:
-                item = self._make(i)
-            except BaseException as raised:
-                error = raised
-            with self._changed:
-                if not self._closed:
-                    self._items[i] = item, error
-                    self._changed.notify_all()
-            del item, error  # else this thread would hold the batch while it waits for the next
-
-    def _claim(self) -> int | None:
-        with self._changed:
-            while not self._closed and self._next < self._stop and self._next - self._wanted >= self._depth:
-                self._changed.wait()
-            if self._closed or self._next >= self._stop:
-                return None
+    def _ask_for_one(self) -> None:
+        if self._next < self._stop:
+            result: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+            self._results.append(result)
+            self._jobs.put((self._next, result))
             self._next += 1
-            return self._next - 1
+
+    def _work(self) -> None:
+        """A thread: makes the items that are asked for, in their order."""
+        while (job := self._jobs.get()) is not None and not self._closed:
+            i, result = job
+            try:
+                result.put((self._make(i), None))
+            except BaseException as error:
+                result.put((None, error))
+            del job, result  # else this thread would hold the item while it waits for the next
 
 
 @atexit.register

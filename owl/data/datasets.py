@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from owl._owl import NArray
+from owl.data.pool import Pool
 
 Array = np.ndarray[Any, Any]
 
@@ -29,6 +30,7 @@ class ArrayDataset:
         if not arrays:
             raise ValueError("ArrayDataset: no arrays; ArrayDataset(x, y) takes NumPy arrays, samples first")
         self.arrays: tuple[Array, ...] = tuple(_as_array(array, i) for i, array in enumerate(arrays))
+        self._pool = Pool()
         lengths = [len(array) for array in self.arrays]
         if len(set(lengths)) > 1:
             shapes = ", ".join(str(array.shape) for array in self.arrays)
@@ -44,7 +46,7 @@ class ArrayDataset:
 
     def take(self, indices: Array) -> tuple[Array, ...]:
         """The samples at these indices (integers from 0 to ``len(dataset) - 1``), as new arrays that no other name shares."""
-        return tuple(_rows(array, indices) for array in self.arrays)
+        return tuple(_rows(array, indices, self._pool) for array in self.arrays)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{array.dtype} {array.shape}" for array in self.arrays)
@@ -115,17 +117,13 @@ def _as_array(array: Any, place: int) -> Array:
     return found
 
 
-def _rows(array: Array, indices: Array) -> Array:
-    """``array[indices]`` at a 64-byte boundary, where vector loads do not straddle cache lines.
+def _rows(array: Array, indices: Array, pool: Pool) -> Array:
+    """``array[indices]``.
 
     The indices are known to be in range: ``mode="clip"`` keeps NumPy from gathering into a buffer first to check them.
     """
     if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
-        return np.ascontiguousarray(array[indices])  # np.take would copy the whole array first
-    shape = (len(indices), *array.shape[1:])
-    size = int(np.prod(shape)) * array.dtype.itemsize
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    out: Array = memory[start : start + size].view(array.dtype).reshape(shape)
+        return np.ascontiguousarray(array[indices])  # take would copy the whole array first
+    out = pool.empty((len(indices), *array.shape[1:]), array.dtype)
     array.take(indices, axis=0, out=out, mode="clip")
     return out

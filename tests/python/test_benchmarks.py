@@ -25,6 +25,7 @@ RUNS = {
     "training.py": ["--units", "8", "--images", "300", "--rounds", "1"],
     "memory.py": ["--hidden", "16", "--images", "1024"],
     "planning.py": ["--hidden", "16", "--images", "1024", "--epochs", "1"],
+    "loader.py": ["--hidden", "16", "--images", "1024", "--epochs", "1"],
     "import_time.py": ["--runs", "2"],
     "products.py": ["--turns", "1", "--gflop", "0.001"],
 }

@@ -4,14 +4,12 @@ import json
 import math
 import os
 import random
-import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
 import traceback
-import warnings
 import zipfile
 
 import numpy as np

@@ -54,7 +54,8 @@ class Steps:
         with owl.Tape() as tape:
             output = self.model(*batch[:-1])
             loss = self.loss(output, batch[-1])
-        gradients = tape.gradient(loss, self.model)
+        # By name here, because gradient(loss, model) would walk through the modules twice.
+        gradients: Gradients = tape.gradient(loss, self.model.trainable_parameters())
         return {"loss": loss, **self._measured(output, batch[-1])}, gradients
 
     def measure(self, batch: Batch) -> dict[str, Any]:

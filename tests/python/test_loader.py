@@ -13,6 +13,7 @@ import children
 import owl
 from conftest import eventually, same_bits
 from owl import data
+from owl.data.pool import Pool
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((50, 3, 4)).astype(np.float32)
@@ -376,6 +377,45 @@ def test_memory_stays_bounded():
     del batch
     assert 2 <= watched.most <= 6  # two ahead, one in use, one that a thread or the engine just released
     assert eventually(lambda: watched.live == 0)
+
+
+def test_memory_is_used_again_and_only_when_no_view_is_left():
+    pool = Pool()
+    first = pool.empty((4, 5), np.dtype(np.float32))
+    place, view = first.ctypes.data, first[1:, ::-1].T
+    assert place % 64 == 0
+    del first
+    second = pool.empty((4, 5), np.dtype(np.float32))
+    assert not np.shares_memory(view, second)
+    del view
+    assert pool.empty((5, 4), np.dtype(np.int32)).ctypes.data == place
+    many = [pool.empty((4, 5), np.dtype(np.float32)) for _ in range(100)]
+    assert len({each.ctypes.data for each in many}) == 100 and len(pool._lent) <= 8
+    assert pool.empty((0, 3), np.dtype(np.float32)).shape == (0, 3)
+
+
+def test_batches_that_are_kept_keep_their_values():
+    kept = [batch for batch in loader(shuffle=False, batch_size=2)]
+    views = [next(iter(loader(shuffle=False, batch_size=2, transform=lambda x, rng: x[:, ::-1])))[0] for _ in range(5)]
+    list(loader(batch_size=2))
+    assert np.array_equal(np.concatenate([x for x, _ in values(kept)]), X)
+    assert all(np.array_equal(view.to_numpy(), X[:2, ::-1]) for view in views)
+
+
+def test_a_profiler_sees_a_loop_to_its_end():
+    """CPython 3.11 hangs when Python code of a pending call is traced; memory comes back in such calls."""
+    children.run("""
+        import cProfile
+        import numpy as np
+        import owl
+        from owl import data
+        loader = data.Loader((np.zeros((20000, 100), "f4"),), 10)
+        w = owl.zeros([100, 100])
+        with cProfile.Profile():
+            for (x,) in loader:
+                w = w + (x * x.T) * 0.01
+        w.wait_for_eval()
+    """)
 
 
 # ---- Transforms -----------------------------------------------------------------------------------------------------

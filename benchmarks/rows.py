@@ -38,6 +38,7 @@ def floor(name, at_most, program, *arguments):
 WIDER = ("--hidden", "1000", "--epochs", "3")
 WIDEST = ("--hidden", "3000", "--epochs", "2")
 TALL = ("--classes", "10", "--columns", "100000")
+TRAINED_WIDER = ("--units", "1000", "--images", "6000")
 WIDE = ("--classes", "1000", "--columns", "10000")
 PUT_ADD = ("--work", "put_add")
 
@@ -73,10 +74,19 @@ ROWS = (
     Row("Adam over 100 arrays of 64x64, ms a step", owl("updates.py"), (
         Against("one array of as many elements", 1.3, owl("updates.py", "--together", "1")),
     )),
+    Row("owl.nn and owl.optim, 784-50-50-10 with Adam, ms a step", owl("training.py"), (
+        Against("by hand", 1.05, owl("training.py", "--plain", "1")),
+    )),
+    Row("owl.nn and owl.optim, 784-1000-1000-10 with Adam, ms a step", owl("training.py", *TRAINED_WIDER), (
+        Against("by hand", 1.05, owl("training.py", *TRAINED_WIDER, "--plain", "1")),
+    )),
     Row("MLP epoch, memory beyond weights and data, MB", owl("memory.py"), (
         Against("one step's live set", 1.50, figure="live_set"),
     )),
     Row("MLP epoch, planning and scheduling, CPU s", owl("planning.py"), (
+        Against("the whole epoch", 0.03, figure="epoch"),
+    )),
+    Row("MLP epoch, in the loader, s", owl("loader.py"), (
         Against("the whole epoch", 0.03, figure="epoch"),
     )),
     Row("import beyond NumPy's, ms", owl("import_time.py"), ()),

@@ -98,7 +98,7 @@ STUBS = {f"owl.{path.stem}" if path.stem != "_owl" else "owl": Stub(path) for pa
 
 def lookup(name):
     """The object, the module's name and the name inside the module."""
-    for module in ("owl.elewise", "owl.conv", "owl.data", "owl"):
+    for module in ("owl.elewise", "owl.conv", "owl.data", "owl.nn.init", "owl.nn", "owl.optim", "owl.train", "owl"):
         if name.startswith(module + "."):
             inner = name.removeprefix(module + ".")
             found = importlib.import_module(module)

@@ -116,14 +116,14 @@ from owl import _hints  # noqa: E402
 _hints.prepare()
 
 if _typing.TYPE_CHECKING:
-    from owl import data as data
+    from owl import data as data, nn as nn, optim as optim, train as train
 else:
 
     def __getattr__(name):
-        if name == "data":  # imported at its first use: few programs download
+        if name in ("data", "nn", "optim", "train"):  # imported at their first use: few programs download, not all train
             import importlib
 
-            return importlib.import_module("owl.data")
+            return importlib.import_module(f"owl.{name}")
         raise _hints.of_module("owl", name)
 
 

@@ -44,7 +44,8 @@ class Tape:
     ) -> Any:
         """The gradients of ``y``, as arrays that are recorded like any others: nothing waits.
 
-        ``sources`` is an NArray, or a list, tuple or dict of them, nested too, or a module with ``parameters()``, a dict.
+        ``sources`` is an NArray, or a list, tuple or dict of them, nested too, or an ``owl.nn.Module``: its parameters that
+        are not frozen, by name; any object with ``parameters()``, a dict, will do.
         The result has the same structure, with a gradient of each array's shape and type. ``y`` has one element; or
         ``seed``, of the shape of ``y``, is what flows into it. ``unused="zeros"`` gives zeros for a source that ``y`` does
         not depend on, which otherwise is an error. Inside or after the block, on any thread; uses the tape up, unless it
@@ -58,7 +59,8 @@ class Tape:
             raise ValueError(f'gradient: unused must be "error" or "zeros", not {unused!r}')
         for array, what in ((y, "y"), *([] if seed is None else [(seed, "the seed")])):
             _require_array(array, f"gradient: {what}")
-        named = list(_arrays_of(sources, ""))
+        sources = _without_modules(sources)
+        named = _arrays_of(sources)
         names = [f"source {path}" if path else "the source" for path, _ in named]
         gradients = self._state.gradient(y, [array for _, array in named], names, seed, unused == "zeros")
         return _rebuilt(sources, iter(gradients))
@@ -155,42 +157,58 @@ def _require_array(x: Any, what: str) -> None:
 
 
 def _parameters(x: Any) -> dict[str, Any] | None:
-    """Of a module; None for anything else."""
-    method = getattr(x, "parameters", None)
-    return method() if callable(method) and not isinstance(x, (NArray, type)) else None
+    """Of a module, those that are trained; None for anything else."""
+    if isinstance(x, type):
+        return None
+    method = getattr(x, "trainable_parameters", None) or getattr(x, "parameters", None)
+    return method() if callable(method) else None
 
 
-def _arrays_of(x: Any, path: str) -> Iterator[tuple[str, NArray]]:
-    """The arrays of a structure in its order, each with where it is: "0['w']"."""
-    parameters = _parameters(x)
+def _without_modules(x: Any) -> Any:
+    """The structure with a dict in the place of each module."""
+
+    def leaf(part: Any) -> Any:
+        parameters = None if type(part) is NArray else _parameters(part)
+        return part if parameters is None else parameters
+
+    return _mapped(x, leaf)
+
+
+def _arrays_of(x: Any, path: str = "") -> list[tuple[str, NArray]]:
+    """The arrays of a structure without modules in its order, each with where it is: "0['w']"."""
+    found: list[tuple[str, NArray]] = []
+    _add_arrays(x, path, found)
+    return found
+
+
+def _add_arrays(x: Any, path: str, found: list[tuple[str, NArray]]) -> None:
     if isinstance(x, NArray):
-        yield path, x
-    elif isinstance(x, dict) or parameters is not None:
-        for key, part in (x if parameters is None else parameters).items():
-            yield from _arrays_of(part, f"{path}[{key!r}]" if path else repr(key))
+        found.append((path, x))
+    elif isinstance(x, dict):
+        for key, part in x.items():
+            _add_arrays(part, f"{path}[{key!r}]" if path else repr(key), found)
     elif isinstance(x, (list, tuple)):
         for i, part in enumerate(x):
-            yield from _arrays_of(part, f"{path}[{i}]" if path else str(i))
+            _add_arrays(part, f"{path}[{i}]" if path else str(i), found)
     else:
         _require_array(x, f"gradient: source {path or 'sources'}")
 
 
 def _rebuilt(x: Any, arrays: Iterator[NArray]) -> Any:
     """The structure of x with these arrays."""
-    parameters = _parameters(x)
-    if parameters is not None:
-        x = parameters
-    if isinstance(x, dict):
-        return {key: _rebuilt(part, arrays) for key, part in x.items()}
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return type(x)(*(_rebuilt(part, arrays) for part in x))
-    if isinstance(x, (list, tuple)):
-        return type(x)(_rebuilt(part, arrays) for part in x)
-    return next(arrays)
+    return _mapped(x, lambda _: next(arrays))
 
 
 def _copied(x: Any) -> Any:
     """The structure with aliases of its arrays; a module as it is, because what it computes with are its own."""
-    if _parameters(x) is not None:
-        return x
-    return _rebuilt(x, (_owl.alias(array) for _, array in _arrays_of(x, "")))
+    return _mapped(x, lambda part: _owl.alias(part) if isinstance(part, NArray) else part)
+
+
+def _mapped(x: Any, leaf: Callable[[Any], Any]) -> Any:
+    """The structure of x with what ``leaf`` makes of each part that is no list, tuple or dict."""
+    if isinstance(x, dict):
+        return {key: _mapped(part, leaf) for key, part in x.items()}
+    if isinstance(x, (list, tuple)):
+        parts = [_mapped(part, leaf) for part in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
+    return leaf(x)

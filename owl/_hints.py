@@ -208,7 +208,8 @@ _GROUPS = {
     "smooth_l1_loss huber_loss": _HUBER,
     "binary_cross_entropy_with_logits BCEWithLogitsLoss": "`(owl.softplus(x) - owl.multiply(x, y)).mean()`",
     "softmax_cross_entropy": _LOSS,
-    "utils DataLoader Dataset TensorDataset": "cut minibatches along the last axis: `owl.slice(x, -1, offset, count)`, `x[:, 0:2]`",
+    "utils DataLoader Dataset TensorDataset Loader ArrayDataset": "`owl.data.Loader(owl.data.ArrayDataset(a), 2)` gives minibatches of NumPy arrays, samples first",
+    "Trainer fit Updater training": '`owl.train.Trainer(owl.nn.Linear(4, 3), "softmax_cross_entropy", "adam")` trains a model: fit, evaluate, save',
     # saving, running, devices
     "savez savez_compressed save_safetensors save_gguf savetxt": '`owl.save(path, {"w": w})`',
     "loadtxt genfromtxt fromfile memmap": "read with NumPy, then `owl.from_numpy(a)`",

@@ -40,8 +40,13 @@ def save(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], arrays: Mapp
             raise TypeError(f"owl.save takes NArrays by name; {name!r} is {type(x).__name__}")
     for x in arrays.values():
         x.start_eval()
-    values: dict[str, Any] = {name: x.to_numpy() for name, x in arrays.items()}
-    data = None if suffix == ".npz" else _safetensors().save(values)
+    write(path, {name: x.to_numpy() for name, x in arrays.items()})
+
+
+def write(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], values: Mapping[str, Any]) -> None:
+    """Writes named NumPy arrays to a file, as :func:`save` does."""
+    path, suffix = _name(path)
+    data = None if suffix == ".npz" else _safetensors().save(dict(values))
     with replacing(path) as file:
         if data is None:
             _write_npz(file, values)

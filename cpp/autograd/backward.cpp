@@ -108,6 +108,11 @@ class TapeRule final : public Rule {
   std::size_t operand_count() const override { return operands_.size(); }
   const Shape& shape(std::size_t i) const override { return noted_.operand(i).shape; }
   const ResultType& result_type(std::size_t i) const override { return noted_.results()[i].type; }
+  bool is_transposed(std::size_t i) const override {
+    const ShapedSlot x = noted_.operand(i);
+    return x.slot.view && x.shape.ndim() == 2 && x.shape.size() == x.whole().size() &&
+           order_of_memory(x) == std::vector<int>{1, 0};
+  }
   bool wants(std::size_t i) const override { return wants_[i]; }
   void require_all_given() const {
     if (std::ranges::count(given_, true) > 0)

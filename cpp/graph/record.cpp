@@ -306,8 +306,11 @@ NArray record_view(const NArray& x, const Shape& shape, std::int64_t offset, con
   Node& from = *x.node();
   NArray made =
       hand_out_part(from.base ? *from.base : from, from.result, *from.device, shape, from.dtype, from.offset + offset, strides);
-  made.node()->constant = from.constant;
-  note_ancestors(from, *made.node());
+  Node& view = *made.node();
+  // A view of a view that shows the whole value in its own order again, such as x.T.T: operations read the value.
+  view.alias = !view.base->results && view.offset == 0 && !view.strides && view.shape == view.base->shape;
+  view.constant = from.constant;
+  note_ancestors(from, view);
   return made;
 }
 

@@ -51,7 +51,9 @@ bool is_one_matrix(const Shape& shape) {
   return true;
 }
 
-// In the precision of the product. What one matrix on the left gets from many on the right is one product, too.
+// In the precision of the product. What one matrix on the left gets from many on the right is one product, too. The
+// gradient of a transposed matrix is computed as that of the matrix itself, so that what reads it, an update for instance,
+// can run in the product's task.
 void matmul_rule(Rule& r) {
   const auto product = [&](const NArray& a, const NArray& b) {
     return record(op_matmul, {a.node(), b.node()}, r.shared_params());
@@ -60,12 +62,16 @@ void matmul_rule(Rule& r) {
   const Shape &a = r.shape(0), &b = r.shape(1);
   const NArray e = r.error_array();
   r.to(0, [&]() -> Term {
+    if (r.is_transposed(0) && b.ndim() == 2) return product(r.array(1), e.trans()).trans();
     if (!is_one_matrix(a) || is_one_matrix(b)) return onto(product(e, transposed(r.array(1))), a);
     const NArray flat = product(e.reshape({a[0], e.size() / std::max<std::int64_t>(1, a[0])}),
                                 r.array(1).reshape({b[0], b.size() / std::max<std::int64_t>(1, b[0])}).trans());
     return flat.reshape(std::vector<std::int64_t>(a.begin(), a.end()));
   });
-  r.to(1, [&]() -> Term { return onto(product(transposed(r.array(0)), e), b); });
+  r.to(1, [&]() -> Term {
+    if (r.is_transposed(1) && a.ndim() == 2) return product(e.trans(), r.array(0)).trans();
+    return onto(product(transposed(r.array(0)), e), b);
+  });
 }
 constexpr Gradient matmul_gradient{{operand(1), operand(0)}, matmul_rule};
 

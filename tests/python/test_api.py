@@ -377,9 +377,58 @@ GRADIENTS = [
     ("the same in C++", "", "Tape.GradientsOfALoss Tape.TapesNest Tape.Mistakes"),
 ]
 
+NN = [
+    ("Module: parameters, buffers and state by PyTorch's names; parts in attributes, lists and dicts",
+     "nn nn.Module nn.Module.parameters nn.Module.trainable_parameters nn.Module.buffers nn.Module.buffer nn.Module.state "
+     "nn.Module.forward nn.Module.modules nn.Sequential",
+     "nn.names nn.arrays_in_lists_and_dicts nn.parts_in_several_places nn.a_tape_takes_a_module nn.modules_among_other_arguments nn.copies_and_pickles nn.mistakes"),
+    ("update binds; load_state and load are strict and list everything; save writes what PyTorch reads",
+     "nn.Module.update nn.Module.load_state nn.Module.load nn.Module.save",
+     "nn.update_binds nn.strict_loading_lists_everything nn.files nn.the_number_of_batches_is_written_as_pytorch_does nn.pytorch"),
+    ("train, eval, freeze, unfreeze, to",
+     "nn.Module.train nn.Module.eval nn.Module.freeze nn.Module.unfreeze nn.Module.to", "nn.modes nn.freeze nn.to_a_device"),
+    ("summary, repr", "nn.Module.summary", "nn.summary nn.repr"),
+    ("layers: PyTorch's values, gradients, names and reversed shapes; n_in=None is found out by the first call",
+     "nn.Linear nn.Conv2d nn.MaxPool2d nn.AvgPool2d nn.GlobalAvgPool2d nn.LocalResponseNorm nn.BatchNorm nn.LayerNorm nn.GroupNorm "
+     "nn.Flatten nn.RNN nn.LSTM nn.GRU nn.MultiHeadAttention",
+     "nn.values nn.gradients_by_differences nn.pytorch nn.every_layer_is_compared nn.statistics_of_batch_norm "
+     "nn.states_of_recurrent_layers nn.masks_of_attention nn.sizes_found_out_by_the_first_call nn.one_sample_and_no_samples"),
+    ("Dropout, Embedding", "nn.Dropout nn.Embedding", "nn.dropout nn.dropout_keeps_no_mask nn.embedding nn.embedding_of_pytorch"),
+    ("activations as modules",
+     "nn.ReLU nn.LeakyReLU nn.ELU nn.GELU nn.SiLU nn.Sigmoid nn.Tanh nn.Softplus nn.Softmax nn.LogSoftmax nn.Hardsigmoid "
+     "nn.Hardswish nn.Mish", "nn.values nn.gradients_by_differences nn.pytorch"),
+    ("losses and accuracy want equal shapes; labels are integers or probabilities",
+     "nn.softmax_cross_entropy nn.nll nn.binary_cross_entropy nn.mse nn.l1 nn.huber nn.accuracy",
+     "nn.softmax_cross_entropy nn.labels_of_sequences nn.losses_of_equal_shapes nn.losses_of_pytorch nn.huber_of_another_delta "
+     "nn.accuracy nn.large_logits_stay_finite nn.mistakes_of_losses nn.a_label_out_of_range"),
+    ("first values",
+     "nn.init nn.init.glorot_uniform nn.init.glorot_normal nn.init.he_uniform nn.init.he_normal nn.init.lecun_normal "
+     "nn.init.orthogonal nn.init.normal nn.init.uniform nn.init.constant",
+     "nn.variances nn.constant_and_settings nn.orthogonal nn.defaults_of_layers nn.init_is_given_to_a_layer"),
+    ("networks learn, in bounded memory, with the bits of the same step by hand", "",
+     "nn.a_network_learns_digits nn.a_step_waits_for_nothing nn.a_training_loop_leaves_no_history nn.a_plain_loop_and_the_same_by_hand_end_with_the_same_bits"),
+]
+
+OPTIM = [
+    ("optimizers: PyTorch's formulas and defaults",
+     "optim optim.SGD optim.RMSprop optim.AdaGrad optim.Adam optim.AdamW optim.Lion optim.Optimizer optim.Optimizer.SLOTS optim.Optimizer.step",
+     "optim.pytorch optim.formulas optim.settings_out_of_range optim.float64_stays optim.repr"),
+    ("update binds a module's parameters, or returns new ones", "optim.Optimizer.update",
+     "optim.structures optim.a_module_is_bound_to_its_new_parameters optim.mistakes_change_nothing "
+     "optim.a_parameter_that_joins_later_counts_for_itself optim.memory_of_a_loop_is_that_of_parameters_averages_and_gradients"),
+    ("lr is a number or a schedule, never part of the graph; a step is one pass",
+     "optim.Optimizer.lr optim.step optim.exponential optim.cosine optim.one_cycle optim.warmup",
+     "optim.the_rate_can_be_read_and_set optim.schedules optim.schedules_of_pytorch "
+     "optim.a_step_is_one_pass_whose_plan_does_not_know_rate_and_step"),
+    ("clip_norm", "optim.clip_norm", "optim.clip_norm optim.clip_norm_of_pytorch"),
+    ("state, load_state", "optim.Optimizer.state optim.Optimizer.load_state",
+     "optim.a_run_goes_on_from_its_state optim.what_state_holds optim.states_that_do_not_fit"),
+]
+
 TABLE = [("Arrays", ARRAYS), ("Operators", OPERATORS), ("Methods", METHODS), ("owl.elewise", ELEWISE),
          ("owl.conv", CONV), ("Settled corners", CORNERS), ("Devices and waiting", DEVICES), ("The laws", LAWS),
-         ("Errors", ERRORS), ("Gradients", GRADIENTS), ("Beyond", BEYOND)]
+         ("Errors", ERRORS), ("Gradients", GRADIENTS), ("owl.nn", NN),
+         ("owl.optim", OPTIM), ("Beyond", BEYOND)]
 ROWS = [(f"{section}: {title}", names.split(), tests.split()) for section, rows in TABLE for title, names, tests in rows]
 
 
@@ -410,8 +459,10 @@ def test_a_row_has_tests(title, names, tests):
 
 def public_names():
     names = {name for name in [*owl.__all__, "IndexError", "slice"] if not hasattr(owl.elewise, name)}
-    names |= {f"{module}.{name}" for module in ("conv", "elewise") for name in getattr(owl, module).__all__}
-    for name in ("NArray", "DeviceInfo", "op", "Tape", "conv.Convolver", "conv.Pooler", "conv.Lrner"):
+    for module, found in (("conv", owl.conv), ("elewise", owl.elewise), ("nn", owl.nn), ("nn.init", owl.nn.init), ("optim", owl.optim)):
+        names |= {f"{module}.{name}" for name in found.__all__}
+    for name in ("NArray", "DeviceInfo", "op", "Tape", "conv.Convolver", "conv.Pooler", "conv.Lrner",
+                 "nn.Module", "optim.Optimizer"):
         thing = owl
         for part in name.split("."):
             thing = getattr(thing, part)

@@ -22,8 +22,10 @@ RUNS = {
     "softmax.py": ["--classes", "10", "--columns", "100", "--rounds", "1"],
     "chains.py": ["--workers", "1", "--length", "3", "--rounds", "1"],
     "updates.py": ["--arrays", "5", "--side", "4", "--steps", "2", "--rounds", "1"],
+    "training.py": ["--units", "8", "--images", "300", "--rounds", "1"],
     "memory.py": ["--hidden", "16", "--images", "1024"],
     "planning.py": ["--hidden", "16", "--images", "1024", "--epochs", "1"],
+    "loader.py": ["--hidden", "16", "--images", "1024", "--epochs", "1"],
     "import_time.py": ["--runs", "2"],
     "products.py": ["--turns", "1", "--gflop", "0.001"],
 }

@@ -222,7 +222,9 @@ def test_cpp_programs_compile(path, tmp_path):
             assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["owl", "owl.inspection", "owl._user_op", "owl.data"])
+@pytest.mark.parametrize("module", ["owl", "owl.inspection", "owl._user_op", "owl.data.datasets", "owl.data.loader",
+                                    "owl.data.transforms", "owl.train", "owl.train.trainer", "owl.train.history", "owl.nn",
+                                    "owl.nn.module", "owl.nn.linear", "owl.optim"])  # fmt: skip
 def test_examples_in_docstrings(module):
     assert doctest.testmod(importlib.import_module(module), extraglobs={"owl": owl}).failed == 0
 
@@ -357,7 +359,9 @@ def test_reference_is_complete():
             named |= set(line.split())
     public = {f"owl.{name}" for name in [*owl.__all__, "slice", "IndexError"] if not hasattr(owl.elewise, name)}
     public |= {f"owl.conv.{name}" for name in owl.conv.__all__} | {f"owl.data.{name}" for name in owl.data.__all__}
-    in_words = {"owl.conv", "owl.data", "owl.elewise", "owl.bool_", "owl.int32", "owl.float32", "owl.float64",
+    public |= {f"owl.nn.{name}" for name in owl.nn.__all__} | {f"owl.nn.init.{name}" for name in owl.nn.init.__all__}
+    public |= {f"owl.optim.{name}" for name in owl.optim.__all__} | {f"owl.train.{name}" for name in owl.train.__all__}
+    in_words = {"owl.nn.init", "owl.conv", "owl.data", "owl.elewise", "owl.bool_", "owl.int32", "owl.float32", "owl.float64",
                 "owl.data.DATA_SETS", "owl.data.main"}  # fmt: skip
     assert public - in_words == named - {"owl.elewise"}
 

@@ -150,12 +150,9 @@ def save_profile(path):
 
 
 def save_digits(path):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "apps" / "mnist"))
-    try:
-        import mnist_io
-    finally:
-        sys.path.pop(0)
-    mnist_io._save_npz(Path(path), x=np.ones(3))
+    from owl.data import mnist_files
+
+    mnist_files._save_npz(Path(path), x=np.ones(3))
 
 
 WRITERS = {

@@ -397,7 +397,8 @@ def test_sources_of_any_structure():
         want = {"NArray": list, "list": list, "tuple": tuple, "dict": dict, "Pair": Pair, "Module": dict}
         assert isinstance(got, owl.NArray) or type(got) is want[type(sources).__name__]
         flat = [g.tolist() for _, g in owl._gradients._arrays_of(got, "")]
-        assert flat == [(2 * x).tolist() for _, x in owl._gradients._arrays_of(sources, "")]
+        twice = isinstance(sources, list) and len(sources) > len(arrays)
+        assert flat == [(2 * x).tolist() for x in arrays * (2 if twice else 1)]
         if isinstance(sources, Module):
             assert list(got) == ["layers.0.weight", "layers.0.bias"]
 

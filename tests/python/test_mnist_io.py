@@ -26,6 +26,7 @@ APPS = Path(__file__).resolve().parents[2] / "apps" / "mnist"
 sys.path.insert(0, str(APPS))
 
 import mnist_io  # noqa: E402
+from owl.data import mnist_files  # noqa: E402
 
 TRAIN, TEST = 40, 20
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -467,7 +468,7 @@ def peak_memory(path):
 def test_bombs(tmp_path, digits, monkeypatch):
     """Files that really unpack to far more than their size, and files whose header only states it."""
     limit, bomb = 1 << 20, 64 << 20
-    monkeypatch.setattr(mnist_io, "MAX_BYTES", limit)
+    monkeypatch.setattr(mnist_files, "MAX_BYTES", limit)
     zeros = np.zeros((bomb // 784, 28, 28), np.uint8)
 
     folder = write_idx(tmp_path / "idx", digits, zipped=True)
@@ -671,8 +672,8 @@ def mirror(digits, monkeypatch):
     contents = {name: gzip.compress(idx_bytes(array), mtime=0) for name, array in zip(names, arrays)}
     files = tuple(owl.data.DataFile(n, len(c), hashlib.md5(c).hexdigest()) for n, c in contents.items())
     monkeypatch.setitem(owl.data.DATA_SETS, "mnist", owl.data.DataSet((), files))
-    monkeypatch.setattr(mnist_io, "SYNTHETIC_TRAIN", 30)
-    monkeypatch.setattr(mnist_io, "SYNTHETIC_TEST", 10)
+    monkeypatch.setattr(mnist_files, "SYNTHETIC_TRAIN", 30)
+    monkeypatch.setattr(mnist_files, "SYNTHETIC_TEST", 10)
     servers = []
 
     def start(behave=None):
@@ -751,14 +752,14 @@ def test_offline_the_digits_are_drawn(tmp_path, mirror, monkeypatch, capsys):
 
 
 def test_silence_is_not_waited_for_every_time(tmp_path, mirror, monkeypatch, capsys):
-    monkeypatch.setattr(mnist_io, "FIRST_BYTE_S", 0.3)
+    monkeypatch.setattr(mnist_files, "FIRST_BYTE_S", 0.3)
     server = mirror(lambda request: request.silence())
     assert is_synthetic(mnist_io.load())
     assert re.search("timed out|no answer within", capsys.readouterr().err) and len(server.requests) == 1
     assert is_synthetic(mnist_io.load())
     assert "no mirror answered 0 minutes ago" in capsys.readouterr().err and len(server.requests) == 1
-    marker = tmp_path / "cache" / "owl" / "mnist" / mnist_io.NO_ANSWER_NAME
-    for age in (mnist_io.NO_ANSWER_S + 60, -3600):  # an hour later; a clock that was set back
+    marker = tmp_path / "cache" / "owl" / "mnist" / mnist_files.NO_ANSWER_NAME
+    for age in (mnist_files.NO_ANSWER_S + 60, -3600):  # an hour later; a clock that was set back
         os.utime(marker, (time.time() - age,) * 2)
         server.requests.clear()
         assert is_synthetic(mnist_io.load())
@@ -851,14 +852,14 @@ def test_minibatches_of_an_impossible_size(size):
 
 
 def test_synthetic_digits_are_announced_and_cached(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(mnist_io, "SYNTHETIC_TRAIN", 300)
-    monkeypatch.setattr(mnist_io, "SYNTHETIC_TEST", 100)
+    monkeypatch.setattr(mnist_files, "SYNTHETIC_TRAIN", 300)
+    monkeypatch.setattr(mnist_files, "SYNTHETIC_TEST", 100)
     drawn = mnist_io.load()
     assert "SYNTHETIC" in capsys.readouterr().err
     assert [len(labels) for _, labels in drawn] == [300, 100]
     assert_same(drawn, drawn)  # uint8
 
-    cached = tmp_path / "cache" / "owl" / mnist_io.SYNTHETIC_NAME
+    cached = tmp_path / "cache" / "owl" / mnist_files.SYNTHETIC_NAME
     assert os.listdir(cached.parent) == [cached.name]  # and no temporary file
     monkeypatch.setattr(owl._owl, "make_digits", lambda *args: pytest.fail("drawn again"))
     assert_same(mnist_io.load(), drawn)
@@ -866,10 +867,10 @@ def test_synthetic_digits_are_announced_and_cached(tmp_path, capsys, monkeypatch
 
 
 def test_a_damaged_cache_is_drawn_again(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(mnist_io, "SYNTHETIC_TRAIN", 300)
-    monkeypatch.setattr(mnist_io, "SYNTHETIC_TEST", 100)
+    monkeypatch.setattr(mnist_files, "SYNTHETIC_TRAIN", 300)
+    monkeypatch.setattr(mnist_files, "SYNTHETIC_TEST", 100)
     drawn = mnist_io.load()
-    cached = tmp_path / "cache" / "owl" / mnist_io.SYNTHETIC_NAME
+    cached = tmp_path / "cache" / "owl" / mnist_files.SYNTHETIC_NAME
     whole = cached.read_bytes()
     cached.write_bytes(whole[: len(whole) // 2])
     assert_same(mnist_io.load(), drawn)
@@ -878,8 +879,8 @@ def test_a_damaged_cache_is_drawn_again(tmp_path, capsys, monkeypatch):
 
 
 def test_an_unwritable_cache_is_no_obstacle(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(mnist_io, "SYNTHETIC_TRAIN", 30)
-    monkeypatch.setattr(mnist_io, "SYNTHETIC_TEST", 10)
+    monkeypatch.setattr(mnist_files, "SYNTHETIC_TRAIN", 30)
+    monkeypatch.setattr(mnist_files, "SYNTHETIC_TEST", 10)
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert len(mnist_io.load()[0][1]) == 30
     assert "not cached" in capsys.readouterr().err

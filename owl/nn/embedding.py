@@ -1,0 +1,32 @@
+"""Embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from owl._owl import DTypeError, NArray
+from owl.nn import _functions
+from owl.nn.init import normal
+from owl.nn.module import Module, parameter
+
+
+class Embedding(Module):
+    """A column of ``weight`` ``[dim, n]`` for each index: indices ``[N]`` to ``[dim, N]``, ``[T, N]`` to ``[dim, T, N]``.
+
+    ``weight`` is standard normal, as PyTorch's, unless ``init`` gives it, a function of the shape. An index out of range
+    is an IndexError where the result is waited for. DTypeError: indices that are no integers.
+    """
+
+    weight: NArray
+
+    def __init__(self, n: int, dim: int, init: Callable[[list[int]], NArray] = normal) -> None:
+        self.weight = parameter([dim, n], init)
+
+    def forward(self, indices: NArray) -> NArray:
+        if indices.dtype.kind not in "iu":
+            raise DTypeError(f"{self!r} takes integers, got {indices.dtype}")
+        return _functions.take_columns(self.weight, indices)
+
+    def _arguments(self) -> str:
+        dim, n = self.weight.shape
+        return f"{n}, {dim}"

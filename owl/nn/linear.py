@@ -1,0 +1,90 @@
+"""Linear, Flatten, Sequential."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from owl._owl import NArray, ShapeError, zeros
+from owl.nn.init import he_normal
+from owl.nn.module import Module, parameter
+
+
+class Linear(Module):
+    """``weight.T * x + bias``: from ``[n_in, ...]`` to ``[n_out, ...]``, usually a minibatch ``[n_in, N]``.
+
+    ``weight`` is ``[n_in, n_out]``, He normal unless ``init`` gives it, a function of the shape; ``bias`` ``[n_out]``,
+    zeros. With ``n_in=None`` the first call tells it. ShapeError: the first axis of ``x`` is not ``n_in``.
+    """
+
+    weight: NArray
+    bias: NArray | None
+
+    def __init__(
+        self, n_in: int | None, n_out: int, bias: bool = True, init: Callable[[list[int]], NArray] = he_normal
+    ) -> None:
+        self.n_out = n_out
+        self.weight = parameter([n_in, n_out], init)
+        self.bias = zeros([n_out]) if bias else None
+
+    def forward(self, x: NArray) -> NArray:
+        if not isinstance(self.weight, NArray):
+            self._size(x.shape[0])
+        shape = x.shape
+        if shape[0] != self.weight.shape[0]:
+            raise ShapeError(f"{self!r} takes arrays of shape [{self.weight.shape[0]}, ...], got {shape}")
+        y = self.weight.T * (x if len(shape) == 2 else x.reshape([shape[0], -1]))
+        y = y if self.bias is None else y + self.bias
+        return y if len(shape) == 2 else y.reshape([self.n_out, *shape[1:]])
+
+    def _arguments(self) -> str:
+        return f"{self.weight.shape[0]}, {self.n_out}" + ("" if self.bias is not None else ", bias=False")
+
+
+class Flatten(Module):
+    """All axes but the last as one: ``[W, H, C, N]`` to ``[W * H * C, N]``."""
+
+    def forward(self, x: NArray) -> NArray:
+        *lengths, count = x.shape
+        n = 1
+        for length in lengths:
+            n *= length
+        return x.reshape([n, count])
+
+
+class Sequential(Module):
+    """Modules, or functions of one array, one after the other. Its parts are named ``"0"``, ``"1"`` and so on.
+
+    >>> net = owl.nn.Sequential(owl.nn.Linear(4, 3), owl.nn.ReLU(), owl.nn.Linear(3, 2))
+    >>> list(net.parameters())
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    >>> len(net), net[0]
+    (3, Linear(4, 3))
+    """
+
+    def __init__(self, *modules: Callable[..., Any]) -> None:
+        self._length = 0
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Callable[..., Any]) -> Sequential:
+        """Adds a module to the end; returns the whole. TypeError: it cannot be called."""
+        if not callable(module) or isinstance(module, type):
+            raise TypeError(f"Sequential takes modules or functions; number {self._length} is {module!r}")
+        setattr(self, str(self._length), module)
+        self._length += 1
+        return self
+
+    def forward(self, x: Any) -> Any:
+        for module in self:
+            x = module(x)
+        return x
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        return (vars(self)[str(i)] for i in range(self._length))
+
+    def __getitem__(self, i: int) -> Any:
+        return [*self][i]

@@ -1,0 +1,193 @@
+"""Checkpoints: a tree of arrays and plain values in one file, whose bytes depend on nothing but its content.
+
+The arrays are those of a ``.npz`` or ``.safetensors`` file, named by their path in the tree, so that other programs read
+them. Everything else is one text of JSON with sorted keys. A SHA-256 of the whole file, written in the place of 64 zeros,
+makes any flipped bit an error. The file is written beside the old one, which it then replaces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import json
+import os
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from owl._owl import DataError, NArray, from_numpy
+from owl._replace import replacing
+from owl.files import _name, _safetensors
+
+Values = dict[str, np.ndarray[Any, Any]]
+
+_TEXT = "owl.train"  # the name of the JSON text among the metadata
+_MEMBER = _TEXT + ".json"  # and in a .npz file
+_MARK = b"owl.train sha256 "
+_BLANK = b"0" * 64
+_ARRAY = "array"  # {"array": name} stands for an array in the JSON text
+_VERSION = 1
+
+
+def write(path: str | os.PathLike[str], tree: dict[str, Any]) -> None:
+    """Writes a tree of dicts with names as keys, lists, NArrays, numbers, texts, bools and None; waits for the arrays.
+
+    OSError: the file cannot be written; the old one stays. TypeError: anything else in the tree.
+    """
+    name, suffix = _name(path)
+    arrays: dict[str, NArray] = {}
+    plain = _without_arrays(tree, "", arrays)
+    for array in arrays.values():
+        array.start_eval()
+    values = {each: arrays[each].to_numpy() for each in sorted(arrays)}
+    text = json.dumps({"tree": plain, "version": _VERSION, "views": _made_plain(values)}, sort_keys=True)
+    data = _npz(values, text) if suffix == ".npz" else _safetensors_bytes(values, text)
+    at = data.index(_MARK) + len(_MARK)
+    digest = hashlib.sha256(data).hexdigest().encode()
+    with replacing(name) as file:
+        file.write(data[:at] + digest + data[at + len(_BLANK) :])
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The tree of a file that :func:`write` wrote. Never runs code of the file.
+
+    DataError: it is missing, truncated, changed by as little as a bit, or no checkpoint.
+    """
+    name, suffix = _name(path)
+    try:
+        with open(name, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
+    at = data.find(_MARK) + len(_MARK)
+    if at < len(_MARK):
+        raise DataError(f"{name}: not a checkpoint of owl.train, or truncated: it has no checksum")
+    if (
+        hashlib.sha256(data[:at] + _BLANK + data[at + len(_BLANK) :]).hexdigest().encode()
+        != data[at : at + len(_BLANK)]
+    ):
+        raise DataError(f"{name}: damaged: its content does not fit its checksum")
+    try:
+        return _tree(*(_read_npz(data) if suffix == ".npz" else _read_safetensors(data)))
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # the readers raise a dozen classes
+        raise DataError(f"{name}: not a checkpoint of owl.train: {error}") from error
+
+
+# ---- The tree -------------------------------------------------------------------------------------------------------
+
+
+def _without_arrays(value: Any, path: str, arrays: dict[str, NArray]) -> Any:
+    """The tree with names in the place of its arrays, which are added to ``arrays``."""
+    if isinstance(value, NArray):
+        while path in arrays:
+            path += "'"
+        arrays[path] = value
+        return {_ARRAY: path}
+    if isinstance(value, dict):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"checkpoint: {path or 'the tree'} has the key {wrong[0]!r}, which is no text")
+        parts = sorted(value.items())  # so that the arrays' names do not depend on the order of keys
+        return {"dict": {key: _without_arrays(part, f"{path}.{key}".lstrip("."), arrays) for key, part in parts}}
+    if isinstance(value, (list, tuple)):
+        return [_without_arrays(part, f"{path}.{i}".lstrip("."), arrays) for i, part in enumerate(value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(
+        f"checkpoint: {path} is {type(value).__name__}; a state has arrays, numbers, texts, bools, None, lists and dicts"
+    )
+
+
+def _tree(text: str, values: Values) -> dict[str, Any]:
+    content = json.loads(text)
+    if content["version"] != _VERSION:
+        raise DataError(f"its version is {content['version']!r}; this owl reads {_VERSION}")
+    for name, dtype in content["views"].items():
+        values[name] = values[name].view(_dtype(dtype))
+    found = _with_arrays(content["tree"], values)
+    if not isinstance(found, dict):
+        raise DataError("no state")
+    return found
+
+
+def _with_arrays(value: Any, values: Values) -> Any:
+    if isinstance(value, list):
+        return [_with_arrays(part, values) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if _ARRAY in value:
+        return from_numpy(values[value[_ARRAY]])
+    return {key: _with_arrays(part, values) for key, part in value["dict"].items()}
+
+
+def _made_plain(values: Values) -> dict[str, str]:
+    """Replaces arrays of types that are not NumPy's own, such as bfloat16, by their bits; gives the types' names."""
+    views = {name: value.dtype.name for name, value in values.items() if value.dtype.isbuiltin != 1}
+    for name in views:
+        values[name] = values[name].view(np.uint16)
+    return views
+
+
+def _dtype(name: str) -> Any:
+    try:
+        types = importlib.import_module("ml_dtypes")
+    except ImportError:
+        raise ImportError(f"arrays of {name} need the package ml_dtypes: pip install ml_dtypes") from None
+    return np.dtype(getattr(types, name))
+
+
+# ---- The two formats ------------------------------------------------------------------------------------------------
+
+
+def _npz(values: Values, text: str) -> bytes:
+    """As np.savez writes it, with the text as one more member and the checksum as the archive's comment."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as members:
+        members.comment = _MARK + _BLANK
+        members.writestr(zipfile.ZipInfo(_MEMBER), text)
+        for name, value in values.items():
+            with members.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, value, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _read_npz(data: bytes) -> tuple[str, Values]:
+    values: Values = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as members:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in members.infolist()):
+            raise DataError("a compressed member; the file of a checkpoint is not compressed")
+        text = members.read(_MEMBER).decode()
+        for name in members.namelist():
+            if name != _MEMBER:
+                values[name.removesuffix(".npy")] = _read_npy(members.read(name))
+    return text, values
+
+
+def _read_npy(data: bytes) -> np.ndarray[Any, Any]:
+    """The array of a .npy member, without the allocation of what its header states: the view fails if it is too short."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, by_column, dtype = read_header(file)
+    if dtype.hasobject or by_column:
+        raise DataError("an array that owl does not write")
+    return np.ndarray(shape, dtype, data, file.tell())
+
+
+def _safetensors_bytes(values: Values, text: str) -> bytes:
+    data: bytes = _safetensors().save(values, {_TEXT: f"{_MARK.decode()}{_BLANK.decode()} {text}"})
+    return data
+
+
+def _read_safetensors(data: bytes) -> tuple[str, Values]:
+    values: Values = _safetensors().load(data)
+    length = int.from_bytes(data[:8], "little")
+    text: str = json.loads(data[8 : 8 + length])["__metadata__"][_TEXT]
+    return text[len(_MARK) + len(_BLANK) + 1 :], values

@@ -29,12 +29,10 @@ NArray handle_on(Node* node) {
   return NArray::adopt(node);
 }
 
-// Of a mask as dropout draws it, which is worth less than its memory: what draws it again.
+// Of a mask as dropout draws it, stop_gradient(randb(...)), which is worth less than its memory: what draws it again.
 std::unique_ptr<const Drawn> drawing_of(const Node& node) {
-  const Node& owner = node.base ? *node.base : node;
-  const bool is_whole = !node.base || node.alias;
-  if (owner.op != &op_randb || !is_whole) return nullptr;
-  return std::make_unique<const Drawn>(Drawn{owner.op, owner.params});
+  if (!node.alias || !node.constant || node.base->op != &op_randb) return nullptr;
+  return std::make_unique<const Drawn>(Drawn{node.base->op, node.base->params});
 }
 
 // Where an operation stands in a checkpoint.

@@ -132,7 +132,8 @@ class Emission {
       task.outputs.push_back(result(node, task, TaskPart::kKernel));
     }
     task.cost_ns += group.kernel_ns;
-    task.params = dry_ ? node.params : std::move(node.params);  // a planned node releases it, like its operands
+    // A planned node releases it, like its operands; what has none keeps it, so that a tape can draw it again.
+    task.params = dry_ || node.op->arity == 0 ? node.params : std::move(node.params);
   }
 
   // Of several results those for which a node stands; an effect's all.

@@ -301,6 +301,13 @@ def test_inner_values_are_not_kept(script, threads):
     assert peaks[0] >= 48 and peaks[1] <= 24, peaks
 
 
+def test_a_mask_computed_before_it_is_used():
+    x, mask = floats(20), owl.stop_gradient(owl.randb([20], 0.5))
+    for ready in (False, True):
+        assert not ready or val(mask).size
+        assert same_bits(val(owl.grad(lambda a: mult(ele.exp(a), mask).sum())(x)), val(mult(ele.exp(x), mask)))
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_dropout_keeps_no_mask(script, threads):
     """24 layers, of which tanh keeps its result."""

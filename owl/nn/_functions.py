@@ -45,11 +45,6 @@ def layer_norm(x: NArray, weight: NArray, bias: NArray | None, eps: float) -> NA
     return y if bias is None else y + bias
 
 
-def stack(arrays: list[NArray], axis: int) -> NArray:
-    shape = arrays[0].shape
-    return concat([each.reshape([*shape[:axis], 1, *shape[axis:]]) for each in arrays], axis)
-
-
 def matmul(a: NArray, b: NArray) -> NArray:
     """Products of the leading two axes of [m, k, heads, N] and [k, n, heads, N]."""
     m, n, rest = a.shape[0], b.shape[1], a.shape[2:]

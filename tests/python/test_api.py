@@ -399,7 +399,7 @@ NN = [
      "nn.Hardswish nn.Mish", "nn.values nn.gradients_by_differences nn.pytorch"),
     ("losses and accuracy want equal shapes; labels are integers or probabilities",
      "nn.softmax_cross_entropy nn.nll nn.binary_cross_entropy nn.mse nn.l1 nn.huber nn.accuracy",
-     "nn.softmax_cross_entropy nn.labels_of_sequences nn.losses_of_equal_shapes nn.losses_of_pytorch nn.huber_of_another_delta "
+     "nn.softmax_cross_entropy nn.labels_of_sequences nn.losses_of_equal_shapes nn.losses_of_pytorch nn.huber_of_another_delta nn.float64_stays "
      "nn.accuracy nn.large_logits_stay_finite nn.mistakes_of_losses nn.a_label_out_of_range"),
     ("first values",
      "nn.init nn.init.glorot_uniform nn.init.glorot_normal nn.init.he_uniform nn.init.he_normal nn.init.lecun_normal "

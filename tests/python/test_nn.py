@@ -254,6 +254,9 @@ def test_embedding():
         y = layer(ids)
     g = tape.gradient(y, layer, seed=owl.ones([3, 3]))["weight"].to_numpy()
     assert g[:, 0].tolist() == [1, 0, 2, 0, 0, 0, 0]
+    assert (layer(owl.from_numpy(np.array([-1], "int32"))).to_numpy() == weight[-1]).all()
+    with pytest.raises(owl.IndexError, match="7"):
+        layer(owl.from_numpy(np.array([1, 7], "int32"))).to_numpy()
     with pytest.raises(owl.DTypeError, match="takes integers, got float32"):
         layer(owl.ones([3]))
 
@@ -468,6 +471,12 @@ def test_accuracy():
     for labels in ([[1], [1], [1]], [1, 1, 1]):
         assert nn.accuracy(one, owl.from_numpy(np.array(labels, "int32"))).item() == pytest.approx(2 / 3)
     assert nn.accuracy(one, owl.from_numpy(np.array([[1.0], [0], [0]], "f4"))).item() == pytest.approx(2 / 3)
+
+
+def test_float64_stays():
+    x, labels = owl.from_numpy(LOGITS.astype("float64")), owl.from_numpy(CLASSES)
+    assert nn.softmax_cross_entropy(x, labels).dtype == np.float64 and nn.nll(x, labels).dtype == np.float64
+    assert nn.mse(x, x).dtype == np.float64 and nn.accuracy(x, labels).dtype == np.float32
 
 
 def test_large_logits_stay_finite():

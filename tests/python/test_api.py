@@ -386,7 +386,7 @@ NN = [
      "nn.Module.update nn.Module.load_state nn.Module.load nn.Module.save",
      "nn.update_binds nn.strict_loading_lists_everything nn.files nn.the_number_of_batches_is_written_as_pytorch_does nn.pytorch"),
     ("train, eval, freeze, unfreeze, to",
-     "nn.Module.train nn.Module.eval nn.Module.freeze nn.Module.unfreeze nn.Module.to", "nn.modes nn.freeze nn.to_a_device"),
+     "nn.Module.training nn.Module.train nn.Module.eval nn.Module.freeze nn.Module.unfreeze nn.Module.to", "nn.modes nn.freeze nn.to_a_device"),
     ("summary, repr", "nn.Module.summary", "nn.summary nn.repr"),
     ("layers: PyTorch's values, gradients, names and reversed shapes; n_in=None is found out by the first call",
      "nn.Linear nn.Conv2d nn.MaxPool2d nn.AvgPool2d nn.GlobalAvgPool2d nn.LocalResponseNorm nn.BatchNorm nn.LayerNorm nn.GroupNorm "

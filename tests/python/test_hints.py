@@ -101,7 +101,7 @@ def test_every_method_of_other_libraries_is_there_or_has_a_hint():
     (owl, "Convolver", ["owl.conv.Convolver"]), (owl, "T", ["x.T"]), (owl, "mm", ["w * x"]), (owl, "int64", ["int32"]),
     (owl, "no_grad", ["only inside a block of owl.Tape()"]), (owl, "median", ["np.median(x.to_numpy())"]), (owl, "Tensor", ["owl.NArray"]),
     (owl.elewise, "sum", ["x.sum(axis=None)"]), (owl.elewise, "softmax", ["owl.conv.softmax"]),
-    (owl.conv, "relu", ["owl.relu(x)"]), (owl.conv, "Conv2d", ["owl.conv.Convolver("]),
+    (owl.conv, "relu", ["owl.relu(x)"]), (owl.conv, "Conv2d", ["owl.nn.Conv2d(c_in, c_out, kernel", "init=owl.nn.init.he_normal"]),
 ])  # fmt: skip
 def test_hints_of_modules(thing, name, parts):
     text = message(thing, name)

@@ -16,8 +16,7 @@ from typing import Any
 
 _GRADIENTS = ("gradients are values, of a function, `owl.grad(lambda x: owl.square(x).sum())(x)`, or of what was recorded in "
               "a `owl.Tape()` block, by its gradient(loss, [w, b])")
-_LAYERS = ("owl has no layers, losses or optimizers; networks are written with owl's functions: "
-           "`owl.relu(w * x + b)`, `owl.conv.softmax(x)`, and a step is `w -= 0.1 * dw`")
+_LAYERS = "layers and losses are in owl.nn, optimizers in owl.optim: `owl.nn.Linear(3, 4)`, `owl.nn.mse(x, y)`, `owl.optim.Adam()`"
 _IMMUTABLE = "arrays never change; build a new one and give it the name: `x += y`, `owl.where(mask, value, x)`"
 _DTYPES = 'owl has bool, int32, float32 and float64: `x.astype("int32")`, `owl.zeros([3, 4], dtype=owl.float64)`'
 _LAYOUT = "owl decides how a value lies in memory; `x.to_numpy()` is in C order, axes reversed"
@@ -37,12 +36,13 @@ _BROADCAST = "operations broadcast axes of length 1; `x + owl.zeros(shape)` has 
 _EINSUM = "owl has products of two matrices, `w * x`, and of many, `owl.matmul(w, x)`; reshape and transpose first"
 _PRINT = "values are printed as NumPy prints them: `np.set_printoptions(precision=4)`"
 _THREADS = "the environment variable OWL_NUM_THREADS sets the number of threads before owl is imported"
-_LOSS = "losses are written out: `((x - y) ** 2).mean()`, `-owl.multiply(owl.conv.log_softmax(x), y).sum(0).mean()`"
+_LOSS = ("losses are functions: `owl.nn.mse(x, y)`, `owl.nn.softmax_cross_entropy(x, y)`, `owl.nn.nll(x, y)`, `owl.nn.l1(x, y)`, "
+         "`owl.nn.binary_cross_entropy(x, y)`")
 _NAN_MEAN = "owl.where(owl.isnan(x), 0.0, x).sum(axis) / (x == x).sum(axis)"
 _NAN_VAR = f"owl.where(owl.isnan(x), 0.0, (x - {_NAN_MEAN}) ** 2).sum(axis) / (x == x).sum(axis)"
-_HUBER = "`owl.where(abs(x - y) < 1, (x - y) ** 2 / 2, abs(x - y) - 0.5).mean()`"
+_HUBER = "`owl.nn.huber(x, y)`"
 _POOL_1D = "an image of height 1 has one axis to pool along: "
-_DROPOUT = "`owl.multiply(x, owl.randb(x.shape, prob) / prob)`, where prob is the probability to keep an element, 1 - p of PyTorch"
+_DROPOUT = "`owl.nn.Dropout(0.5)`; as a function `owl.multiply(x, owl.randb(x.shape, prob) / prob)`, where prob is the probability to keep an element, 1 - p of PyTorch"
 _ALGEBRA = "linear algebra goes through NumPy: `owl.from_numpy(np.linalg.inv(square.to_numpy()))`, where the axes are reversed"
 _PRECISION = '`owl.set_matmul_precision(precision)`, where precision is "float32", "tf32" or "bfloat16"'
 _DENSE = "owl has no sparse arrays; every array is dense"
@@ -188,25 +188,28 @@ _GROUPS = {
     "no_grad enable_grad inference_mode is_grad_enabled set_grad_enabled": (
         "owl notes operations only inside a block of `owl.Tape()`: there is nothing to switch off elsewhere"),
     "detach stop_gradient detach_": "`owl.stop_gradient(x)`",
-    "nn optim functional F layers Module ModuleList ModuleDict Parameter Sequential losses optimizers keras links": _LAYERS,
-    "LSTM GRU RNN LSTMCell GRUCell RNNCell Transformer MultiheadAttention": (
-        "owl has no layers; a recurrent network is a loop over steps such as `owl.tanh(w * x + b)`"),
+    "nn optim functional F layers Module Sequential losses optimizers keras links": _LAYERS,
+    "ModuleList ModuleDict": "a list or dict of modules is an attribute like any other",
+    "Parameter": "an attribute of a module that is an NArray is a parameter",
+    "SGD Adam AdamW RMSprop AdaGrad Adagrad Lion": "`owl.optim.SGD(0.1)`, `owl.optim.Adam()`",
+    "LSTM GRU RNN LSTMCell GRUCell RNNCell": "`owl.nn.LSTM(3, 4)`, `owl.nn.GRU(3, 4)`, `owl.nn.RNN(3, 4)`; a cell is a call with one step",
+    "Transformer MultiheadAttention": "`owl.nn.MultiHeadAttention(4, 2)`",
     "Identity": "it returns `x` itself",
-    "Flatten": "`image.reshape([-1, image.shape[-1]])` keeps the last axis, the minibatch",
-    "embedding Embedding": "`owl.take(w, labels, 1)` picks columns",
+    "Flatten": "`owl.nn.Flatten()`; `image.reshape([-1, image.shape[-1]])` keeps the last axis, the minibatch",
+    "embedding Embedding": "`owl.nn.Embedding(4, 3)`; as a function `owl.take(w, labels, 1)`, which picks columns",
     "scaled_dot_product_attention": "`y * owl.conv.softmax(y.T * x / x.shape[0] ** 0.5)` for queries x and keys and values y in columns",
-    "Conv2d conv2d conv_general Conv2D": "`owl.conv.Convolver(pad_h=1, pad_w=1).ff(image, filters, bias)`",
-    "MaxPool2d max_pool2d MaxPool2D": "`owl.conv.Pooler(2, 2, 2, 2).ff(image)`",
-    "AvgPool2d avg_pool2d": "`owl.conv.Pooler(2, 2, 2, 2, op=owl.conv.pool_op.avg).ff(image)`",
+    "Conv2d conv2d conv_general Conv2D": "`owl.nn.Conv2d(3, 5, 3)`; as a function `owl.conv.Convolver(pad_h=1, pad_w=1).ff(image, filters, bias)`",
+    "MaxPool2d max_pool2d MaxPool2D": "`owl.nn.MaxPool2d(2)`; as a function `owl.conv.Pooler(2, 2, 2, 2).ff(image)`",
+    "AvgPool2d avg_pool2d": "`owl.nn.AvgPool2d(2)`; as a function `owl.conv.Pooler(2, 2, 2, 2, op=owl.conv.pool_op.avg).ff(image)`",
     "max_pool1d": _POOL_1D + "`owl.conv.Pooler(1, 2, 1, 2).ff(image)`",
     "avg_pool1d": _POOL_1D + "`owl.conv.Pooler(1, 2, 1, 2, op=owl.conv.pool_op.avg).ff(image)`",
-    "adaptive_avg_pool2d": "`image.mean([0, 1])` for one value a channel", "adaptive_max_pool2d": "`image.max([0, 1])` for one value a channel",
-    "local_response_norm": "`owl.conv.Lrner(5, 1e-4, 0.75).ff(image, image)`",
-    "batch_norm layer_norm group_norm instance_norm normalize": "`(x - x.mean(axis)) / (x.var(axis) + 1e-5) ** 0.5`",
+    "adaptive_avg_pool2d": "`owl.nn.GlobalAvgPool2d()`, or `image.mean([0, 1])` for one value a channel", "adaptive_max_pool2d": "`image.max([0, 1])` for one value a channel",
+    "local_response_norm": "`owl.nn.LocalResponseNorm(5)`; as a function `owl.conv.Lrner(5, 1e-4, 0.75).ff(image, image)`",
+    "batch_norm layer_norm group_norm instance_norm normalize": "`(x - x.mean(axis)) / (x.var(axis) + 1e-5) ** 0.5`; as layers `owl.nn.BatchNorm(3)`, `owl.nn.LayerNorm(3)`, `owl.nn.GroupNorm(1, 3)`",
     "rms_norm": "`x / ((x ** 2).mean(axis) + 1e-5) ** 0.5`",
     "mse_loss cross_entropy nll_loss l1_loss binary_cross_entropy kl_div BCELoss": _LOSS,
     "smooth_l1_loss huber_loss": _HUBER,
-    "binary_cross_entropy_with_logits BCEWithLogitsLoss": "`(owl.softplus(x) - owl.multiply(x, y)).mean()`",
+    "binary_cross_entropy_with_logits BCEWithLogitsLoss": "`owl.nn.binary_cross_entropy(x, y)`",
     "softmax_cross_entropy": _LOSS,
     "utils DataLoader Dataset TensorDataset Loader ArrayDataset": "`owl.data.Loader(owl.data.ArrayDataset(a), 2)` gives minibatches of NumPy arrays, samples first",
     "Trainer fit Updater training": '`owl.train.Trainer(owl.nn.Linear(4, 3), "softmax_cross_entropy", "adam")` trains a model: fit, evaluate, save',
@@ -269,7 +272,7 @@ def of_module(module: str, name: str) -> AttributeError:
     """The error for ``owl.name``, ``owl.elewise.name`` or ``owl.conv.name``."""
     hint = None
     if not name.startswith("_"):
-        hint = _of_function(module, name) or _in_place(name) or _layer(name)
+        hint = _for_training(module, name) or _of_function(module, name) or _in_place(name) or _layer(name)
     if hint:
         return _error(_NO_NAME.format(module=module, name=name, hint=hint), name)
     return AttributeError(f"module {module!r} has no attribute {name!r}")
@@ -278,6 +281,17 @@ def of_module(module: str, name: str) -> AttributeError:
 def _of_function(module: str, name: str) -> str | None:
     own = _function(name) if module != "owl" else _conv(name)
     return own or HINTS.get(name) or _method(name) or _elsewhere(name)
+
+
+def _for_training(module: str, name: str) -> str | None:
+    """The hint for a name that owl.nn or owl.optim has."""
+    import owl
+
+    for part in (owl.nn, owl.optim):
+        found = getattr(part, name) if name in part.__all__ and part.__name__ != module else None
+        if callable(found):
+            return f"`{part.__name__}.{name}({_arguments(found)})`"
+    return None
 
 
 _CODE = "`[^`]*`"
@@ -301,6 +315,7 @@ def _arguments(function: Any) -> str:
     for each in parameters:
         star = "*" if each.kind is each.VAR_POSITIONAL else ""
         default = f"owl.conv.{each.default}" if isinstance(each.default, enum.Enum) else repr(each.default)
+        default = f"owl.nn.init.{each.default.__name__}" if inspect.isfunction(each.default) else default
         parts.append(star + each.name + ("" if each.default is each.empty else f"={default}"))
     return ", ".join(parts)
 

@@ -8,6 +8,9 @@
 >>> optimizer.update(net, tape.gradient(loss, net))
 """
 
+from typing import TYPE_CHECKING
+
+from owl import _hints
 from owl.nn import init
 from owl.nn.activations import (
     ELU,
@@ -75,3 +78,9 @@ __all__ = [
     "nll",
     "softmax_cross_entropy",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise _hints.of_module("owl.nn", name)

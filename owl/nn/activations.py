@@ -58,10 +58,10 @@ class GELU(Module):
 
 
 class SiLU(Module):
-    """``x * sigmoid(x)``, also called swish."""
+    """``x * sigmoid(x)``, also called swish: :func:`owl.silu`."""
 
     def forward(self, x: NArray) -> NArray:
-        return ele.mult(x, ele.sigm(x))
+        return ele.silu(x)
 
 
 class Sigmoid(Module):
@@ -86,24 +86,24 @@ class Softplus(Module):
 
 
 class Hardsigmoid(Module):
-    """``clip(x / 6 + 0.5, 0, 1)``, PyTorch's."""
+    """``clip(x / 6 + 0.5, 0, 1)``, PyTorch's: :func:`owl.hard_sigmoid`."""
 
     def forward(self, x: NArray) -> NArray:
-        return ele.clip(x / 6.0 + 0.5, 0.0, 1.0)
+        return ele.hard_sigmoid(x)
 
 
 class Hardswish(Module):
-    """``x * clip(x / 6 + 0.5, 0, 1)`` (Howard et al. 2019)."""
+    """``x * clip(x / 6 + 0.5, 0, 1)`` (Howard et al. 2019): :func:`owl.hard_swish`."""
 
     def forward(self, x: NArray) -> NArray:
-        return ele.mult(x, ele.clip(x / 6.0 + 0.5, 0.0, 1.0))
+        return ele.hard_swish(x)
 
 
 class Mish(Module):
-    """``x * tanh(softplus(x))`` (Misra 2019)."""
+    """``x * tanh(softplus(x))`` (Misra 2019): :func:`owl.mish`."""
 
     def forward(self, x: NArray) -> NArray:
-        return ele.mult(x, ele.tanh(ele.softplus(x)))
+        return ele.mish(x)
 
 
 class Softmax(Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from owl import elewise as ele
-from owl._owl import NArray, ShapeError, arange, zeros
+from owl._owl import NArray, ShapeError, arange, matmul, zeros
 from owl.nn import _functions
 from owl.nn.init import glorot_uniform
 from owl.nn.linear import Linear
@@ -45,12 +45,12 @@ class MultiHeadAttention(Module):
         queries = self._projected(q, 0).transpose([0, 2, 1, 3])
         keys = self._projected(k, 1).transpose([2, 0, 1, 3])
         values = self._projected(v, 2).transpose([0, 2, 1, 3])
-        scores = _functions.matmul(keys, queries) * (1 / math.sqrt(head))  # [T_k, T_q, heads, N]
+        scores = matmul(keys, queries) * (1 / math.sqrt(head))  # [T_k, T_q, heads, N]
         if causal:
             scores = ele.where(arange(t_k).reshape([t_k, 1]) <= arange(t_q).reshape([1, t_q]), scores, -math.inf)
         if mask is not None:
             scores = ele.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
-        together = _functions.matmul(values, _functions.softmax(scores, 0))  # [head, T_q, heads, N]
+        together = matmul(values, _functions.softmax(scores, 0))  # [head, T_q, heads, N]
         y: NArray = self.out_proj(together.transpose([0, 2, 1, 3]).reshape([dim, t_q, n]))
         return y
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from owl._owl import DTypeError, NArray
-from owl.nn import _functions
+from owl._owl import DTypeError, NArray, take
 from owl.nn.init import normal
 from owl.nn.module import Module, parameter
 
@@ -13,8 +12,9 @@ from owl.nn.module import Module, parameter
 class Embedding(Module):
     """A column of ``weight`` ``[dim, n]`` for each index: indices ``[N]`` to ``[dim, N]``, ``[T, N]`` to ``[dim, T, N]``.
 
-    ``weight`` is standard normal, as PyTorch's, unless ``init`` gives it, a function of the shape. An index out of range
-    is an IndexError where the result is waited for. DTypeError: indices that are no integers.
+    ``weight`` is standard normal, as PyTorch's, unless ``init`` gives it, a function of the shape. Negative indices count
+    from the end. An index out of range is an IndexError where the result is waited for. DTypeError: indices that are no
+    integers.
     """
 
     weight: NArray
@@ -25,7 +25,7 @@ class Embedding(Module):
     def forward(self, indices: NArray) -> NArray:
         if indices.dtype.kind not in "iu":
             raise DTypeError(f"{self!r} takes integers, got {indices.dtype}")
-        return _functions.take_columns(self.weight, indices)
+        return take(self.weight, indices, 1)
 
     def _arguments(self) -> str:
         dim, n = self.weight.shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from owl import elewise as ele
-from owl._owl import DTypeError, NArray, ShapeError
+from owl._owl import DTypeError, NArray, ShapeError, one_hot
 from owl.nn import _functions
 
 
@@ -105,7 +105,8 @@ def _check_equal(name: str, reduce: str, x: Any, t: Any) -> None:
 def _at_labels(name: str, log_probabilities: NArray, labels: NArray, reduce: Literal["mean", "sum", "none"]) -> NArray:
     classes = _classes(name, log_probabilities, labels)
     if classes is not None:
-        labels = _functions.one_hot(classes.reshape(classes.shape[1:]), log_probabilities.shape[0])
+        shape, dtype = log_probabilities.shape, log_probabilities.dtype
+        labels = one_hot(classes.reshape([classes.size]), shape[0], dtype).reshape(shape)
     losses = -ele.mult(log_probabilities, labels).sum(0)
     return _reduced(losses.reshape(losses.shape[1:]) if reduce == "none" else losses, reduce)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from owl import elewise as ele
-from owl._owl import NArray, ShapeError, concat, rand, zeros
-from owl.nn import _functions
+from owl._owl import NArray, ShapeError, concat, rand, stack, zeros
 from owl.nn.module import Module, parameter
 
 State: TypeAlias = tuple[NArray, ...]  # of one layer in one direction: (h,), or (h, c)
@@ -59,7 +58,7 @@ class _Recurrent(Module):
                 results.append(y)
                 after.append(last)
             x = results[0] if ways == 1 else concat(results, 0)
-        joined = [_functions.stack([each[i] for each in after], 1) for i in range(self.states)]
+        joined = [stack([each[i] for each in after], 1) for i in range(self.states)]
         return x, joined[0] if self.states == 1 else tuple(joined)
 
     def _first(self, state: Any, count: int, x: NArray) -> list[State]:
@@ -86,7 +85,7 @@ class _Recurrent(Module):
             own = w_hh.T * state[0]
             state = self._step(shares[:, t], own if b_hh is None else own + b_hh, state)
             results[t] = state[0]
-        return _functions.stack(results, 1), state
+        return stack(results, 1), state
 
     def _step(self, share: NArray, own: NArray, state: State) -> State:
         """The next state, from the input's and the last result's share of the gates, [gates * n_hidden, N]."""

@@ -9,6 +9,9 @@ Learning rates and numbers of steps are plain numbers: they change from step to 
 ([0.5, 0.5], 1, 0.4999)
 """
 
+from typing import TYPE_CHECKING
+
+from owl import _hints
 from owl.optim.clipping import clip_norm
 from owl.optim.optimizer import Optimizer
 from owl.optim.rules import SGD, AdaGrad, Adam, AdamW, Lion, RMSprop
@@ -29,3 +32,9 @@ __all__ = [
     "step",
     "warmup",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise _hints.of_module("owl.optim", name)

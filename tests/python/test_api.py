@@ -386,7 +386,7 @@ NN = [
      "nn.Module.update nn.Module.load_state nn.Module.load nn.Module.save",
      "nn.update_binds nn.strict_loading_lists_everything nn.files nn.the_number_of_batches_is_written_as_pytorch_does nn.pytorch"),
     ("train, eval, freeze, unfreeze, to",
-     "nn.Module.train nn.Module.eval nn.Module.freeze nn.Module.unfreeze nn.Module.to", "nn.modes nn.freeze nn.to_a_device"),
+     "nn.Module.training nn.Module.train nn.Module.eval nn.Module.freeze nn.Module.unfreeze nn.Module.to", "nn.modes nn.freeze nn.to_a_device"),
     ("summary, repr", "nn.Module.summary", "nn.summary nn.repr"),
     ("layers: PyTorch's values, gradients, names and reversed shapes; n_in=None is found out by the first call",
      "nn.Linear nn.Conv2d nn.MaxPool2d nn.AvgPool2d nn.GlobalAvgPool2d nn.LocalResponseNorm nn.BatchNorm nn.LayerNorm nn.GroupNorm "
@@ -399,7 +399,7 @@ NN = [
      "nn.Hardswish nn.Mish", "nn.values nn.gradients_by_differences nn.pytorch"),
     ("losses and accuracy want equal shapes; labels are integers or probabilities",
      "nn.softmax_cross_entropy nn.nll nn.binary_cross_entropy nn.mse nn.l1 nn.huber nn.accuracy",
-     "nn.softmax_cross_entropy nn.labels_of_sequences nn.losses_of_equal_shapes nn.losses_of_pytorch nn.huber_of_another_delta "
+     "nn.softmax_cross_entropy nn.labels_of_sequences nn.losses_of_equal_shapes nn.losses_of_pytorch nn.huber_of_another_delta nn.float64_stays "
      "nn.accuracy nn.large_logits_stay_finite nn.mistakes_of_losses nn.a_label_out_of_range"),
     ("first values",
      "nn.init nn.init.glorot_uniform nn.init.glorot_normal nn.init.he_uniform nn.init.he_normal nn.init.lecun_normal "

@@ -92,14 +92,16 @@ def test_every_method_of_other_libraries_is_there_or_has_a_hint():
 @pytest.mark.parametrize("thing, name, parts", [
     (owl, "pow", ["owl has no pow: write x ** y"]), (owl, "max", ["x.max(axis=None)"]), (owl, "std", ["method of arrays, x.std(axis=None, correction=0)"]),
     (owl, "vstack", ["owl.concat", "axis"]), (owl, "softmax", ["owl.conv.softmax(x, "]), (owl, "tensor", ["owl.from_numpy(a)"]),
-    (owl, "LeakyReLU", ["write owl.leaky_relu(x, slope=0.01)"]), (owl, "Softmax", ["owl.conv.softmax(x"]), (owl, "Identity", ["x itself"]),
+    (owl, "LeakyReLU", ["write owl.nn.LeakyReLU(slope=0.01)"]), (owl, "Softmax", ["owl.nn.Softmax(axis=0)"]), (owl, "Identity", ["x itself"]),
     (owl, "relu_", ["never change", "x = owl.relu(x)"]), (owl, "abs_", ["x = owl.abs(x)"]), (owl, "clamp_", ["never change"]),
-    (owl, "BatchNorm2d", ["x.mean(axis)"]), (owl, "MSELoss", [").mean()"]), (owl, "Dropout", ["prob is the probability to keep"]),
+    (owl, "BatchNorm2d", ["owl.nn.BatchNorm(3)", "x.mean(axis)"]), (owl, "MSELoss", ["owl.nn.mse(x, y)"]), (owl, "Dropout", ["write owl.nn.Dropout(p=0.5)"]),
+    (owl.nn, "CrossEntropyLoss", ["owl.nn.softmax_cross_entropy(x, y)"]), (owl.nn, "BatchNorm1d", ["owl.nn.BatchNorm(3)"]), (owl.nn, "Adam", ["owl.optim.Adam(lr=0.001"]),
+    (owl.nn, "ModuleList", ["an attribute like any other"]), (owl.nn, "functional", ["owl.nn.mse"]), (owl.optim, "Adagrad", ["owl.optim.SGD(0.1)"]),
     (owl, "set_float32_matmul_precision", ["write owl.set_matmul_precision(precision)"]), (owl, "complex_", ["no complex"]),
     (owl, "Convolver", ["owl.conv.Convolver"]), (owl, "T", ["x.T"]), (owl, "mm", ["w * x"]), (owl, "int64", ["int32"]),
     (owl, "no_grad", ["only inside a block of owl.Tape()"]), (owl, "median", ["np.median(x.to_numpy())"]), (owl, "Tensor", ["owl.NArray"]),
     (owl.elewise, "sum", ["x.sum(axis=None)"]), (owl.elewise, "softmax", ["owl.conv.softmax"]),
-    (owl.conv, "relu", ["owl.relu(x)"]), (owl.conv, "Conv2d", ["owl.conv.Convolver("]),
+    (owl.conv, "relu", ["owl.relu(x)"]), (owl.conv, "Conv2d", ["owl.nn.Conv2d(c_in, c_out, kernel", "init=owl.nn.init.he_normal"]),
 ])  # fmt: skip
 def test_hints_of_modules(thing, name, parts):
     text = message(thing, name)

@@ -87,6 +87,12 @@ def adagrad(x, g, m, v, t):
     return x - 0.01 * g / (np.sqrt(v) + 1e-10), m, v
 
 
+def adam_with_settings(x, g, m, v, t):
+    g = g + 0.1 * x
+    m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
+    return x - 0.05 * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.9**t)) + 1e-3), m, v
+
+
 def adam(x, g, m, v, t, lr=1e-3):
     m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
     return x - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), m, v
@@ -102,7 +108,7 @@ def lion(x, g, m, v, t):
 
 
 @pytest.mark.parametrize("name, formula", [
-    ("momentum", sgd), ("nesterov", nesterov), ("rmsprop", rmsprop), ("adagrad", adagrad), ("adam", adam),
+    ("momentum", sgd), ("nesterov", nesterov), ("rmsprop", rmsprop), ("adagrad", adagrad), ("adam", adam), ("adam, settings", adam_with_settings),
     ("adamw, settings", adamw), ("lion", lion),
 ])  # fmt: skip
 def test_formulas(name, formula):

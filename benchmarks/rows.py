@@ -86,7 +86,7 @@ ROWS = (
     Row("MLP epoch, planning and scheduling, CPU s", owl("planning.py"), (
         Against("the whole epoch", 0.03, figure="epoch"),
     )),
-    Row("MLP epoch, in the loader, s", owl("loader.py"), (
+    Row("MLP epoch, the loader, CPU s", owl("loader.py"), (
         Against("the whole epoch", 0.03, figure="epoch"),
     )),
     Row("import beyond NumPy's, ms", owl("import_time.py"), ()),

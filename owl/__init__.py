@@ -97,7 +97,7 @@ from owl._gradients import Tape, checkpoint, grad, value_and_grad  # noqa: E402
 from owl._user_op import op  # noqa: E402
 from owl.elewise import *  # noqa: E402, F403  (owl.exp is owl.elewise.exp, and so on)
 from owl.elewise import abs as abs, round as round  # noqa: E402
-from owl.files import load, save  # noqa: E402
+from owl.files import load, load_metadata, save  # noqa: E402
 from owl.inspection import (  # noqa: E402
     Plan,
     PlannedTask,
@@ -240,6 +240,7 @@ __all__ = [
     "linspace",
     "ln",
     "load",
+    "load_metadata",
     "log",
     "log10",
     "log1p",

@@ -1,4 +1,4 @@
-"""Arrays in files: owl.save and owl.load."""
+"""Arrays in files: owl.save, owl.load and owl.load_metadata."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from owl._replace import replacing
 
 FORMATS = (".npz", ".safetensors")
 
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-def save(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], arrays: Mapping[str, NArray]) -> None:
+_METADATA = "__metadata__.json"  # the member of an .npz file that has the metadata
+
+
+def save(path: Path, arrays: Mapping[str, NArray], metadata: Mapping[str, str] | None = None) -> None:
     """Writes named arrays to a file, with the axes of ``to_numpy()`` (reversed); waits for their values.
 
     The suffix chooses the format: ``.npz`` (NumPy's ``np.load`` reads it) or ``.safetensors`` (needs the package
     safetensors). The content is written to a new file, which is then renamed, so that a reader always finds the whole
     old file or the whole new one, even if several threads or processes save under one name. A symbolic link stays and
-    its target is replaced; the old file's mode and owner are kept. ValueError: another suffix. TypeError: not a dict of
-    NArrays by name. OSError: the file cannot be written. If a value has failed, its owl error is raised, and the file
-    stays as it was.
+    its target is replaced; the old file's mode and owner are kept. ``metadata`` are texts by name, which
+    :func:`load_metadata` reads. ValueError: another suffix. TypeError: not a dict of NArrays by name, or metadata that are
+    not texts. OSError: the file cannot be written. If a value has failed, its owl error is raised, and the file stays as
+    it was.
 
     >>> owl.save("weights.npz", {"w1": owl.ones([2, 3]), "b1": owl.zeros([2])})
     >>> sorted(owl.load("weights.npz"))
@@ -38,23 +43,25 @@ def save(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], arrays: Mapp
     for name, x in arrays.items():
         if not isinstance(name, str) or not isinstance(x, NArray):
             raise TypeError(f"owl.save takes NArrays by name; {name!r} is {type(x).__name__}")
+    if metadata is not None and not _are_texts(metadata):
+        raise TypeError(f"owl.save: metadata are texts by name, not {metadata!r}")
     for x in arrays.values():
         x.start_eval()
-    write(path, {name: x.to_numpy() for name, x in arrays.items()})
+    write(path, {name: x.to_numpy() for name, x in arrays.items()}, metadata)
 
 
-def write(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], values: Mapping[str, Any]) -> None:
+def write(path: Path, values: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """Writes named NumPy arrays to a file, as :func:`save` does."""
     path, suffix = _name(path)
-    data = None if suffix == ".npz" else _safetensors().save(dict(values))
+    data = None if suffix == ".npz" else _safetensors().save(dict(values), dict(metadata) if metadata else None)
     with replacing(path) as file:
         if data is None:
-            _write_npz(file, values)
+            write_npz(file, values, metadata)
         else:
             file.write(data)
 
 
-def load(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> dict[str, NArray]:
+def load(path: Path) -> dict[str, NArray]:
     """The arrays of a ``.npz`` or ``.safetensors`` file by name, on the current device, axes reversed.
 
     Elements become the nearest of owl's types, as in :func:`owl.from_numpy`; bfloat16 and the float8 formats of
@@ -72,6 +79,34 @@ def load(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> dict[str,
         raise
     except Exception as error:  # the readers raise a dozen classes for a bad file
         raise DataError(f"{path}: not a readable {suffix} file: {error}") from error
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """The texts by name that :func:`save`, or another program that writes ``.safetensors``, stored beside the arrays.
+
+    DataError: the file is missing, truncated or malformed. ValueError: another suffix.
+
+    >>> owl.save("weights.npz", {"w": owl.ones([2])}, metadata={"epoch": "7"})
+    >>> owl.load_metadata("weights.npz")
+    {'epoch': '7'}
+    """
+    path, suffix = _name(path)
+    try:
+        found = _npz_metadata(path) if suffix == ".npz" else _safetensors_metadata(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: not a readable {suffix} file: {error}") from error
+    if not _are_texts(found):
+        raise DataError(f"{path}: its metadata are not texts by name")
+    return dict(found)
+
+
+def _are_texts(metadata: Any) -> bool:
+    return isinstance(metadata, Mapping) and all(
+        isinstance(name, str) and isinstance(text, str) for name, text in metadata.items())  # fmt: skip
 
 
 # A file's contents: names, element types if known before the values, functions that read the values.
@@ -95,12 +130,30 @@ def _array(path: str, name: str, dtype: str, read: Callable[[], Any]) -> NArray:
         ) from None
 
 
-def _write_npz(file: IO[bytes], values: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Writes like np.savez, whose parameters' names could not be used as names of arrays."""
+def write_npz(
+    file: IO[bytes],
+    values: Mapping[str, np.ndarray[Any, Any]],
+    metadata: Mapping[str, str] | None = None,
+    comment: bytes = b"",
+) -> None:
+    """Writes like np.savez, whose parameters' names could not be used as names of arrays; without times."""
     with zipfile.ZipFile(file, "w") as members:
+        members.comment = comment
+        if metadata:
+            members.writestr(zipfile.ZipInfo(_METADATA), json.dumps(dict(metadata), sort_keys=True))
         for name, value in values.items():
-            with members.open(name + ".npy", "w", force_zip64=True) as member:
+            with members.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, value, allow_pickle=False)
+
+
+def _npz_metadata(path: str) -> Any:
+    with zipfile.ZipFile(path) as members:
+        return json.loads(members.read(_METADATA)) if _METADATA in members.namelist() else {}
+
+
+def _safetensors_metadata(path: str) -> Any:
+    with _safetensors().safe_open(path, framework="np") as tensors:
+        return tensors.metadata() or {}
 
 
 def _npz(path: str) -> _Contents:
@@ -110,6 +163,8 @@ def _npz(path: str) -> _Contents:
 
     with zipfile.ZipFile(path) as members:
         for member in members.namelist():
+            if member == _METADATA:
+                continue
             yield member.removesuffix(".npy"), "", functools.partial(read, member)
 
 
@@ -167,7 +222,7 @@ def _read_small_floats(file: IO[bytes], start: int, entry: Mapping[str, Any]) ->
     return to_float32(np.frombuffer(file.read(end - begin), stored)).reshape(entry["shape"])
 
 
-def _name(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> tuple[str, str]:
+def _name(path: Path) -> tuple[str, str]:
     path = os.fsdecode(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in FORMATS:

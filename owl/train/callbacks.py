@@ -155,13 +155,13 @@ class TensorBoard:
     def on_loss(self, trainer: Trainer, step: int, loss: float) -> None:
         """Writes the loss of a step."""
         if self._writer is not None:
-            self._writer.add_scalar("loss of a step", loss, step)
+            self._writer.add_scalar("step/loss", loss, step)
 
     def on_epoch(self, trainer: Trainer, row: Row) -> None:
         """Writes the row."""
         for name, value in row.items():
             if name != "epoch" and value is not None and self._writer is not None:
-                self._writer.add_scalar(name, value, row["epoch"])
+                self._writer.add_scalar(f"epoch/{name}", value, row["epoch"])
 
     def on_end(self, trainer: Trainer) -> None:
         """Closes the files."""

@@ -1,7 +1,7 @@
 """Checkpoints: a tree of arrays and plain values in one file, whose bytes depend on nothing but its content.
 
 The arrays are those of a ``.npz`` or ``.safetensors`` file, named by their path in the tree, so that other programs read
-them. Everything else is one text of JSON with sorted keys. A SHA-256 of the whole file, written in the place of 64 zeros,
+them. Everything else is one text of JSON with sorted keys among the metadata (owl.load_metadata). A SHA-256 of the whole file, written in the place of 64 zeros,
 makes any flipped bit an error. The file is written beside the old one, which it then replaces.
 """
 
@@ -19,12 +19,11 @@ import numpy as np
 
 from owl._owl import DataError, NArray, from_numpy
 from owl._replace import replacing
-from owl.files import _name, _safetensors
+from owl.files import _METADATA, _name, _safetensors, write_npz
 
 Values = dict[str, np.ndarray[Any, Any]]
 
-_TEXT = "owl.train"  # the name of the JSON text among the metadata
-_MEMBER = _TEXT + ".json"  # and in a .npz file
+_KEY = "owl.train"  # the name of the JSON text among the metadata
 _MARK = b"owl.train sha256 "
 _BLANK = b"0" * 64
 _ARRAY = "array"  # {"array": name} stands for an array in the JSON text
@@ -42,12 +41,13 @@ def write(path: str | os.PathLike[str], tree: dict[str, Any]) -> None:
     for array in arrays.values():
         array.start_eval()
     values = {each: arrays[each].to_numpy() for each in sorted(arrays)}
-    text = json.dumps({"tree": plain, "version": _VERSION, "views": _made_plain(values)}, sort_keys=True)
-    data = _npz(values, text) if suffix == ".npz" else _safetensors_bytes(values, text)
+    content = {"tree": plain, "version": _VERSION, "views": _made_plain(values)}
+    data = _npz(values, content) if suffix == ".npz" else _safetensors_bytes(values, content)
     at = data.index(_MARK) + len(_MARK)
     digest = hashlib.sha256(data).hexdigest().encode()
     with replacing(name) as file:
-        file.write(data[:at] + digest + data[at + len(_BLANK) :])
+        for part in (memoryview(data)[:at], digest, memoryview(data)[at + len(_BLANK) :]):
+            file.write(part)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -105,8 +105,7 @@ def _without_arrays(value: Any, path: str, arrays: dict[str, NArray]) -> Any:
     )
 
 
-def _tree(text: str, values: Values) -> dict[str, Any]:
-    content = json.loads(text)
+def _tree(content: Any, values: Values) -> dict[str, Any]:
     if content["version"] != _VERSION:
         raise DataError(f"its version is {content['version']!r}; this owl reads {_VERSION}")
     for name, dtype in content["views"].items():
@@ -146,28 +145,23 @@ def _dtype(name: str) -> Any:
 # ---- The two formats ------------------------------------------------------------------------------------------------
 
 
-def _npz(values: Values, text: str) -> bytes:
-    """As np.savez writes it, with the text as one more member and the checksum as the archive's comment."""
+def _npz(values: Values, content: dict[str, Any]) -> bytes:
+    """With the checksum as the archive's comment: a member has a checksum of its own."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as members:
-        members.comment = _MARK + _BLANK
-        members.writestr(zipfile.ZipInfo(_MEMBER), text)
-        for name, value in values.items():
-            with members.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, value, allow_pickle=False)
+    write_npz(buffer, values, {_KEY: json.dumps(content, sort_keys=True)}, comment=_MARK + _BLANK)
     return buffer.getvalue()
 
 
-def _read_npz(data: bytes) -> tuple[str, Values]:
+def _read_npz(data: bytes) -> tuple[Any, Values]:
     values: Values = {}
     with zipfile.ZipFile(io.BytesIO(data)) as members:
         if any(info.compress_type != zipfile.ZIP_STORED for info in members.infolist()):
             raise DataError("a compressed member; the file of a checkpoint is not compressed")
-        text = members.read(_MEMBER).decode()
+        metadata = json.loads(members.read(_METADATA))
         for name in members.namelist():
-            if name != _MEMBER:
+            if name != _METADATA:
                 values[name.removesuffix(".npy")] = _read_npy(members.read(name))
-    return text, values
+    return json.loads(metadata[_KEY]), values
 
 
 def _read_npy(data: bytes) -> np.ndarray[Any, Any]:
@@ -181,13 +175,14 @@ def _read_npy(data: bytes) -> np.ndarray[Any, Any]:
     return np.ndarray(shape, dtype, data, file.tell())
 
 
-def _safetensors_bytes(values: Values, text: str) -> bytes:
-    data: bytes = _safetensors().save(values, {_TEXT: f"{_MARK.decode()}{_BLANK.decode()} {text}"})
+def _safetensors_bytes(values: Values, content: dict[str, Any]) -> bytes:
+    """With the checksum in the text, under a key that comes first."""
+    text = json.dumps(content | {"checksum": (_MARK + _BLANK).decode()}, sort_keys=True)
+    data: bytes = _safetensors().save(values, {_KEY: text})
     return data
 
 
-def _read_safetensors(data: bytes) -> tuple[str, Values]:
+def _read_safetensors(data: bytes) -> tuple[Any, Values]:
     values: Values = _safetensors().load(data)
     length = int.from_bytes(data[:8], "little")
-    text: str = json.loads(data[8 : 8 + length])["__metadata__"][_TEXT]
-    return text[len(_MARK) + len(_BLANK) + 1 :], values
+    return json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY]), values

@@ -327,8 +327,8 @@ BEYOND = [
     ("user-defined operations, in C++", "",
      "UserOp.ComputesInChunksAmongBuiltInOperations UserOp.TheExampleOfTheDocuments "
      "UserOp.ErrorsAreRaisedAtTheLineOrComeHome"),
-    ("arrays in files", "save load",
-     "files.what_is_saved_is_loaded files.other_programs_read_it files.damaged_files_are_data_errors "
+    ("arrays in files", "save load load_metadata",
+     "files.what_is_saved_is_loaded files.other_programs_read_it files.damaged_files_are_data_errors files.metadata "
      "files.a_write_that_fails_leaves_the_old_file"),
     ("inspection: explain, draw, profile, dump", "explain draw profile dump dump_on_signal Plan PlannedTask",
      "inspection.explain_shows_fusion_order_and_lines inspection.what_is_explained_is_what_runs "

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -581,3 +582,32 @@ def has_safetensors():
     except ImportError:
         return False
     return True
+
+
+# ---- Metadata -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_metadata(tmp_path, suffix):
+    path, plain = tmp_path / f"x{suffix}", tmp_path / f"plain{suffix}"
+    texts = {"epoch": "7", "__metadata__": 'quotes " and umlauts äöü \u2603', "": ""}
+    owl.save(path, {"w": owl.ones([2])}, metadata=texts)
+    owl.save(plain, {"w": owl.ones([2])})
+    assert owl.load_metadata(path) == texts and owl.load_metadata(plain) == {}
+    assert list(owl.load(path)) == ["w"] == list(owl.load(plain))
+    for wrong in ({"a": 1}, {1: "a"}, "text", [("a", "b")]):
+        with pytest.raises(TypeError, match="texts by name"):
+            owl.save(path, {"w": owl.ones([2])}, metadata=wrong)
+    assert owl.load_metadata(path) == texts
+    with pytest.raises(owl.DataError, match="no such file"):
+        owl.load_metadata(tmp_path / f"missing{suffix}")
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(owl.DataError, match="not a readable"):
+        owl.load_metadata(path)
+
+
+def test_metadata_that_are_not_texts(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as members:
+        members.writestr("__metadata__.json", '{"a": [1]}')
+    with pytest.raises(owl.DataError, match="texts"):
+        owl.load_metadata(tmp_path / "x.npz")

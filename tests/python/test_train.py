@@ -332,9 +332,6 @@ HUNDRED_STEPS = """
     import numpy as np
     import owl
     from owl import data, nn, optim, train
-    class Dropout(nn.Module):
-        def forward(self, x):
-            return owl.elewise.mult(x, owl.randb(x.shape, 0.8) * 1.25) if self.training else x
     class StopAt:
         def on_step(self, trainer, step):
             if step == int(sys.argv[1]):
@@ -342,7 +339,7 @@ HUNDRED_STEPS = """
     x = np.random.default_rng(0).standard_normal((1000, 20)).astype("f4")
     labels = (x.sum(1) > 0).astype("i4")
     owl.seed(5)
-    model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), Dropout(), nn.Linear(64, 2))
+    model = nn.Sequential(nn.Linear(20, 64), nn.BatchNorm(64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 2))
     trainer = train.Trainer(model, "softmax_cross_entropy", optim.Adam(optim.cosine(0.01, 100)))
     loader = data.Loader((x, labels), 64, shuffle=True, seed=2, transform=lambda x, rng: x + rng.normal(0, 0.1, x.shape).astype("f4"))
     if sys.argv[2]:
@@ -370,10 +367,11 @@ def test_a_checkpoint_is_a_file_of_arrays_for_other_programs(tmp_path):
     own.save(tmp_path / "a.npz")
     own.save(tmp_path / "a.safetensors")
     with np.load(tmp_path / "a.npz") as arrays:
-        assert np.array_equal(arrays["model.0.weight.npy" if "model.0.weight.npy" in arrays.files else "model.0.weight"],
-                              own.model.state()["0.weight"].to_numpy())  # fmt: skip
-    tensors = owl.load(tmp_path / "a.safetensors")
-    assert "optimizer.0.weight.exp_avg" in tensors
+        assert np.array_equal(arrays["model.0.weight"], own.model.state()["0.weight"].to_numpy())
+    for suffix in SUFFIXES:
+        assert "optimizer.0.weight.exp_avg" in owl.load(tmp_path / f"a{suffix}")
+        ((key, text),) = owl.load_metadata(tmp_path / f"a{suffix}").items()
+        assert key == "owl.train" and json.dumps(json.loads(text), sort_keys=True) == text
     text = (tmp_path / "a.npz").read_bytes()
     assert b"images_per_s" not in text and str(time.localtime().tm_year).encode() not in text
 
@@ -482,10 +480,11 @@ def altered(path, what):
     """A checkpoint with another text, in the format of .npz, and a right checksum."""
     with zipfile.ZipFile(path) as members:
         parts = {name: members.read(name) for name in members.namelist()}
-    content = json.loads(parts["owl.train.json"])
+    metadata = json.loads(parts["__metadata__.json"])
+    content = json.loads(metadata["owl.train"])
     level, change = HOSTILE[what]
     change(content if level == "content" else content["tree"]["dict"])
-    parts["owl.train.json"] = json.dumps(content).encode()
+    parts["__metadata__.json"] = json.dumps({"owl.train": json.dumps(content)}).encode()
     write_members(path, parts)
 
 
@@ -515,13 +514,13 @@ def test_hostile_members(tmp_path):
         good = {name: members.read(name) for name in members.namelist()}
     for name, value in (("model.0.weight.npy", header((1 << 40, 1 << 20)) + bytes(8)), ("model.0.weight.npy", header((1 << 40, 0))),
                         ("model.0.weight.npy", header((6, 16)) + bytes(3)), ("model.0.weight.npy", b"text"),
-                        ("model.0.weight.npy", header((2,), "'|O'") + bytes(16)), ("owl.train.json", b"[" * 100_000),
-                        ("owl.train.json", b"\xff"), ("model.0.weight.npy", header((-1,)) + bytes(8))):  # fmt: skip
+                        ("model.0.weight.npy", header((2,), "'|O'") + bytes(16)), ("__metadata__.json", b"[" * 100_000),
+                        ("__metadata__.json", b"\xff"), ("model.0.weight.npy", header((-1,)) + bytes(8))):  # fmt: skip
         write_members(path, good | {name: value})
         assert_refused(path, own, "saved")
     write_members(path, good, zipfile.ZIP_DEFLATED)
     assert_refused(path, own, "compressed")
-    write_members(path, {name: value for name, value in good.items() if name != "owl.train.json"})
+    write_members(path, {name: value for name, value in good.items() if name != "__metadata__.json"})
     assert_refused(path, own, "saved")
     for text in (b"", b"x" * 1000, b"PK\x03\x04"):
         path.write_bytes(text)
@@ -776,7 +775,7 @@ def test_tensorboard(tmp_path):
     fit(trainer(), 2, callbacks=[train.TensorBoard(tmp_path / "board")])
     (file,) = (tmp_path / "board").iterdir()
     content = file.read_bytes()
-    assert b"loss of a step" in content and b"accuracy" in content
+    assert b"step/loss" in content and b"epoch/accuracy" in content
 
 
 @pytest.mark.parametrize("package, use", [("tensorboardX", lambda: train.TensorBoard("folder")),

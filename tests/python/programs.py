@@ -214,15 +214,17 @@ class Owl:
 
     def choose(self, x, axis, b, c):
         owl = self.owl
-        if c % 5 == 0:
+        if c % 6 == 5:
+            return owl.matmul(x.transpose([1, 0, *range(2, x.ndim)]), x) if x.ndim > 2 else None
+        if c % 6 == 0:
             return owl.sort(x, axis)
-        if c % 5 == 1:
+        if c % 6 == 1:
             return owl.argsort(x, axis)
-        if c % 5 == 2:
+        if c % 6 == 2:
             return owl.topk(x, b % x.shape[axis] + 1, axis)[0]
         indices = owl.from_numpy(((np.arange(b % 40) * 7 + c) % x.shape[axis]).astype(np.int32))
         taken = owl.take(x, indices, axis)
-        return taken if c % 5 == 3 or x.dtype == "bool" else owl.put_add(x, indices, taken, axis)
+        return taken if c % 6 == 3 or x.dtype == "bool" else owl.put_add(x, indices, taken, axis)
 
     def extra(self, name, x, b, c):
         owl = self.owl

@@ -80,6 +80,8 @@ right = {"Convolver().ff": [image, kernel, vector], "Convolver().bp": [owl.ones(
          "Pooler().ff": [image], "Pooler().bp": [owl.ones([3, 3, 3, 2]), owl.ones([3, 3, 3, 2]), image],
          "Lrner().ff": [image, image], "Lrner().bp": [image] * 4, "owl.conv.Convolver": [1, 1, 1, 1],
          "owl.conv.Pooler": [2, 2, 2, 2, 1, 1], "owl.conv.Lrner": [5, 1e-4, 0.75], "owl.concat": [[square, square], 1],
+         "owl.take": [square, [0, -1], 0], "owl.put_add": [square, [0, -1], square[:2], 0], "owl.one_hot": [[0, 2], 3],
+         "owl.matmul": [square, square], "owl.sort": [square, 1], "owl.argsort": [square, 1], "owl.topk": [square, 2, 1],
          "owl.slice": [square, 0, 1, 2], "owl.conv.softmax_back": [square, square], "owl.full": [[2, 3], 0.5],
          "owl.elewise.where": [square, square, 0.5], "owl.elewise.clip": [square, 0, 1], "x.reshape": [[-1]],
          "x.transpose": [[1, 0]], "owl.arange": [0, 9, 2], "owl.randb": [[2, 3], 0.5], "x.__getitem__": [(0, 0)],

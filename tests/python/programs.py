@@ -139,7 +139,7 @@ class Owl:
     def __init__(self, devices=(0,), waits=0, rough=False):
         import owl
         self.owl, self.devices, self.waits = owl, devices, waits
-        self.names = COMMON + ["random", "where", "argmax", "conv"] * rough
+        self.names = COMMON + ["random", "where", "argmax", "choose", "conv"] * rough
         self.kinds = ["float32"] + ["int32", "float64", "bool"] * rough
         self.unaries, self.binaries = self.UNARY + self.ROUGH_UNARY * rough, self.BINARY + self.ROUGH_BINARY * rough
 
@@ -212,6 +212,20 @@ class Owl:
     def concat(self, x, y, axis):
         return self.owl.concat([x, y], axis)
 
+    def choose(self, x, axis, b, c):
+        owl = self.owl
+        if c % 6 == 5:
+            return owl.matmul(x.transpose([1, 0, *range(2, x.ndim)]), x) if x.ndim > 2 else None
+        if c % 6 == 0:
+            return owl.sort(x, axis)
+        if c % 6 == 1:
+            return owl.argsort(x, axis)
+        if c % 6 == 2:
+            return owl.topk(x, b % x.shape[axis] + 1, axis)[0]
+        indices = owl.from_numpy(((np.arange(b % 40) * 7 + c) % x.shape[axis]).astype(np.int32))
+        taken = owl.take(x, indices, axis)
+        return taken if c % 6 == 3 or x.dtype == "bool" else owl.put_add(x, indices, taken, axis)
+
     def extra(self, name, x, b, c):
         owl = self.owl
         if name == "softmax":
@@ -224,6 +238,8 @@ class Owl:
             return owl.elewise.where(x > 0, x, NUMBERS[c % len(NUMBERS)])
         if name == "argmax":
             return x.argmax(b % x.ndim) if x.size else None
+        if name == "choose":
+            return self.choose(x, b % x.ndim, b, c) if x.size else None
         if x.size == 0 or x.size % 4 or x.dtype != "float32":
             return None
         images, pool = x.reshape([2, 2, 1, x.size // 4]), owl.conv.Pooler(2, 2, 1, 1)

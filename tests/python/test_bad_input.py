@@ -41,6 +41,9 @@ AXES = {
     "roll": lambda axis: owl.roll(f32(2, 3), 1, axis), "repeat": lambda axis: owl.repeat(f32(2, 3), 1, axis),
     "logsumexp": lambda axis: owl.logsumexp(f32(2, 3), axis),
     "sum of a list": lambda axis: f32(2, 3).sum([axis]), "concat": lambda axis: owl.concat([f32(2, 3), f32(2, 3)], axis),
+    "take": lambda axis: owl.take(f32(2, 3), [0], axis), "put_add": lambda axis: owl.put_add(f32(2, 3), [0], 1, axis),
+    **{name: lambda axis, name=name: getattr(owl, name)(f32(2, 3), axis) for name in ("sort", "argsort")},
+    "topk": lambda axis: owl.topk(f32(2, 3), 1, axis),
     "slice": lambda axis: owl.slice(f32(2, 3), axis, 0, 1), "transpose": lambda axis: f32(2, 3).transpose([0, axis]),
 }
 CHOICES = {
@@ -58,6 +61,11 @@ CASES = {
     "matmul": (lambda: f32(256, 784) * f32(256, 10), SHAPE,
                ["matrix product of [256, 784] and [256, 10]", "784", "256"]),
     "matmul 3-d": (lambda: f32(2, 3, 4) * f32(4, 3), SHAPE, ["[2, 3, 4]"]),
+    "matmul of many": (lambda: owl.matmul(f32(2, 3, 4), f32(3, 2, 5)), SHAPE, ["[2, 3, 4] and [3, 2, 5]", "4 and 5", "axis 2"]),
+    "matmul of a vector": (lambda: owl.matmul(f32(3), f32(3, 2)), SHAPE, ["[3] and [3, 2]", "reshape([-1, 1])"]),
+    "put_add": (lambda: owl.put_add(f32(2, 3), [0], f32(2, 2), 1), SHAPE, ["[2, 2]", "[2, 1]"]),
+    "topk": (lambda: owl.topk(f32(2, 3), 3), SHAPE, ["k is 3", "axis 0", "[2, 3]"]),
+    "one_hot": (lambda: owl.one_hot(owl.zeros([2, 3], "int32"), 4), SHAPE, ["[2, 3]", "[1, N]"]),
     "in-place": (lambda: f32(2, 1).__iadd__(f32(2, 5)), SHAPE, ["[2, 1]", "[2, 5]"]),
     "reshape": (lambda: f32(2, 3).reshape([7]), SHAPE, ["[2, 3]", "7"]),
     "reshape to nothing": (lambda: f32(1).reshape([]), SHAPE, []),

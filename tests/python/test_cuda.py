@@ -464,6 +464,17 @@ def test_all_reduce_by_nccl(gpu):
         assert CUDA.standin_count(b"ncclAllReduce") == calls + 18
 
 
+def test_an_index_out_of_range_fails_the_copy_on_another_gpu(gpu):
+    other = second_gpu()
+    with owl.device(other):
+        x = owl.arange(4)
+        bad, good = owl.take(x, [9], 0) * 2, owl.take(x, [3], 0) * 2
+    with owl.device(gpu):
+        with pytest.raises(owl.IndexError, match="take: index 9"):
+            (bad + 1).to_numpy()
+        assert (good + 1).item() == 7
+
+
 def test_a_sum_that_only_one_gpu_needs(gpu):
     other = second_gpu()
     with owl.device(other):

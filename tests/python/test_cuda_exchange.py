@@ -335,6 +335,13 @@ def test_a_value_that_failed(gpu):
             ask()
 
 
+def test_an_index_out_of_range_is_found_before_a_value_is_handed_out(gpu):
+    for ask in (lambda x: x.__dlpack__(), lambda x: x.__dlpack__(stream=2), lambda x: x.__cuda_array_interface__):
+        x = owl.take(owl.arange(4), [9], 0) * 2
+        with pytest.raises(owl.IndexError, match="take: index 9"):
+            ask(x)
+
+
 # ---- from others to owl
 
 class Lender(Producer):

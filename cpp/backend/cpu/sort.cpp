@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "backend/cpu/onednn.h"
 #include "backend/cpu/take.h"
@@ -16,8 +17,10 @@ namespace owl::cpu {
 
 namespace {
 
-constexpr std::int64_t kRun = 1 << 15;         // elements that one chunk sorts
-constexpr std::int64_t kChunkElements = 1 << 13;
+constexpr std::int64_t kRun = 1 << 16;            // elements that one chunk sorts
+constexpr std::int64_t kChunkElements = 1 << 14;
+constexpr std::int64_t kFew = 128;                // comparing so many is quicker than counting their digits
+constexpr int kDigitBits = 8, kDigits = 1 << kDigitBits;
 
 // Unsigned, in the order of the elements: NaN is the largest, -0 equals 0.
 template <class T> auto key_of(T x) {
@@ -52,9 +55,37 @@ template <class T> Item<T> item_of(T x, std::int64_t place, bool largest_first) 
 inline std::int64_t place_of(const Wide& item) { return item.place; }
 inline std::int64_t place_of(std::uint64_t item) { return static_cast<std::int64_t>(item & 0xffffffff); }
 
-template <class I> void sort_items(I* items, std::int64_t n, std::int64_t wanted) {
-  if (wanted < n) std::nth_element(items, items + wanted, items + n);
-  std::sort(items, items + std::min(n, wanted));
+inline std::size_t digit_of(const Wide& item, int pass) { return item.key >> (pass * kDigitBits) & (kDigits - 1); }
+inline std::size_t digit_of(std::uint64_t item, int pass) { return item >> (32 + pass * kDigitBits) & (kDigits - 1); }
+
+// Sorts items that are in the order of their places: digit by digit, from the lowest, in a stable way, so that the
+// places need not be looked at. Returns which of the two blocks of memory then has them.
+template <class I> I* sort_digits(I* items, I* other, std::int64_t n) {
+  constexpr int kPasses = static_cast<int>(sizeof(std::uint64_t) / (std::is_same_v<I, Wide> ? 1 : 2)) * 8 / kDigitBits;
+  std::int64_t counts[kPasses][kDigits] = {};
+  for (std::int64_t k = 0; k < n; ++k)
+    for (int pass = 0; pass < kPasses; ++pass) ++counts[pass][digit_of(items[k], pass)];
+  for (int pass = 0; pass < kPasses; ++pass) {
+    auto& next = counts[pass];
+    if (next[digit_of(items[0], pass)] == n) continue;  // all have the same
+    std::int64_t at = 0;
+    for (auto& count : next) at += std::exchange(count, at);
+    for (std::int64_t k = 0; k < n; ++k) other[next[digit_of(items[k], pass)]++] = items[k];
+    std::swap(items, other);
+  }
+  return items;
+}
+
+// The first `wanted` of n items, which are in the order of their places.
+template <class I> I* sort_items(I* items, I* other, std::int64_t n, std::int64_t wanted) {
+  if (wanted < n) {
+    std::nth_element(items, items + wanted, items + n);
+    std::sort(items, items + wanted);
+    return items;
+  }
+  if (n > kFew) return sort_digits(items, other, n);
+  std::sort(items, items + n);
+  return items;
 }
 
 template <class T> struct Sorter {
@@ -114,9 +145,9 @@ template <class T> void launch_long(const Sorter<T>& s, Launch& launch) {
   I *now = static_cast<I*>(launch.scratch(bytes)), *next = static_cast<I*>(launch.scratch(bytes));
   launch.stage(lines * runs, [=](std::int64_t chunk) {
     const std::int64_t i = chunk / runs, begin = chunk % runs * kRun, n = std::min(kRun, length - begin);
-    I* const items = now + i * length + begin;
+    I *const items = now + i * length + begin, *const other = next + i * length + begin;
     s.read(i, begin, n, items);
-    sort_items(items, n, n);
+    if (sort_items(items, other, n, n) == other) std::copy_n(other, n, items);
   });
   for (std::int64_t run = kRun; run < length; run *= 2) {
     launch.stage(lines * runs, [=](std::int64_t chunk) {
@@ -141,12 +172,12 @@ template <class T> void launch_sort(const KernelArgs& args, Launch& launch) {
   const std::int64_t each = std::max<std::int64_t>(1, kChunkElements / length);
   launch.stage((lines + each - 1) / each, [=](std::int64_t chunk) {
     const auto bytes = static_cast<std::size_t>(length) * sizeof(Item<T>);
-    ThreadScratch scratch(ThreadScratch::padded(bytes));
+    ThreadScratch scratch(2 * ThreadScratch::padded(bytes));
     auto* const items = reinterpret_cast<Item<T>*>(scratch.take(bytes));
+    auto* const other = reinterpret_cast<Item<T>*>(scratch.take(bytes));
     for (std::int64_t i = chunk * each; i < std::min(lines, (chunk + 1) * each); ++i) {
       s.read(i, 0, length, items);
-      sort_items(items, length, s.count);
-      s.write(i, 0, s.count, items);
+      s.write(i, 0, s.count, sort_items(items, other, length, s.count));
     }
   });
 }

@@ -68,13 +68,16 @@ void take_range(T* y, const T* x, const std::int32_t* places, const AroundAxis& 
   const std::int64_t inner = from.inner;
   std::int64_t row = begin / inner, i = begin % inner, o = row / count, j = row % count;
   const T* block = x + o * inner * from.length;
+  if (inner == 1) {
+    for (std::int64_t at = begin; at < end; j = 0, block += from.length)
+      for (const std::int64_t until = std::min(count, j + end - at); j < until; ++j) y[at++] = block[places[j]];
+    return;
+  }
   for (std::int64_t at = begin; at < end; i = 0) {
     const std::int64_t n = std::min(inner - i, end - at);
-    if (inner > 1 && j + kAhead < count)
+    if (j + kAhead < count)
       fetch(block + places[j + kAhead] * inner, inner * static_cast<std::int64_t>(sizeof(T)));
-    const T* const row_of_x = block + places[j] * inner + i;
-    if (n == 1) y[at] = *row_of_x;
-    else std::memcpy(y + at, row_of_x, static_cast<std::size_t>(n) * sizeof(T));
+    std::memcpy(y + at, block + places[j] * inner + i, static_cast<std::size_t>(n) * sizeof(T));
     at += n;
     if (++j == count) j = 0, block += inner * from.length;
   }
@@ -106,7 +109,7 @@ constexpr std::int64_t kBucketBytes = 128 * 1024;  // of the result: they stay i
 constexpr std::int64_t kMostBuckets = 4096, kMostParts = 256;
 constexpr std::int64_t kChunkElements = 1 << 16;
 
-// A row of values, and the row of the result to which it is added.
+// A row of values, or a value itself if rows are no larger, and the row of the result to which it is added.
 struct Entry {
   std::int32_t to, from;
 };
@@ -117,6 +120,7 @@ struct Buckets {
   std::int64_t count = 1;
   const Entry* entries = nullptr;      // null: one bucket, with all of them
   const std::int64_t* begin = nullptr; // of each bucket's entries, and the end
+  const std::int32_t* values = nullptr;  // if entries hold them: read here in their order
 
   Buckets(const AroundAxis& to, std::int64_t itemsize) {
     const std::int64_t fit = std::max(kBucketBytes / std::max<std::int64_t>(1, to.inner * itemsize),
@@ -131,6 +135,7 @@ void sort_into(Buckets& buckets, const std::int32_t* places, std::int64_t n, Lau
   if (buckets.count == 1) return;
   const std::int64_t each = std::max(kIndexChunk, ceil_div(n, kMostParts)), parts = ceil_div(n, each);
   const std::int64_t count = buckets.count;
+  const auto* const values = buckets.values;
   const int shift = std::countr_zero(static_cast<std::uint64_t>(buckets.rows));
   const auto bytes = [](std::int64_t numbers) { return static_cast<std::size_t>(numbers) * sizeof(std::int64_t); };
   auto* const next = static_cast<std::int64_t*>(launch.scratch(bytes(parts * count)));  // by part, then bucket
@@ -152,7 +157,7 @@ void sort_into(Buckets& buckets, const std::int32_t* places, std::int64_t n, Lau
   launch.stage(parts, [=](std::int64_t part) {
     std::int64_t* const at = next + part * count;
     for (std::int64_t j = part * each; j < std::min(n, (part + 1) * each); ++j)
-      entries[at[places[j] >> shift]++] = {places[j], static_cast<std::int32_t>(j)};
+      entries[at[places[j] >> shift]++] = {places[j], values ? values[j] : static_cast<std::int32_t>(j)};
   });
   buckets.begin = begin;
   buckets.entries = entries;
@@ -184,7 +189,13 @@ template <class T> struct PutAdd {
     }
     const T* const from = values + o * count * to.inner + i;
     T* const target = y + start;
-    if (!buckets.entries)
+    if (buckets.entries && buckets.values) {
+      if constexpr (sizeof(T) == sizeof(std::int32_t))
+        for (std::int64_t e = buckets.begin[b]; e < buckets.begin[b + 1]; ++e) {
+          const Entry& entry = buckets.entries[e];
+          y[entry.to] = plus(y[entry.to], std::bit_cast<T>(entry.from));
+        }
+    } else if (!buckets.entries)
       for (std::int64_t j = 0; j < count; ++j) add(target + places[j] * to.inner, from + j * to.inner, n);
     else
       for (std::int64_t e = buckets.begin[b]; e < buckets.begin[b + 1]; ++e) {
@@ -204,6 +215,7 @@ template <class T> void launch_put_add(const KernelArgs& args, Launch& launch) {
   const auto* const places = args.in[1].as<const std::int32_t>();
   if (args.out.shape.size() == 0) return;
   Buckets buckets(to, sizeof(T));
+  if (to.inner * to.outer == 1 && sizeof(T) == sizeof(std::int32_t)) buckets.values = args.in[2].as<const std::int32_t>();
   sort_into(buckets, places, count, launch);
   const PutAdd<T> work{args.in[0].as<const T>(), args.in[2].as<const T>(), args.out.as<T>(), places, to, count, buckets};
   const std::int64_t width = std::min(to.inner, kBucketBytes / static_cast<std::int64_t>(sizeof(T)));

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from owl import elewise as ele
-from owl._owl import NArray, randb
+from owl._owl import NArray, randb, stop_gradient
 from owl.nn.module import Module
 
 
@@ -22,7 +22,7 @@ class Dropout(Module):
     def forward(self, x: NArray) -> NArray:
         if not self.training or self.p == 0:
             return x
-        kept = ele.mult(x, randb(x.shape, 1 - self.p, dtype=x.dtype))
+        kept = ele.mult(x, stop_gradient(randb(x.shape, 1 - self.p, dtype=x.dtype)))
         return kept if self.p == 1 else kept * (1 / (1 - self.p))
 
     def _arguments(self) -> str:

@@ -391,7 +391,7 @@ NN = [
     ("layers: PyTorch's values, gradients, names and reversed shapes; n_in=None is found out by the first call",
      "nn.Linear nn.Conv2d nn.MaxPool2d nn.AvgPool2d nn.GlobalAvgPool2d nn.LocalResponseNorm nn.BatchNorm nn.LayerNorm nn.GroupNorm "
      "nn.Flatten nn.RNN nn.LSTM nn.GRU nn.MultiHeadAttention",
-     "nn.values nn.gradients_by_differences nn.pytorch nn.every_layer_is_compared nn.statistics_of_batch_norm "
+     "nn.values nn.gradients_by_differences nn.pytorch nn.every_layer_is_compared nn.names_and_shapes_are_pytorchs_reversed nn.no_gradient_flows_through_running_statistics nn.statistics_of_batch_norm "
      "nn.states_of_recurrent_layers nn.masks_of_attention nn.sizes_found_out_by_the_first_call nn.one_sample_and_no_samples"),
     ("Dropout, Embedding", "nn.Dropout nn.Embedding", "nn.dropout nn.dropout_keeps_no_mask nn.embedding nn.embedding_of_pytorch"),
     ("activations as modules",

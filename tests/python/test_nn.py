@@ -234,6 +234,22 @@ def test_pytorch(name, tmp_path):
     close(first(ours.eval()(x_ours)), first(theirs.eval()(*[x_theirs] * (3 if "attention" in name else 1))))
 
 
+@pytest.mark.parametrize("make, shapes", [
+    (lambda: nn.Linear(5, 3), {"weight": [5, 3], "bias": [3]}),
+    (lambda: nn.Conv2d(4, 6, (3, 2), groups=2), {"weight": [2, 3, 2, 6], "bias": [6]}),
+    (lambda: nn.BatchNorm(3), {"weight": [3], "bias": [3], "running_mean": [3], "running_var": [3], "num_batches_tracked": [1]}),
+    (lambda: nn.LayerNorm([5, 4]), {"weight": [5, 4], "bias": [5, 4]}),
+    (lambda: nn.Embedding(7, 3), {"weight": [3, 7]}),
+    (lambda: nn.LSTM(4, 3, layers=2, bidirectional=True), {
+        f"{kind}_l{i}{way}": shape for i, below in ((0, 4), (1, 6)) for way in ("", "_reverse")
+        for kind, shape in (("weight_ih", [below, 12]), ("weight_hh", [3, 12]), ("bias_ih", [12]), ("bias_hh", [12]))}),
+    (lambda: nn.MultiHeadAttention(4, 2), {"in_proj_weight": [4, 12], "in_proj_bias": [12], "out_proj.weight": [4, 4],
+                                           "out_proj.bias": [4]}),
+], ids=lambda x: "" if callable(x) else next(iter(x)))  # fmt: skip
+def test_names_and_shapes_are_pytorchs_reversed(make, shapes):
+    assert {name: a.shape for name, a in make().state().items()} == shapes
+
+
 def test_every_layer_is_compared():
     layers = {name for name in nn.__all__ if isinstance(getattr(nn, name), type)} - {"Module", "Dropout", "Embedding"}
     assert layers - {type(row[0]()).__name__ for row in LAYERS.values()} == set()
@@ -373,6 +389,15 @@ def test_statistics_of_batch_norm():
     want = (x - s["running_mean"]) / np.sqrt(s["running_var"] + 1e-5) * s["weight"] + s["bias"]
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
     assert all((a.to_numpy() == after[name]).all() for name, a in layer.buffers().items())  # evaluation moves nothing
+
+
+def test_no_gradient_flows_through_running_statistics():
+    layer, x = nn.BatchNorm(3), owl.randn([3, 8])
+    with owl.Tape() as tape:
+        layer.train()(x)
+        y = layer.eval()(owl.ones([3, 2])).sum()
+    with pytest.raises(owl.Error, match="does not depend on"):
+        tape.gradient(y, x)
 
 
 # ---- losses

@@ -277,6 +277,8 @@ def test_clip_norm():
     assert clipped["b"][0].item() == pytest.approx(4 / total, rel=1e-5)
     same, _ = optim.clip_norm(grads, 100.0)
     assert same["a"].tolist() == [3.0, 3.0]
+    tiny, _ = optim.clip_norm(owl.full([1], 1e-6), 1e-6)
+    assert tiny.item() == pytest.approx(0.5e-6, rel=1e-3)  # the 1e-6 beside the norm
     both, _ = optim.clip_norm([owl.ones([2], "float64"), owl.ones([2])], 0.1)
     assert [x.dtype.name for x in both] == ["float64", "float32"]
     for bad in (0.0, -1.0, math.nan):

@@ -23,19 +23,20 @@ def _signature(by_position, by_name=()):
                       + parameters(by_name, _Parameter.KEYWORD_ONLY))
 
 
-def _function(compiled, *parameters):
+def _function(compiled, *parameters, by_name=()):
     @_wraps(compiled)
     def function(*args, **kwargs):
         return compiled(*args, **kwargs)
 
-    function.__signature__ = _signature(parameters)
+    function.__signature__ = _signature(parameters, by_name)
     return function
 
 
 _needed = _Parameter.empty
-softmax = _function(_owl.conv.softmax, ("x", _needed), ("op", soft_op.instance))
-log_softmax = _function(_owl.conv.log_softmax, ("x", _needed), ("op", soft_op.instance))
-softmax_back = _function(_owl.conv.softmax_back, ("err", _needed), ("y", _needed), ("op", soft_op.instance))
+_over = [("axis", None)]
+softmax = _function(_owl.conv.softmax, ("x", _needed), ("op", soft_op.instance), by_name=_over)
+log_softmax = _function(_owl.conv.log_softmax, ("x", _needed), ("op", soft_op.instance), by_name=_over)
+softmax_back = _function(_owl.conv.softmax_back, ("err", _needed), ("y", _needed), ("op", soft_op.instance), by_name=_over)
 Convolver.__signature__ = _signature([("pad_h", 0), ("pad_w", 0), ("stride_v", 1), ("stride_h", 1)],
                                      [("dilation", 1), ("groups", 1)])  # fmt: skip
 Pooler.__signature__ = _signature([("h", _needed), ("w", _needed), ("stride_v", _needed), ("stride_h", _needed),

@@ -83,12 +83,28 @@ struct PoolGeometry {
 };
 OWL_MODULE_API PoolGeometry pool_geometry(const conv::Pooler& p, const Shape& x);
 
+// A distribution runs over `count` axes, from the first on.
 struct SoftmaxParams : Params {
-  explicit SoftmaxParams(conv::SoftOp o) : op(o) {}
-  conv::SoftOp op;
+  SoftmaxParams(int first, int count) : first(first), count(count) {}
+  SoftmaxParams(conv::SoftOp op, int ndim)
+      : first(op == conv::SoftOp::kInstance ? 0 : ndim - 2),
+        count(op == conv::SoftOp::kInstance && ndim > 1 ? ndim - 1 : 1) {}
+  int first, count;
 
   void visit(const ParamVisitor& field) const override {
-    field("op", std::string_view(op == conv::SoftOp::kInstance ? "instance" : "channel"));
+    field("first", first);
+    field("count", count);
+  }
+};
+
+// The array as [inner, length, outer]: inner * outer distributions of `length` elements, `inner` apart.
+struct SoftmaxLayout {
+  std::int64_t inner = 1, length = 1, outer = 1;
+
+  SoftmaxLayout(const Shape& x, const Params* params) {
+    const auto& p = static_cast<const SoftmaxParams&>(*params);
+    for (int axis = 0; axis < x.ndim(); ++axis)
+      (axis < p.first ? inner : axis < p.first + p.count ? length : outer) *= x[axis];
   }
 };
 

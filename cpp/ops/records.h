@@ -13,12 +13,14 @@
   X(full) X(arange) X(rand) X(randn) X(randb)                        /* create.cpp */         \
   X(copy) X(concat)                          /* graph/copy.cpp, shape.cpp */                  \
   X(place_views) X(add_views)                /* add_views.cpp */                              \
-  X(sum) X(mean) X(prod) X(max) X(min) X(argmax) X(argmin) X(count_zero) /* reduce.cpp */     \
+  X(sum) X(mean) X(moments) X(prod) X(max) X(min)                    /* reduce.cpp */         \
+  X(argmax) X(argmin) X(count_zero)                                                            \
   X(cumsum)                                                          /* scan.cpp */           \
   X(check_indices) X(take) X(put_add)                                /* take.cpp */           \
   X(sort)                                                            /* sort.cpp */           \
   X(matmul)                                                          /* matmul.cpp */         \
   X(softmax) X(log_softmax) X(softmax_back)                          /* softmax.cpp */        \
+  X(layer_norm) X(layer_norm_back)                                   /* norm.cpp */           \
   X(conv) X(conv_back_data) X(conv_back_weight) X(conv_back_bias)    /* conv.cpp */           \
   X(pool) X(pool_back)                                               /* pool.cpp */           \
   X(lrn) X(lrn_back)                                                 /* lrn.cpp */            \

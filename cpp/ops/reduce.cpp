@@ -1,4 +1,4 @@
-// Reductions: sum, mean, prod, max, min, argmax, argmin, count_zero. Reduced axes stay with length 1.
+// Reductions: sum, mean, variance, prod, max, min, argmax, argmin, count_zero. Reduced axes stay with length 1.
 #include <algorithm>
 #include <string>
 
@@ -8,6 +8,7 @@
 #include "ops/reduce.h"
 #include "ops/terms.h"
 #include "owl/elewise.h"
+#include "owl/norm.h"
 #include "owl/tape.h"
 
 namespace owl {
@@ -31,6 +32,10 @@ Results infer_sum(std::span<Node* const> in, const Params* p) {
 Results infer_mean(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), promote(in[0]->dtype, DType::kFloat32)};
 }
+Results infer_moments(std::span<Node* const> in, const Params* p) {
+  const ResultType each{result_shape(in[0], p), in[0]->dtype}, both[] = {each, each};
+  return Results(both);
+}
 Results infer_same(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), in[0]->dtype};
 }
@@ -41,11 +46,14 @@ Results infer_count(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), DType::kFloat64};  // a count may exceed int32
 }
 
-// The error with as many axes as the operand has: of a result [1] without axes, all of length 1.
-Term error_over_axes(const Rule& r) {
-  const Term& e = r.error();
-  if (!e.is_array() || e.array().ndim() == r.shape(0).ndim()) return e;
-  return e.array().reshape(std::vector<std::int64_t>(static_cast<std::size_t>(r.shape(0).ndim()), 1));
+// A result with as many axes as the operand has: [1] without axes as all of length 1.
+NArray over_axes(const NArray& result, const Rule& r) {
+  if (result.ndim() == r.shape(0).ndim()) return result;
+  return result.reshape(std::vector<std::int64_t>(static_cast<std::size_t>(r.shape(0).ndim()), 1));
+}
+Term error_over_axes(const Rule& r, std::size_t result = 0) {
+  const Term& e = r.error(result);
+  return e.is_array() ? Term(over_axes(e.array(), r)) : e;
 }
 
 void sum_rule(Rule& r) { r.to(0, broadcast_to(error_over_axes(r), r.shape(0))); }
@@ -53,6 +61,16 @@ void sum_rule(Rule& r) { r.to(0, broadcast_to(error_over_axes(r), r.shape(0))); 
 void mean_rule(Rule& r) {
   const auto n = static_cast<double>(r.shape(0).size()) / static_cast<double>(r.result_type().shape.size());
   r.to(0, broadcast_to(div(error_over_axes(r), n), r.shape(0)));
+}
+
+void moments_rule(Rule& r) {
+  r.to(0, [&] {
+    const auto n = static_cast<double>(r.shape(0).size()) / static_cast<double>(r.result_type().shape.size());
+    const Term of_mean = broadcast_to(div(error_over_axes(r, 0), n), r.shape(0)), of_var = error_over_axes(r, 1);
+    if (of_var.is_zero()) return of_mean;
+    const double divisor = n - r.params<MomentsParams>().correction;
+    return add(of_mean, mul(mul(of_var, 2 / divisor), r.array(0) - over_axes(r.result(0), r)));
+  });
 }
 
 // Of each element along an axis the product of all the others, by halves, so that zeros do no harm.
@@ -109,6 +127,7 @@ void min_rule(Rule& r) {
 }
 
 constexpr Gradient sum_gradient{{}, sum_rule}, mean_gradient{{}, mean_rule}, prod_gradient{{operand(0)}, prod_rule},
+    moments_gradient{{operand(0) | result(0)}, moments_rule},
     max_gradient{{operand(0)}, max_rule}, min_gradient{{operand(0)}, min_rule};
 
 constexpr OpRecord reduction(const char* name, const char* doc, InferFn infer, const Gradient& gradient = no_gradient) {
@@ -120,17 +139,30 @@ const Node& node_of(const NArray& x, const OpRecord& op) {
   return *x.node();
 }
 
-NArray reduce(const OpRecord& op, const NArray& x, const std::vector<std::int64_t>& axes) {
-  const Shape& shape = node_of(x, op).shape;
+unsigned mask_of(const char* op, const Shape& shape, const std::vector<std::int64_t>& axes) {
   unsigned mask = 0;
   for (const auto axis : axes) {
-    const unsigned bit = 1u << normalize_axis(axis, shape, op.name);
+    const unsigned bit = 1u << normalize_axis(axis, shape, op);
     if (mask & bit)
-      throw ShapeError(std::string(op.name) + ": axis " + std::to_string(axis) + " of shape " + shape.str() +
+      throw ShapeError(std::string(op) + ": axis " + std::to_string(axis) + " of shape " + shape.str() +
                        " is named twice");
     mask |= bit;
   }
+  return mask;
+}
+
+NArray reduce(const OpRecord& op, const NArray& x, const std::vector<std::int64_t>& axes) {
+  const unsigned mask = mask_of(op.name, node_of(x, op).shape, axes);
   return record(op, {dense(x).node()}, std::make_shared<ReduceParams>(mask, axes.empty()));
+}
+
+std::vector<NArray> record_moments(const char* op, const NArray& x, const std::vector<std::int64_t>& axes,
+                                   double correction) {
+  if (!x.has_value()) throw Error(std::string(op) + ": an empty NArray has no value; assign one first");
+  const unsigned mask = mask_of(op, x.shape(), axes);
+  const NArray numbers = record_cast(dense(x), promote(x.dtype(), DType::kFloat32));
+  return record_all(op_moments, std::vector{numbers.node()},
+                    std::make_shared<MomentsParams>(mask, axes.empty(), correction));
 }
 
 // How many elements each element of a result is made of. Errors name `op`, which consists of several operations.
@@ -174,6 +206,8 @@ void require_index_range(const OpRecord& op, const NArray& x, const std::vector<
 
 const OpRecord op_sum = reduction("sum", "sum over axes, which stay with length 1", infer_sum, sum_gradient);
 const OpRecord op_mean = reduction("mean", "mean over axes, which stay with length 1", infer_mean, mean_gradient);
+const OpRecord op_moments = reduction("moments", "mean and variance over axes, which stay with length 1", infer_moments,
+                                      moments_gradient);
 const OpRecord op_prod =
     reduction("prod", "product over axes, which stay with length 1", infer_sum, prod_gradient);
 const OpRecord op_max = reduction("max", "largest over axes, which stay with length 1", infer_same, max_gradient);
@@ -195,15 +229,12 @@ NArray NArray::min(const std::vector<std::int64_t>& axes) const {
 }
 
 NArray NArray::var(const std::vector<std::int64_t>& axes, double correction) const {
-  const double n = count_reduced("var", *this, axes);
-  const NArray squares = elewise::square(*this - mean(axes));
-  return correction == 0 ? squares.mean(axes) : squares.sum(axes) / std::max(n - correction, 0.0);
+  return record_moments("var", *this, axes, correction)[1];
 }
 
 // The root of 0 as 0, with the gradient 0.
 NArray NArray::std(const std::vector<std::int64_t>& axes, double correction) const {
-  count_reduced("std", *this, axes);
-  const NArray v = var(axes, correction), positive = v > 0.0;
+  const NArray v = record_moments("std", *this, axes, correction)[1], positive = v > 0.0;
   return elewise::where(positive, elewise::sqrt(elewise::where(positive, v, 1.0)), v);
 }
 
@@ -217,6 +248,11 @@ NArray NArray::all(const std::vector<std::int64_t>& axes) const {
   const bool nothing = count_reduced("all", *this, axes) == 0;
   const NArray truths = dtype() == DType::kBool ? *this : *this != 0;
   return nothing ? truths.sum(axes) == 0 : truths.min(axes);
+}
+
+std::pair<NArray, NArray> moments(const NArray& x, const std::vector<std::int64_t>& axes, double correction) {
+  auto both = record_moments("moments", x, axes, correction);
+  return {std::move(both[0]), std::move(both[1])};
 }
 
 NArray logsumexp(const NArray& x, const std::vector<std::int64_t>& axes) {

@@ -19,4 +19,14 @@ struct ReduceParams : Params {
   }
 };
 
+struct MomentsParams : ReduceParams {
+  MomentsParams(unsigned axes, bool all, double correction) : ReduceParams(axes, all), correction(correction) {}
+  double correction;  // taken from the count that divides
+
+  void visit(const ParamVisitor& field) const override {
+    ReduceParams::visit(field);
+    field("correction", correction);
+  }
+};
+
 }  // namespace owl

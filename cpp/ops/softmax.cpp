@@ -1,7 +1,7 @@
 // Softmax, its logarithm and its gradient.
 //
 // instance: one distribution over all axes but the last, so that the last counts samples; a 1-d array is one sample.
-// channel: one distribution along axis -2 for every index of the other axes.
+// channel: one distribution along axis -2 for every index of the other axes. Or along any one axis.
 #include "graph/gradient.h"
 #include "graph/record.h"
 #include "ops/nn.h"
@@ -13,19 +13,23 @@ namespace owl {
 
 namespace {
 
-void check(const char* op, const Shape& x, const Params* params) {
-  if (static_cast<const SoftmaxParams&>(*params).op == conv::SoftOp::kChannel && x.ndim() < 2)
-    throw ShapeError(std::string(op) + " of " + x.str() + ": soft_op.channel runs along axis -2, so that at least 2 " +
-                     "axes are needed");
+using Over = std::shared_ptr<const Params>;
+
+Over over(const char* op, const NArray& x, conv::SoftOp soft_op) {
+  if (!x.has_value()) throw Error(std::string(op) + ": an empty NArray has no value; assign one first");
+  if (soft_op == conv::SoftOp::kChannel && x.ndim() < 2)
+    throw ShapeError(std::string(op) + " of " + x.shape().str() + ": soft_op.channel runs along axis -2, so that at " +
+                     "least 2 axes are needed");
+  return std::make_shared<SoftmaxParams>(soft_op, x.ndim());
+}
+Over over(const char* op, const NArray& x, std::int64_t axis) {
+  if (!x.has_value()) throw Error(std::string(op) + ": an empty NArray has no value; assign one first");
+  return std::make_shared<SoftmaxParams>(normalize_axis(axis, x.shape(), op), 1);
 }
 
-Results infer_softmax(std::span<Node* const> in, const Params* params) {
-  check("softmax", in[0]->shape, params);
-  return {in[0]->shape, in[0]->dtype};
-}
+Results infer_softmax(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
 
-Results infer_softmax_back(std::span<Node* const> in, const Params* params) {
-  check("softmax_back", in[1]->shape, params);
+Results infer_softmax_back(std::span<Node* const> in, const Params*) {
   if (in[0]->shape != in[1]->shape)
     throw ShapeError("softmax_back: the error has shape " + in[0]->shape.str() + ", the softmax has " +
                      in[1]->shape.str());
@@ -36,17 +40,22 @@ double softmax_cost(std::span<const Shape>, const Shape& out, const Params*) {
   return 8.0 * static_cast<double>(out.size());
 }
 
-NArray record_softmax(const OpRecord& op, const NArray& x, conv::SoftOp over) {
+NArray record_softmax(const OpRecord& op, const NArray& x, Over over) {
   const NArray xs = record_cast(x, promote(x.dtype(), DType::kFloat32));
-  return record(op, {xs.node()}, std::make_shared<SoftmaxParams>(over));
+  return record(op, {xs.node()}, std::move(over));
+}
+
+NArray record_softmax_back(const NArray& err, const NArray& y, Over over) {
+  const DType type = promote(promote(err.dtype(), y.dtype()), DType::kFloat32);
+  const NArray es = record_cast(err, type), ys = record_cast(y, type);
+  return record(op_softmax_back, {es.node(), ys.node()}, std::move(over));
 }
 
 // The sum over each distribution, whose axes stay with length 1.
 NArray sum_of_each(const NArray& x, const Rule& r) {
-  const auto n = x.ndim();
-  if (r.params<SoftmaxParams>().op == conv::SoftOp::kChannel) return x.sum(n - 2);
+  const auto& p = r.params<SoftmaxParams>();
   std::vector<std::int64_t> axes;
-  for (int axis = 0; axis < std::max(1, n - 1); ++axis) axes.push_back(axis);
+  for (int axis = p.first; axis < p.first + p.count; ++axis) axes.push_back(axis);
   return x.sum(axes);
 }
 
@@ -77,7 +86,7 @@ constexpr Gradient softmax_gradient{{result()}, softmax_rule}, log_softmax_gradi
 }  // namespace
 
 const OpRecord op_softmax{.name = "softmax",
-                          .doc = "exp(x) / sum of exp(x), over all axes but the last or along axis -2: x's shape",
+                          .doc = "exp(x) / sum of exp(x), over all axes but the last or along one axis: x's shape",
                           .arity = 1,
                           .infer = infer_softmax,
                           .cost = softmax_cost,
@@ -96,13 +105,17 @@ const OpRecord op_softmax_back{.name = "softmax_back",
 
 namespace conv {
 
-NArray softmax(const NArray& x, SoftOp op) { return record_softmax(op_softmax, x, op); }
-NArray log_softmax(const NArray& x, SoftOp op) { return record_softmax(op_log_softmax, x, op); }
-
+NArray softmax(const NArray& x, SoftOp op) { return record_softmax(op_softmax, x, over("softmax", x, op)); }
+NArray softmax(const NArray& x, std::int64_t axis) { return record_softmax(op_softmax, x, over("softmax", x, axis)); }
+NArray log_softmax(const NArray& x, SoftOp op) { return record_softmax(op_log_softmax, x, over("log_softmax", x, op)); }
+NArray log_softmax(const NArray& x, std::int64_t axis) {
+  return record_softmax(op_log_softmax, x, over("log_softmax", x, axis));
+}
 NArray softmax_back(const NArray& err, const NArray& y, SoftOp op) {
-  const DType type = promote(promote(err.dtype(), y.dtype()), DType::kFloat32);
-  const NArray es = record_cast(err, type), ys = record_cast(y, type);
-  return record(op_softmax_back, {es.node(), ys.node()}, std::make_shared<SoftmaxParams>(op));
+  return record_softmax_back(err, y, over("softmax_back", y, op));
+}
+NArray softmax_back(const NArray& err, const NArray& y, std::int64_t axis) {
+  return record_softmax_back(err, y, over("softmax_back", y, axis));
 }
 
 }  // namespace conv

@@ -17,6 +17,7 @@ void bind_array_ops(py::module_& m);       // matmul, take, sort ...
 void bind_dlpack(py::module_& m);          // from_dlpack
 void bind_elewise(py::module_& m);         // the submodule elewise
 void bind_conv(py::module_& m);            // the submodule conv
+void bind_norm(py::module_& m);            // layer_norm, batch_norm
 void bind_device(py::module_& m);          // devices, waiting, memory, counters
 void bind_inspect(py::module_& m);         // explain, dot, profile, trace_nan
 void bind_user_op(py::module_& m);         // operations defined in Python

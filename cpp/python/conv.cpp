@@ -105,41 +105,49 @@ auto recording(NArray (T::*member)(const Arrays&...) const, const char* function
   };
 }
 
-PyObject* softmax(PyObject*, const Call& call) {
-  const auto [x, op] = call.get("softmax", {"x", "op"}, 1);
-  const NArray& array = to_narray(x, "softmax: x");
-  const SoftOp over = soft_op(op, "softmax: op");
+// Calls `record` with the axis, or with the soft_op.
+template <class Record> PyObject* over(PyObject* op, PyObject* axis, const std::string& function, Record record) {
+  if (given(op) && given(axis)) throw py::type_error(function + ": op and axis exclude each other");
+  if (given(axis)) {
+    const auto along = to_int(axis, (function + ": axis").c_str());
+    note_source();
+    return wrap(record(along));
+  }
+  const SoftOp which = soft_op(op, (function + ": op").c_str());
   note_source();
-  return wrap(conv::softmax(array, over));
+  return wrap(record(which));
+}
+
+PyObject* softmax(PyObject*, const Call& call) {
+  const auto [x, op, axis] = call.get("softmax", {"x", "op", "axis"}, 1, 2);
+  const NArray& array = to_narray(x, "softmax: x");
+  return over(op, axis, "softmax", [&](auto where) { return conv::softmax(array, where); });
 }
 
 PyObject* log_softmax(PyObject*, const Call& call) {
-  const auto [x, op] = call.get("log_softmax", {"x", "op"}, 1);
+  const auto [x, op, axis] = call.get("log_softmax", {"x", "op", "axis"}, 1, 2);
   const NArray& array = to_narray(x, "log_softmax: x");
-  const SoftOp over = soft_op(op, "log_softmax: op");
-  note_source();
-  return wrap(conv::log_softmax(array, over));
+  return over(op, axis, "log_softmax", [&](auto where) { return conv::log_softmax(array, where); });
 }
 
 PyObject* softmax_back(PyObject*, const Call& call) {
-  const auto [err, y, op] = call.get("softmax_back", {"err", "y", "op"}, 2);
+  const auto [err, y, op, axis] = call.get("softmax_back", {"err", "y", "op", "axis"}, 2, 3);
   const NArray &error = to_narray(err, "softmax_back: err"), &result = to_narray(y, "softmax_back: y");
-  const SoftOp over = soft_op(op, "softmax_back: op");
-  note_source();
-  return wrap(conv::softmax_back(error, result, over));
+  return over(op, axis, "softmax_back", [&](auto where) { return conv::softmax_back(error, result, where); });
 }
 
 PyMethodDef conv_functions[] = {
     method<softmax>("softmax",
-        "softmax(x, op=soft_op.instance)\n--\n\n"
-        "exp(x) / sum of exp(x), stable for large values: over all axes but the last (soft_op.instance) or over the\n"
-        "channel axis, axis -2 (soft_op.channel). Shape of x; integers give float32."),
+        "softmax(x, op=soft_op.instance, *, axis=None)\n--\n\n"
+        "exp(x) / sum of exp(x), stable for large values: over all axes but the last (soft_op.instance), over the\n"
+        "channel axis, axis -2 (soft_op.channel), or along `axis`. Shape of x; integers give float32."),
     method<log_softmax>("log_softmax",
-        "log_softmax(x, op=soft_op.instance)\n--\n\n"
-        "The logarithm of softmax(x, op), computed without its loss of precision."),
+        "log_softmax(x, op=soft_op.instance, *, axis=None)\n--\n\n"
+        "The logarithm of softmax(x, op, axis=axis), computed without its loss of precision."),
     method<softmax_back>("softmax_back",
-        "softmax_back(err, y, op=soft_op.instance)\n--\n\n"
-        "The gradient of x, from the error at y = softmax(x, op): y * (err - sum of err * y). err has y's shape."),
+        "softmax_back(err, y, op=soft_op.instance, *, axis=None)\n--\n\n"
+        "The gradient of x, from the error at y = softmax(x, op, axis=axis): y * (err - sum of err * y). err has y's\n"
+        "shape."),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -18,6 +18,7 @@ PYBIND11_MODULE_EXEC(_owl, m) {
   bind_dlpack(m);
   bind_elewise(m);
   bind_conv(m);
+  bind_norm(m);
   bind_device(m);
   bind_inspect(m);
   bind_user_op(m);

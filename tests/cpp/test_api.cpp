@@ -842,6 +842,23 @@ TEST(Api, Softmax) {
   const NArray z = conv::softmax(arange(8).reshape({2, 2, 2}), conv::SoftOp::kChannel);
   for (const float sum : floats(z.sum(1))) EXPECT_NEAR(sum, 1, 1e-6);
   for (const float g : floats(conv::softmax_back(owl::ones({2, 2}), conv::softmax(x)))) EXPECT_NEAR(g, 0, 1e-6);
+  for (const float sum : floats(conv::softmax(z, 0).sum(0))) EXPECT_NEAR(sum, 1, 1e-6);
+  for (const float sum : floats(owl::exp(conv::log_softmax(z, -1)).sum(2))) EXPECT_NEAR(sum, 1, 1e-6);
+}
+
+TEST(Api, Normalisation) {
+  const NArray x = array({1, 3, 2, 6}).reshape({2, 2}), w = array({2, 1}), b = array({0, 1});
+  const Floats y = floats(owl::layer_norm(x, w, b, 0));
+  EXPECT_NEAR(y[0], -2, 1e-6);
+  EXPECT_NEAR(y[1], 2, 1e-6);
+  EXPECT_NEAR(y[3], 2, 1e-6);
+  EXPECT_EQ(floats(owl::batch_norm(x, w, b, array({1, 2}), array({4, 1}), 0)), (Floats{0, 2, 1, 5}));
+  const auto [mean, var] = owl::moments(x, {0});
+  EXPECT_EQ(floats(mean), (Floats{2, 4}));
+  EXPECT_EQ(floats(var), (Floats{1, 4}));
+  EXPECT_EQ(floats(owl::moments(x, {}, 1).first), (Floats{3}));
+  EXPECT_TRUE(throws<owl::ShapeError>([&] { return owl::layer_norm(x, array({1, 2, 3}), b); }, "weight has shape [3]"));
+  EXPECT_TRUE(throws<owl::ValueError>([&] { return owl::layer_norm(x, w, b, -1); }, "eps"));
 }
 
 TEST(Api, Convolver) {

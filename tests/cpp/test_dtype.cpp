@@ -44,7 +44,7 @@ TEST(DTypes, WhatIsNotListedIsRefused) {
 
 // A kernel that gets a type which the recorder should have converted throws, rather than read it as another type.
 TEST(DTypes, KernelsTakeNoTypeForAnother) {
-  const SoftmaxParams softmax(conv::SoftOp::kInstance);
+  const SoftmaxParams softmax(0, 1);
   float memory[4] = {};
   const Shape shape{4};
   for (const OpRecord* op : {&op_softmax, &op_log_softmax}) {

@@ -441,7 +441,7 @@ void check_softmax(const Shape& shape, SoftOp op, DType type) {
         back[at] = x.at(place(j)) * (err.at(place(j)) - mean);
       }
     }
-  const SoftmaxParams params(op);
+  const SoftmaxParams params(op, shape.ndim());
   expect_near(run("softmax", {x.ref()}, shape, type, &params), y, 1, "softmax of " + shape.str());
   expect_near(run("log_softmax", {x.ref()}, shape, type, &params), ln, 4, "log_softmax of " + shape.str());
   expect_near(run("softmax_back", {err.ref(), x.ref()}, shape, type, &params), back, static_cast<double>(length),
@@ -460,7 +460,7 @@ TEST(Kernels, Softmax) {
 }
 
 TEST(Kernels, SoftmaxOfLargeValuesAndNaN) {
-  const SoftmaxParams params(SoftOp::kInstance);
+  const SoftmaxParams params(SoftOp::kInstance, 2);
   for (const DType type : {DType::kFloat32, DType::kFloat64}) {
     Array x({3, 3}, type);
     const double values[] = {1e4, 1e4, -1e4, NAN, 0, 1, -INFINITY, 0, 0};

@@ -11,6 +11,7 @@
 #include "ops/concat.h"
 #include "ops/create.h"
 #include "ops/nn.h"
+#include "ops/norm.h"
 #include "ops/records.h"
 #include "ops/reduce.h"
 #include "ops/scan.h"
@@ -138,12 +139,13 @@ std::map<std::string, Example> examples() {
   const conv::Lrner lrner{3, 0.5, 0.75};
   const NArray y = convolver.ff(x, w, b), pooled = pooler.ff(x);
   const auto reduce = variants(ReduceParams(0b011, false), [](auto& p) { p.axes = 0b111; }, [](auto& p) { p.all = true; });
-  const auto soft = variants(SoftmaxParams(conv::SoftOp::kInstance), [](auto& p) { p.op = conv::SoftOp::kChannel; });
+  const auto soft = variants(SoftmaxParams(0, 3), [](auto& p) { p.first = 1; }, [](auto& p) { p.count = 1; });
   const auto local = variants(LrnParams(lrner), [](auto& p) { p.lrner.local_size = 5; },
                               [](auto& p) { p.lrner.alpha = 1; }, [](auto& p) { p.lrner.beta = 1; });
   const auto precision = variants(MatmulParams(MatmulPrecision::kTf32),
                                   [](auto& p) { p.precision = MatmulPrecision::kBfloat16; },
                                   [](auto& p) { p.precision = MatmulPrecision::kFloat32; });
+  const auto norm = variants(NormParams(1e-5), [](auto& p) { p.eps = 1; });
   const auto axis = variants(ConcatParams(0), [](auto& p) { p.axis = 1; });
   return {{"full", {full({3}, 2), of_create({"value"})}},
           {"arange", {arange(0, 5), of_create({"start", "step"})}},
@@ -160,6 +162,8 @@ std::map<std::string, Example> examples() {
           {"sort", {sort(m), of_sort()}},
           {"sum", {x.sum(), reduce}},
           {"mean", {x.mean(), reduce}},
+          {"moments", {moments(x).second, variants(MomentsParams(0b011, false, 0), [](auto& p) { p.axes = 0b111; },
+                                                   [](auto& p) { p.all = true; }, [](auto& p) { p.correction = 1; })}},
           {"prod", {x.prod(), reduce}},
           {"max", {x.max(), reduce}},
           {"min", {x.min(), reduce}},
@@ -171,6 +175,8 @@ std::map<std::string, Example> examples() {
           {"softmax", {conv::softmax(x), soft}},
           {"log_softmax", {conv::log_softmax(x), soft}},
           {"softmax_back", {conv::softmax_back(x, x), soft}},
+          {"layer_norm", {layer_norm(m, ramp({4}), ramp({4})), norm}},
+          {"layer_norm_back", {record_all(op_layer_norm_back, std::vector{m.node(), m.node(), ramp({4}).node()}, norm[0])[0], norm}},
           {"conv", {y, of_conv()}},
           {"conv_back_data", {convolver.bp(y, x, w), of_conv()}},
           {"conv_back_weight", {convolver.weight_grad(y, x, w), of_conv()}},
@@ -228,8 +234,8 @@ TEST(Registry, ParametersAsText) {
   EXPECT_EQ(text_of(&reduce), "axes=[0, 2], all=false");
   const CreateParams created({2, 3}, DType::kFloat64, {"low", "high"}, 0.1, 1e300);
   EXPECT_EQ(text_of(&created), "shape=[2, 3], dtype=float64, low=0.1, high=1e+300");
-  const SoftmaxParams soft(conv::SoftOp::kChannel);
-  EXPECT_EQ(text_of(&soft), "op=channel");
+  const SoftmaxParams soft(conv::SoftOp::kChannel, 4);
+  EXPECT_EQ(text_of(&soft), "first=2, count=1");
   const MatmulParams precision(MatmulPrecision::kTf32);
   EXPECT_EQ(text_of(&precision), "precision=tf32");
 }

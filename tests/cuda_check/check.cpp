@@ -73,7 +73,7 @@ void reductions() {
       const NArray x = ones(shape, type);
       for (int axis = 0; axis < shape.ndim(); ++axis) {
         for (const auto& y :
-             {x.sum({axis}), x.max({axis}), x.min({axis}), x.mean({axis}), x.prod({axis}), x.argmax(axis), x.argmin(axis),
+             {x.sum({axis}), x.max({axis}), x.min({axis}), x.mean({axis}), x.var({axis}), x.prod({axis}), x.argmax(axis), x.argmin(axis),
               x.cumsum(axis)})
           done(y);
       }
@@ -102,6 +102,13 @@ void networks() {
         done(conv::softmax_back(x, y, op));
         done(conv::softmax(x * 2.0, op) - 1.0);
       }
+    for (const Shape& shape : {Shape{3, 900}, Shape{40, 30}, Shape{3000, 2}}) {
+      const NArray x = randn(shape, 0, 1, type), w = ones({shape[0]}, type);
+      done(layer_norm(x * 2.0, w, w) - 1.0);
+      Tape tape;
+      const NArray y = layer_norm(x, w, w);
+      for (const NArray& each : tape.gradient(y, {x, w}, y)) done(each);
+    }
     const NArray x = randn({11, 9, 4, 3}, 0, 1, type);
     for (const auto op : {conv::PoolOp::kMax, conv::PoolOp::kAverage}) {
       conv::Pooler pooler(3, 3, 2, 2, 0, 0, op);

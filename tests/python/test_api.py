@@ -203,6 +203,11 @@ CONV = [
      "conv conv.softmax conv.log_softmax conv.softmax_back conv.soft_op conv.soft_op.instance conv.soft_op.channel",
      "conv.softmax conv.softmax_is_stable conv.softmax_back_is_the_derivative "
      "conv.softmax_without_an_op_is_by_instance conv.softmax_errors every_type.softmax promotion.networks"),
+    ("softmax, log_softmax along any one axis", "", "conv.softmax_along_any_axis conv.softmax_errors Api.Softmax"),
+    ("moments: mean and variance of one pass", "moments", "reductions.moments reductions.variance Api.Normalisation"),
+    ("layer_norm over the first axis, batch_norm of each channel", "layer_norm batch_norm",
+     "norm.values norm.gradients norm.numbers_far_from_0_keep_the_digits_of_their_differences norm.batches norm.mistakes "
+     "norm.gradients_are_pytorchs Api.Normalisation"),
     ("Convolver: ff, bp, weight_grad, bias_grad; padding and strides",
      "conv.Convolver conv.Convolver.ff conv.Convolver.bp conv.Convolver.weight_grad conv.Convolver.bias_grad "
      "conv.Convolver.pad_h conv.Convolver.pad_w conv.Convolver.stride_v conv.Convolver.stride_h",

@@ -19,6 +19,7 @@ RUNS = {
     "cnn.py": ["--batches", "2", "--rounds", "1"],
     "ops.py": ["--length", "100", "--rounds", "1"],
     "chain.py": ["--size", "1000", "--rounds", "1"],
+    "layer_norm.py": ["--features", "10", "--vectors", "20", "--rounds", "1"],
     "softmax.py": ["--classes", "10", "--columns", "100", "--rounds", "1"],
     "chains.py": ["--workers", "1", "--length", "3", "--rounds", "1"],
     "updates.py": ["--arrays", "5", "--side", "4", "--steps", "2", "--rounds", "1"],
@@ -89,6 +90,11 @@ def test_a_floor_reports_one_line_of_json(program):
     if not (BUILD / program).exists():
         pytest.skip(f"{program} is not built (make build)")
     assert figures(BUILD / program, *FLOORS[program])["threads"] == owl.devices()[0].threads
+
+
+def test_peer_of_layer_norm():
+    pytest.importorskip("torch")
+    figures(sys.executable, FOLDER / "peers/layer_norm.py", "torch", "--features", "10", "--vectors", "20", "--rounds", "1")
 
 
 def test_peer_of_softmax():

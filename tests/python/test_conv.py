@@ -415,6 +415,27 @@ def test_softmax(shape, channel):
     near(C.softmax_back(owl.from_numpy(err), owl.from_numpy(y), op), ref.softmax_back(*f64(err, y), channel), 8)
 
 
+@pytest.mark.parametrize("shape", [(7,), (5, 10), (2, 300), (300, 2), (2, 3, 4), (70, 5, 3), (2, 5, 3, 4), (3, 1, 2)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softmax_along_any_axis(shape, dtype):
+    x, err = (data(shape) * 3).astype(dtype), data(shape, 1).astype(dtype)
+    ox, oerr = owl.from_numpy(x), owl.from_numpy(err)
+    for axis in range(-len(shape), len(shape)):
+        along = (len(shape) - 1 - axis) % len(shape)  # in NumPy's order
+        X, ERR = (np.moveaxis(a.astype(np.float64), along, -1).reshape(-1, shape[along]) for a in (x, err))
+
+        def back(a):
+            return np.moveaxis(a.reshape([*(n for i, n in enumerate(shape) if i != along), shape[along]]), -1, along)
+
+        near(C.softmax(ox, axis=axis), back(ref.softmax(X)), 4)
+        near(C.log_softmax(ox, axis=axis), back(ref.log_softmax(X)), 4, 10)
+        y = back(ref.softmax(X)).astype(dtype)
+        near(C.softmax_back(oerr, owl.from_numpy(y), axis=axis), back(ref.softmax_back(ERR, ref.softmax(X))), 8)
+    assert same_bits(C.softmax(ox, axis=None).to_numpy(), C.softmax(ox).to_numpy())
+    if len(shape) > 1:
+        assert same_bits(C.softmax(ox, axis=-2).to_numpy(), C.softmax(ox, C.soft_op.channel).to_numpy())
+
+
 def test_softmax_without_an_op_is_by_instance():
     x = owl.from_numpy(data((4, 3, 5)))
     assert same_bits(C.softmax(x).to_numpy(), C.softmax(x, C.soft_op.instance).to_numpy())
@@ -450,6 +471,14 @@ def test_softmax_errors():
         C.softmax_back(owl.ones([3, 2]), owl.ones([2, 3]))
     with pytest.raises(owl.ShapeError):
         C.softmax(owl.ones([5]), C.soft_op.channel)
+    for function in (C.softmax, C.log_softmax, lambda x, **more: C.softmax_back(x, x, **more)):
+        for axis in (2, -3):
+            with pytest.raises(owl.ShapeError, match=f"softmax.*: axis {axis}"):
+                function(owl.ones([5, 2]), axis=axis)
+        with pytest.raises(TypeError, match="op and axis exclude each other"):
+            function(owl.ones([5, 2]), op=C.soft_op.channel, axis=0)
+        with pytest.raises(TypeError, match="axis"):
+            function(owl.ones([5, 2]), axis="0")
 
 
 def test_scale_is_not_read():

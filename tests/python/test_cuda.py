@@ -143,6 +143,7 @@ def test_reductions(gpu, shape, dtype):
               rtol=1e-5, atol=1e-5)
     near_1 = (1 + numbers(*shape) * 1e-3).astype(dtype)
     agree(gpu, lambda x: [x.prod(), *(x.prod(axis) for axis in range(len(shape)))], near_1, rtol=1e-5)
+    agree(gpu, lambda x: [x.var(), (x * 2 + 1).std(0), *owl.moments(x * 3, len(shape) - 1, correction=1)], x, rtol=1e-5, atol=1e-5)
     agree(gpu, lambda x: [x.cumsum(axis) for axis in range(len(shape))], x, rtol=1e-5, atol=1e-4)
     agree(gpu, lambda x: [(x * 2).cumsum(0) - 1, owl.grad(lambda x: elewise.mult(x.cumsum(0), x).sum())(x * 1.5)], x, rtol=1e-4, atol=1e-2)
 
@@ -251,6 +252,24 @@ def test_softmax(gpu, shape, op):
     x, err = numbers(*shape) * 5, numbers(*shape, seed=1)
     agree(gpu, lambda x, e: [conv.softmax(x, op), conv.log_softmax(x, op), conv.softmax_back(e, conv.softmax(x, op), op),
                              conv.softmax(x * 2 - 1, op), conv.softmax(x, op) + e], x, err)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(10,), (3, 10), (700, 7), (3, 2000), (2, 40_000), (3, 5, 64), (300, 100)])
+def test_normalisation(gpu, shape, dtype):
+    x, w, b, err = numbers(*shape, dtype=dtype), numbers(shape[-1], dtype=dtype), numbers(shape[-1], seed=1, dtype=dtype), numbers(*shape, seed=2, dtype=dtype)
+
+    def gradients(x, w, b, e, of=(0, 1, 2)):
+        operands = [x, w, b]
+        with owl.Tape() as tape:
+            y = owl.layer_norm(*operands)
+        return tape.gradient(y, [operands[i] for i in of], seed=e)
+
+    tolerance = 1e-4 if dtype == "float32" else 1e-12
+    agree(gpu, lambda x, w, b, e: [owl.layer_norm(x, w, b), owl.layer_norm(x * 2 + 3, w, b, eps=0.1) - x, *gradients(x, w, b, e),
+                                   *gradients(x, w, b, e * 2, [0]), *gradients(x, w, b, e, [1])], x, w, b, err, rtol=tolerance, atol=tolerance)
+    if len(shape) > 1:
+        agree(gpu, lambda x: [conv.softmax(x, axis=1), owl.batch_norm(x, *[owl.full([x.shape[-2]], 1.5)] * 4)], x, rtol=tolerance, atol=tolerance)
 
 
 GEOMETRY = [dict(), dict(pad_h=1, pad_w=2), dict(stride_v=2, stride_h=3), dict(pad_h=2, pad_w=2, dilation=2),

@@ -153,14 +153,23 @@ ROWS = {
     "sort": unary(lambda x: [owl.sort(x), owl.sort(x, -1), *(owl.topk(x, 2, a)[0] for a in (0, 1, 2))]),
     "sum": unary(lambda x: [x.sum(), x.sum(1), x.sum([0, 2])]),
     "mean": unary(lambda x: [x.mean(), x.mean(1), x.mean([0, 2])]),
+    "moments": unary(lambda x: [*owl.moments(x), *owl.moments(x, 1, correction=1), owl.moments(x, [0, 2])[0], x.var(2)]),
     "prod": unary(lambda x: [x.prod(), x.prod(1), x.prod([0, 2])]),
     "cumsum": unary(lambda x: [x.cumsum(0), x.cumsum(-1), x.reshape([-1]).cumsum(0)]),
     "max": unary(lambda x: [x.max(), x.max(1), x.max([0, 2])]),
     "min": unary(lambda x: [x.min(), x.min(1), x.min([0, 2])]),
     "matmul": ([(4, 3, 6), (3, 5, 6)], (-2, 2), products),
-    "softmax": unary(lambda x: [conv.softmax(x, instance), conv.softmax(x, channel), conv.softmax(x[:, 0, 0])]),
-    "log_softmax": unary(lambda x: [conv.log_softmax(x, instance), conv.log_softmax(x, channel)]),
-    "softmax_back": binary(lambda x, y: [conv.softmax_back(x, y, instance), conv.softmax_back(x, y, channel)]),
+    "softmax": unary(lambda x: [conv.softmax(x, instance), conv.softmax(x, channel), conv.softmax(x[:, 0, 0]), conv.softmax(x, axis=0),
+                                conv.softmax(x, axis=-1)]),
+    "log_softmax": unary(lambda x: [conv.log_softmax(x, instance), conv.log_softmax(x, channel), conv.log_softmax(x, axis=0)]),
+    "softmax_back": binary(lambda x, y: [conv.softmax_back(x, y, instance), conv.softmax_back(x, y, channel),
+                                         conv.softmax_back(x, y, axis=0)]),
+    "layer_norm": ([SHAPE, (4,), (4,)], (-2, 2), lambda x, w, b: [
+        owl.layer_norm(x, w, b), owl.layer_norm(x.reshape([4, 6]), w, b, eps=0.5), owl.layer_norm(x[:, 0, 0], w, b)]),
+    "layer_norm_back": ([SHAPE, SHAPE, (4,)], (-2, 2), lambda e, x, w: list(
+        owl.grad(lambda x, w, b: mult(e, owl.layer_norm(x, w, b)).sum(), (0, 1, 2))(x, w, owl.zeros([4], "float64")))),
+    "batch_norm": ([SHAPE, (3,), (3,), (3,), (3,)], (0.5, 2), lambda x, w, b, m, v: [
+        owl.batch_norm(x, w, b, m, v), owl.batch_norm(x, w, b, x.mean([0, 2]), x.var([0, 2]), eps=0.1)]),
     **conv_rows(),
     "pool": ([IMAGES], (-1, 1), lambda x: [p.ff(x) for p in POOLERS]),
     "pool_back": ([(300,), IMAGES], (-1, 1), pool_back),
@@ -172,7 +181,7 @@ ROWS = {
     "spread": unary(lambda x: [x.var(), x.var(1, correction=1), x.std([0, 2]), owl.logsumexp(x), owl.logsumexp(x, [0, 1])]),
     "all_reduce": binary(lambda x, y: owl.all_reduce([x, y.copy_to(other_device())])[1].copy_to(0)),
 }  # fmt: skip
-COMPOSED = {"rearranged", "spread"}  # of several operations
+COMPOSED = {"rearranged", "spread", "batch_norm"}  # of several operations
 ROUGH = {"cast": (1e-1, 1e-5)}  # step, tolerance: it rounds to float32
 LAYOUTS = ["contiguous", "transposed", "sliced", "broadcast"]
 WITHOUT = {"gt", "ge", "lt", "le", "eq", "ne", "isnan", "isinf", "isfinite", "sign", "floor", "ceil", "round", "trunc",

@@ -185,7 +185,7 @@ SAME = {
     "repeat_interleave": lambda a: np.repeat(a, 2, 0), "arcsin": np.arcsin, "arccos": np.arccos,
     "arctan": np.arctan, "arcsinh": np.arcsinh, "arctanh": np.arctanh, "cbrt": np.cbrt, "reciprocal": np.reciprocal,
     "flipud": lambda a: a[::-1], "var_mean": lambda a: a.var(0, keepdims=True), "std_mean": lambda a: a.std(0, keepdims=True),
-    "layer_norm": lambda a: (a - a.mean(0)) / np.sqrt(a.var(0) + 1e-5),
+    "normalize": lambda a: (a - a.mean(0)) / np.sqrt(a.var(0) + 1e-5),
     "prod": lambda a: a.prod(0, keepdims=True), "cumsum": lambda a: a.cumsum(0), "around": np.around, "fix": np.trunc, "frac": lambda a: a - np.trunc(a),
     "norm": lambda a: np.linalg.norm(a, axis=0, keepdims=True), "deg2rad": np.deg2rad, "hardsigmoid": lambda a: np.clip(a / 6 + 0.5, 0, 1),
     "ptp": lambda a: np.ptp(a, 0, keepdims=True),

@@ -84,6 +84,35 @@ def test_products(dtype, shape):
     assert owl.zeros([0, 3]).prod(0).tolist() == [[1, 1, 1]] and owl.zeros([0]).prod().item() == 1
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, (40, 30, 3, 20), (100_000,), (3, 70_000), (70_000, 3), (0,), (0, 3), (3, 0)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_moments(dtype, shape):
+    a = data(shape, dtype)
+    for axis in axis_choices(len(shape)):
+        mean, var = owl.moments(arr(a), axis)
+        assert dtype_of(mean) == dtype_of(var) == MEAN_TYPE[dtype]
+        eps = np.finfo(MEAN_TYPE[dtype]).eps
+        exact = a.astype(np.float64)
+        np.testing.assert_allclose(val(mean), want(np.mean, exact, axis), rtol=4 * eps, atol=40 * eps)
+        np.testing.assert_allclose(val(var), want(np.var, exact, axis), rtol=40 * eps, atol=40 * eps)
+        assert same_bits(val(call(arr(a), "var", axis)), val(var))
+        with np.errstate(all="ignore"):
+            sample = want(lambda x, **more: np.var(x, ddof=1, **more), exact, axis)
+        np.testing.assert_allclose(val(owl.moments(arr(a), axis, correction=1)[1]), sample, rtol=40 * eps, atol=40 * eps)
+
+
+def test_moments_are_one_pass():
+    x = owl.rand([64, 50, 8, 6])
+    owl.wait_for_all()
+    plan = owl.explain(lambda: owl.moments(x * 2, [0, 1, 3]))
+    assert [task.operations for task in plan.tasks] == [["mult", "moments"]]
+    far = arr((np.random.default_rng(5).normal(size=(1000, 70)) + 1e6).astype(np.float32))
+    for axis in (None, 0, 1):
+        np.testing.assert_allclose(val(owl.moments(far, axis)[1]), want(np.var, val(far).astype(np.float64), axis), rtol=1e-5)
+    assert np.isnan(owl.moments(arr(np.float32([1, np.inf])))[1].item())
+    assert owl.moments(arr(np.float32([1, np.inf])))[0].item() == np.inf
+
+
 CUMSUM_SHAPES = [*SHAPES, (100_000,), (3, 40_000), (40_000, 2), (130, 700, 2), (0,), (3, 0), (0, 3)]
 
 

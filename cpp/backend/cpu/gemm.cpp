@@ -26,17 +26,17 @@ NnTable make_table() {
 #if defined(__x86_64__)
   if (isa() == Isa::kAvx512) {
     avx512::fill_softmax(table), avx512::fill_pool(table), avx512::fill_pool_channels_last(table);
-    avx512::fill_lrn(table), avx512::fill_gemm(table);
+    avx512::fill_lrn(table), avx512::fill_norm(table), avx512::fill_gemm(table);
     return table;
   }
   if (isa() == Isa::kAvx2) {
     avx2::fill_softmax(table), avx2::fill_pool(table), avx2::fill_pool_channels_last(table);
-    avx2::fill_lrn(table), avx2::fill_gemm(table);
+    avx2::fill_lrn(table), avx2::fill_norm(table), avx2::fill_gemm(table);
     return table;
   }
 #endif
   baseline::fill_softmax(table), baseline::fill_pool(table), baseline::fill_pool_channels_last(table);
-  baseline::fill_lrn(table), baseline::fill_gemm(table);
+  baseline::fill_lrn(table), baseline::fill_norm(table), baseline::fill_gemm(table);
   return table;
 }
 

@@ -30,6 +30,10 @@ void softmax(const KernelArgs& args, Launch& launch);
 void log_softmax(const KernelArgs& args, Launch& launch);
 void softmax_back(const KernelArgs& args, Launch& launch);
 
+bool layer_norm_reads_ranges(const Shape& x, const Params* params);
+void layer_norm(const KernelArgs& args, Launch& launch);
+void layer_norm_back(const KernelArgs& args, Launch& launch);
+
 void lrn(const KernelArgs& args, Launch& launch);
 void lrn_back(const KernelArgs& args, Launch& launch);
 

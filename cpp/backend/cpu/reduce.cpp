@@ -8,6 +8,8 @@
 #include <memory>
 
 #include "backend/cpu/isa/kernels.h"
+#include "backend/cpu/isa/nn_kernels.h"
+#include "base/visit_dtype.h"
 #include "ops/reduce.h"
 
 namespace owl::cpu {
@@ -20,6 +22,7 @@ constexpr std::int64_t kShortRow = 256;     // shorter rows are not computed sep
 constexpr std::int64_t kSegment = 1 << 15;  // of a contiguous row
 constexpr std::int64_t kColumns = 1024;     // adjacent accumulators
 constexpr std::int64_t kJoin = 4096;        // results joined in one chunk
+constexpr std::int64_t kLargestAcc = 24;    // bytes
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -100,6 +103,10 @@ struct Reduction {
   std::int64_t parts = 1;     // of each fold
   std::int64_t per_part = 0;  // units (segments or vectors) in a part
   char* partial = nullptr;    // [part][result]
+  // Of a fold with two results. `out` may be null then, or this one.
+  const Fold* second = nullptr;
+  char* second_out = nullptr;
+  double second_count = 0;
 
   void allocate_partial(std::int64_t results, Launch& launch) {
     partial = static_cast<char*>(launch.scratch(static_cast<std::size_t>(parts * results * fold.size)));
@@ -107,7 +114,8 @@ struct Reduction {
 
   // The results [first, first + n), from complete accumulators.
   void finish(std::int64_t first, const void* acc, std::int64_t n) const {
-    fold.finish(out + first * out_item, acc, n, count);
+    if (out) fold.finish(out + first * out_item, acc, n, count);
+    if (second_out) second->finish(second_out + first * out_item, acc, n, second_count);
     if (finished) finished({first, n});
   }
 
@@ -163,7 +171,7 @@ void add_row_stages(std::shared_ptr<Reduction> r, Launch& launch) {
     const bool in_a_row = r->at.has_row_after_row();
     const std::int64_t batch = in_a_row ? std::clamp<std::int64_t>(kPart / r->at.inner, 1, kBatch) : kBatch;
     launch.stage(ceil_div(results, together), [r, results, units, together, in_a_row, batch](std::int64_t chunk) {
-      alignas(16) char acc[kBatch * 8];
+      alignas(16) char acc[kBatch * kLargestAcc];
       const std::int64_t last = std::min(results, (chunk + 1) * together), inner = r->at.inner;
       for (std::int64_t first = chunk * together; first < last; first += batch) {
         const std::int64_t n = std::min(batch, last - first);
@@ -199,7 +207,7 @@ void add_column_stages(std::shared_ptr<Reduction> r, Launch& launch) {
   const std::int64_t jobs = blocks * r->at.kept.size * r->parts;
   const std::int64_t together = std::max(std::int64_t{1}, kChunk / (block * std::min(units, r->per_part) + 16));
   launch.stage(ceil_div(jobs, together), [=](std::int64_t chunk) {
-    alignas(64) char local[kColumns * 8];
+    alignas(64) char local[kColumns * kLargestAcc];
     for (std::int64_t job = chunk * together; job < std::min(jobs, (chunk + 1) * together); ++job) {
       const std::int64_t first = job % blocks * block, n = std::min(block, inner - first);
       const std::int64_t o = job / blocks % r->at.kept.size, p = job / blocks / r->at.kept.size;
@@ -222,6 +230,11 @@ unsigned axes_of(const Params* params) {
   return p.all ? ~0u : p.axes;
 }
 
+void add_stages(std::shared_ptr<Reduction> r, Launch& launch) {
+  if (r->at.rows) add_row_stages(std::move(r), launch);
+  else add_column_stages(std::move(r), launch);
+}
+
 void reduce(ReduceKind kind, const KernelArgs& args, Launch& launch) {
   const ArrayRef& in = args.in[0];
   if (args.out.shape.size() == 0) return;
@@ -242,8 +255,7 @@ void reduce(ReduceKind kind, const KernelArgs& args, Launch& launch) {
                                                  args.out.as<char>(), static_cast<std::int64_t>(itemsize(in.dtype)),
                                                  static_cast<std::int64_t>(itemsize(args.out.dtype)), count,
                                                  args.read, args.finished});
-  if (r->at.rows) add_row_stages(std::move(r), launch);
-  else add_column_stages(std::move(r), launch);
+  add_stages(std::move(r), launch);
 }
 
 // One merged axis is reduced: argmax takes one axis, or all of them.
@@ -324,6 +336,30 @@ bool arg_reduces_ranges(const Shape& shape, const Params* params) {
 }
 
 void sum(const KernelArgs& args, Launch& launch) { reduce(kSum, args, launch); }
+void moments(const KernelArgs& args, Launch& launch) {
+  const ArrayRef &in = args.in[0], &mean = args.results[0], &var = args.results[1];
+  const Shape& shape = mean.data ? mean.shape : var.shape;
+  if (shape.size() == 0) return;
+  const auto& p = static_cast<const MomentsParams&>(*args.params);
+  visit_float("moments", in.dtype, [&]<class T>() {
+    const auto& k = nn_table().kernels<T>();
+    const double count = static_cast<double>(in.shape.size()) / static_cast<double>(shape.size());
+    auto r = std::make_shared<Reduction>(
+        Reduction{k.mean, {}, in.as<char>(), mean.as<char>(), sizeof(T), sizeof(T), count, args.read, nullptr});
+    r->second = &k.variance;
+    r->second_out = var.as<char>();
+    r->second_count = std::max(count - p.correction, 0.0);
+    if (in.shape.size() > 0) {
+      r->at = analyse(in.shape, axes_of(&p));
+      return add_stages(std::move(r), launch);
+    }
+    launch.stage(1, [r, n = shape.size()](std::int64_t) {
+      alignas(16) char acc[kLargestAcc];
+      r->fold.init(acc, 1);
+      for (std::int64_t i = 0; i < n; ++i) r->finish(i, acc, 1);
+    });
+  });
+}
 void prod(const KernelArgs& args, Launch& launch) { reduce(kProd, args, launch); }
 void mean(const KernelArgs& args, Launch& launch) { reduce(kMean, args, launch); }
 void max(const KernelArgs& args, Launch& launch) { reduce(kMax, args, launch); }

@@ -10,6 +10,7 @@ bool reduces_ranges(const Shape& shape, const Params* params);
 bool arg_reduces_ranges(const Shape& shape, const Params* params);
 
 void sum(const KernelArgs& args, Launch& launch);
+void moments(const KernelArgs& args, Launch& launch);
 void prod(const KernelArgs& args, Launch& launch);
 void mean(const KernelArgs& args, Launch& launch);
 void max(const KernelArgs& args, Launch& launch);

@@ -12,27 +12,9 @@ namespace {
 
 constexpr std::int64_t kChunkElements = 1 << 15;  // some tens of microseconds
 
-// The array as [inner, length, outer]: `inner * outer` distributions of `length` elements, `inner` apart.
-struct Layout {
-  std::int64_t inner = 1, length = 1, outer = 1;
-};
-Layout layout(const Shape& x, const Params* params) {
-  const int last = x.ndim() - 1;
-  Layout l;
-  if (static_cast<const SoftmaxParams&>(*params).op == conv::SoftOp::kInstance) {
-    l.outer = last == 0 ? 1 : x[last];
-    l.length = x.size() / l.outer;
-  } else {
-    l.outer = x[last];
-    l.length = x[last - 1];
-    l.inner = x.size() / (l.outer * l.length);
-  }
-  return l;
-}
-
 // rows(first element, number of rows) or columns(first element, number of adjacent columns), in chunks.
 template <class Rows, class Columns>
-void launch_layout(const Layout& l, const KernelArgs& args, Launch& launch, Rows rows, Columns columns) {
+void launch_layout(const SoftmaxLayout& l, const KernelArgs& args, Launch& launch, Rows rows, Columns columns) {
   if (l.inner == 1) {
     const auto step = std::clamp<std::int64_t>(kChunkElements / l.length, 1, l.outer);
     launch.stage((l.outer + step - 1) / step, [=, finished = args.finished](std::int64_t chunk) {
@@ -55,7 +37,7 @@ void launch_layout(const Layout& l, const KernelArgs& args, Launch& launch, Rows
 }
 
 template <class T> void launch_softmax(const KernelArgs& args, bool logarithm, Launch& launch) {
-  const auto l = layout(args.out.shape, args.params);
+  const SoftmaxLayout l(args.out.shape, args.params);
   const auto& k = nn_table().kernels<T>();
   const T* const x = args.in[0].as<const T>();
   T* const y = args.out.as<T>();
@@ -68,7 +50,7 @@ template <class T> void launch_softmax(const KernelArgs& args, bool logarithm, L
 }
 
 template <class T> void launch_softmax_back(const KernelArgs& args, Launch& launch) {
-  const auto l = layout(args.out.shape, args.params);
+  const SoftmaxLayout l(args.out.shape, args.params);
   const auto& k = nn_table().kernels<T>();
   const T *const err = args.in[0].as<const T>(), *const y = args.in[1].as<const T>();
   T* const dx = args.out.as<T>();
@@ -89,7 +71,7 @@ void softmax_of(const KernelArgs& args, bool logarithm, Launch& launch) {
 // Whether the distributions are contiguous, and short enough to stay in the cache between reading and use.
 bool softmax_reads_ranges(const Shape& x, const Params* params) {
   if (x.size() == 0) return false;
-  const auto l = layout(x, params);
+  const SoftmaxLayout l(x, params);
   return l.inner == 1 && l.length <= kChunkElements;
 }
 

@@ -68,6 +68,8 @@ class Emit {
   // Adds the last program of a kernel that calls a library, in one launch with task.after if there is one. `program`
   // reads the library's output and computes the kernel's result, which is task.after's input 0.
   void finish(const Program& program, std::vector<const void*> in, std::vector<void*> out);
+  // From now on launches write to the result of these arguments, one of a kernel's several.
+  void write_to(const Args& one) { args_ = &one; }
   void clear(void* data, std::size_t bytes);
   // Memory for a number that this task's launches may report: the task's values then fail with an IndexError.
   const void* watch(std::function<std::string(std::int64_t)> message);
@@ -94,7 +96,8 @@ class Emit {
 // The kernels' texts, embedded at build time.
 namespace text {
 extern const std::string_view prelude, math, elementwise, philox;
-extern const std::string_view reduce, scan, softmax, pool, lrn, random, create, concat, add_views, matmul, take, sort;
+extern const std::string_view reduce, scan, softmax, norm, pool, lrn, random, create, concat, add_views, matmul;
+extern const std::string_view take, sort;
 }  // namespace text
 
 // owl_copy, which copies bytes from slot 0 to slot 1, and owl_clear, which writes zeros.

@@ -28,6 +28,7 @@ void add_views(const Args&, Emit&);
 // The kernels that launch texts. Never called for results without elements.
 void sum(const Args&, Emit&);
 void mean(const Args&, Emit&);
+void moments(const Args&, Emit&);
 void prod(const Args&, Emit&);
 void max(const Args&, Emit&);
 void min(const Args&, Emit&);
@@ -40,6 +41,8 @@ void log_softmax(const Args&, Emit&);
 void softmax_back(const Args&, Emit&);
 void pool(const Args&, Emit&);
 void pool_back(const Args&, Emit&);
+void layer_norm(const Args&, Emit&);
+void layer_norm_back(const Args&, Emit&);
 void lrn(const Args&, Emit&);
 void lrn_back(const Args&, Emit&);
 void full(const Args&, Emit&);

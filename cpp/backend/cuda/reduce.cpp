@@ -22,7 +22,7 @@ constexpr std::int64_t kPart = 4096;         // elements of a row's part, at lea
 constexpr std::int64_t kPartOfColumn = 16;   // elements for each of its threads, at least
 constexpr std::int64_t kFewColumns = 32;
 constexpr std::int64_t kMostLanes = 8;    // threads of a column: 32 columns are then adjacent
-constexpr std::int64_t kLargestAcc = 16;  // bytes
+constexpr std::int64_t kLargestAcc = 24;  // bytes
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t a, std::int64_t unit) { return ceil_div(a, unit) * unit; }
@@ -72,12 +72,14 @@ Layout analyse(const Shape& shape, unsigned axes) {
 
 class Reduction {
  public:
-  Reduction(const char* fold, const Args& args, Emit& emit)
+  // `correction` is taken from the number of elements that divides.
+  Reduction(const char* fold, const Args& args, Emit& emit, double correction = 0)
       : emit_(emit),
         results_(args.out.shape.size()),
         types_(std::string("using T = ") + type_name(args.in[0].dtype) + ";\nusing R = " + type_name(args.out.dtype) +
                ";\n#define OWL_FOLD " + fold + "\n"),
-        count_(static_cast<double>(args.in[0].shape.size()) / static_cast<double>(results_)) {}
+        count_(std::max(static_cast<double>(args.in[0].shape.size()) / static_cast<double>(results_) - correction,
+                        0.0)) {}
 
   void add_launches(const Shape& shape, unsigned axes) {
     if (shape.size() == 0) return add_nothing();
@@ -201,6 +203,21 @@ void reduce(const char* fold, const Args& args, Emit& emit) {
 }  // namespace
 
 void sum(const Args& args, Emit& emit) { reduce("Sum", args, emit); }
+void moments(const Args& args, Emit& emit) {
+  const auto& p = static_cast<const MomentsParams&>(*args.params);
+  const struct {
+    const char* fold;
+    double correction;
+  } folds[] = {{"Mean", 0}, {"Variance", p.correction}};
+  for (std::size_t i = 0; i < 2; ++i) {
+    if (!args.results[i].data) continue;
+    Args one = args;
+    one.out = args.results[i];
+    emit.write_to(one);
+    Reduction(folds[i].fold, one, emit, folds[i].correction).add_launches(args.in[0].shape, p.all ? ~0u : p.axes);
+    emit.write_to(args);
+  }
+}
 void prod(const Args& args, Emit& emit) { reduce("Prod", args, emit); }
 void mean(const Args& args, Emit& emit) { reduce("Mean", args, emit); }
 void max(const Args& args, Emit& emit) { reduce("Max", args, emit); }

@@ -12,21 +12,8 @@ constexpr std::int64_t kMostPerThread = 32;     // elements; beyond that prefer 
 constexpr std::int64_t kLeastPerThread = 4;     // elements, to outweigh joining the lanes
 constexpr std::int64_t kFewLanes = 8;           // up to this many, adjacent threads read adjacent elements
 
-// The array as [inner, length, outer]: `inner * outer` distributions of `length` elements, `inner` apart.
-struct Layout {
-  std::int64_t inner = 1, length = 1, outer = 1;
-
-  Layout(const Shape& x, const Params* params) {
-    const int last = x.ndim() - 1;
-    if (static_cast<const SoftmaxParams&>(*params).op == conv::SoftOp::kInstance) {
-      outer = last == 0 ? 1 : x[last];
-      length = x.size() / outer;
-    } else {
-      outer = x[last];
-      length = x[last - 1];
-      inner = x.size() / (outer * length);
-    }
-  }
+struct Layout : SoftmaxLayout {
+  using SoftmaxLayout::SoftmaxLayout;
 
   std::int64_t distributions() const { return inner * outer; }
   std::int64_t lanes() const {

@@ -13,6 +13,10 @@ enum class PoolOp { kMax, kAverage };
 NArray softmax(const NArray& x, SoftOp op = SoftOp::kInstance);
 NArray log_softmax(const NArray& x, SoftOp op = SoftOp::kInstance);
 NArray softmax_back(const NArray& err, const NArray& y, SoftOp op = SoftOp::kInstance);
+// Along any one axis.
+NArray softmax(const NArray& x, std::int64_t axis);
+NArray log_softmax(const NArray& x, std::int64_t axis);
+NArray softmax_back(const NArray& err, const NArray& y, std::int64_t axis);
 
 // Cross-correlation. x [W, H, C_in, N], w [kw, kh, C_in / groups, C_out], b [C_out].
 struct Convolver {

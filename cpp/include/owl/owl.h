@@ -8,5 +8,6 @@
 #include "owl/error.h"
 #include "owl/inspect.h"
 #include "owl/narray.h"
+#include "owl/norm.h"
 #include "owl/op.h"
 #include "owl/tape.h"

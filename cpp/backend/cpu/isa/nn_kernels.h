@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "backend/cpu/isa/kernels.h"
+
 namespace owl {
 struct PoolGeometry;
 }
@@ -27,6 +29,13 @@ template <class T> struct NnKernels {
   void (*softmax_back_columns)(T* dx, const T* err, const T* y, std::int64_t columns, std::int64_t length,
                                std::int64_t stride);
 
+  // Rows of `length` contiguous elements, each normalised (ops/norm.cpp); y may be x.
+  void (*layer_norm)(T* y, const T* x, const T* weight, const T* bias, std::int64_t rows, std::int64_t length,
+                     double eps);
+  // Adds to dweight and dbias. dx may be null, or dweight and dbias.
+  void (*layer_norm_back)(T* dx, T* dweight, T* dbias, const T* err, const T* x, const T* weight, std::int64_t rows,
+                          std::int64_t length, double eps);
+
   // One plane.
   void (*pool_max)(T* y, const T* x, const PoolGeometry& g);
   void (*pool_max_back)(T* dx, const T* err, const T* x, const PoolGeometry& g);
@@ -39,6 +48,9 @@ template <class T> struct NnKernels {
   // `scratch`: 2 * positions * channels elements.
   void (*lrn_back)(T* dx, const T* err, const T* x, const T* y, std::int64_t positions, std::int64_t channels,
                    std::int64_t plane, std::int64_t half, T alpha, T beta, T* scratch);
+
+  // Folds of one accumulator, which differ in `finish`.
+  Fold mean, variance;
 
   // The sum of n elements, in a fixed order.
   double (*sum)(const T* x, std::int64_t n);
@@ -81,6 +93,7 @@ struct NnTable {
   void fill_pool(NnTable& table);                     \
   void fill_pool_channels_last(NnTable& table);       \
   void fill_lrn(NnTable& table);                      \
+  void fill_norm(NnTable& table);                     \
   void fill_gemm(NnTable& table);                     \
   }
 OWL_DECLARE_ISA(baseline)

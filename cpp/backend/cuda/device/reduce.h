@@ -31,6 +31,24 @@ struct Prod {
 struct Mean : Adding<double> {
   OWL_DEVICE R result(Acc a, double count) { return static_cast<R>(a / count); }
 };
+// Updated element by element (Welford), joined as Chan does.
+struct Variance {
+  struct Acc {
+    double count, mean, squares;
+  };
+  OWL_DEVICE Acc start() { return {0, 0, 0}; }
+  OWL_DEVICE Acc take(Acc a, T x, Index) {
+    const double count = a.count + 1, d = static_cast<double>(x) - a.mean, mean = a.mean + d / count;
+    return {count, mean, a.squares + d * (static_cast<double>(x) - mean)};
+  }
+  OWL_DEVICE Acc join(Acc a, Acc b) {
+    const double count = a.count + b.count, d = b.mean - a.mean;
+    const double apart = d * d * (a.count * b.count / count);
+    const Acc both = {count, a.mean + d * (b.count / count), a.squares + b.squares + apart};
+    return b.count == 0 ? a : both;
+  }
+  OWL_DEVICE R result(Acc a, double count) { return static_cast<R>(a.squares / count); }
+};
 struct CountZero : Adding<double> {  // exact to 2^53
   OWL_DEVICE Acc take(Acc a, T x, Index) { return a + (x == T(0) ? 1.0 : 0.0); }
   OWL_DEVICE R result(Acc a, double) { return static_cast<R>(a); }

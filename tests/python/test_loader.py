@@ -485,6 +485,22 @@ def test_images_have_two_axes():
             list(data.Loader((np.zeros((4, 784), "f4"),), 2, transform=make))
 
 
+def test_each_batch_of_each_epoch_has_its_own_random_numbers():
+    def drawn(**options):
+        found = {}
+
+        def draws(x, rng):
+            found[x[:, 0, 0].tobytes()] = rng.random()
+            return x
+
+        one = loader(shuffle=False, transform=draws, **options)
+        return [[found[x[:, 0, 0].tobytes()] for x, _ in values(one)] for _ in range(2)]
+
+    first, second = drawn()
+    assert len({*first, *second}) == 14
+    assert [first, second] == drawn(prefetch=0) != drawn(seed=1)
+
+
 def test_transforms_run_in_order_and_leave_the_data_alone():
     before = X.copy()
     both = loader(transform=[noise, data.standardize(1.0, 2.0), data.random_flip()])

@@ -259,7 +259,7 @@ def test_evaluation_draws_nothing_and_keeps_the_mode():
     assert weights(own) == before and owl.random_state() == state and own.model.training
     own.model.eval()
     fit(own, 1)
-    assert not own.model.training and weights(own) != before
+    assert not own.model.training and weights(own) != before and owl.random_state() != state
 
 
 def test_predict():
@@ -879,6 +879,35 @@ def test_ctrl_c_ends_fit_between_two_steps(tmp_path):
             assert (array.to_numpy() == cut.model.state()[name].to_numpy()).all(), name
         assert whole.history["val_loss"] == cut.history["val_loss"] and whole.history["loss"] == cut.history["loss"]
     """)  # fmt: skip
+
+
+class InterruptedAdam(optim.Adam):
+    """Gets SIGINT in the middle of an update: after the first of its parameters."""
+
+    at = 0
+
+    def step(self, *arguments):
+        self.at -= 1
+        if self.at == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().step(*arguments)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_ctrl_c_does_not_cut_an_update(accumulate):
+    whole, cut = (trainer(Dropout(), optimizer=kind(0.01)) for kind in (optim.Adam, InterruptedAdam))
+    owl.seed(4)
+    fit(whole, 3, accumulate=accumulate)
+    owl.seed(4)
+    cut.optimizer.at = 4 * 2 + 2  # the third update, of four parameters
+    assert len(fit(cut, 3, accumulate=accumulate)) < 3 and cut.steps == 3
+    fit(cut, 3, accumulate=accumulate)
+    assert weights(cut) == weights(whole) and cut.history["loss"] == whole.history["loss"]
+
+
+def test_a_label_out_of_range():
+    with pytest.raises(owl.IndexError, match="3"):
+        fit(trainer(), 1, (X, np.full(200, 3)))
 
 
 def test_ctrl_c_twice_ends_a_step_that_hangs():

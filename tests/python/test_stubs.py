@@ -180,7 +180,7 @@ def public_things():
     """(name, object) of every public object."""
     found = []
     for module, names in ((owl, [*owl.__all__, "IndexError", "slice"]), (owl.conv, owl.conv.__all__),
-                          (owl.elewise, owl.elewise.__all__), (owl.nn, owl.nn.__all__), (owl.nn.init, owl.nn.init.__all__),
+                          (owl.elewise, owl.elewise.__all__), (owl.data, owl.data.__all__), (owl.train, owl.train.__all__), (owl.nn, owl.nn.__all__), (owl.nn.init, owl.nn.init.__all__),
                           (owl.optim, owl.optim.__all__)):
         for name in names:
             thing = getattr(module, name)

@@ -29,7 +29,7 @@ Results infer_sum(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), promote(in[0]->dtype, DType::kInt32)};
 }
 Results infer_mean(std::span<Node* const> in, const Params* p) {
-  return {result_shape(in[0], p), promote(in[0]->dtype, DType::kFloat32)};
+  return {result_shape(in[0], p), float_type(in[0]->dtype)};
 }
 Results infer_same(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), in[0]->dtype};
@@ -130,7 +130,10 @@ NArray reduce(const OpRecord& op, const NArray& x, const std::vector<std::int64_
                        " is named twice");
     mask |= bit;
   }
-  return record(op, {dense(x).node()}, std::make_shared<ReduceParams>(mask, axes.empty()));
+  const DType type = x.dtype(), inner = &op == &op_sum && type == DType::kUInt8 ? DType::kInt64 : compute_type(type);
+  const NArray y = record(op, {dense(record_cast(x, inner)).node()}, std::make_shared<ReduceParams>(mask, axes.empty()));
+  const bool keeps = &op == &op_max || &op == &op_min || (is_half(type) && (&op == &op_sum || &op == &op_mean));
+  return keeps ? record_cast(y, type) : y;
 }
 
 // How many elements each element of a result is made of. Errors name `op`, which consists of several operations.

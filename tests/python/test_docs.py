@@ -357,7 +357,7 @@ def test_reference_is_complete():
             named |= set(line.split())
     public = {f"owl.{name}" for name in [*owl.__all__, "slice", "IndexError"] if not hasattr(owl.elewise, name)}
     public |= {f"owl.conv.{name}" for name in owl.conv.__all__} | {f"owl.data.{name}" for name in owl.data.__all__}
-    in_words = {"owl.conv", "owl.data", "owl.elewise", "owl.bool_", "owl.int32", "owl.float32", "owl.float64",
+    in_words = {"owl.conv", "owl.data", "owl.elewise", "owl.bool_", "owl.uint8", "owl.int32", "owl.int64", "owl.float16", "owl.bfloat16", "owl.float32", "owl.float64",
                 "owl.data.DATA_SETS", "owl.data.main"}  # fmt: skip
     assert public - in_words == named - {"owl.elewise"}
 

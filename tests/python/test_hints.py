@@ -96,7 +96,7 @@ def test_every_method_of_other_libraries_is_there_or_has_a_hint():
     (owl, "relu_", ["never change", "x = owl.relu(x)"]), (owl, "abs_", ["x = owl.abs(x)"]), (owl, "clamp_", ["never change"]),
     (owl, "BatchNorm2d", ["x.mean(axis)"]), (owl, "MSELoss", [").mean()"]), (owl, "Dropout", ["prob is the probability to keep"]),
     (owl, "set_float32_matmul_precision", ["write owl.set_matmul_precision(precision)"]), (owl, "complex_", ["no complex"]),
-    (owl, "Convolver", ["owl.conv.Convolver"]), (owl, "T", ["x.T"]), (owl, "mm", ["w * x"]), (owl, "int64", ["int32"]),
+    (owl, "Convolver", ["owl.conv.Convolver"]), (owl, "T", ["x.T"]), (owl, "mm", ["w * x"]), (owl, "int16", ["int32"]),
     (owl, "no_grad", ["only inside a block of owl.Tape()"]), (owl, "median", ["np.median(x.to_numpy())"]), (owl, "Tensor", ["owl.NArray"]),
     (owl.elewise, "sum", ["x.sum(axis=None)"]), (owl.elewise, "softmax", ["owl.conv.softmax"]),
     (owl.conv, "relu", ["owl.relu(x)"]), (owl.conv, "Conv2d", ["owl.conv.Convolver("]),
@@ -116,7 +116,7 @@ def test_hints_of_modules(thing, name, parts):
     ("detach", ["owl.stop_gradient(x)"]), ("backward", ["owl.grad(", "owl.Tape()"]), ("dot", ["w * x"]), ("softmax", ["owl.conv.softmax(x"]),
     ("argsort", ["owl.argsort(x, axis=0)"]), ("median", ["np.median"]), ("byteswap", ["x.to_numpy().byteswap"]), ("fill", ["never change"]),
     ("transpose_", ["never change"]), ("cumsum_", ["never change"]), ("relu_", ["x = owl.relu(x)"]), ("log_normal_", ["never change"]),
-    ("bool_", ['x.astype("bool")']), ("int_", ['x.astype("int32")']), ("str_", ["bool, int32"]), ("string_", ["bool, int32"]),
+    ("bool_", ['x.astype("bool")']), ("int_", ['x.astype("int32")']), ("str_", ["bool, uint8, int32"]), ("string_", ["bool, uint8, int32"]),
     ("c_", ["np.c_"]), ("s_", ["np.s_"]), ("dropout", ["prob is the probability to keep"]),
 ])  # fmt: skip
 def test_hints_of_arrays(name, parts):

@@ -17,12 +17,14 @@ namespace {
 constexpr std::int64_t kChunk = 1 << 16;  // elements
 
 double element(const void* x, DType dtype, std::int64_t i) {
-  return visit_any_dtype("trace_nan", dtype, [&]<class T>() { return static_cast<double>(static_cast<const T*>(x)[i]); });
+  return visit_any_dtype("trace_nan", dtype, [&]<class T>() {
+    return elementwise_ops::convert<T, double>(static_cast<const T*>(x)[i]);
+  });
 }
 
 bool any_nonfinite(const void* x, DType dtype, std::int64_t begin, std::int64_t n) {
   const auto item = static_cast<std::int64_t>(itemsize(dtype));
-  return is_float(dtype) && best_tile_table().any_nonfinite(static_cast<const char*>(x) + begin * item, item, n);
+  return is_float(dtype) && best_tile_table().any_nonfinite(static_cast<const char*>(x) + begin * item, dtype, n);
 }
 
 std::string text(double v) {

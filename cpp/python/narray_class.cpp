@@ -64,7 +64,7 @@ PyMemberDef members[] = {
 };
 
 constexpr char kDoc[] =
-    "An immutable, column-major array of bool, int32, float32 or float64 on one device, computed when the script\n"
+    "An immutable, column-major array of one element type on one device, computed when the script\n"
     "waits for it or when its device is idle. The first axis varies fastest: a minibatch of images is [width,\n"
     "height, channels, batch]. Exchange with NumPy reverses the axes and moves no element.\n\n"
     "Arrays come from owl.from_numpy, owl.zeros, owl.randn and so on, and from operations on arrays. Between arrays\n"

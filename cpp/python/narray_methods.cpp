@@ -260,7 +260,7 @@ PyMethodDef narray_methods[] = {
     method<sum>("sum",
         "sum($self, axis=None)\n--\n\n"
         "The sum over an axis (negative counts from the end) or a list of axes, which stay with length 1; without\n"
-        "axis over all, shape [1]. bool and int32 give int32."),
+        "axis over all, shape [1]. bool and int32 give int32, uint8 and int64 int64; halves are added in float32."),
     method<max>("max",
         "max($self, axis=None)\n--\n\n"
         "The largest element over an axis or a list of axes, which stay with length 1; without axis over all, shape\n"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+import children
 import owl
 from conftest import SOAK, Counted, same_bits, unflushed
 from reference import DTYPES, NUMPY_TYPES, arr, dtype_of, val
@@ -1008,3 +1009,29 @@ def test_ranges_of_one_number_and_of_half_of_all():
     assert (val(owl.rand([100], 3.0, 3.0)) == 3).all()
     assert len(np.unique(val(owl.rand([1000], -1.7e38, 1.7e38)))) > 990
     assert len(np.unique(val(owl.rand([1000], -8e307, 8e307, "float64")))) == 1000
+
+
+def test_bfloat16_without_ml_dtypes():
+    """Everything but a NumPy array of it."""
+    children.run("""
+        import sys
+        sys.modules["ml_dtypes"] = None
+        import numpy as np
+        import owl
+        x = owl.full([3], 0.1, owl.bfloat16)
+        assert x.dtype == owl.bfloat16 == "bfloat16" and (x + 1).dtype == owl.bfloat16
+        assert (x * 2).astype("float32").to_numpy().tolist() == [0.2001953125] * 3
+        assert x.tolist() == [0.10009765625] * 3 and float(x[0]) == 0.10009765625
+        assert "0.10009766" in repr(x) and "dtype=bfloat16" in repr(x), repr(x)
+        for call in (x.to_numpy, lambda: np.asarray(x)):
+            try:
+                call()
+            except owl.DTypeError as error:
+                assert "ml_dtypes" in str(error) and "astype" in str(error)
+            else:
+                raise AssertionError
+        owl.save("x.npz", {"x": x})
+        assert owl.load("x.npz")["x"].tolist() == x.tolist() and np.load("x.npz")["x"].dtype == "V2"
+        assert owl.from_dlpack(x).dtype == "bfloat16" and owl.zeros_like(x).dtype == "bfloat16"
+        assert owl.op(lambda a, b: a, dtype="float32")(owl.ones([2]), owl.ones([2])).tolist() == [1, 1]
+    """)

@@ -74,12 +74,20 @@ void NanWatch::look(int step, const void* result, const void* const* operands, s
   }
 }
 
+// Whether this instruction rounds the result of the one before to a narrow type, as part of the same operation.
+bool NanWatch::rounds(std::size_t step) const {
+  const auto& instruction = program_.instructions[step];
+  return instruction.code == kCastCode && step > 0 && program_.instructions[step - 1].sequence == instruction.sequence &&
+         instruction.in[0] == program_.inputs.size() + program_.constants.size() + step - 1;
+}
+
 std::shared_ptr<const Failure> NanWatch::failure(std::size_t step) const {
   const auto& instruction = program_.instructions[step];
   const Found& found = found_[step];
-  const char* const op = elementwise_ops::All::infos[instruction.code].name;
+  const char* const op = elementwise_ops::All::infos[program_.instructions[rounds(step) ? step - 1 : step].code].name;
   std::string operands;
   for (int k = 0; k < instruction.arity; ++k) operands += (k ? " and " : "") + text(found.operands[k]);
+  if (rounds(step)) operands += " rounded to " + std::string(name(instruction.result));
   return make_failure<NaNError>(std::string(op) + " made " + text(found.result) + " of " + operands + ", at " +
                                     place_in(program_.shape, found.element) + " of its result " + program_.shape.str(),
                                 op, instruction.source, instruction.sequence);

@@ -32,6 +32,10 @@ template <DType First, DType... Others, class F> decltype(auto) visit_dtype(cons
   else detail::refuse_dtype(what, dtype);
 }
 
+// The types in which arrays are computed (compute_type).
+template <class F> decltype(auto) visit_computed(const char* what, DType dtype, F&& f) {
+  return visit_dtype<DType::kBool, DType::kInt32, DType::kInt64, DType::kFloat32, DType::kFloat64>(what, dtype, f);
+}
 // The element types of the network kernels.
 template <class F> decltype(auto) visit_float(const char* what, DType dtype, F&& f) {
   return visit_dtype<DType::kFloat32, DType::kFloat64>(what, dtype, f);

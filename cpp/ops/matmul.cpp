@@ -86,8 +86,7 @@ MatmulPrecision matmul_precision() { return precision.load(std::memory_order_rel
 
 NArray matmul(const NArray& a, const NArray& b) {
   const DType both = promote(a.dtype(), b.dtype());
-  // Products of integers are sums, whose type they have.
-  const DType whole = both == DType::kBool ? DType::kInt32 : both == DType::kUInt8 ? DType::kInt64 : both;
+  const DType whole = sum_type(both);  // each element is a sum
   const DType type = compute_type(whole);
   std::shared_ptr<const Params> params;
   if (type == DType::kFloat32 && matmul_precision() != MatmulPrecision::kFloat32)

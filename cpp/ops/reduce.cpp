@@ -26,7 +26,7 @@ Shape result_shape(const Node* x, const Params* params) {
 }
 
 Results infer_sum(std::span<Node* const> in, const Params* p) {
-  return {result_shape(in[0], p), promote(in[0]->dtype, DType::kInt32)};
+  return {result_shape(in[0], p), sum_type(in[0]->dtype)};
 }
 Results infer_mean(std::span<Node* const> in, const Params* p) {
   return {result_shape(in[0], p), float_type(in[0]->dtype)};
@@ -130,9 +130,10 @@ NArray reduce(const OpRecord& op, const NArray& x, const std::vector<std::int64_
                        " is named twice");
     mask |= bit;
   }
-  const DType type = x.dtype(), inner = &op == &op_sum && type == DType::kUInt8 ? DType::kInt64 : compute_type(type);
+  const bool adds = &op == &op_sum || &op == &op_prod;
+  const DType type = x.dtype(), inner = compute_type(adds ? sum_type(type) : type);
   const NArray y = record(op, {dense(record_cast(x, inner)).node()}, std::make_shared<ReduceParams>(mask, axes.empty()));
-  const bool keeps = &op == &op_max || &op == &op_min || (is_half(type) && (&op == &op_sum || &op == &op_mean));
+  const bool keeps = &op == &op_max || &op == &op_min || (is_half(type) && (adds || &op == &op_mean));
   return keeps ? record_cast(y, type) : y;
 }
 
@@ -199,6 +200,7 @@ NArray NArray::min(const std::vector<std::int64_t>& axes) const {
 
 NArray NArray::var(const std::vector<std::int64_t>& axes, double correction) const {
   const double n = count_reduced("var", *this, axes);
+  if (is_half(dtype())) return record_cast(record_cast(*this, DType::kFloat32).var(axes, correction), dtype());
   const NArray squares = elewise::square(*this - mean(axes));
   return correction == 0 ? squares.mean(axes) : squares.sum(axes) / std::max(n - correction, 0.0);
 }
@@ -206,6 +208,7 @@ NArray NArray::var(const std::vector<std::int64_t>& axes, double correction) con
 // The root of 0 as 0, with the gradient 0.
 NArray NArray::std(const std::vector<std::int64_t>& axes, double correction) const {
   count_reduced("std", *this, axes);
+  if (is_half(dtype())) return record_cast(record_cast(*this, DType::kFloat32).std(axes, correction), dtype());
   const NArray v = var(axes, correction), positive = v > 0.0;
   return elewise::where(positive, elewise::sqrt(elewise::where(positive, v, 1.0)), v);
 }
@@ -224,7 +227,8 @@ NArray NArray::all(const std::vector<std::int64_t>& axes) const {
 
 NArray logsumexp(const NArray& x, const std::vector<std::int64_t>& axes) {
   const double n = count_reduced("logsumexp", x, axes);
-  const NArray numbers = record_cast(x, promote(x.dtype(), DType::kFloat32));
+  if (is_half(x.dtype())) return record_cast(logsumexp(record_cast(x, DType::kFloat32), axes), x.dtype());
+  const NArray numbers = record_cast(x, float_type(x.dtype()));
   if (n == 0) return elewise::ln(elewise::exp(numbers).sum(axes));
   // Any shift gives the same sum, so that it may be a constant to tapes.
   const NArray largest = stop_gradient(numbers).max(axes);

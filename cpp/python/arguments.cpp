@@ -2,6 +2,7 @@
 
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
+#include "python/operand.h"
 #include "python/text.h"
 
 namespace owl::python {

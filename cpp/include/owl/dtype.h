@@ -59,6 +59,10 @@ constexpr DType float_type(DType t) { return is_float(t) ? t : DType::kFloat32; 
 constexpr DType compute_type(DType t) {
   return t == DType::kUInt8 ? DType::kInt32 : is_half(t) ? DType::kFloat32 : t;
 }
+// The type of sums and products of elements.
+constexpr DType sum_type(DType t) {
+  return t == DType::kBool ? DType::kInt32 : t == DType::kUInt8 ? DType::kInt64 : t;
+}
 constexpr bool is_narrow(DType t) { return compute_type(t) != t; }
 
 // Elements of float16 and bfloat16 arrays in the host's memory: their bits. to_float is exact; the others round to the

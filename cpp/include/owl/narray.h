@@ -264,8 +264,8 @@ template <Length I> std::vector<NArray> split(const NArray& x, I parts, std::int
 std::vector<NArray> split(const NArray& x, const std::vector<std::int64_t>& places, std::int64_t axis);
 // x with `value` around it: the numbers of elements before and behind, of each axis, or one pair for all axes.
 using Widths = std::vector<std::pair<std::int64_t, std::int64_t>>;
-NArray pad(const NArray& x, const Widths& widths, double value = 0);
-template <Length I> NArray pad(const NArray& x, I width, double value = 0);
+NArray pad(const NArray& x, const Widths& widths, const Number& value = 0);
+template <Length I> NArray pad(const NArray& x, I width, const Number& value = 0);
 // Backwards along these axes, without any along all. A view.
 NArray flip(const NArray& x, const std::vector<std::int64_t>& axes = {});
 template <Length I> NArray flip(const NArray& x, I axis) { return flip(x, std::vector<std::int64_t>{axis}); }
@@ -318,7 +318,7 @@ NArray scale(const Operand& a, const Operand& b);
 NArray& floor_divide_in_place(NArray& a, const Operand& b);
 Shape shape_of_numbers(const char* function, std::initializer_list<std::int64_t> lengths);
 std::vector<NArray> split_equally(const NArray& x, std::int64_t parts, std::int64_t axis);
-NArray pad_evenly(const NArray& x, std::int64_t width, double value);
+NArray pad_evenly(const NArray& x, std::int64_t width, const Number& value);
 [[noreturn]] void refuse_element_type(DType is, DType asked);
 [[noreturn]] void refuse_count(std::size_t count, const Shape& shape);
 [[noreturn]] void refuse_item(const Shape& shape);
@@ -346,7 +346,7 @@ template <Length... I> requires(sizeof...(I) > 1) NArray rand(I... lengths) {
 template <Length I> std::vector<NArray> split(const NArray& x, I parts, std::int64_t axis) {
   return detail::split_equally(x, static_cast<std::int64_t>(parts), axis);
 }
-template <Length I> NArray pad(const NArray& x, I width, double value) {
+template <Length I> NArray pad(const NArray& x, I width, const Number& value) {
   return detail::pad_evenly(x, static_cast<std::int64_t>(width), value);
 }
 

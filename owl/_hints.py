@@ -18,7 +18,7 @@ _GRADIENTS = ("gradients are values, of a function, `owl.grad(lambda x: owl.squa
               "a `owl.Tape()` block, by its gradient(loss, [w, b])")
 _LAYERS = "layers and losses are in owl.nn, optimizers in owl.optim: `owl.nn.Linear(3, 4)`, `owl.nn.mse(x, y)`, `owl.optim.Adam()`"
 _IMMUTABLE = "arrays never change; build a new one and give it the name: `x += y`, `owl.where(mask, value, x)`"
-_DTYPES = 'owl has bool, int32, float32 and float64: `x.astype("int32")`, `owl.zeros([3, 4], dtype=owl.float64)`'
+_DTYPES = 'owl has bool, uint8, int32, int64, float16, bfloat16, float32 and float64: `x.astype("int32")`, `owl.zeros([3, 4], dtype=owl.float64)`'
 _LAYOUT = "owl decides how a value lies in memory; `x.to_numpy()` is in C order, axes reversed"
 _COMPLEX = "owl has no complex numbers; every array is real"
 _MADE = "`owl.from_numpy(a)` makes an array of a NumPy array, a list or a number; it reverses the axes"
@@ -62,10 +62,14 @@ _GROUPS = {
     "device_put to_device": _DEVICE,
     "float float_ single": 'float32 is `x.astype("float32")`, as a type owl.float32',
     "double": 'float64 is `x.astype("float64")`, as a type owl.float64',
-    "int long int_ intc": 'int32 is `x.astype("int32")`, as a type owl.int32',
+    "half": 'float16 is `x.astype("float16")`, as a type owl.float16',
+    "bfloat16": 'bfloat16 is `x.astype("bfloat16")`, as a type owl.bfloat16',
+    "long longlong intp": 'int64 is `x.astype("int64")`, as a type owl.int64',
+    "byte ubyte": 'uint8 is `x.astype("uint8")`, as a type owl.uint8',
+    "int int_ intc": 'int32 is `x.astype("int32")`, as a type owl.int32',
     "bool bool_": 'the type is owl.bool_, the conversion `x.astype("bool")`',
-    "half bfloat16 float16 short byte char int8 int16 int64 uint8 uint16 uint32 uint64 longlong ubyte": _DTYPES,
-    "str_ bytes_ object_ string_ unicode_ longdouble float128 float8_e4m3fn float8_e5m2 uint ushort ulong intp uintp dtype Dtype astype": _DTYPES,
+    "short char int8 int16 uint16 uint32 uint64": _DTYPES,
+    "str_ bytes_ object_ string_ unicode_ longdouble float128 float8_e4m3fn float8_e5m2 uint ushort ulong uintp dtype Dtype astype": _DTYPES,
     "complex complex_ complex64 complex128 cfloat cdouble real imag conj conjugate angle is_complex iscomplex": _COMPLEX,
     "type": 'the type is `x.dtype`, a conversion `x.astype("int32")`',
     "type_as": "`x.astype(y.dtype)`",

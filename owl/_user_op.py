@@ -13,11 +13,17 @@ from owl._owl import DTypeError, NArray, ShapeError
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-_TYPES = ("bool", "int32", "float32", "float64")  # the largest operand type wins
+
+_TYPES = ("bool", "uint8", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+_FLOATS = _TYPES[4:]
 
 
 def _larger(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
-    return max(dtypes, key=lambda dtype: _TYPES.index(dtype.name))
+    """The last of _TYPES among these; of the two halves float32."""
+    names = {str(dtype) for dtype in dtypes}
+    if {"float16", "bfloat16"} <= names and not names & {"float32", "float64"}:
+        return np.dtype("float32")
+    return max(dtypes, key=lambda dtype: _TYPES.index(str(dtype)))
 
 
 def _broadcast(shapes: Sequence[list[int]]) -> list[int] | None:
@@ -51,7 +57,7 @@ class op(metaclass=_Hinting):
 
     ``shape`` is the result's shape in owl's order of axes: a function of the operands' shapes (lists), or one list. If
     it is left out, the operands broadcast. ``dtype`` is the result's type: a function of the operands' dtypes, or one
-    dtype; if it is left out, the largest of the operands' (bool < int32 < float32 < float64). Errors and profiles show
+    dtype; if it is left out, the type to which owl's operations promote the operands'. Errors and profiles show
     ``name``, by default that of the function.
 
     An exception in ``forward`` is raised as owl.Error where the script waits for the value, or for one computed from
@@ -156,7 +162,7 @@ class op(metaclass=_Hinting):
 
 
 def _error_types(operands: Sequence[NArray]) -> list[np.dtype[Any]]:
-    return [x.dtype if x.dtype.kind == "f" else np.dtype("float32") for x in operands]
+    return [x.dtype if str(x.dtype) in _FLOATS else np.dtype("float32") for x in operands]
 
 
 def _checked(name: str, backward: Callable[..., Any], types: Sequence[np.dtype[Any]]) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
 """Elementwise functions.
 
-Operands are arrays or numbers, at least one array. Axes of length 1 broadcast, aligned at the first axis. int32 gives
+Operands are arrays or numbers, at least one array. Axes of length 1 broadcast, aligned at the first axis. integers give
 float32, unless the function's text says otherwise. The backward functions take the error at the result and the
 result: ``relu_back(err, y)``, ``sigm_back(err, y)``, ``tanh_back(err, y)``. ``log``, ``sigmoid`` and ``multiply`` are
 other names of ``ln``, ``sigm`` and ``mult``. Each function is in ``owl`` too: ``owl.exp``.

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from owl._owl import DataError, DTypeError, NArray, from_numpy
+from owl._owl import DataError, DTypeError, NArray, bfloat16_bits, from_bfloat16_bits, from_numpy
 from owl._replace import replacing
 
 FORMATS = (".npz", ".safetensors")
@@ -47,7 +47,7 @@ def save(path: Path, arrays: Mapping[str, NArray], metadata: Mapping[str, str] |
         raise TypeError(f"owl.save: metadata are texts by name, not {metadata!r}")
     for x in arrays.values():
         x.start_eval()
-    write(path, {name: x.to_numpy() for name, x in arrays.items()}, metadata)
+    write(path, {name: _value(x, suffix) for name, x in arrays.items()}, metadata)
 
 
 def write(path: Path, values: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
@@ -64,9 +64,8 @@ def write(path: Path, values: Mapping[str, Any], metadata: Mapping[str, str] | N
 def load(path: Path) -> dict[str, NArray]:
     """The arrays of a ``.npz`` or ``.safetensors`` file by name, on the current device, axes reversed.
 
-    Elements become the nearest of owl's types, as in :func:`owl.from_numpy`; bfloat16 and the float8 formats of
-    ``.safetensors`` become float32, which holds them exactly. Loading never runs code of the file: arrays of Python
-    objects are refused. DataError: the file is missing, truncated or malformed, or has an array whose type owl lacks;
+    owl's types are kept; others become the nearest, as in :func:`owl.from_numpy`, and the float8 formats of
+    ``.safetensors`` float32, which holds them exactly. Loading never runs code of the file: arrays of Python objects are refused. DataError: the file is missing, truncated or malformed, or has an array whose type owl lacks;
     the message names it. ValueError: another suffix.
     """
     path, suffix = _name(path)
@@ -121,13 +120,22 @@ def _array(path: str, name: str, dtype: str, read: Callable[[], Any]) -> NArray:
     except Exception as error:
         kind = f" of type {dtype}" if dtype else ""
         raise DataError(f"{path}: the array {name!r}{kind} cannot be read: {error}") from error
+    if dtype == "BF16" or value.dtype == _BITS:
+        return from_bfloat16_bits(value.view("<u2"))
     try:
         return from_numpy(value)
     except DTypeError:
         raise DataError(
             f"{path}: the array {name!r} is of type {dtype or value.dtype}, which has no counterpart in owl: it has "
-            "bool, int32, float32 and float64"
+            "bool, uint8, int32, int64, float16, bfloat16, float32 and float64"
         ) from None
+
+
+_BITS = np.dtype("V2")  # bfloat16's in a .npz, for which NumPy has no name; ml_dtypes' arrays are saved like this too
+
+
+def _value(x: NArray, suffix: str) -> Any:
+    return bfloat16_bits(x).view(_BITS) if suffix == ".npz" and str(x.dtype) == "bfloat16" else x.to_numpy()
 
 
 def write_npz(
@@ -169,7 +177,7 @@ def _npz(path: str) -> _Contents:
 
 
 def _safetensors_file(path: str) -> _Contents:
-    """The package checks the file and reads the types that NumPy has; small floats are read here."""
+    """The package checks the file and reads the types that NumPy has; bfloat16 and small floats are read here."""
     with _safetensors().safe_open(path, framework="np") as tensors, open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -180,10 +188,6 @@ def _safetensors_file(path: str) -> _Contents:
                 yield name, dtype, functools.partial(_read_small_floats, file, 8 + size, entry)
             else:
                 yield name, dtype, functools.partial(tensors.get_tensor, name)
-
-
-def _bfloat16(bits: Any) -> Any:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _float8(exponent_bits: int, bias: int, special: str) -> Callable[[Any], Any]:
@@ -204,9 +208,10 @@ def _float8(exponent_bits: int, bias: int, special: str) -> Callable[[Any], Any]
     return np.array(values, np.float32).__getitem__
 
 
-# Formats without a NumPy type: the stored type, and the conversion to float32, which represents each exactly.
+# Formats without a NumPy type: the stored type, and the conversion to float32, which represents each exactly; of
+# bfloat16, which owl has, the bits.
 _SMALL_FLOATS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "BF16": ("<u2", _bfloat16),
+    "BF16": ("<u2", np.asarray),
     "F8_E4M3": ("u1", _float8(4, 7, "fn")),
     "F8_E5M2": ("u1", _float8(5, 15, "ieee")),
     "F8_E4M3FNUZ": ("u1", _float8(4, 8, "fnuz")),
@@ -216,10 +221,10 @@ _SMALL_FLOATS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 def _read_small_floats(file: IO[bytes], start: int, entry: Mapping[str, Any]) -> Any:
-    stored, to_float32 = _SMALL_FLOATS[entry["dtype"]]
+    stored, convert = _SMALL_FLOATS[entry["dtype"]]
     begin, end = entry["data_offsets"]
     file.seek(start + begin)
-    return to_float32(np.frombuffer(file.read(end - begin), stored)).reshape(entry["shape"])
+    return convert(np.frombuffer(file.read(end - begin), stored)).reshape(entry["shape"])
 
 
 def _name(path: Path) -> tuple[str, str]:

@@ -71,13 +71,20 @@ void NArray::copy_to_host(void* destination) const {
   backend.download(destination, *node_->storage(), offset, static_cast<std::size_t>(size()) * itemsize(dtype()));
 }
 
+void detail::refuse_item(const Shape& shape) {
+  throw ShapeError("an array of shape " + shape.str() + " has " + std::to_string(shape.size()) +
+                   " elements; only an array of one element is a number");
+}
+
 double NArray::item() const {
-  if (size() != 1)
-    throw ShapeError("an array of shape " + shape().str() + " has " + std::to_string(size()) +
-                     " elements; only an array of one element is a number");
+  if (size() != 1) detail::refuse_item(shape());
   alignas(8) std::byte value[8];
   copy_to_host(value);
-  return visit_any_dtype("item", dtype(), [&]<class T>() { return static_cast<double>(*reinterpret_cast<T*>(value)); });
+  return visit_any_dtype("item", dtype(), [&]<class T>() {
+    const T& element = *reinterpret_cast<T*>(value);
+    if constexpr (requires { to_float(element); }) return double{to_float(element)};
+    else return static_cast<double>(element);
+  });
 }
 
 }  // namespace owl

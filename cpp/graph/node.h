@@ -30,6 +30,7 @@ struct Scalar {
   enum class Kind : std::uint8_t { kNone, kBool, kInt, kFloat };
   Kind kind = Kind::kNone;
   double value = 0;
+  std::int64_t integer = 0;  // of a bool or an int that int64 can hold: exact
 };
 
 inline constexpr int kInlineInputs = 3;

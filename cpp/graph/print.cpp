@@ -64,10 +64,33 @@ std::string with_point(std::string number) {
   return number.find_first_not_of("-0123456789") == std::string::npos ? number + "." : number;
 }
 
+// The shortest text that reads back as the same half.
+template <class T> std::string half_text(const std::byte* data) {
+  T value;
+  std::memcpy(&value, data, sizeof value);
+  const float number = to_float(value);
+  const auto reads_back = [&](const char* from, const char* to) {
+    double read = 0;
+    std::from_chars(from, to, read);
+    if constexpr (std::same_as<T, Float16>) return to_float16(read) == value;
+    else return to_bfloat16(read) == value;
+  };
+  char text[32];
+  for (int digits = 1; digits < 6 && number - number == 0; ++digits) {
+    char* const end = std::to_chars(text, text + sizeof text, number, std::chars_format::general, digits).ptr;
+    if (reads_back(text, end)) return with_point({text, end});
+  }
+  return with_point({text, std::to_chars(text, text + sizeof text, number).ptr});
+}
+
 std::string element_text(const std::byte* data, DType dtype) {
   switch (dtype) {
     case DType::kBool: return *data != std::byte{0} ? "True" : "False";
+    case DType::kUInt8: return std::to_string(std::to_integer<int>(*data));
     case DType::kInt32: return number_text<std::int32_t>(data);
+    case DType::kInt64: return number_text<std::int64_t>(data);
+    case DType::kFloat16: return half_text<Float16>(data);
+    case DType::kBFloat16: return half_text<BFloat16>(data);
     case DType::kFloat32: return with_point(number_text<float>(data));
     case DType::kFloat64: return with_point(number_text<double>(data));
   }

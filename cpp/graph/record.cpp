@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 
 #include "device/device.h"
 #include "graph/sink.h"
@@ -9,8 +10,6 @@
 namespace owl {
 
 namespace {
-
-constexpr double kInt32Min = -2147483648.0, kInt32Max = 2147483647.0;
 
 Node* named_by(Node* in) { return in && in->alias ? in->base : in; }
 
@@ -71,8 +70,8 @@ struct Types {
   DType compute, result;
 };
 
-// The promotion table: arrays by bool < int32 < float32 < float64; a number promotes only a lower kind.
-Types types_of(const OpRecord& op, std::span<const Operand> operands) {
+// The promotion table for arrays; a number promotes only a lower kind.
+DType type_of(const OpRecord& op, std::span<const Operand> operands) {
   DType type = DType::kBool;
   std::uint8_t number = 0;
   for (std::size_t i = 0; i < operands.size(); ++i) {
@@ -80,44 +79,62 @@ Types types_of(const OpRecord& op, std::span<const Operand> operands) {
     if (operands[i].node) type = promote(type, operands[i].node->dtype);
     else number = std::max(number, operands[i].kind);
   }
-  if (number == 2) type = promote(type, DType::kInt32);
-  if (number == 3) type = promote(type, DType::kFloat32);
+  if (number == 2 && type == DType::kBool) return DType::kInt32;
+  return number == 3 ? float_type(type) : type;
+}
+
+// Narrow types are computed in a wider one.
+Types types_of(const OpRecord& op, std::span<const Operand> operands) {
+  DType type = type_of(op, operands);
   switch (op.rule) {
     case TypeRule::kArithmetic:
-    case TypeRule::kSelect: return {type, type};
+    case TypeRule::kSelect: break;
     case TypeRule::kNoBool:
       if (type == DType::kBool)
         throw DTypeError(std::string(op.name) + " of bool arrays is not defined; use != for a difference, or astype");
-      return {type, type};
-    case TypeRule::kIntFromBool: type = promote(type, DType::kInt32); return {type, type};
+      break;
+    case TypeRule::kIntFromBool:
+      if (type == DType::kBool) type = DType::kInt32;
+      break;
     case TypeRule::kInteger:
       if (is_float(type))
         throw DTypeError(std::string(op.name) + " of " + std::string(name(type)) +
                          " is not defined, only of bools and integers; compare first, or use astype");
-      return {type, type};
-    case TypeRule::kFloat: type = promote(type, DType::kFloat32); return {type, type};
-    case TypeRule::kCompare: return {type, DType::kBool};
-    case TypeRule::kPredicate: return {type, DType::kBool};
+      break;
+    case TypeRule::kFloat: type = float_type(type); break;
+    case TypeRule::kCompare:
+    case TypeRule::kPredicate: return {compute_type(type), DType::kBool};
     case TypeRule::kCast: break;
   }
-  return {type, type};
+  return {compute_type(type), type};
 }
 
-std::string integer_text(double value) {
-  const auto text = std::to_string(value);
+std::string text_of(const Operand& number) {
+  if (number.fits_int64) return std::to_string(number.integer);
+  const auto text = std::to_string(number.value);
   return text.substr(0, text.find('.'));
 }
 
-// A Python int outside the range of int32 is an error, as in NumPy; a comparison is computed in float64.
-void check_numbers(const OpRecord& op, std::span<const Operand> operands, Types& types) {
-  if (types.compute != DType::kInt32) return;
-  for (auto& o : operands) {
-    if (o.node || o.kind == 0 || (o.value >= kInt32Min && o.value <= kInt32Max)) continue;
-    if (op.rule != TypeRule::kCompare)
-      throw OverflowError(std::string(op.name) + ": the number " + integer_text(o.value) +
-                          " does not fit int32; use astype('float64') first");
-    types.compute = DType::kFloat64;
-  }
+// A Python int outside the integer type is an error, as in NumPy.
+void check_numbers(const OpRecord& op, std::span<const Operand> operands, DType type) {
+  if (is_float(type) || op.rule == TypeRule::kCompare) return;
+  for (auto& o : operands)
+    if (!o.node && o.kind == 2 && type != DType::kBool && !o.fits(type))
+      throw OverflowError(std::string(op.name) + ": the number " + text_of(o) + " does not fit " +
+                          std::string(name(type)) + "; use astype('float64') first");
+}
+
+// Comparisons are right for any int: one that the type of computing cannot hold is larger, or smaller, than all that it
+// can, as infinity is.
+bool exceeds(const OpRecord& op, const Operand& o, DType compute) {
+  return op.rule == TypeRule::kCompare && !o.node && o.kind == 2 && !is_float(compute) && compute != DType::kBool &&
+         !o.fits(compute);
+}
+
+Scalar scalar_of(const Operand& number, bool exceeds) {
+  const auto kind = static_cast<Scalar::Kind>(number.kind);
+  if (exceeds) return {kind, std::copysign(HUGE_VAL, number.value)};
+  return {kind, number.value, number.integer};
 }
 
 }  // namespace
@@ -259,13 +276,16 @@ std::vector<NArray> record_effect(const OpRecord& op, std::span<Node* const> inp
 NArray record_elementwise(const OpRecord& op, std::span<const Operand> operands, const Shape* over) {
   Device& device = device_for_recording();
   auto types = types_of(op, operands);
-  check_numbers(op, operands, types);
+  check_numbers(op, operands, types.result);
+  bool all_fit = true;
+  for (auto& o : operands) all_fit = all_fit && !exceeds(op, o, types.compute);
+  if (!all_fit) [[unlikely]] types.compute = DType::kFloat64;
   if (op.check) op.check(op, operands);
   auto node = new_node(op, device, over ? *over : broadcast(op, operands), types.result, types.compute);
   Node* inputs[kInlineInputs] = {};
   for (std::size_t i = 0; i < operands.size(); ++i) {
     inputs[i] = operands[i].node;
-    if (!inputs[i]) node->scalars[i] = {static_cast<Scalar::Kind>(operands[i].kind), operands[i].value};
+    if (!inputs[i]) node->scalars[i] = scalar_of(operands[i], !all_fit);
   }
   const std::span<Node* const> named(inputs, operands.size());
   set_inputs_on(node.get(), named, device);

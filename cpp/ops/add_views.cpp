@@ -51,18 +51,20 @@ const OpRecord op_add_views{.name = "add_views",
                             .cost = add_views_cost,
                             .gradient = &add_views_gradient};
 
+// Halves are added in float32, as in all sums, and rounded once.
 NArray add_views(const NArray& onto, std::vector<ViewPart> parts, const Shape& whole) {
+  const DType type = parts.front().x.dtype(), inner = compute_type(type);
   auto params = std::make_shared<AddViewsParams>(whole);
   params->onto = onto.has_value();
   std::vector<NArray> operands;
-  if (params->onto) operands.push_back(dense(onto));
+  if (params->onto) operands.push_back(dense(record_cast(onto, inner)));
   for (ViewPart& part : parts) {
-    operands.push_back(dense(part.x));
+    operands.push_back(dense(record_cast(part.x, inner)));
     params->places.emplace_back(part.offset, part.strides);
   }
   std::vector<Node*> nodes;
   for (const NArray& each : operands) nodes.push_back(each.node());
-  return record(onto.has_value() ? op_add_views : op_place_views, nodes, std::move(params));
+  return record_cast(record(onto.has_value() ? op_add_views : op_place_views, nodes, std::move(params)), type);
 }
 
 }  // namespace owl

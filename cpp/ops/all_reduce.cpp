@@ -53,8 +53,9 @@ std::vector<NArray> reduce_by_tree(std::vector<NArray> sums) {
   return sums;
 }
 
-// Whether NCCL can sum: every array is on a different GPU.
+// Whether NCCL can sum: every array is on a different GPU. Narrow types are added as everywhere else.
 bool library_can(const std::vector<NArray>& arrays) {
+  if (is_narrow(arrays[0].dtype())) return false;
   std::set<int> gpus;
   for (const auto& x : arrays) gpus.insert(x.node()->device->backend->gpu());
   return arrays.size() > 1 && gpus.size() == arrays.size() && *gpus.begin() >= 0 && arrays[0].node()->device->backend->has_all_reduce();

@@ -80,9 +80,8 @@ double back_weight_cost(std::span<const Shape> in, const Shape& out, const Param
          static_cast<double>(std::max<std::int64_t>(1, out[3]));
 }
 
-DType float_type(DType a, DType b, DType c = DType::kFloat32) {
-  return promote(promote(a, b), promote(c, DType::kFloat32));
-}
+// The result's type; kernels compute compute_type() of it.
+DType type_of(DType a, DType b, DType c = DType::kBool) { return float_type(promote(promote(a, b), c)); }
 
 // Convolutions of the same geometry and precision as the operation whose gradient this is.
 class SameConv {
@@ -199,26 +198,30 @@ const OpRecord op_conv_back_bias{.name = "conv_back_bias",
 namespace conv {
 
 NArray Convolver::ff(const NArray& x, const NArray& w, const NArray& b) const {
-  const DType type = float_type(x.dtype(), w.dtype(), b.dtype());
-  const NArray xs = record_cast(x, type), ws = record_cast(w, type), bs = record_cast(b, type);
-  return record(op_conv, {xs.node(), ws.node(), bs.node()}, std::make_shared<ConvParams>(*this, x.shape()));
+  const DType type = type_of(x.dtype(), w.dtype(), b.dtype()), inner = compute_type(type);
+  const NArray xs = record_cast(x, inner), ws = record_cast(w, inner), bs = record_cast(b, inner);
+  const auto params = std::make_shared<ConvParams>(*this, x.shape());
+  return record_cast(record(op_conv, {xs.node(), ws.node(), bs.node()}, params), type);
 }
 
 NArray Convolver::bp(const NArray& err, const NArray& x, const NArray& w) const {
-  const DType type = float_type(err.dtype(), w.dtype());
-  const NArray es = record_cast(err, type), ws = record_cast(w, type);
-  return record(op_conv_back_data, {es.node(), ws.node()}, std::make_shared<ConvParams>(*this, x.shape()));
+  const DType type = type_of(err.dtype(), w.dtype()), inner = compute_type(type);
+  const NArray es = record_cast(err, inner), ws = record_cast(w, inner);
+  const auto params = std::make_shared<ConvParams>(*this, x.shape());
+  return record_cast(record(op_conv_back_data, {es.node(), ws.node()}, params), type);
 }
 
 NArray Convolver::weight_grad(const NArray& err, const NArray& x, const NArray& w) const {
-  const DType type = float_type(err.dtype(), x.dtype());
-  const NArray es = record_cast(err, type), xs = record_cast(x, type);
-  return record(op_conv_back_weight, {es.node(), xs.node()}, std::make_shared<ConvParams>(*this, w.shape()));
+  const DType type = type_of(err.dtype(), x.dtype()), inner = compute_type(type);
+  const NArray es = record_cast(err, inner), xs = record_cast(x, inner);
+  const auto params = std::make_shared<ConvParams>(*this, w.shape());
+  return record_cast(record(op_conv_back_weight, {es.node(), xs.node()}, params), type);
 }
 
 NArray Convolver::bias_grad(const NArray& err) const {
-  const NArray es = record_cast(err, promote(err.dtype(), DType::kFloat32));
-  return record(op_conv_back_bias, {es.node()});
+  const DType type = float_type(err.dtype());
+  const NArray es = record_cast(err, compute_type(type));
+  return record_cast(record(op_conv_back_bias, {es.node()}), type);
 }
 
 }  // namespace conv

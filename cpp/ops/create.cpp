@@ -94,10 +94,32 @@ std::string text(double v) {
   return buffer;
 }
 
-void require_fit(const char* op, double value, DType dtype) {
-  constexpr double kLow = std::numeric_limits<std::int32_t>::min(), kHigh = std::numeric_limits<std::int32_t>::max();
-  if (dtype == DType::kInt32 && !(std::trunc(value) >= kLow && std::trunc(value) <= kHigh))
-    throw OverflowError(std::string(op) + ": the value " + std::to_string(value) + " does not fit int32");
+void require_fit(const char* op, const Number& value, DType dtype) {
+  if (value.fits(dtype)) return;
+  const bool exact = value.kind == 2 && value.fits_int64;
+  throw OverflowError(std::string(op) + ": the value " +
+                      (exact ? std::to_string(value.integer) : std::to_string(value.value)) + " does not fit " +
+                      std::string(name(dtype)));
+}
+
+// How many of start, start + step ... come before stop.
+double count_of(const Number& start, const Number& stop, const Number& step) {
+  std::int64_t distance;
+  const bool exact = start.kind == 2 && stop.kind == 2 && step.kind == 2 &&
+                     !__builtin_sub_overflow(stop.integer, start.integer, &distance);
+  if (!exact) return std::ceil((stop.value - start.value) / step.value);
+  if (distance == 0 || (distance > 0) != (step.integer > 0)) return 0;
+  return static_cast<double>((distance + (distance > 0 ? -1 : 1)) / step.integer + 1);
+}
+
+// The last of `count` numbers from start on.
+Number last_of(const Number& start, const Number& step, std::int64_t count) {
+  const Number approximate = start.value + static_cast<double>(count - 1) * step.value;
+  std::int64_t way, last;
+  if (start.kind != 2 || step.kind != 2 || __builtin_mul_overflow(count - 1, step.integer, &way) ||
+      __builtin_add_overflow(start.integer, way, &last))
+    return approximate;
+  return last;
 }
 
 }  // namespace
@@ -110,24 +132,26 @@ NArray ones(const Shape& shape, DType dtype) {
   require_axes("ones", shape);
   return full(shape, 1, dtype);
 }
-NArray full(const Shape& shape, double value, DType dtype) {
+NArray full(const Shape& shape, const Number& value, DType dtype) {
   require_fit("full", value, dtype);
   return record(op_full, {}, std::make_shared<CreateParams>(shape, dtype, CreateParams::Names{"value"}, value));
 }
 
-NArray arange(double start, double stop, double step, DType dtype) {
-  if (step == 0 || !std::isfinite(start) || !std::isfinite(stop) || !std::isfinite(step))
-    throw ShapeError("arange(" + std::to_string(start) + ", " + std::to_string(stop) + ", " + std::to_string(step) +
-                     "): the step must not be 0 and all three must be finite");
-  const double count = std::ceil((stop - start) / step);
+NArray arange(const Number& start, const Number& stop, const Number& step, DType dtype) {
+  if (step.value == 0 || !std::isfinite(start.value) || !std::isfinite(stop.value) || !std::isfinite(step.value))
+    throw ShapeError("arange(" + std::to_string(start.value) + ", " + std::to_string(stop.value) + ", " +
+                     std::to_string(step.value) + "): the step must not be 0 and all three must be finite");
+  const double count = count_of(start, stop, step);
   if (count > 1e18) throw ShapeError("arange: " + std::to_string(count) + " elements are too many");
   const Shape shape{count > 0 ? static_cast<std::int64_t>(count) : 0};
+  if (shape.size() > 0 || !start.fits_int64) require_fit("arange", start, dtype);
+  if (shape.size() > 0) require_fit("arange", last_of(start, step, shape.size()), dtype);
   return record(op_arange, {}, std::make_shared<CreateParams>(shape, dtype, CreateParams::Names{"start", "step"}, start, step));
 }
 
 NArray zeros_like(const NArray& x, std::optional<DType> dtype) { return full_like(x, 0, dtype); }
 NArray ones_like(const NArray& x, std::optional<DType> dtype) { return full_like(x, 1, dtype); }
-NArray full_like(const NArray& x, double value, std::optional<DType> dtype) {
+NArray full_like(const NArray& x, const Number& value, std::optional<DType> dtype) {
   return full(x.shape(), value, dtype.value_or(x.dtype()));
 }
 
@@ -152,36 +176,53 @@ NArray linspace(double start, double stop, std::int64_t num, bool endpoint, DTyp
   const NArray i = arange(0, static_cast<double>(num), 1, DType::kFloat64);
   NArray x = i * (steps > 0 ? (stop - start) / static_cast<double>(steps) : 0.0) + start;
   if (endpoint && num > 1) x = elewise::where(i == steps, stop, x);
-  return (dtype == DType::kInt32 ? elewise::floor(x) : x).astype(dtype);
+  return (is_float(dtype) || dtype == DType::kBool ? x : elewise::floor(x)).astype(dtype);
 }
 
 namespace {
 
 void require_float(const char* op, DType dtype) {
   if (!is_float(dtype))
-    throw DTypeError(std::string(op) + ": dtype must be float32 or float64, got " + std::string(name(dtype)) +
+    throw DTypeError(std::string(op) + ": dtype must be a float type, got " + std::string(name(dtype)) +
                      "; draw floats and convert them with astype");
 }
 
+// The largest half below `high`.
+template <class Half> double below(double high, Half (*round)(double)) {
+  Half half = round(high);
+  if (to_float(half) < high) return to_float(half);
+  constexpr std::uint16_t kSign = 0x8000;
+  if ((half.bits & ~kSign) == 0) half.bits = kSign | 1;
+  else half.bits = static_cast<std::uint16_t>(half.bits & kSign ? half.bits + 1 : half.bits - 1);
+  return to_float(half);
+}
+
+// Narrow types and int64 are converted from float32 numbers.
 NArray random(const OpRecord& op, const Shape& shape, DType dtype, CreateParams::Names names, double a, double b) {
-  auto params = std::make_shared<CreateParams>(shape, dtype, names, a, b);
+  const DType drawn = is_narrow(dtype) || dtype == DType::kInt64 ? DType::kFloat32 : dtype;
+  auto params = std::make_shared<CreateParams>(shape, drawn, names, a, b);
   params->random = true;
   const RandomState now = generator.next();
   params->seed = now.seed;
   params->call = now.drawn;
-  return record(op, {}, std::move(params));
+  return record_cast(record(op, {}, std::move(params)), dtype);
 }
 
 }  // namespace
 
 NArray rand(const Shape& shape, double low, double high, DType dtype) {
   require_float("rand", dtype);
-  const double largest =
-      visit_float("rand", dtype, []<class T>() { return static_cast<double>(std::numeric_limits<T>::max()); });
+  const double largest = dtype == DType::kFloat64    ? std::numeric_limits<double>::max()
+                         : dtype == DType::kFloat16 ? 65504
+                                                    : double{std::numeric_limits<float>::max()};
   if (!(low <= high && high - low <= largest && std::abs(low) <= largest && std::abs(high) <= largest))
     throw ValueError("rand: low must not be above high, and both and their difference must be finite " +
                      std::string(name(dtype)) + " numbers, got " + text(low) + " and " + text(high));
-  return random(op_rand, shape, dtype, {"low", "high"}, low, high);
+  if (!is_half(dtype)) return random(op_rand, shape, dtype, {"low", "high"}, low, high);
+  // A number just below `high` must not be rounded to it.
+  const NArray x = random(op_rand, shape, DType::kFloat32, {"low", "high"}, low, high);
+  const double last = dtype == DType::kFloat16 ? below(high, to_float16) : below(high, to_bfloat16);
+  return record_cast(low < high ? elewise::minimum(x, std::max(last, low)) : x, dtype);
 }
 NArray randn(const Shape& shape, double mu, double sigma, DType dtype) {
   if (!(sigma >= 0))
@@ -203,6 +244,19 @@ NArray from_host(const std::vector<bool>& values, const Shape& shape) {
   const auto bytes = std::make_unique<bool[]>(values.size());
   std::copy(values.begin(), values.end(), bytes.get());
   return from_host(std::span<const bool>(bytes.get(), values.size()), shape);
+}
+
+bool Number::fits(DType type) const {
+  const auto within = [this](auto low, auto high) {
+    if (kind != 3) return fits_int64 && integer >= low && integer <= high;
+    return value > static_cast<double>(low) - 1 && value < static_cast<double>(high) + 1;  // int64's have no place between
+  };
+  switch (type) {
+    case DType::kUInt8: return within(0, 255);
+    case DType::kInt32: return within(INT32_MIN, INT32_MAX);
+    case DType::kInt64: return kind != 3 ? fits_int64 : value >= -0x1p63 && value < 0x1p63;
+    default: return true;
+  }
 }
 
 void detail::refuse_count(std::size_t count, const Shape& shape) {

@@ -3,8 +3,9 @@
 // interpreter's loops for every type and instruction set, GPUs' kernels, the public function, the documentation) is
 // made from these.
 //
-// `eval` is a template over the element type: std::uint8_t (a bool, 0 or 1), std::int32_t, float, double. Which of
-// them are needed follows from the rule. It must be branch-free to vectorise; its bits may depend on nothing but its
+// `eval` is a template over the element type: std::uint8_t (a bool, 0 or 1), std::int32_t, std::int64_t, float, double.
+// Which of them are needed follows from the rule; uint8 is computed in int32, float16 and bfloat16 in float32, and the
+// result converted (compute_type in owl/dtype.h). It must be branch-free to vectorise; its bits may depend on nothing but its
 // arguments.
 #pragma once
 
@@ -12,6 +13,7 @@
 
 #include "graph/type_rule.h"
 #include "ops/math.h"
+#include "ops/narrow.h"
 #include "owl/elewise.h"
 
 namespace owl {
@@ -36,24 +38,43 @@ using Bool = std::uint8_t;
 template <class A, class B> inline constexpr bool same = false;
 template <class A> inline constexpr bool same<A, A> = true;
 template <class T> inline constexpr bool is_bool = same<T, Bool>;
-template <class T> inline constexpr bool is_int = same<T, std::int32_t>;
+template <class T> inline constexpr bool is_int = same<T, std::int32_t> || same<T, std::int64_t>;
+template <class T> inline constexpr bool is_half = same<T, Float16> || same<T, BFloat16>;
 
 #ifndef OWL_EVAL  // as OWL_MATH in ops/math.h
 #define OWL_EVAL template <class T> [[gnu::always_inline]] static
 #endif
 
-// int32 wraps around.
+// Integers wrap around.
 OWL_MATH std::int32_t wrap(std::uint32_t x) { return static_cast<std::int32_t>(x); }
+OWL_MATH std::int64_t wrap(std::uint64_t x) { return static_cast<std::int64_t>(x); }
 OWL_MATH std::uint32_t u(std::int32_t x) { return static_cast<std::uint32_t>(x); }
+OWL_MATH std::uint64_t u(std::int64_t x) { return static_cast<std::uint64_t>(x); }
 
-// To bool: whether x is not 0. To int32: toward zero, saturating, NaN to 0.
+// The floats that fit an integer type: at least `low`, below `end`.
+template <class T> struct Range;
+template <> struct Range<std::int32_t> { static constexpr double low = -2147483648.0, end = 2147483648.0; };
+template <> struct Range<std::int64_t> { static constexpr double low = -9223372036854775808.0, end = 9223372036854775808.0; };
+
+// To bool: whether x is not 0. Floats to int32 and int64: toward zero, saturating, NaN to 0; from there to uint8, and
+// among integers, it wraps around. To halves: to the nearest, once.
 template <class From, class To> OWL_MATH To convert(From x) {
-  if constexpr (is_bool<To>) return x != From(0);
-  else if constexpr (is_int<To> && (same<From, float> || same<From, double>)) {
-    constexpr From low = -2147483648.0;
-    const bool inside = (x >= low) & (x < -low);
-    const auto y = static_cast<std::int32_t>(inside ? x : From(0));
-    return inside ? y : x < low ? INT32_MIN : x > From(0) ? INT32_MAX : 0;
+  if constexpr (is_half<From>) {
+    if constexpr (same<From, To>) return x;
+    else return convert<float, To>(narrow::widen(x));
+  } else if constexpr (is_bool<To>) {
+    return x != From(0);
+  } else if constexpr (is_half<To>) {
+    if constexpr (same<From, double> || is_int<From>) return narrow::round(narrow::round_to_odd(static_cast<double>(x)), To{});
+    else return narrow::round(static_cast<float>(x), To{});
+  } else if constexpr (same<To, UInt8> && (same<From, float> || same<From, double>)) {
+    return static_cast<To>(convert<From, std::int32_t>(x));
+  } else if constexpr (is_int<To> && (same<From, float> || same<From, double>)) {
+    constexpr From low = Range<To>::low, end = Range<To>::end;
+    constexpr To least = static_cast<To>(low), most = ~least;
+    const bool inside = (x >= low) & (x < end);
+    const auto y = static_cast<To>(inside ? x : From(0));
+    return inside ? y : x < low ? least : x > From(0) ? most : To(0);
   } else {
     return static_cast<To>(x);
   }
@@ -97,10 +118,10 @@ struct Pow {
   static constexpr ElementwiseInfo info{"pow", "x to the power of y", 2, TypeRule::kIntFromBool, kOperator, 40};
   OWL_EVAL T eval(T x, T y) {
     if constexpr (is_int<T>) {
-      std::uint32_t result = 1, base = u(x);
-      for (std::uint32_t n = y < 0 ? 0 : u(y); n; n >>= 1, base *= base)
+      decltype(u(x)) result = 1, base = u(x);
+      for (auto n = y < 0 ? u(T(0)) : u(y); n; n >>= 1, base *= base)
         if (n & 1) result *= base;
-      const std::int32_t inverse = x == 1 ? 1 : x == -1 ? ((y & 1) ? -1 : 1) : 0;  // 1 / x^|y|, toward zero
+      const T inverse = x == 1 ? 1 : x == -1 ? ((y & 1) ? -1 : 1) : 0;  // 1 / x^|y|, toward zero
       return y < 0 ? inverse : wrap(result);
     } else {
       return math::pow(x, y);

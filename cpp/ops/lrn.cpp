@@ -101,15 +101,17 @@ namespace conv {
 
 NArray Lrner::ff(const NArray& x, const NArray& scale) const {
   check_same("lrn", "scale", scale.shape(), x.shape());
-  const NArray xs = record_cast(x, promote(x.dtype(), DType::kFloat32));
-  return record(op_lrn, {xs.node()}, std::make_shared<LrnParams>(*this));
+  const DType type = float_type(x.dtype());
+  const NArray xs = record_cast(x, compute_type(type));
+  return record_cast(record(op_lrn, {xs.node()}, std::make_shared<LrnParams>(*this)), type);
 }
 
 NArray Lrner::bp(const NArray& x, const NArray& y, const NArray& scale, const NArray& err) const {
   check_same("lrn_back", "scale", scale.shape(), x.shape());
-  const DType type = promote(promote(promote(x.dtype(), y.dtype()), err.dtype()), DType::kFloat32);
-  const NArray es = record_cast(err, type), xs = record_cast(x, type), ys = record_cast(y, type);
-  return record(op_lrn_back, {es.node(), xs.node(), ys.node()}, std::make_shared<LrnParams>(*this));
+  const DType type = float_type(promote(promote(x.dtype(), y.dtype()), err.dtype())), inner = compute_type(type);
+  const NArray es = record_cast(err, inner), xs = record_cast(x, inner), ys = record_cast(y, inner);
+  const auto params = std::make_shared<LrnParams>(*this);
+  return record_cast(record(op_lrn_back, {es.node(), xs.node(), ys.node()}, params), type);
 }
 
 }  // namespace conv

@@ -91,7 +91,9 @@ void set_matmul_precision(MatmulPrecision p) { precision = p; }
 MatmulPrecision matmul_precision() { return precision.load(std::memory_order_relaxed); }
 
 NArray matmul(const NArray& a, const NArray& b) {
-  const DType type = promote(promote(a.dtype(), b.dtype()), DType::kInt32);
+  const DType both = promote(a.dtype(), b.dtype());
+  const DType whole = sum_type(both);  // each element is a sum
+  const DType type = compute_type(whole);
   std::shared_ptr<const Params> params;
   if (type == DType::kFloat32 && matmul_precision() != MatmulPrecision::kFloat32)
     params = std::make_shared<MatmulParams>(matmul_precision());
@@ -99,7 +101,7 @@ NArray matmul(const NArray& a, const NArray& b) {
   Node* const nodes[] = {a.node(), b.node()};
   infer_matmul(nodes, nullptr);  // an error before anything is recorded
   const NArray left = record_cast(a, type), right = record_cast(b, type);
-  return record(op_matmul, {left.node(), right.node()}, std::move(params));
+  return record_cast(record(op_matmul, {left.node(), right.node()}, std::move(params)), whole);
 }
 
 NArray operator*(const NArray& a, const NArray& b) {

@@ -90,7 +90,7 @@ void require_eps(const char* op, double eps) {
 }
 
 // A number of each channel, as an array that broadcasts to x.
-NArray of_channels(const NArray& each, const char* name, const Shape& x) {
+NArray of_channels(const NArray& each, const char* name, const Shape& x, DType type) {
   const std::int64_t channels = x[x.ndim() - 2];
   if (!each.has_value()) throw Error("batch_norm: an empty NArray has no value; assign one first");
   if (each.size() != channels)
@@ -98,7 +98,7 @@ NArray of_channels(const NArray& each, const char* name, const Shape& x) {
                      x.str() + " has length " + std::to_string(channels));
   std::vector<std::int64_t> lengths(static_cast<std::size_t>(x.ndim()) - 1, 1);
   lengths.back() = channels;
-  return each.reshape(lengths);
+  return record_cast(each.reshape(lengths), type);
 }
 
 }  // namespace
@@ -120,9 +120,9 @@ NArray layer_norm(const NArray& x, const NArray& weight, const NArray& bias, dou
   require_eps("layer_norm", eps);
   for (const NArray* each : {&x, &weight, &bias})
     if (!each->has_value()) throw Error("layer_norm: an empty NArray has no value; assign one first");
-  const DType type = promote(promote(promote(x.dtype(), weight.dtype()), bias.dtype()), DType::kFloat32);
-  const NArray xs = record_cast(x, type), ws = record_cast(weight, type), bs = record_cast(bias, type);
-  return record(op_layer_norm, {xs.node(), ws.node(), bs.node()}, std::make_shared<NormParams>(eps));
+  const DType type = float_type(promote(promote(x.dtype(), weight.dtype()), bias.dtype())), inner = compute_type(type);
+  const NArray xs = record_cast(x, inner), ws = record_cast(weight, inner), bs = record_cast(bias, inner);
+  return record_cast(record(op_layer_norm, {xs.node(), ws.node(), bs.node()}, std::make_shared<NormParams>(eps)), type);
 }
 
 NArray batch_norm(const NArray& x, const NArray& weight, const NArray& bias, const NArray& mean, const NArray& var,
@@ -132,9 +132,13 @@ NArray batch_norm(const NArray& x, const NArray& weight, const NArray& bias, con
   const Shape& shape = x.shape();
   if (shape.ndim() < 2)
     throw ShapeError("batch_norm of " + shape.str() + ": the channels are axis -2, so that at least 2 axes are needed");
-  const NArray scale = mult(of_channels(weight, "weight", shape), rsqrt(of_channels(var, "var", shape) + eps));
-  const NArray numbers = record_cast(x, promote(x.dtype(), DType::kFloat32));
-  return mult(numbers - of_channels(mean, "mean", shape), scale) + of_channels(bias, "bias", shape);
+  DType type = float_type(x.dtype());
+  for (const NArray* each : {&weight, &bias, &mean, &var})
+    if (each->has_value()) type = promote(type, each->dtype());
+  const DType inner = compute_type(type);
+  const auto channels = [&](const NArray& each, const char* name) { return of_channels(each, name, shape, inner); };
+  const NArray scale = mult(channels(weight, "weight"), rsqrt(channels(var, "var") + eps));
+  return record_cast(mult(record_cast(x, inner) - channels(mean, "mean"), scale) + channels(bias, "bias"), type);
 }
 
 }  // namespace owl

@@ -161,8 +161,9 @@ const OpRecord op_pool_back{
 namespace conv {
 
 NArray Pooler::ff(const NArray& x) const {
-  const NArray xs = record_cast(x, promote(x.dtype(), DType::kFloat32));
-  return record(op_pool, {xs.node()}, std::make_shared<PoolParams>(*this, x.shape()));
+  const DType type = float_type(x.dtype());
+  const NArray xs = record_cast(x, compute_type(type));
+  return record_cast(record(op_pool, {xs.node()}, std::make_shared<PoolParams>(*this, x.shape())), type);
 }
 
 NArray Pooler::bp(const NArray& err, const NArray& ff_y, const NArray& ff_x) const {
@@ -171,12 +172,13 @@ NArray Pooler::bp(const NArray& err, const NArray& ff_y, const NArray& ff_x) con
                      ff_y.shape().str());
   auto params = std::make_shared<PoolParams>(*this, ff_x.shape());
   if (op == PoolOp::kAverage) {
-    const NArray es = record_cast(err, promote(err.dtype(), DType::kFloat32));
-    return record(op_pool_back, {es.node()}, std::move(params));
+    const DType type = float_type(err.dtype());
+    const NArray es = record_cast(err, compute_type(type));
+    return record_cast(record(op_pool_back, {es.node()}, std::move(params)), type);
   }
-  const DType type = promote(promote(err.dtype(), ff_x.dtype()), DType::kFloat32);
-  const NArray es = record_cast(err, type), xs = record_cast(ff_x, type);
-  return record(op_pool_back, {es.node(), xs.node()}, std::move(params));
+  const DType type = float_type(promote(err.dtype(), ff_x.dtype())), inner = compute_type(type);
+  const NArray es = record_cast(err, inner), xs = record_cast(ff_x, inner);
+  return record_cast(record(op_pool_back, {es.node(), xs.node()}, std::move(params)), type);
 }
 
 }  // namespace conv

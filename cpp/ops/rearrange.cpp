@@ -115,7 +115,7 @@ std::vector<NArray> detail::split_equally(const NArray& x, std::int64_t parts, s
   return all;
 }
 
-NArray pad(const NArray& x, const Widths& widths, double value) {
+NArray pad(const NArray& x, const Widths& widths, const Number& value) {
   const Shape& shape = shape_of(x, "pad");
   const auto axes = static_cast<std::size_t>(shape.ndim());
   if (widths.size() != axes && widths.size() != 1)
@@ -136,7 +136,7 @@ NArray pad(const NArray& x, const Widths& widths, double value) {
   return result;
 }
 
-NArray detail::pad_evenly(const NArray& x, std::int64_t width, double value) { return pad(x, {{width, width}}, value); }
+NArray detail::pad_evenly(const NArray& x, std::int64_t width, const Number& value) { return pad(x, {{width, width}}, value); }
 
 NArray flip(const NArray& x, const std::vector<std::int64_t>& axes) {
   const Shape& shape = shape_of(x, "flip");

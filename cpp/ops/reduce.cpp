@@ -27,10 +27,10 @@ Shape result_shape(const Node* x, const Params* params) {
 }
 
 Results infer_sum(std::span<Node* const> in, const Params* p) {
-  return {result_shape(in[0], p), promote(in[0]->dtype, DType::kInt32)};
+  return {result_shape(in[0], p), sum_type(in[0]->dtype)};
 }
 Results infer_mean(std::span<Node* const> in, const Params* p) {
-  return {result_shape(in[0], p), promote(in[0]->dtype, DType::kFloat32)};
+  return {result_shape(in[0], p), float_type(in[0]->dtype)};
 }
 Results infer_moments(std::span<Node* const> in, const Params* p) {
   const ResultType each{result_shape(in[0], p), in[0]->dtype}, both[] = {each, each};
@@ -153,16 +153,23 @@ unsigned mask_of(const char* op, const Shape& shape, const std::vector<std::int6
 
 NArray reduce(const OpRecord& op, const NArray& x, const std::vector<std::int64_t>& axes) {
   const unsigned mask = mask_of(op.name, node_of(x, op).shape, axes);
-  return record(op, {dense(x).node()}, std::make_shared<ReduceParams>(mask, axes.empty()));
+  const bool adds = &op == &op_sum || &op == &op_prod;
+  const DType type = x.dtype(), inner = compute_type(adds ? sum_type(type) : type);
+  const NArray y = record(op, {dense(record_cast(x, inner)).node()}, std::make_shared<ReduceParams>(mask, axes.empty()));
+  const bool keeps = &op == &op_max || &op == &op_min || (is_half(type) && (adds || &op == &op_mean));
+  return keeps ? record_cast(y, type) : y;
 }
 
 std::vector<NArray> record_moments(const char* op, const NArray& x, const std::vector<std::int64_t>& axes,
                                    double correction) {
   if (!x.has_value()) throw Error(std::string(op) + ": an empty NArray has no value; assign one first");
   const unsigned mask = mask_of(op, x.shape(), axes);
-  const NArray numbers = record_cast(dense(x), promote(x.dtype(), DType::kFloat32));
-  return record_all(op_moments, std::vector{numbers.node()},
-                    std::make_shared<MomentsParams>(mask, axes.empty(), correction));
+  const DType type = float_type(x.dtype());
+  const NArray numbers = record_cast(dense(x), compute_type(type));
+  auto both = record_all(op_moments, std::vector{numbers.node()},
+                         std::make_shared<MomentsParams>(mask, axes.empty(), correction));
+  for (NArray& each : both) each = record_cast(each, type);
+  return both;
 }
 
 // How many elements each element of a result is made of. Errors name `op`, which consists of several operations.
@@ -234,6 +241,7 @@ NArray NArray::var(const std::vector<std::int64_t>& axes, double correction) con
 
 // The root of 0 as 0, with the gradient 0.
 NArray NArray::std(const std::vector<std::int64_t>& axes, double correction) const {
+  if (is_half(dtype())) return record_cast(record_cast(*this, DType::kFloat32).std(axes, correction), dtype());
   const NArray v = record_moments("std", *this, axes, correction)[1], positive = v > 0.0;
   return elewise::where(positive, elewise::sqrt(elewise::where(positive, v, 1.0)), v);
 }
@@ -257,7 +265,8 @@ std::pair<NArray, NArray> moments(const NArray& x, const std::vector<std::int64_
 
 NArray logsumexp(const NArray& x, const std::vector<std::int64_t>& axes) {
   const double n = count_reduced("logsumexp", x, axes);
-  const NArray numbers = record_cast(x, promote(x.dtype(), DType::kFloat32));
+  if (is_half(x.dtype())) return record_cast(logsumexp(record_cast(x, DType::kFloat32), axes), x.dtype());
+  const NArray numbers = record_cast(x, float_type(x.dtype()));
   if (n == 0) return elewise::ln(elewise::exp(numbers).sum(axes));
   // Any shift gives the same sum, so that it may be a constant to tapes.
   const NArray largest = stop_gradient(numbers).max(axes);

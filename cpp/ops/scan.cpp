@@ -33,7 +33,8 @@ const OpRecord op_cumsum{.name = "cumsum",
 NArray NArray::cumsum(std::int64_t axis) const {
   if (!has_value()) throw Error("cumsum: an empty NArray has no value; assign one first");
   const int along = normalize_axis(axis, shape(), "cumsum");
-  return record_cumsum(record_cast(*this, promote(dtype(), DType::kInt32)), along, false);
+  const DType type = sum_type(dtype());
+  return record_cast(record_cumsum(record_cast(*this, compute_type(type)), along, false), type);
 }
 
 }  // namespace owl

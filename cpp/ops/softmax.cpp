@@ -41,14 +41,15 @@ double softmax_cost(std::span<const Shape>, const Shape& out, const Params*) {
 }
 
 NArray record_softmax(const OpRecord& op, const NArray& x, Over over) {
-  const NArray xs = record_cast(x, promote(x.dtype(), DType::kFloat32));
-  return record(op, {xs.node()}, std::move(over));
+  const DType type = float_type(x.dtype());
+  const NArray xs = record_cast(x, compute_type(type));
+  return record_cast(record(op, {xs.node()}, std::move(over)), type);
 }
 
 NArray record_softmax_back(const NArray& err, const NArray& y, Over over) {
-  const DType type = promote(promote(err.dtype(), y.dtype()), DType::kFloat32);
-  const NArray es = record_cast(err, type), ys = record_cast(y, type);
-  return record(op_softmax_back, {es.node(), ys.node()}, std::move(over));
+  const DType type = float_type(promote(err.dtype(), y.dtype())), inner = compute_type(type);
+  const NArray es = record_cast(err, inner), ys = record_cast(y, inner);
+  return record_cast(record(op_softmax_back, {es.node(), ys.node()}, std::move(over)), type);
 }
 
 // The sum over each distribution, whose axes stay with length 1.

@@ -59,9 +59,11 @@ std::vector<NArray> record_sort(const char* what, const NArray& x, std::int64_t 
   if (k && (*k < 0 || *k > length))
     throw ShapeError(std::string(what) + ": k is " + std::to_string(*k) + ", but axis " + std::to_string(axis) + " of " +
                      shape.str() + " has " + std::to_string(length) + " elements");
-  const NArray operand = dense(x);
+  const NArray operand = dense(record_cast(x, compute_type(x.dtype())));
   Node* const inputs[] = {operand.node()};
-  return record_all(op_sort, inputs, std::make_shared<SortParams>(axis, k.value_or(length), k.has_value()));
+  auto results = record_all(op_sort, inputs, std::make_shared<SortParams>(axis, k.value_or(length), k.has_value()));
+  results[0] = record_cast(results[0], x.dtype());
+  return results;
 }
 
 }  // namespace

@@ -50,7 +50,9 @@ double put_add_cost(std::span<const Shape> in, const Shape& out, const Params*) 
 }
 
 NArray add_at(const NArray& x, const NArray& places, const NArray& values, std::shared_ptr<const Params> params) {
-  return record(op_put_add, {x.node(), places.node(), values.node()}, std::move(params));
+  const DType type = x.dtype(), inner = compute_type(type);
+  const NArray xs = dense(record_cast(x, inner)), vs = dense(record_cast(values, inner));
+  return record_cast(record(op_put_add, {xs.node(), places.node(), vs.node()}, std::move(params)), type);
 }
 NArray take_at(const NArray& x, const NArray& places, std::shared_ptr<const Params> params) {
   return record(op_take, {x.node(), places.node()}, std::move(params));
@@ -58,7 +60,7 @@ NArray take_at(const NArray& x, const NArray& places, std::shared_ptr<const Para
 
 void take_rule(Rule& r) {
   r.to(0, [&] {
-    const NArray error = dense(r.error_array());
+    const NArray error = r.error_array();
     return add_at(zeros(r.shape(0), error.dtype()), r.array(1), error, r.shared_params());
   });
   r.zero(1);
@@ -94,7 +96,8 @@ NArray places_of(const NArray& indices, CheckIndicesParams params) {
   if (params.length == 0 && node.shape.size() > 0)
     throw IndexError(what + ": no index is in range for " +
                      (params.axis < 0 ? "0 classes" : "axis " + std::to_string(params.axis) + ", which has size 0"));
-  return record(op_check_indices, {dense(indices).node()}, std::make_shared<CheckIndicesParams>(std::move(params)));
+  const NArray operand = dense(record_cast(indices, compute_type(node.dtype)));
+  return record(op_check_indices, {operand.node()}, std::make_shared<CheckIndicesParams>(std::move(params)));
 }
 
 NArray places_on(const char* what, const NArray& indices, const Shape& x, int axis) {
@@ -157,7 +160,7 @@ NArray put_add(const NArray& x, const NArray& indices, const NArray& values, std
     const Operand operands[] = {whole, 1};
     whole = record_elementwise(*find_op("mult"), operands, &taken);
   }
-  return add_at(dense(record_cast(x, type)), places, dense(whole), std::make_shared<TakeParams>(axis));
+  return add_at(record_cast(x, type), places, whole, std::make_shared<TakeParams>(axis));
 }
 
 NArray one_hot(const NArray& labels, std::int64_t n, DType dtype) {

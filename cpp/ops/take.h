@@ -7,11 +7,11 @@
 
 namespace owl {
 
-// The types of indices.
+// The types of indices in kernels; of uint8 they are converted.
 template <class F> decltype(auto) visit_index(const char* what, DType dtype, F&& f) {
-  return visit_dtype<DType::kInt32>(what, dtype, f);
+  return visit_dtype<DType::kInt32, DType::kInt64>(what, dtype, f);
 }
-constexpr bool is_index(DType dtype) { return dtype == DType::kInt32; }
+constexpr bool is_index(DType dtype) { return dtype != DType::kBool && !is_float(dtype); }
 
 // Indices on an axis of `length` elements.
 struct CheckIndicesParams : Params {

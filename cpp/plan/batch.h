@@ -106,9 +106,13 @@ inline DType operand_type(const Node& node, std::size_t i) {
   return node.op->rule == TypeRule::kSelect && i == 0 ? DType::kBool : node.compute;
 }
 
-// How many operands must be converted for it.
+// Whether the result of an elementwise operation is converted to a narrow type, in a register if it is fused: what reads
+// it there has the bits that it would have from memory.
+inline bool rounds(const Node& node) { return node.op->rule != TypeRule::kCast && is_narrow(node.dtype); }
+
+// How many conversions its operands and its result need.
 inline int casts(const Node& node) {
-  int n = 0;
+  int n = rounds(node);
   const auto inputs = node.inputs();
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (inputs[i] && node.op->rule != TypeRule::kCast) n += inputs[i]->dtype != operand_type(node, i);

@@ -217,20 +217,21 @@ class Emission {
   }
 
   void emit_operation(Node& node, const Group& group, Task& task, ProgramWriter& writer) {
-    Program::Instruction instruction{node.op->code, node.compute, node.dtype,
-                                     static_cast<std::uint8_t>(node.op->arity), {}, node.source, node.sequence};
+    const DType made = rounds(node) ? node.compute : node.dtype;
+    Program::Instruction instruction{node.op->code, node.compute, made, static_cast<std::uint8_t>(node.op->arity), {},
+                                     node.source, node.sequence};
     const auto inputs = node.inputs();
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const auto type = operand_type(node, i);
       if (!inputs[i]) {
-        instruction.in[i] = writer.constant(type, node.scalars[i].value);
+        instruction.in[i] = writer.constant(type, node.scalars[i]);
       } else {
         const Node& in = *inputs[i];
         const auto value = batch_.is_member(&in, group) ? in.plan.value : read(in, task, node.plan.part, writer);
         instruction.in[i] = writer.converted(value, in.dtype, type, node);
       }
     }
-    node.plan.value = writer.add(instruction);
+    node.plan.value = writer.converted(writer.add(instruction), made, node.dtype, node);
     if (is_wanted(node)) write(node, task, node.plan.part, writer);
   }
 

@@ -18,6 +18,7 @@ struct Program {
   struct Constant {
     DType dtype;
     double value;
+    std::int64_t integer = 0;  // the value of an int64, which a double may not hold
   };
   struct Instruction {
     std::uint16_t code;   // tile function (OpRecord::code)

@@ -52,12 +52,13 @@ std::uint16_t ProgramWriter::result_of(const Node& kernel) {
   return static_cast<std::uint16_t>(inputs_.size() - 1);
 }
 
-std::uint16_t ProgramWriter::constant(DType dtype, double value) {
+std::uint16_t ProgramWriter::constant(DType dtype, const Scalar& value) {
   auto& all = program_->constants;
   for (std::size_t i = 0; i < all.size(); ++i)
-    if (all[i].dtype == dtype && std::bit_cast<std::uint64_t>(all[i].value) == std::bit_cast<std::uint64_t>(value))
+    if (all[i].dtype == dtype && all[i].integer == value.integer &&
+        std::bit_cast<std::uint64_t>(all[i].value) == std::bit_cast<std::uint64_t>(value.value))
       return static_cast<std::uint16_t>(kConstant + i);
-  all.push_back({dtype, value});
+  all.push_back({dtype, value.value, value.integer});
   return static_cast<std::uint16_t>(kConstant + all.size() - 1);
 }
 

@@ -26,7 +26,7 @@ class ProgramWriter {
   bool is_dense(std::uint16_t input) const { return program_->inputs[input].dense; }
   // The kernel's result, a dense value that is not among the task's operands.
   std::uint16_t result_of(const Node& kernel);
-  std::uint16_t constant(DType dtype, double value);
+  std::uint16_t constant(DType dtype, const Scalar& value);
   // The value in another type, converted once for all readers.
   std::uint16_t converted(std::uint16_t value, DType from, DType to, const Node& reader) {
     return from == to ? value : convert(value, from, to, reader);

@@ -2,6 +2,7 @@
 
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
+#include "python/operand.h"
 #include "python/text.h"
 
 namespace owl::python {
@@ -184,12 +185,17 @@ std::vector<NArray> list_of_arrays(PyObject* arrays, const std::string& function
   return list;
 }
 
-double fill_value(PyObject* o, DType dtype, const char* what) {
-  const double v = to_double(o, what);
-  constexpr double low = std::numeric_limits<std::int32_t>::min(), high = std::numeric_limits<std::int32_t>::max();
-  if (dtype == DType::kInt32 && !(std::trunc(v) >= low && std::trunc(v) <= high))
+Number exact_number(PyObject* o, const char* what) {
+  Number number;
+  if (!to_number(o, number)) return to_double(o, what);  // refuses what is no number
+  return number;
+}
+
+Number fill_value(PyObject* o, DType dtype, const char* what) {
+  const Number v = exact_number(o, what);
+  if (!v.fits(dtype))
     throw std::overflow_error(std::string(what) + " " + py::str(py::handle(o)).cast<std::string>() +
-                              " does not fit int32");
+                              " does not fit " + std::string(name(dtype)));
   return v;
 }
 

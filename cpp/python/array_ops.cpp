@@ -34,9 +34,10 @@ NArray to_indices(PyObject* o, const char* function) {
 
 // An array, or a number of a type that does not promote x.
 NArray to_values(PyObject* o, const NArray& x) {
-  if (is_integer(o)) return owl::full(Shape{1}, to_double(o, "put_add: values"), promote(x.dtype(), DType::kInt32));
-  if (PyFloat_Check(o))
-    return owl::full(Shape{1}, PyFloat_AS_DOUBLE(o), promote(x.dtype(), DType::kFloat32));
+  const DType type = x.dtype();
+  if (is_integer(o))
+    return owl::full(Shape{1}, exact_number(o, "put_add: values"), type == DType::kBool ? DType::kInt32 : type);
+  if (PyFloat_Check(o)) return owl::full(Shape{1}, PyFloat_AS_DOUBLE(o), float_type(type));
   return to_narray(o, "put_add: values");
 }
 

@@ -9,6 +9,7 @@
 #include "python/bind.h"
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
+#include "python/operand.h"
 #include "python/source.h"
 #include "python/text.h"
 
@@ -116,7 +117,7 @@ PyObject* full(PyObject*, const Call& call) {
                      joined(call.values, 2, false) + "], " + joined(call.values + 2, 1, false) + ")");
   const Shape s = to_shape(shape, "full: shape");
   const DType t = to_dtype(dtype);
-  const double v = fill_value(value, t, "full: value");
+  const Number v = fill_value(value, t, "full: value");
   note_source();
   return wrap(owl::full(s, v, t));
 }
@@ -126,13 +127,13 @@ PyObject* arange(PyObject*, const Call& call) {
   if (given(n) == given(start) || (given(n) && given(stop)))
     throw py::type_error("arange: takes n, or start, stop and step");
   const DType t = to_dtype(dtype);
-  double from = 0, to = to_double(given(n) ? n : start, "arange: start");
+  Number from = 0, to = exact_number(given(n) ? n : start, "arange: start");
   if (given(stop)) {
     from = to;
-    to = to_double(stop, "arange: stop");
+    to = exact_number(stop, "arange: stop");
   }
-  const double by = given(step) ? to_double(step, "arange: step") : 1;
-  if (by == 0 || !std::isfinite(by) || !std::isfinite(from) || !std::isfinite(to))
+  const Number by = given(step) ? exact_number(step, "arange: step") : 1;
+  if (by.value == 0 || !std::isfinite(by.value) || !std::isfinite(from.value) || !std::isfinite(to.value))
     throw py::value_error("arange: start, stop and step must be finite and step not 0");
   note_source();
   return wrap(owl::arange(from, to, by, t));
@@ -182,7 +183,7 @@ PyObject* full_like(PyObject*, const Call& call) {
   const auto [x, value, dtype] = call.get("full_like", {"x", "v", "dtype"}, 2);
   const NArray& like = to_narray(x, "full_like: x");
   const auto t = type_or_same(dtype);
-  const double v = fill_value(value, t.value_or(like.dtype()), "full_like: value");
+  const Number v = fill_value(value, t.value_or(like.dtype()), "full_like: value");
   note_source();
   return wrap(owl::full_like(like, v, t));
 }
@@ -277,14 +278,14 @@ PyMethodDef creation_functions[] = {
     method<zeros>("zeros",
         "zeros(shape, *lengths, dtype='float32')\n--\n\n"
         "An array of zeros. The lengths may also be given one by one: zeros(3, 4) is zeros([3, 4]).\n\n"
-        "ShapeError: an empty shape or a negative length; DTypeError: not bool, int32, float32 or float64."),
+        "ShapeError: an empty shape or a negative length; DTypeError: not a type that owl has."),
     method<ones>("ones",
         "ones(shape, *lengths, dtype='float32')\n--\n\n"
         "An array of ones. The lengths may also be given one by one: ones(3, 4) is ones([3, 4]).\n\n"
-        "ShapeError: an empty shape or a negative length; DTypeError: not bool, int32, float32 or float64."),
+        "ShapeError: an empty shape or a negative length; DTypeError: not a type that owl has."),
     method<full>("full",
         "full(shape, v, dtype='float32')\n--\n\nAn array filled with the value v.\n\n"
-        "ShapeError: an empty shape or a negative length; OverflowError: a value that int32 cannot hold."),
+        "ShapeError: an empty shape or a negative length; OverflowError: a value outside the range of the integer type."),
     method<arange>("arange",
         "arange(start=None, stop=None, step=1, dtype='float32', n=None)\n--\n\n"
         "The values from start up to, not including, stop in steps; with one number, n, those from 0 to n - 1.\n"
@@ -305,20 +306,20 @@ PyMethodDef creation_functions[] = {
     method<full_like>("full_like",
         "full_like(x, v, dtype=None)\n--\n\n"
         "The value v in x's shape, and of its type unless another is given.\n\n"
-        "OverflowError: a value that int32 cannot hold."),
+        "OverflowError: a value outside the range of the integer type."),
     method<randn>("randn",
         "randn(shape, mu=0.0, sigma=1.0, dtype='float32')\n--\n\n"
         "Normal random numbers with mean mu and standard deviation sigma. Integers alone are a shape: randn(3, 4) is\n"
         "randn([3, 4]).\n\n"
         "ShapeError: a 0, a negative or a float among several numbers, which could be meant as mu: write\n"
         "randn([3], 0.0, 1.0).\n"
-        "ValueError: a negative sigma. DTypeError: not float32 or float64."),
+        "ValueError: a negative sigma. DTypeError: not a float type."),
     method<rand>("rand",
         "rand(shape, low=0.0, high=1.0, dtype='float32')\n--\n\n"
         "Uniform random numbers, low included, high not. Integers alone are a shape: rand(3, 4) is rand([3, 4]).\n\n"
         "ShapeError: a 0, a negative or a float among several numbers, which could be meant as low: write\n"
         "rand([3], 0.0, 1.0).\n"
-        "ValueError: low is above high, or the difference is no finite number. DTypeError: not float32 or float64."),
+        "ValueError: low is above high, or the difference is no finite number. DTypeError: not a float type."),
     method<randb>("randb",
         "randb(shape, prob, dtype='float32')\n--\n\n1 with probability prob, else 0.\n\n"
         "ValueError: prob outside 0 to 1."),

@@ -60,7 +60,9 @@ constexpr std::uint64_t kReadOnly = 1, kCopied = 2;
 constexpr char kPlain[] = "dltensor", kVersioned[] = "dltensor_versioned";
 constexpr char kUsedPlain[] = "used_dltensor", kUsedVersioned[] = "used_dltensor_versioned";
 
-constexpr DLDataType kTypes[] = {{6, 8, 1}, {0, 32, 1}, {2, 32, 1}, {2, 64, 1}};  // in the order of DType
+// In the order of DType.
+constexpr DLDataType kTypes[] = {{6, 8, 1},  {1, 8, 1},  {0, 32, 1}, {0, 64, 1},
+                                 {2, 16, 1}, {4, 16, 1}, {2, 32, 1}, {2, 64, 1}};
 
 // --- streams
 
@@ -226,8 +228,8 @@ DType type_of(const DLTensor& t) {
   const std::string code = t.dtype.code < 7 ? codes[t.dtype.code] : "type " + std::to_string(t.dtype.code) + ", bits ";
   const std::string lanes = t.dtype.lanes == 1 ? "" : " in vectors of " + std::to_string(t.dtype.lanes);
   throw DTypeError("from_dlpack: " + code + std::to_string(t.dtype.bits) + lanes +
-                   " elements have no counterpart in owl, which has bool, int32, float32 and float64; convert them "
-                   "first, or copy with owl.from_numpy");
+                   " elements have no counterpart in owl, which has " + kAllTypes +
+                   "; convert them first, or copy with owl.from_numpy");
 }
 
 // Checks another library's shape and strides: refuses impossible ones before owl reads through them.
@@ -399,7 +401,7 @@ PyMethodDef dlpack_functions[] = {
         "The two share its memory, so do not change it while owl uses it; owl itself never writes to it. Any strides.\n"
         "Memory of a GPU gives an array on that GPU's device, and owl does not wait for its value. Bools are copied\n"
         "if a byte is neither 0 nor 1 (it counts as true), and always on a GPU.\n\n"
-        "DTypeError: not bool, int32, float32 or float64; DeviceError: memory of a GPU that has no device yet\n"
+        "DTypeError: not a type that owl has; DeviceError: memory of a GPU that has no device yet\n"
         "(owl.create_gpu_device), or neither host memory nor a CUDA GPU's."),
     method<from_cupy>("from_cupy",
         "from_cupy(a)\n--\n\n"
@@ -498,7 +500,7 @@ PyObject* cuda_array_interface(PyObject* self, void*) noexcept {
     py::dict d;
     d["version"] = 3;
     d["shape"] = shape;
-    d["typestr"] = numpy_dtype(x.dtype()).attr("str");
+    d["typestr"] = array_dtype(x.dtype()).attr("str");
     d["data"] = py::make_tuple(address, true);  // read-only
     d["strides"] = node.strides ? py::object(strides) : py::none();
     d["stream"] = stream;

@@ -94,7 +94,7 @@ std::string doc_of(const OpRecord& op, const Names& names, bool has_factor, bool
   text += op.arity == 1 ? "\n\nThe result has the shape of x"
                         : "\n\nArrays or numbers, at least one array; axes of length 1 broadcast";
   switch (op.rule) {
-    case TypeRule::kFloat: text += "; bool and int32 give float32."; break;
+    case TypeRule::kFloat: text += "; bools and integers give float32."; break;
     case TypeRule::kIntFromBool:
       text += op.arity == 1 ? " and its type; bool gives int32."
                             : "; its type is the largest of the operands', of bools int32.";

@@ -49,7 +49,7 @@ PyGetSetDef properties[] = {
     {"shape", get_shape, nullptr, "The lengths of the axes, a list; the first axis varies fastest in memory.", nullptr},
     {"ndim", get_ndim, nullptr, "The number of axes, at least 1.", nullptr},
     {"size", get_size, nullptr, "The number of elements.", nullptr},
-    {"dtype", get_dtype, nullptr, "The element type: the numpy.dtype of bool, int32, float32 or float64.", nullptr},
+    {"dtype", get_dtype, nullptr, "The element type, a numpy.dtype (of bfloat16 ml_dtypes', or the text where that is not installed).", nullptr},
     {"device", get_device, nullptr, "The id of the device that holds, or will hold, the value.", nullptr},
     {"T", get_transposed, nullptr, "x.trans(): the 2-d transpose.", nullptr},
     {"__cuda_array_interface__", cuda_array_interface, nullptr,
@@ -64,7 +64,7 @@ PyMemberDef members[] = {
 };
 
 constexpr char kDoc[] =
-    "An immutable, column-major array of bool, int32, float32 or float64 on one device, computed when the script\n"
+    "An immutable, column-major array of one element type on one device, computed when the script\n"
     "waits for it or when its device is idle. The first axis varies fastest: a minibatch of images is [width,\n"
     "height, channels, batch]. Exchange with NumPy reverses the axes and moves no element.\n\n"
     "Arrays come from owl.from_numpy, owl.zeros, owl.randn and so on, and from operations on arrays. Between arrays\n"

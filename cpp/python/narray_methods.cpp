@@ -15,18 +15,12 @@ namespace owl::python {
 PyObject* narray_item(const NArray& x) {
   if (x.size() != 1)
     throw ShapeError("only an array of one element is a number; this one has shape " + x.shape().str());
-  union {
-    bool b;
-    std::int32_t i;
-    float f;
-    double d;
-  } value;
-  x.copy_to_host(&value);
   switch (x.dtype()) {
-    case DType::kBool: return PyBool_FromLong(value.b);
-    case DType::kInt32: return PyLong_FromLong(value.i);
-    case DType::kFloat32: return PyFloat_FromDouble(static_cast<double>(value.f));
-    default: return PyFloat_FromDouble(value.d);
+    case DType::kBool: return PyBool_FromLong(x.item<bool>());
+    case DType::kUInt8: return PyLong_FromLong(x.item<std::uint8_t>());
+    case DType::kInt32: return PyLong_FromLong(x.item<std::int32_t>());
+    case DType::kInt64: return PyLong_FromLongLong(x.item<std::int64_t>());
+    default: return PyFloat_FromDouble(x.item());
   }
 }
 
@@ -211,7 +205,9 @@ PyObject* item(PyObject* self, const Call& call) {
 
 PyObject* tolist(PyObject* self, const Call& call) {
   call.expect_none("tolist");
-  return to_numpy(narray(self)).attr("T").attr("tolist")().release().ptr();
+  const NArray& x = narray(self);
+  const bool has_list = x.dtype() != DType::kBFloat16;  // NumPy's lists would hold ml_dtypes' numbers
+  return to_numpy(has_list ? x : x.astype(DType::kFloat32)).attr("T").attr("tolist")().release().ptr();
 }
 
 // f"{loss:.3f}" formats the one element; without a format it is the repr.
@@ -224,7 +220,7 @@ PyObject* format(PyObject* self, const Call& call) {
 
 PyObject* astype(PyObject* self, const Call& call) {
   const auto [dtype] = call.get("astype", {"dtype"});
-  if (!given(dtype)) throw DTypeError("astype: dtype must be one of bool, int32, float32 and float64, not None");
+  if (!given(dtype)) throw DTypeError(std::string("astype: dtype must be one of ") + kAllTypes + ", not None");
   const DType target = to_dtype(dtype);
   note_source();
   return wrap(narray(self).astype(target));
@@ -264,7 +260,7 @@ PyMethodDef narray_methods[] = {
     method<sum>("sum",
         "sum($self, axis=None)\n--\n\n"
         "The sum over an axis (negative counts from the end) or a list of axes, which stay with length 1; without\n"
-        "axis over all, shape [1]. bool and int32 give int32."),
+        "axis over all, shape [1]. bool and int32 give int32, uint8 and int64 int64; halves are added in float32."),
     method<max>("max",
         "max($self, axis=None)\n--\n\n"
         "The largest element over an axis or a list of axes, which stay with length 1; without axis over all, shape\n"
@@ -341,7 +337,7 @@ PyMethodDef narray_methods[] = {
     method<astype>("astype",
         "astype($self, dtype)\n--\n\n"
         "The elements converted to another type: floats to integers by truncation, any type to bool by `!= 0`.\n\n"
-        "DTypeError: not bool, int32, float32 or float64."),
+        "DTypeError: not a type that owl has."),
     method<copy_to>("copy_to",
         "copy_to($self, device)\n--\n\nThe value on the device with this id.\n\nDeviceError: there is no such device."),
     method<dlpack>("__dlpack__",

@@ -180,7 +180,7 @@ template <PyObject* (*Convert)(PyObject*)> PyObject* convert(PyObject* a) noexce
 PyObject* index(PyObject* a) noexcept {
   return guarded([&] {
     if (is_float(narray(a).dtype()))
-      throw py::type_error("owl: only an int32 or bool array of one element can be used as an index, not " +
+      throw py::type_error("owl: only an integer or bool array of one element can be used as an index, not " +
                            std::string(name(narray(a).dtype())));
     auto item = py::reinterpret_steal<py::object>(narray_item(narray(a)));
     return PyNumber_Long(item.ptr());

@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -16,18 +17,35 @@ namespace owl::python {
 
 namespace {
 
+// bfloat16 as float32 where ml_dtypes is not installed.
+py::dtype shown_dtype(const NArray& x) {
+  return array_dtype(x.dtype() == DType::kBFloat16 && !numpy->has_bfloat16 ? DType::kFloat32 : x.dtype());
+}
+
+void widen(Excerpt& excerpt) {
+  const auto count = static_cast<std::size_t>(excerpt.shape.size());
+  std::vector<std::byte> values(count * sizeof(float));
+  for (std::size_t i = 0; i < count; ++i) {
+    BFloat16 half;
+    std::memcpy(&half, excerpt.values.data() + i * sizeof half, sizeof half);
+    const float value = to_float(half);
+    std::memcpy(values.data() + i * sizeof value, &value, sizeof value);
+  }
+  excerpt.values = std::move(values);
+}
+
 // Formatted by NumPy in owl's order of axes, so that the text agrees with the shape and with x[i, j].
 std::string values_text(const NArray& x) {
   const py::dict options = numpy->get_printoptions();
   const double threshold = options["threshold"].cast<double>();  // infinite: print all elements
   const bool all = !(threshold < static_cast<double>(x.size()));
-  const Excerpt excerpt = excerpt_of(x, all ? x.size() : 0, options["edgeitems"].cast<std::int64_t>());
+  Excerpt excerpt = excerpt_of(x, all ? x.size() : 0, options["edgeitems"].cast<std::int64_t>());
+  if (shown_dtype(x).itemsize() != static_cast<py::ssize_t>(itemsize(x.dtype()))) widen(excerpt);
   const auto owner = py::capsule(&excerpt, [](void*) {});  // avoids a copy: the array does not outlive this call
   const Shape& shape = excerpt.shape;
   std::vector<py::ssize_t> lengths(shape.begin(), shape.end());
   std::reverse(lengths.begin(), lengths.end());
-  const auto dtype = py::reinterpret_borrow<py::dtype>(numpy_dtype(x.dtype()));
-  const py::array shown(dtype, lengths, excerpt.values.data(), owner);
+  const py::array shown(shown_dtype(x), lengths, excerpt.values.data(), owner);
   py::dict how(py::arg("separator") = ", ", py::arg("prefix") = "NArray(");
   if (excerpt.cut) how["threshold"] = 0;
   return numpy->array2string(shown.attr("T"), **how).cast<std::string>();

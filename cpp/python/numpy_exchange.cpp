@@ -20,11 +20,9 @@ namespace {
 // For copies above this many bytes, release the GIL.
 constexpr std::int64_t kLongCopy = 1 << 18;
 
-bool all_fit_int32(const py::array& a) {
+bool all_fit_int64(const py::array& a) {
   if (a.size() == 0) return true;
-  const auto low = a.attr("min")().attr("item")(), high = a.attr("max")().attr("item")();
-  return low >= py::int_(std::numeric_limits<std::int32_t>::min()) &&
-         high <= py::int_(std::numeric_limits<std::int32_t>::max());
+  return a.attr("max")().attr("item")() <= py::int_(std::numeric_limits<std::int64_t>::max());
 }
 
 // The nearest of owl's types.
@@ -34,15 +32,15 @@ DType nearest(const py::array& a) {
   switch (t.kind()) {
     case 'b': return DType::kBool;
     case 'i':
-      if (width <= 4) return DType::kInt32;
-      return all_fit_int32(a) ? DType::kInt32 : DType::kFloat64;
+      return width <= 4 ? DType::kInt32 : DType::kInt64;
     case 'u':
-      if (width <= 2) return DType::kInt32;
-      return all_fit_int32(a) ? DType::kInt32 : DType::kFloat64;
-    case 'f': return width <= 4 ? DType::kFloat32 : DType::kFloat64;
+      if (width <= 2) return width == 1 ? DType::kUInt8 : DType::kInt32;
+      return width == 4 || all_fit_int64(a) ? DType::kInt64 : DType::kFloat64;
+    case 'f': return width == 2 ? DType::kFloat16 : width == 4 ? DType::kFloat32 : DType::kFloat64;
     default:
+      if (py::object(t.attr("newbyteorder")("=")).equal(numpy_dtype(DType::kBFloat16))) return DType::kBFloat16;
       throw DTypeError("from_numpy: an array of dtype " + py::str(py::object(t)).cast<std::string>() +
-                       " has no counterpart in owl, which has bool, int32, float32 and float64");
+                       " has no counterpart in owl, which has " + kAllTypes);
   }
 }
 
@@ -60,6 +58,22 @@ void refuse_masked(PyObject* a) {
   const auto ma = py::reinterpret_steal<py::object>(PyImport_GetModule(name.ptr()));  // null: not imported, so no mask
   if (ma && ma.attr("is_masked")(py::handle(a)).cast<bool>())
     throw py::type_error("from_numpy: the array has masked elements, and owl has no masks; pass a.filled(value)");
+}
+
+py::array copy_of(const NArray& x, const py::dtype& dtype) {
+  x.wait_for_eval();  // first, so that too large a value raises owl's error, not NumPy's
+  const Shape& shape = x.shape();
+  std::vector<py::ssize_t> lengths(shape.begin(), shape.end());
+  std::reverse(lengths.begin(), lengths.end());
+  py::array result(dtype, lengths);
+  void* to = result.mutable_data();
+  if (result.nbytes() < kLongCopy) {
+    x.copy_to_host(to);
+  } else {
+    WithoutGil other_threads_run;
+    x.copy_to_host(to);
+  }
+  return result;
 }
 
 PyObject* from_numpy(PyObject*, const Call& call) {
@@ -81,14 +95,32 @@ PyObject* from_numpy(PyObject*, const Call& call) {
   return wrap(std::move(result));
 }
 
+// Files keep bfloat16 as bits, whether ml_dtypes is installed or not.
+PyObject* bfloat16_bits(PyObject*, const Call& call) {
+  const auto [x] = call.get("bfloat16_bits", {"x"});
+  const NArray& array = to_narray(x, "bfloat16_bits: x");
+  if (array.dtype() != DType::kBFloat16) throw DTypeError("bfloat16_bits: the array is " + std::string(name(array.dtype())));
+  return copy_of(array, py::dtype::of<std::uint16_t>()).release().ptr();
+}
+
+PyObject* from_bfloat16_bits(PyObject*, const Call& call) {
+  const auto [bits] = call.get("from_bfloat16_bits", {"bits"});
+  const auto dense = numpy->ascontiguousarray(py::handle(bits), py::dtype::of<std::uint16_t>()).cast<py::array>();
+  note_source();
+  return wrap(from_host(dense.data(), reversed_shape(py::reinterpret_borrow<py::array>(bits)), DType::kBFloat16));
+}
+
 PyMethodDef exchange_functions[] = {
     method<from_numpy>("from_numpy",
         "from_numpy(a)\n--\n\n"
         "A copy of a NumPy array (or of an argument of numpy.asarray) with the axes reversed: shape (n, h, w)\n"
-        "gives [w, h, n]. float32, float64, int32 and bool keep their type, others become the nearest one: float16\n"
-        "gives float32, smaller integers int32; 64-bit and unsigned integers int32 if every value fits, else float64.\n"
-        "A scalar has shape [1].\n\n"
+        "gives [w, h, n]. owl's types, ml_dtypes' bfloat16 among them, are kept; int8, int16 and uint16 become int32,\n"
+        "uint32 int64, uint64 int64 if every value fits, else float64. A scalar has shape [1].\n\n"
         "DTypeError: complex numbers, text or objects. TypeError: a masked array that hides elements."),
+    method<bfloat16_bits>("bfloat16_bits",
+        "bfloat16_bits(x)\n--\n\nThe bits of a bfloat16 array as NumPy integers, axes reversed. owl.save uses it."),
+    method<from_bfloat16_bits>("from_bfloat16_bits",
+        "from_bfloat16_bits(bits)\n--\n\nThe bfloat16 array of these bits, axes reversed. owl.load uses it."),
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -101,21 +133,7 @@ bool readable_on_host(const NArray& x) {
   return in_host_memory && storage && storage->ready() && (storage->data || x.size() == 0);
 }
 
-py::array to_numpy(const NArray& x) {
-  x.wait_for_eval();  // first, so that too large a value raises owl's error, not NumPy's
-  const Shape& shape = x.shape();
-  std::vector<py::ssize_t> lengths(shape.begin(), shape.end());
-  std::reverse(lengths.begin(), lengths.end());
-  py::array result(py::reinterpret_borrow<py::dtype>(numpy_dtype(x.dtype())), lengths);
-  void* to = result.mutable_data();
-  if (result.nbytes() < kLongCopy) {
-    x.copy_to_host(to);
-  } else {
-    WithoutGil other_threads_run;
-    x.copy_to_host(to);
-  }
-  return result;
-}
+py::array to_numpy(const NArray& x) { return copy_of(x, array_dtype(x.dtype())); }
 
 void bind_numpy_exchange(py::module_& m) { add_functions(m, exchange_functions); }
 

@@ -8,20 +8,45 @@ namespace owl::python {
 
 namespace {
 
-double integer_value(PyObject* o) {
+Number whole_number(PyObject* o) {
   auto index = py::reinterpret_steal<py::object>(PyNumber_Index(o));
-  const double v = index ? PyLong_AsDouble(index.ptr()) : -1.0;
-  if (v == -1.0 && PyErr_Occurred()) throw py::error_already_set();
-  return v;
-}
-
-Operand number(NumberKind kind, double value) {
-  Operand operand(value);
-  operand.kind = static_cast<std::uint8_t>(kind);
-  return operand;
+  if (!index) throw py::error_already_set();
+  int overflow = 0;
+  Number number(static_cast<std::int64_t>(PyLong_AsLongLongAndOverflow(index.ptr(), &overflow)));
+  if (overflow == 0) return number;
+  number.fits_int64 = false;
+  number.value = PyLong_AsDouble(index.ptr());
+  if (number.value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  return number;
 }
 
 }  // namespace
+
+bool to_number(PyObject* o, Number& number) {
+  if (PyFloat_CheckExact(o)) {
+    number = PyFloat_AS_DOUBLE(o);
+    return true;
+  }
+  const NumberKind kind = PyBool_Check(o)    ? NumberKind::kBool
+                          : PyLong_Check(o)  ? NumberKind::kInt
+                          : PyFloat_Check(o) ? NumberKind::kFloat
+                                             : numpy_number(o);
+  switch (kind) {
+    case NumberKind::kNone: return false;
+    case NumberKind::kInt: number = whole_number(o); return true;
+    case NumberKind::kBool: {
+      const int truth = PyObject_IsTrue(o);
+      if (truth < 0) throw py::error_already_set();
+      number = truth != 0;
+      return true;
+    }
+    case NumberKind::kFloat: break;
+  }
+  const double value = PyFloat_AsDouble(o);
+  if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  number = value;
+  return true;
+}
 
 void refuse_operand(PyObject* o, const char* place) {
   std::string message = std::string("owl: ") + place + " must be an NArray or a real number, not " + type_name(o);
@@ -31,16 +56,8 @@ void refuse_operand(PyObject* o, const char* place) {
 }
 
 bool to_operand_slow(PyObject* o, const char* place, Operand& operand) {
-  if (PyBool_Check(o)) {
-    operand = number(NumberKind::kBool, o == Py_True);
-  } else if (PyLong_Check(o)) {
-    operand = number(NumberKind::kInt, integer_value(o));
-  } else if (PyFloat_Check(o)) {
-    operand = Operand(PyFloat_AsDouble(o));
-  } else if (const auto kind = numpy_number(o); kind != NumberKind::kNone) {
-    const double value = kind == NumberKind::kInt ? integer_value(o) : PyFloat_AsDouble(o);
-    if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
-    operand = number(kind, value);
+  if (Number number; to_number(o, number)) {
+    operand = Operand(number);
   } else if (is_array_like(o) || o == Py_None || PyUnicode_Check(o) || PyBytes_Check(o) || PyComplex_Check(o)) {
     refuse_operand(o, place);
   } else {

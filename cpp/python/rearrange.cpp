@@ -73,7 +73,7 @@ PyObject* pad(PyObject*, const Call& call) {
   const auto [x, widths, value] = call.get("pad", {"x", "widths", "value"}, 2);
   const NArray& array = to_narray(x, "pad: x");
   const Widths pairs = to_widths(widths);
-  const double v = value ? fill_value(value, array.dtype(), "pad: value") : 0;
+  const Number v = value ? fill_value(value, array.dtype(), "pad: value") : 0;
   note_source();
   return wrap(owl::pad(array, pairs, v));
 }

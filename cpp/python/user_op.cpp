@@ -66,7 +66,7 @@ py::array view_of(const TaskOperand& operand, bool writable) {
   std::reverse(lengths.begin(), lengths.end());
   auto* keep = new Ref<Storage>(operand.storage);
   auto owner = py::capsule(keep, [](void* p) { delete static_cast<Ref<Storage>*>(p); });
-  py::array view(py::reinterpret_borrow<py::dtype>(numpy_dtype(a.dtype)), lengths, a.data, owner);
+  py::array view(array_dtype(a.dtype), lengths, a.data, owner);
   if (!writable) view.attr("setflags")(py::arg("write") = false);
   return view;
 }

@@ -6,7 +6,7 @@ import numpy as np
 
 HOST, GPU, PINNED, ROCM, MANAGED = 1, 2, 3, 10, 13
 READ_ONLY, COPIED = 1, 2
-CODES = {"b": 6, "i": 0, "f": 2}
+CODES = {"b": 6, "i": 0, "u": 1, "f": 2, "V": 4}  # V: ml_dtypes' bfloat16
 
 
 class Device(ctypes.Structure):
@@ -81,7 +81,7 @@ class Taken:
         self.address, self.device, self.ndim = t.data or 0, (t.device.type, t.device.id), t.ndim
         self.shape, self.strides = tuple(t.shape[:t.ndim]), tuple(t.strides[:t.ndim])
         letter = {code: kind for kind, code in CODES.items()}[t.dtype.code]
-        self.dtype = np.dtype(f"{letter}{t.dtype.bits // 8}")
+        self.dtype = np.dtype("bfloat16" if letter == "V" else f"{letter}{t.dtype.bits // 8}")
         self.read_only = bool(versioned and self._managed.flags & READ_ONLY)
         self.nbytes = math.prod(self.shape) * self.dtype.itemsize
 

@@ -133,14 +133,15 @@ class Owl:
     """Runs programs on owl. `devices`: ids to spread over; `waits`: how often (of 4) a pause waits for a value."""
     UNARY = ["tanh", "sigm", "relu", "abs", "sin", "neg", "square"]
     BINARY = ["add", "sub", "mult", "maximum"]
-    ROUGH_UNARY = ["floor", "sign", "exp", "sqrt", "softplus", "gelu", "not zero", "to float64", "to int32"]
+    ROUGH_UNARY = ["floor", "sign", "exp", "sqrt", "softplus", "gelu", "not zero", "to float64", "to int32",
+                   "to float16", "to int64"]
     ROUGH_BINARY = ["div", "greater", "equal", "relu_back", "minimum"]
 
     def __init__(self, devices=(0,), waits=0, rough=False):
         import owl
         self.owl, self.devices, self.waits = owl, devices, waits
         self.names = COMMON + ["random", "where", "argmax", "choose", "conv"] * rough
-        self.kinds = ["float32"] + ["int32", "float64", "bool"] * rough
+        self.kinds = ["float32"] + ["int32", "float64", "bool", "int64", "float16"] * rough
         self.unaries, self.binaries = self.UNARY + self.ROUGH_UNARY * rough, self.BINARY + self.ROUGH_BINARY * rough
 
     def leaf(self, a, dtype):

@@ -9,7 +9,28 @@ import numpy as np
 
 import owl
 
-DTYPES = ("bool", "int32", "float32", "float64")
+try:
+    from ml_dtypes import bfloat16
+except ImportError:  # NumPy has no such type: what needs one is not tested
+    bfloat16 = None
+
+DTYPES = ("bool", "uint8", "int32", "int64", "float16", *(["bfloat16"] if bfloat16 else []), "float32", "float64")
+INTEGERS = ("uint8", "int32", "int64")
+HALVES = ("float16", "bfloat16")
+NUMPY_TYPES = tuple(dtype for dtype in DTYPES if dtype != "bfloat16")  # NumPy's own DLPack has these
+FLOATS = tuple(dtype for dtype in DTYPES if "float" in dtype)
+_ORDER = ("bool", "uint8", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+
+
+def eps(dtype):
+    """The distance from 1 to the next number of a float type."""
+    return 2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps)
+
+
+def promoted(*dtypes):
+    """The type of an operation on arrays of these types."""
+    kinds = set(dtypes)
+    return "float32" if set(HALVES) <= kinds <= {*_ORDER[:6]} else max(kinds, key=_ORDER.index)
 
 
 def arr(a):

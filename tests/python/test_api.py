@@ -17,13 +17,18 @@ import owl
 ROOT = Path(__file__).resolve().parents[2]
 
 ARRAYS = [
-    ("from_numpy reverses the axes, keeps or casts the type, copies", "from_numpy float32 float64 int32 bool_",
+    ("from_numpy reverses the axes, keeps or casts the type, copies", "from_numpy float32 float64 float16 bfloat16 int32 int64 uint8 bool_",
      "arrays.every_layout_of_numpy arrays.memory_is_numpys_c_order_with_the_axes_reversed arrays.read_only_and_misaligned_arrays arrays.other_types_are_cast_to_the_nearest "
      "arrays.types_that_have_no_nearest arrays.the_caller_may_change_the_source every_type.exchange_with_numpy "
      "hard_layouts.every_layout_of_every_type promotion.from_numpy"),
-    ("64-bit and unsigned integers that do not fit int32 give float64", "",
-     "arrays.integers_that_do_not_fit_give_float64 arrays.extremes_of_int32_stay_int32 "
+    ("uint32 is int64, uint64 int64 where every value fits, else float64", "",
+     "arrays.integers_that_do_not_fit_give_float64 arrays.integers_that_fit_int64_are_exact "
      "hard_layouts.integers_that_do_and_do_not_fit"),
+    ("int64 is exact from script to kernel; a Python int outside the array's type is an OverflowError", "",
+     "every_type.int64_is_exact_from_script_to_kernel every_type.numbers_outside_an_integer_type "
+     "reductions.sums_of_int64_are_exact"),
+    ("halves are rounded once for each operation, fused or not; their sums are added in float32", "",
+     "every_type.halves_are_rounded_once_for_each_operation reductions.sums_of_halves_are_added_in_float32"),
     ("to_numpy and np.asarray wait; a NumPy array with the axes reversed", "NArray.to_numpy NArray.tolist",
      "arrays.every_layout_of_numpy arrays.asarray_with_a_type arrays.what_to_numpy_gives_cannot_change_the_array "
      "arrays.numpy_arrays_outlive_their_source every_type.exchange_with_numpy"),

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+import children
 import owl
 from conftest import SOAK, Counted, same_bits, unflushed
-from reference import DTYPES, arr, dtype_of, val
+from reference import DTYPES, NUMPY_TYPES, arr, dtype_of, val
 
 F32 = np.float32
 
@@ -133,8 +134,8 @@ def test_a_bool_of_any_byte_as_scalar():
     assert float(owl.ones([1]) * np.array([2], np.uint8).view(bool)[0]) == 1.0
 
 
-CASTS = {"float16": "float32", "longdouble": "float64", "int8": "int32", "uint8": "int32", "int16": "int32",
-         "uint16": "int32", "int64": "int32", "uint32": "int32", "uint64": "int32"}
+CASTS = {"longdouble": "float64", "int8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int64",
+         "uint64": "int64", **{dtype: dtype for dtype in DTYPES}}
 
 
 @pytest.mark.parametrize("source", CASTS)
@@ -145,17 +146,15 @@ def test_other_types_are_cast_to_the_nearest(source):
     np.testing.assert_array_equal(x.to_numpy(), a)
 
 
-@pytest.mark.parametrize("a", [np.array([2**31], np.int64), np.array([-2**31 - 1], np.int64),
-                               np.array([2**32 - 1], np.uint32), np.array([1, 2**63], np.uint64)], ids=repr)
-def test_integers_that_do_not_fit_give_float64(a):
-    x = owl.from_numpy(a)
-    assert dtype_of(x) == "float64"
-    np.testing.assert_array_equal(x.to_numpy(), a.astype(np.float64))
+@pytest.mark.parametrize("a", [np.array([2**63 - 1, -2**63], np.int64), np.array([2**32 - 1], np.uint32),
+                               np.array([1, 2**63 - 1], np.uint64), np.array([], np.uint64)], ids=repr)
+def test_integers_that_fit_int64_are_exact(a):
+    assert same_bits(owl.from_numpy(a).to_numpy(), a.astype(np.int64))
 
 
-def test_extremes_of_int32_stay_int32():
-    a = np.array([2**31 - 1, -2**31], np.int64)
-    assert same_bits(owl.from_numpy(a).to_numpy(), a.astype(np.int32))
+def test_integers_that_do_not_fit_give_float64():
+    a = np.array([1, 2**63], np.uint64)
+    assert same_bits(owl.from_numpy(a).to_numpy(), a.astype(np.float64))
 
 
 @pytest.mark.parametrize("a", [np.array([1j]), np.array(["a"]), np.array([None]), np.array(["2020-01-01"], "M8[D]"),
@@ -200,7 +199,7 @@ def test_asarray_with_a_type():
 
 # --- DLPack
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", NUMPY_TYPES)
 def test_dlpack_to_numpy(dtype):
     x = arr(counting((3, 4, 5), dtype))
     a = np.from_dlpack(x)
@@ -221,7 +220,7 @@ def test_dlpack_waits_for_the_value_and_takes_views():
     assert x.__dlpack_device__() == (1, 0)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", NUMPY_TYPES)
 def test_dlpack_from_numpy(dtype):
     a = counting((3, 4, 5), dtype)
     x = owl.from_dlpack(a)
@@ -596,6 +595,10 @@ def test_eye(dtype):
 def test_linspace(dtype, endpoint):
     for start, stop, num in ((0, 1, 5), (0, 1, 50), (-3.5, 7.25, 1001), (5, -5, 7), (0.1, 0.7, 12345), (2, 2, 3), (0, 1, 1),
                              (3, 9, 0), (1e-3, 1e3, 99), (-7, 7, 4)):
+        if dtype == "uint8" and (min(start, stop) < 0 or max(start, stop) > 255):
+            with pytest.raises(OverflowError, match="uint8"):
+                owl.linspace(start, stop, num, endpoint, dtype)
+            continue
         got = owl.linspace(start, stop, num, endpoint, dtype)
         assert dtype_of(got) == dtype and got.shape == [num]
         assert same_bits(val(got), np.linspace(start, stop, num, endpoint, dtype=dtype)), (start, stop, num)
@@ -1006,3 +1009,29 @@ def test_ranges_of_one_number_and_of_half_of_all():
     assert (val(owl.rand([100], 3.0, 3.0)) == 3).all()
     assert len(np.unique(val(owl.rand([1000], -1.7e38, 1.7e38)))) > 990
     assert len(np.unique(val(owl.rand([1000], -8e307, 8e307, "float64")))) == 1000
+
+
+def test_bfloat16_without_ml_dtypes():
+    """Everything but a NumPy array of it."""
+    children.run("""
+        import sys
+        sys.modules["ml_dtypes"] = None
+        import numpy as np
+        import owl
+        x = owl.full([3], 0.1, owl.bfloat16)
+        assert x.dtype == owl.bfloat16 == "bfloat16" and (x + 1).dtype == owl.bfloat16
+        assert (x * 2).astype("float32").to_numpy().tolist() == [0.2001953125] * 3
+        assert x.tolist() == [0.10009765625] * 3 and float(x[0]) == 0.10009765625
+        assert "0.10009766" in repr(x) and "dtype=bfloat16" in repr(x), repr(x)
+        for call in (x.to_numpy, lambda: np.asarray(x)):
+            try:
+                call()
+            except owl.DTypeError as error:
+                assert "ml_dtypes" in str(error) and "astype" in str(error)
+            else:
+                raise AssertionError
+        owl.save("x.npz", {"x": x})
+        assert owl.load("x.npz")["x"].tolist() == x.tolist() and np.load("x.npz")["x"].dtype == "V2"
+        assert owl.from_dlpack(x).dtype == "bfloat16" and owl.zeros_like(x).dtype == "bfloat16"
+        assert owl.op(lambda a, b: a, dtype="float32")(owl.ones([2]), owl.ones([2])).tolist() == [1, 1]
+    """)

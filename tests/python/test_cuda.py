@@ -11,6 +11,7 @@ import children
 import owl
 import programs
 from conftest import CUDA, TEST_DEVICE, same_bits, unflushed, window
+from reference import DTYPES, HALVES
 
 pytestmark = pytest.mark.skipif(not TEST_DEVICE, reason="needs a GPU: OWL_TEST_DEVICE is not set")
 needs_standin = pytest.mark.skipif(TEST_DEVICE != "standin", reason="needs the stand-in")
@@ -31,7 +32,8 @@ def agree(gpu, f, *arrays, exact=False, rtol=2e-5, atol=2e-5):
         if exact:
             assert same_bits(got, want)
         else:
-            np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
+            half = got.dtype.name in HALVES
+            np.testing.assert_allclose(got.astype(float) if half else got, want.astype(float) if half else want, rtol=rtol, atol=atol)
 
 
 def numbers(*shape, seed=0, dtype=np.float32):
@@ -71,6 +73,28 @@ def test_types(gpu):
                              i.astype("float64"), i.astype("bool"), (i * 1.5).astype("int32"), elewise.relu(i),
                              i + b, i.sum(), b.sum(0), i.max(1), i // 7, i % -7, i // 0, i & 6, i | 5, i ^ -1, ~i, ~b, b & (i > 0),
                              b ^ True, i.prod(0), b.cumsum(0), i.cumsum(1)], i, b, exact=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_type(gpu, dtype):
+    """With the CPU's bits: float32 operations have them, and conversions are the same text."""
+    a = (np.random.default_rng(1).normal(size=(7, 130)) * 40).astype(dtype)
+    b = (np.random.default_rng(2).normal(size=(7, 130)) * 40).astype(dtype)
+    agree(gpu, lambda x, y: [x + y, elewise.mult(x, y), x > y, elewise.maximum(x, y), elewise.where(x > y, x, y), x == 3, x / 7,
+                             x[::2, 1:].transpose(), owl.concat([x, y[:, :3]], 1), x + owl.ones([1, 7]), abs(x) + 1, x.max(0), x.argmin(1),
+                             owl.full([3], 1, dtype), owl.arange(5, dtype=dtype), owl.randb([100], 0.5, dtype=dtype) if owl.seed(3) is None else 0,
+                             *[x.astype(t) for t in DTYPES]], a, b, exact=True)  # fmt: skip
+    agree(gpu, lambda x: [x.sum(), x.sum(1), x.mean(0), owl.exp(x.astype("float32") / 40).astype(dtype)], a, rtol=1e-2, atol=1e-2)
+    agree(gpu, lambda x: x * x.T, a, rtol=1e-2, atol=50 if "16" in dtype else 1e-2)
+
+
+def test_int64_is_exact(gpu):
+    n = 2**53 + 1
+    a = np.array([[n, -n, 3], [2**62, 5, -1]])
+    agree(gpu, lambda x: [x + n, x * 3, x == n, owl.full([3], n, "int64"), owl.arange(n, n + 5, dtype="int64"), x.sum(), x.min(1),
+                          x * x.T, owl.clip(x, -n, n)], a, exact=True)
+    big = np.random.default_rng(1).integers(-2**60, 2**60, (70, 90))
+    agree(gpu, lambda x: x * x.T, big, exact=True)
 
 
 @pytest.mark.parametrize("shapes", [((5, 1), (1, 7)), ((4, 3, 2), (1, 3, 1)), ((6,), (3, 6)), ((2, 3, 4), (4,)),

@@ -361,7 +361,7 @@ def test_reference_is_complete():
     public |= {f"owl.conv.{name}" for name in owl.conv.__all__} | {f"owl.data.{name}" for name in owl.data.__all__}
     public |= {f"owl.nn.{name}" for name in owl.nn.__all__} | {f"owl.nn.init.{name}" for name in owl.nn.init.__all__}
     public |= {f"owl.optim.{name}" for name in owl.optim.__all__} | {f"owl.train.{name}" for name in owl.train.__all__}
-    in_words = {"owl.nn.init", "owl.conv", "owl.data", "owl.elewise", "owl.bool_", "owl.int32", "owl.float32", "owl.float64",
+    in_words = {"owl.nn.init", "owl.conv", "owl.data", "owl.elewise", "owl.bool_", "owl.uint8", "owl.int32", "owl.int64", "owl.float16", "owl.bfloat16", "owl.float32", "owl.float64",
                 "owl.data.DATA_SETS", "owl.data.main"}  # fmt: skip
     assert public - in_words == named - {"owl.elewise"}
 

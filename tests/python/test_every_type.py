@@ -1,5 +1,5 @@
 """Operations that are not elementwise, for every element type, as accurate as the type allows: float64 to its last
-digits, bool and int32 exactly or as float32."""
+digits, halves as float32 that is rounded once, bools and integers exactly or as float32."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import pytest
 import owl
 import reference as ref
 from conftest import same_bits
-from reference import DTYPES, arr, val
+from reference import DTYPES, FLOATS, HALVES, INTEGERS, NUMPY_TYPES, arr, eps, val
 from test_conv import CONVS
 from test_indexing import INDICES, in_owl
 
@@ -20,7 +20,8 @@ def numbers(shape, dtype, seed=0):
     rng = np.random.default_rng([seed, *shape])
     if dtype == "float64":
         return rng.normal(size=shape)
-    return rng.integers(0, 2, shape).astype(bool) if dtype == "bool" else rng.integers(-4, 5, shape).astype(dtype)
+    low, high = {"bool": (0, 2), "uint8": (0, 9)}.get(dtype, (-4, 5))
+    return rng.integers(low, high, shape).astype(dtype)
 
 
 def same(got, want, rtol, atol=0.0):
@@ -29,6 +30,12 @@ def same(got, want, rtol, atol=0.0):
     assert a.shape == want.shape
     if a.dtype == np.float64:
         np.testing.assert_allclose(a, want, rtol=1e-12, atol=1e-12)
+    elif a.dtype.name in HALVES:  # operands that are results were rounded too
+        if rtol == 0:
+            assert same_bits(a, want.astype(np.float32).astype(a.dtype))
+        else:
+            unit = 4 * eps(a.dtype.name)
+            np.testing.assert_allclose(a.astype(np.float64), want, rtol=unit, atol=unit)
     else:
         assert a.dtype == np.float32
         np.testing.assert_allclose(a, want, rtol=rtol, atol=atol)
@@ -66,6 +73,7 @@ def test_pooling(options, average, dtype):
     oy = pooler.ff(owl.from_numpy(x))
     same(oy, y, 1e-6)
     same(pooler.bp(owl.from_numpy(err), oy, owl.from_numpy(x)), plain.bp(err.astype(np.float64), X), 1e-6, 1e-6)
+    assert oy.dtype == (x.dtype if dtype in FLOATS else np.float32)
 
 
 @each_type
@@ -129,6 +137,8 @@ def test_exchange_with_numpy(dtype):
         x = owl.from_numpy(a)
         assert x.shape == list(a.shape[::-1]) and x.dtype == dtype
         assert same_bits(x.to_numpy(), a) and same_bits(np.asarray(x), a) and same_bits(np.array(x), a)
+        if dtype not in NUMPY_TYPES:
+            continue
         shared = np.from_dlpack(x)
         assert same_bits(shared, a) and not shared.flags.writeable
         assert same_bits(owl.from_dlpack(a).to_numpy(), a)
@@ -137,9 +147,10 @@ def test_exchange_with_numpy(dtype):
 
 @each_type
 def test_numbers_out_of_arrays(dtype):
-    for number in (0, 1, -3) if dtype != "bool" else (False, True):
+    kind = bool if dtype == "bool" else int if dtype in INTEGERS else float
+    for number in {"bool": (False, True), "uint8": (0, 1, 255)}.get(dtype, (0, 1, -3)):
         x = owl.full([1, 1], number, dtype)
-        assert x.item() == number and type(x.item()) is {"bool": bool, "int32": int}.get(dtype, float)
+        assert x.item() == number and type(x.item()) is kind
         assert (float(x), int(x), bool(x)) == (float(number), int(number), bool(number))
         assert owl.full([4], number, dtype).count_zero() == (4 if number == 0 else 0)
 
@@ -155,23 +166,28 @@ def test_constants_and_ranges(dtype):
     assert bernoulli.dtype == dtype and set(np.unique(bernoulli).tolist()) == {0, 1}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_random_numbers_of_float_types(dtype):
     u, n = owl.rand([10_000], -2.0, 3.0, dtype).to_numpy(), owl.randn([10_000], 1.0, 2.0, dtype).to_numpy()
     assert u.dtype == n.dtype == dtype and -2 <= u.min() < -1.9 and 2.9 < u.max() < 3
+    if dtype in HALVES:  # as float32 numbers, rounded; but never up to the end of the range
+        u, n = u.astype(np.float64), n.astype(np.float64)
+        for low, high in ((0.0, 1.0), (-1.0, 0.0), (-1.0, -0.5), (-3.0, 257.0)):
+            x = owl.rand([30_000], low, high, dtype).to_numpy().astype(np.float64)
+            assert low <= x.min() and x.max() < high
     assert abs(n.mean() - 1) < 0.1 and abs(n.std() - 2) < 0.1
     if dtype == "float64":  # more digits than float32
         assert (u != u.astype(np.float32)).any() and (n != n.astype(np.float32)).any()
 
 
 @pytest.mark.parametrize("draw", [owl.rand, owl.randn])
-@pytest.mark.parametrize("dtype", ["bool", "int32"])
+@pytest.mark.parametrize("dtype", ["bool", *INTEGERS])
 def test_random_numbers_are_no_integers(draw, dtype):
     with pytest.raises(owl.DTypeError, match=f"got {dtype}.*astype"):
         draw([3], dtype=dtype)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int32"])
+@pytest.mark.parametrize("dtype", ["bool", *INTEGERS])
 def test_negative_powers_of_integers(dtype):
     x = owl.full([2], 1, dtype)
     for exponent in (-1, -3, np.int64(-2)):
@@ -179,6 +195,7 @@ def test_negative_powers_of_integers(dtype):
             x**exponent
     assert (x**-1.0).to_numpy().tolist() == [1.0, 1.0]
     assert (x ** owl.full([2], -1, "int32")).to_numpy().tolist() == [1, 1]
+    assert (x ** owl.full([2], -1, "int64")).to_numpy().tolist() == [1, 1]
 
 
 @each_type
@@ -189,3 +206,62 @@ def test_astype_to_every_type(dtype):
         assert same_bits(val(x), a.astype(target))
         assert same_bits(val(arr(a).astype(np.dtype(target))), a.astype(target))
     assert arr(a).astype(float).dtype == np.float64 and arr(a).astype(int).dtype == np.int32
+
+
+def test_int64_is_exact_from_script_to_kernel():
+    """Beyond 2^53, where float64 has no odd numbers."""
+    n = 2**53 + 1
+    x = owl.full([3], n, "int64")
+    assert x.tolist() == [n] * 3 and owl.full_like(x, -n).tolist() == [-n] * 3
+    assert x[0].item() == int(x[1]) == n and range(n + 1)[x[2]] == n
+    assert (x + n).tolist() == [2 * n] * 3 and (n - x).tolist() == [0] * 3 and (x * 3).tolist() == [3 * n] * 3
+    assert (x == n).tolist() == [True] * 3 and (x == n - 1).tolist() == [False] * 3 and (x > n - 1).tolist() == [True] * 3
+    assert owl.where(x > 0, n + 2, x).tolist() == [n + 2] * 3 and owl.clip(x, n + 2, n + 4).tolist() == [n + 2] * 3
+    assert owl.arange(n, n + 3, dtype="int64").tolist() == [n, n + 1, n + 2]
+    assert owl.arange(n, n - 5, -2, "int64").tolist() == [n, n - 2, n - 4]
+    assert (x + np.int64(n)).tolist() == [2 * n] * 3 and owl.maximum(x, 2**62).tolist() == [2**62] * 3
+    assert (owl.full([1], 2**63 - 1, "int64") + 1).item() == -(2**63)
+    a, b = np.array([[n, 2], [3, -n]]), np.array([[1, 5], [-n, 7]])
+    assert same_bits(val(arr(a) * arr(b)), a @ b)
+
+
+@pytest.mark.parametrize("dtype, low, high", [("uint8", 0, 255), ("int32", -(2**31), 2**31 - 1), ("int64", -(2**63), 2**63 - 1)])
+def test_numbers_outside_an_integer_type(dtype, low, high):
+    x = owl.from_numpy(np.array([low, high], dtype))
+    assert (x + 0).tolist() == [low, high] and owl.full([1], high, dtype).item() == high
+    for n in (low - 1, high + 1, 2**70, -(2**200)):
+        for call in (lambda: x + n, lambda: n * x, lambda: owl.maximum(x, n), lambda: owl.clip(x, n, n),
+                     lambda: owl.full([2], n, dtype), lambda: owl.full_like(x, n), lambda: owl.arange(n, n + 3, dtype=dtype)):
+            with pytest.raises(OverflowError, match=dtype):
+                call()
+        above = n > high
+        assert (x < n).tolist() == (x <= n).tolist() == [above] * 2
+        assert (x > n).tolist() == (n < x).tolist() == [not above] * 2
+        assert (x == n).tolist() == [False] * 2 and (x != n).tolist() == [True] * 2
+
+
+@pytest.mark.parametrize("dtype", [t for t in HALVES if t in DTYPES])
+def test_halves_are_rounded_once_for_each_operation(dtype):
+    """Fused or not, from float32 and float64, numbers between two halves included."""
+    rng = np.random.default_rng(4)
+    half = owl.zeros([1], dtype).dtype
+    wide = np.concatenate([rng.normal(size=5000) * 10.0 ** rng.integers(-9, 8, 5000), [0.0, -0.0, np.inf, -np.inf, np.nan, 65504,
+                           65519.99, 65520, -65520, 1e-8, 2.0**-25, 2.0**-24 * 1.5]])
+    with np.errstate(all="ignore"):
+        for source in (wide, wide.astype(np.float32)):
+            got = owl.from_numpy(source).astype(dtype).to_numpy()
+            np.testing.assert_array_equal(got.astype(np.float32), source.astype(half).astype(np.float32))
+        between = owl.full([1], 1 + eps(dtype) / 2 + 2.0**-40, "float64")  # in float32 it is the middle between two halves
+        assert between.astype(dtype).item() == 1 + eps(dtype)
+        every = np.arange(65536, dtype=np.uint16).view(half)
+        normal = every[~(np.abs(every.astype(np.float32)) < np.finfo(np.float32).tiny) | (every == 0)]  # else they may be 0
+        for target in ("float32", "float64", "bool"):
+            np.testing.assert_array_equal(owl.from_numpy(normal).astype(target).to_numpy(), normal.astype(target))
+        a, b = (rng.normal(size=1003).astype(half) for _ in range(2))
+        x, y = owl.from_numpy(a), owl.from_numpy(b)
+        product = (a.astype(np.float32) * b.astype(np.float32)).astype(half)
+        want = (product.astype(np.float32) / (1 + np.abs(a.astype(np.float32)).astype(half).astype(np.float32)).astype(half).astype(np.float32)).astype(half)
+        got = owl.mult(x, y) / (abs(x) + 1)
+        assert got.dtype == half and same_bits(got.to_numpy(), want)
+        with owl.eager():
+            assert same_bits((owl.mult(x, y) / (abs(x) + 1)).to_numpy(), want)

@@ -993,3 +993,33 @@ def test_every_program_gives_finite_differences_a_chance():
     """The programs do exercise gradients: most leaves have some."""
     all_of_them = [g for program in random_programs(30) for g in gradients_of_program(program)[1:]]
     assert sum(bool(np.any(g)) for g in all_of_them) > len(all_of_them) / 4
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_gradients_of_halves(dtype):
+    """As in float32, rounded; of views, sums, products and networks."""
+    def run(dtype, a, w):
+        x, w = owl.from_numpy(a).astype(dtype), owl.from_numpy(w).astype(dtype)
+        with owl.Tape() as tape:
+            y = ele.tanh(w * x) + x[1:5] * 0.5 + x[:4, ::-1]
+            loss = owl.conv.softmax(y).sum() + ele.mult(y, y).mean() + x.max(0).sum() - owl.concat([x, x], 0)[::3].sum()
+        assert str(loss.dtype) == dtype
+        gradients = tape.gradient(loss, [x, w])
+        assert [str(g.dtype) for g in gradients] == [dtype] * 2 and gradients[0].shape == x.shape
+        return [g.astype("float64").to_numpy() for g in gradients]
+
+    rng = np.random.default_rng(5)
+    a, w = rng.normal(size=(7, 5)).astype(np.float32), rng.normal(size=(5, 4)).astype(np.float32)
+    a, w = (owl.from_numpy(v).astype(dtype).astype("float32").to_numpy() for v in (a, w))
+    unit = 2.0**-7 if dtype == "bfloat16" else 2.0**-10
+    for got, want in zip(run(dtype, a, w), run("float64", a, w)):
+        np.testing.assert_allclose(got, want, rtol=8 * unit, atol=8 * unit)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "int32", "bool"])
+def test_integers_have_no_gradient(dtype):
+    x = owl.ones([3], dtype)
+    with owl.Tape() as tape:
+        y = (x * 0.5).sum()
+    with pytest.raises(owl.DTypeError, match=f"the source is {dtype}.*only float arrays"):
+        tape.gradient(y, x)

@@ -71,11 +71,12 @@ SHAPES = [(), (0,), (1,), (7,), (3, 0, 2), (4, 5), (1, 6), (2, 3, 4), (2, 1, 3, 
 
 def expected(a):
     kind, width = a.dtype.kind, a.dtype.itemsize
-    if kind in "iu":
-        fits = a.size == 0 or -2**31 <= int(a.min()) and int(a.max()) < 2**31
-        t = np.int32 if fits else np.float64
+    if kind == "u" and width == 8:
+        t = np.int64 if a.size == 0 or int(a.max()) < 2**63 else np.float64
+    elif kind in "iu":
+        t = np.uint8 if (kind, width) == ("u", 1) else np.int64 if width == 8 or (kind, width) == ("u", 4) else np.int32
     else:
-        t = {"b": np.bool_, "f": np.float32 if width <= 4 else np.float64}[kind]
+        t = {"b": np.bool_, "f": {2: np.float16, 4: np.float32}.get(width, np.float64)}[kind]
     out = np.asarray(a).astype(t)
     return out.reshape(1) if a.ndim == 0 else out
 
@@ -133,7 +134,7 @@ def test_broadcast_arrays():
         check(a)
 
 
-INTEGERS = [("i8", [2**31 - 1, -2**31]), ("i8", [2**31]), ("i8", [-2**31 - 1]), ("i8", [2**62, 1]), ("u4", [2**31 - 1]),
+INTEGERS = [("i8", [2**31 - 1, -2**31]), ("i8", [2**31]), ("i8", [-2**31 - 1]), ("i8", [2**62, 1]), ("i8", [2**53 + 1]), ("u4", [2**31 - 1]),
             ("u4", [2**32 - 1]), ("u8", [5]), ("u8", [2**64 - 1]), ("u8", [2**53]), ("i8", [])]
 
 

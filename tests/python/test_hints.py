@@ -98,7 +98,7 @@ def test_every_method_of_other_libraries_is_there_or_has_a_hint():
     (owl.nn, "CrossEntropyLoss", ["owl.nn.softmax_cross_entropy(x, y)"]), (owl.nn, "BatchNorm1d", ["owl.nn.BatchNorm(3)"]), (owl.nn, "Adam", ["owl.optim.Adam(lr=0.001"]),
     (owl.nn, "ModuleList", ["an attribute like any other"]), (owl.nn, "functional", ["owl.nn.mse"]), (owl.optim, "Adagrad", ["owl.optim.SGD(0.1)"]),
     (owl, "set_float32_matmul_precision", ["write owl.set_matmul_precision(precision)"]), (owl, "complex_", ["no complex"]),
-    (owl, "Convolver", ["owl.conv.Convolver"]), (owl, "T", ["x.T"]), (owl, "mm", ["w * x"]), (owl, "int64", ["int32"]),
+    (owl, "Convolver", ["owl.conv.Convolver"]), (owl, "T", ["x.T"]), (owl, "mm", ["w * x"]), (owl, "int16", ["int32"]),
     (owl, "no_grad", ["only inside a block of owl.Tape()"]), (owl, "median", ["np.median(x.to_numpy())"]), (owl, "Tensor", ["owl.NArray"]),
     (owl.elewise, "sum", ["x.sum(axis=None)"]), (owl.elewise, "softmax", ["owl.conv.softmax"]),
     (owl.conv, "relu", ["owl.relu(x)"]), (owl.conv, "Conv2d", ["owl.nn.Conv2d(c_in, c_out, kernel", "init=owl.nn.init.he_normal"]),
@@ -118,7 +118,7 @@ def test_hints_of_modules(thing, name, parts):
     ("detach", ["owl.stop_gradient(x)"]), ("backward", ["owl.grad(", "owl.Tape()"]), ("dot", ["w * x"]), ("softmax", ["owl.conv.softmax(x"]),
     ("argsort", ["owl.argsort(x, axis=0)"]), ("median", ["np.median"]), ("byteswap", ["x.to_numpy().byteswap"]), ("fill", ["never change"]),
     ("transpose_", ["never change"]), ("cumsum_", ["never change"]), ("relu_", ["x = owl.relu(x)"]), ("log_normal_", ["never change"]),
-    ("bool_", ['x.astype("bool")']), ("int_", ['x.astype("int32")']), ("str_", ["bool, int32"]), ("string_", ["bool, int32"]),
+    ("bool_", ['x.astype("bool")']), ("int_", ['x.astype("int32")']), ("str_", ["bool, uint8, int32"]), ("string_", ["bool, uint8, int32"]),
     ("c_", ["np.c_"]), ("s_", ["np.s_"]), ("dropout", ["prob is the probability to keep"]),
 ])  # fmt: skip
 def test_hints_of_arrays(name, parts):

@@ -7,13 +7,13 @@ from hypothesis import given, settings, strategies as st
 
 import owl
 from conftest import SOAK, same_bits
-from reference import DTYPES, arr, dtype_of, ulps, val
+from reference import DTYPES, FLOATS, arr, dtype_of, eps, ulps, val
 
 ele = owl.elewise
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own
 SHAPES = [(7,), (1,), (3, 4), (1, 5), (5, 1), (2, 3, 4), (3, 1, 2, 2), (65, 33), (2, 1025), (1025, 2), (1, 1, 3000)]
-SUM_TYPE = {"bool": "int32", "int32": "int32", "float32": "float32", "float64": "float64"}
-MEAN_TYPE = {"bool": "float32", "int32": "float32", "float32": "float32", "float64": "float64"}
+SUM_TYPE = {**{t: t for t in DTYPES}, "bool": "int32", "uint8": "int64"}
+MEAN_TYPE = {t: t if t in FLOATS else "float32" for t in DTYPES}
 
 
 BOOLS = dict.fromkeys(DTYPES, "bool")
@@ -59,14 +59,16 @@ def test_against_numpy(name, dtype, shape):
             continue
         assert dtype_of(got) == (SUM_TYPE if name == "sum" else MEAN_TYPE)[dtype]
         exact = want(getattr(np, name), a.astype(np.float64), axis)
-        if got.to_numpy().dtype == np.int32:
+        if got.to_numpy().dtype.kind == "i":
             np.testing.assert_array_equal(val(got), exact)
             continue
         magnitude = want(getattr(np, name), np.abs(a.astype(np.float64)), axis)
-        eps = np.finfo(val(got).dtype).eps
+        half = eps(dtype) if "float16" in dtype else 0  # rounded once
+        unit = eps("float32" if half else dtype_of(got))
         count = a.size / exact.size
         assert val(got).shape == exact.shape
-        assert (np.abs(val(got) - exact) <= (np.log2(count) + 34) * eps * magnitude).all(), axis
+        error = np.abs(val(got).astype(np.float64) - exact)
+        assert (error <= (np.log2(count) + 34) * unit * magnitude + half * np.abs(exact)).all(), axis
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -203,6 +205,20 @@ def test_long_sums_are_exact_enough():
     assert abs(float(arr(a).mean()) - 0.1) < 1e-7
 
 
+def test_sums_of_halves_are_added_in_float32():
+    for dtype in ("float16", "bfloat16")[:1 + ("bfloat16" in DTYPES)]:
+        assert owl.ones([5000], dtype).sum().item() == float(np.float32(5000).astype(owl.zeros([1], dtype).dtype))
+        a = data((3000,), dtype)
+        assert owl.from_numpy(a).sum().to_numpy()[0] == a.astype(np.float64).sum().astype(np.float32).astype(a.dtype)
+
+
+def test_sums_of_int64_are_exact():
+    a = np.array([2**53 + 1, 2**62, -2**62, 2**40, -1])
+    assert arr(a).sum().item() == 2**53 + 2**40 and arr(a.reshape(5, 1)).sum([0]).item() == a.sum()
+    assert arr(a).max().item() == 2**62 and arr(a).argmin().item() == 2 and arr(a[:1]).min().item() == 2**53 + 1
+    assert arr(np.full(70_000, 255, np.uint8)).sum().item() == 70_000 * 255
+
+
 def test_integer_sums():
     a = np.full((300, 7), 2**31 - 1, np.int32)
     with np.errstate(over="ignore"):
@@ -221,7 +237,7 @@ def test_over_an_empty_axis(dtype, shape, axis):
     total = call(x, "sum", axis)
     np.testing.assert_array_equal(val(total), want(np.sum, a, axis))
     assert dtype_of(total) == SUM_TYPE[dtype]
-    mean = val(call(x, "mean", axis))
+    mean = val(call(x, "mean", axis)).astype(np.float64)
     assert np.isnan(mean).all() and mean.shape == val(total).shape
     for name in ("max", "min"):
         with pytest.raises(owl.ShapeError, match=name):

@@ -42,7 +42,7 @@ thread_local std::vector<Call> grouped;
 thread_local ncclResult_t broken = ncclSuccess;  // the first error within the group, which then does nothing
 
 std::size_t size_of(ncclDataType_t type) {
-  return type == ncclFloat32 || type == ncclInt32 ? 4 : type == ncclFloat64 ? 8 : 0;
+  return type == ncclFloat32 || type == ncclInt32 ? 4 : type == ncclFloat64 || type == ncclInt64 ? 8 : 0;
 }
 
 template <class T> void sum(const Round& round) {
@@ -51,8 +51,8 @@ template <class T> void sum(const Round& round) {
     for (std::size_t i = 0; i < round.count; ++i) {
       const T x = static_cast<const T*>(round.from[rank])[i];
       if (rank == 0) sums[i] = x;
-      else if constexpr (std::is_same_v<T, std::int32_t>)
-        sums[i] = static_cast<T>(static_cast<std::uint32_t>(sums[i]) + static_cast<std::uint32_t>(x));
+      else if constexpr (std::is_integral_v<T>)
+        sums[i] = static_cast<T>(static_cast<std::make_unsigned_t<T>>(sums[i]) + static_cast<std::make_unsigned_t<T>>(x));
       else sums[i] += x;
     }
   for (void* const to : round.to) std::memcpy(to, sums.data(), round.count * sizeof(T));
@@ -65,6 +65,7 @@ void take_part(Round& round, std::size_t rank) {
   for (const Flag& each : round.here) each.wait();
   if (round.type == ncclFloat32) sum<float>(round);
   else if (round.type == ncclFloat64) sum<double>(round);
+  else if (round.type == ncclInt64) sum<std::int64_t>(round);
   else sum<std::int32_t>(round);
   round.done.set();
 }
@@ -116,6 +117,7 @@ ncclResult_t enqueue(const Call& call) {
       const auto text = "all reduce " + std::to_string(call.count) +
                         (call.type == ncclFloat32   ? " float32"
                          : call.type == ncclFloat64 ? " float64"
+                         : call.type == ncclInt64   ? " int64"
                                                     : " int32") +
                         " rank " + std::to_string(rank.rank);
       if (world().enqueue(stream, std::move(step), text) != CUDA_SUCCESS) result = ncclUnhandledCudaError;

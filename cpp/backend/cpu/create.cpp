@@ -6,6 +6,7 @@
 #include "backend/cpu/isa/kernels.h"
 #include "base/visit_dtype.h"
 #include "ops/create.h"
+#include "ops/elementwise.h"
 
 namespace owl::cpu {
 
@@ -24,19 +25,20 @@ template <class T, class Fill> void stage(const KernelArgs& args, Launch& launch
   });
 }
 
-template <class T> T convert(double v, DType dtype) {
-  if (dtype == DType::kBool) return static_cast<T>(v != 0);
-  if (dtype == DType::kInt32)
-    return v != v ? T(0) : static_cast<T>(std::clamp(v, -2147483648.0, 2147483647.0));
-  return static_cast<T>(v);
+using elementwise_ops::convert;
+
+template <class T> T element(const Number& v) {
+  if constexpr (std::is_same_v<T, std::int64_t>)
+    if (v.kind != 3) return v.integer;
+  return convert<double, T>(v.value);
 }
 
 // Integers and bools are converted from float32 numbers.
 void random(const KernelArgs& args, Launch& launch, const RandomKernel& kernel) {
   const auto& p = *static_cast<const CreateParams*>(args.params);
-  const RandomSpec spec{p.seed, p.call, p.a, p.b};
-  visit_any_dtype("a random array", args.out.dtype, [&]<class T>() {
-    stage<T>(args, launch, [=, dtype = args.out.dtype](T* dst, std::int64_t begin, std::int64_t n) {
+  const RandomSpec spec{p.seed, p.call, p.a.value, p.b.value};
+  visit_dtype<DType::kBool, DType::kInt32, DType::kFloat32, DType::kFloat64>("a random array", args.out.dtype, [&]<class T>() {
+    stage<T>(args, launch, [=](T* dst, std::int64_t begin, std::int64_t n) {
       if constexpr (std::is_same_v<T, float>) {
         kernel.float32(dst, spec, begin, n);
       } else if constexpr (std::is_same_v<T, double>) {
@@ -46,7 +48,7 @@ void random(const KernelArgs& args, Launch& launch, const RandomKernel& kernel) 
         for (std::int64_t at = 0; at < n; at += kBuffer) {
           const std::int64_t m = std::min(kBuffer, n - at);
           kernel.float32(buffer, spec, begin + at, m);
-          for (std::int64_t i = 0; i < m; ++i) dst[at + i] = convert<T>(std::floor(double{buffer[i]}), dtype);
+          for (std::int64_t i = 0; i < m; ++i) dst[at + i] = convert<double, T>(std::floor(double{buffer[i]}));
         }
       }
     });
@@ -56,9 +58,9 @@ void random(const KernelArgs& args, Launch& launch, const RandomKernel& kernel) 
 }  // namespace
 
 void full(const KernelArgs& args, Launch& launch) {
-  const double value = static_cast<const CreateParams*>(args.params)->a;
+  const Number value = static_cast<const CreateParams*>(args.params)->a;
   visit_any_dtype("full", args.out.dtype, [&]<class T>() {
-    stage<T>(args, launch, [v = convert<T>(value, args.out.dtype)](T* dst, std::int64_t, std::int64_t n) {
+    stage<T>(args, launch, [v = element<T>(value)](T* dst, std::int64_t, std::int64_t n) {
       best_tile_table().fill(dst, &v, sizeof(T), n);
     });
   });
@@ -67,9 +69,15 @@ void full(const KernelArgs& args, Launch& launch) {
 void arange(const KernelArgs& args, Launch& launch) {
   const auto& p = *static_cast<const CreateParams*>(args.params);
   visit_any_dtype("arange", args.out.dtype, [&]<class T>() {
-    const auto fill = [start = p.a, step = p.b, dtype = args.out.dtype](T* dst, std::int64_t begin, std::int64_t n) {
-      for (std::int64_t i = 0; i < n; ++i)
-        dst[i] = convert<T>(start + static_cast<double>(begin + i) * step, dtype);
+    const auto fill = [start = p.a, step = p.b](T* dst, std::int64_t begin, std::int64_t n) {
+      for (std::int64_t i = 0; i < n; ++i) {
+        if constexpr (std::is_same_v<T, std::int64_t>)
+          if (start.kind == 2 && step.kind == 2) {
+            dst[i] = start.integer + (begin + i) * step.integer;
+            continue;
+          }
+        dst[i] = convert<double, T>(start.value + static_cast<double>(begin + i) * step.value);
+      }
     };
     stage<T>(args, launch, fill);
   });

@@ -78,4 +78,9 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const std::int3
   nn_table().gemm_i32(m, n, k, a.data, a.down, a.right, b.data, b.down, b.right, c, c_right, accumulate);
 }
 
+void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const std::int64_t> a, Matrix<const std::int64_t> b,
+          std::int64_t* c, std::int64_t c_right, bool accumulate) {
+  nn_table().gemm_i64(m, n, k, a.data, a.down, a.right, b.data, b.down, b.right, c, c_right, accumulate);
+}
+
 }  // namespace owl::cpu

@@ -23,5 +23,7 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const double> a
 // Wraps around, like every int32 operation.
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const std::int32_t> a, Matrix<const std::int32_t> b,
           std::int32_t* c, std::int64_t c_right, bool accumulate);
+void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const std::int64_t> a, Matrix<const std::int64_t> b,
+          std::int64_t* c, std::int64_t c_right, bool accumulate);
 
 }  // namespace owl::cpu

@@ -6,6 +6,7 @@
 #include <new>
 #include <string>
 
+#include "base/visit_dtype.h"
 #include "ops/elementwise.h"
 #include "owl/error.h"
 
@@ -27,12 +28,10 @@ thread_local Arena arena;
 
 // Stores a constant in its own type.
 void store_constant(void* to, const Program::Constant& c) {
-  switch (c.dtype) {
-    case DType::kBool: *static_cast<std::uint8_t*>(to) = c.value != 0; break;
-    case DType::kInt32: *static_cast<std::int32_t*>(to) = static_cast<std::int32_t>(c.value); break;
-    case DType::kFloat32: *static_cast<float*>(to) = static_cast<float>(c.value); break;
-    case DType::kFloat64: *static_cast<double*>(to) = c.value; break;
-  }
+  visit_any_dtype("a constant", c.dtype, [&]<class T>() {
+    if constexpr (std::is_same_v<T, std::int64_t>) *static_cast<T*>(to) = c.integer;
+    else *static_cast<T*>(to) = elementwise_ops::convert<double, T>(c.value);
+  });
 }
 
 }  // namespace

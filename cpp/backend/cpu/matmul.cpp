@@ -167,7 +167,7 @@ template <class T> void launch_matmul(const KernelArgs& args, Launch& launch) {
 }  // namespace
 
 void matmul(const KernelArgs& args, Launch& launch) {
-  visit_dtype<DType::kFloat32, DType::kFloat64, DType::kInt32>(
+  visit_dtype<DType::kFloat32, DType::kFloat64, DType::kInt32, DType::kInt64>(
       "matmul", args.out.dtype, [&]<class T>() { launch_matmul<T>(args, launch); });
 }
 

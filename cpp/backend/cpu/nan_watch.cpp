@@ -17,12 +17,14 @@ namespace {
 constexpr std::int64_t kChunk = 1 << 16;  // elements
 
 double element(const void* x, DType dtype, std::int64_t i) {
-  return visit_any_dtype("trace_nan", dtype, [&]<class T>() { return static_cast<double>(static_cast<const T*>(x)[i]); });
+  return visit_any_dtype("trace_nan", dtype, [&]<class T>() {
+    return elementwise_ops::convert<T, double>(static_cast<const T*>(x)[i]);
+  });
 }
 
 bool any_nonfinite(const void* x, DType dtype, std::int64_t begin, std::int64_t n) {
   const auto item = static_cast<std::int64_t>(itemsize(dtype));
-  return is_float(dtype) && best_tile_table().any_nonfinite(static_cast<const char*>(x) + begin * item, item, n);
+  return is_float(dtype) && best_tile_table().any_nonfinite(static_cast<const char*>(x) + begin * item, dtype, n);
 }
 
 std::string text(double v) {
@@ -72,12 +74,20 @@ void NanWatch::look(int step, const void* result, const void* const* operands, s
   }
 }
 
+// Whether this instruction rounds the result of the one before to a narrow type, as part of the same operation.
+bool NanWatch::rounds(std::size_t step) const {
+  const auto& instruction = program_.instructions[step];
+  return instruction.code == kCastCode && step > 0 && program_.instructions[step - 1].sequence == instruction.sequence &&
+         instruction.in[0] == program_.inputs.size() + program_.constants.size() + step - 1;
+}
+
 std::shared_ptr<const Failure> NanWatch::failure(std::size_t step) const {
   const auto& instruction = program_.instructions[step];
   const Found& found = found_[step];
-  const char* const op = elementwise_ops::All::infos[instruction.code].name;
+  const char* const op = elementwise_ops::All::infos[program_.instructions[rounds(step) ? step - 1 : step].code].name;
   std::string operands;
   for (int k = 0; k < instruction.arity; ++k) operands += (k ? " and " : "") + text(found.operands[k]);
+  if (rounds(step)) operands += " rounded to " + std::string(name(instruction.result));
   return make_failure<NaNError>(std::string(op) + " made " + text(found.result) + " of " + operands + ", at " +
                                     place_in(program_.shape, found.element) + " of its result " + program_.shape.str(),
                                 op, instruction.source, instruction.sequence);

@@ -27,6 +27,7 @@ class OWL_MODULE_API NanWatch {
     double result = 0;
     double operands[3] = {};
   };
+  bool rounds(std::size_t step) const;
   std::shared_ptr<const Failure> failure(std::size_t step) const;
 
   const Program& program_;

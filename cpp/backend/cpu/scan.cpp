@@ -110,8 +110,8 @@ template <class T> void launch_cumsum(const KernelArgs& args, Launch& launch) {
 
 void cumsum(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
-  visit_dtype<DType::kInt32, DType::kFloat32, DType::kFloat64>("cumsum", args.out.dtype,
-                                                               [&]<class T>() { launch_cumsum<T>(args, launch); });
+  visit_dtype<DType::kInt32, DType::kInt64, DType::kFloat32, DType::kFloat64>(
+      "cumsum", args.out.dtype, [&]<class T>() { launch_cumsum<T>(args, launch); });
 }
 
 }  // namespace owl::cpu

@@ -185,7 +185,7 @@ template <class T> void launch_sort(const KernelArgs& args, Launch& launch) {
 }  // namespace
 
 void sort(const KernelArgs& args, Launch& launch) {
-  visit_any_dtype("sort", args.in[0].dtype, [&]<class T>() { launch_sort<T>(args, launch); });
+  visit_computed("sort", args.in[0].dtype, [&]<class T>() { launch_sort<T>(args, launch); });
 }
 
 }  // namespace owl::cpu

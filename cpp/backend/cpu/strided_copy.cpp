@@ -60,6 +60,7 @@ void transpose_typed(T* dst, std::int64_t dst_stride, const T* src, std::int64_t
 template <class F> void with_element(std::size_t itemsize, F f) {
   switch (itemsize) {
     case 1: return f(static_cast<std::uint8_t*>(nullptr));
+    case 2: return f(static_cast<std::uint16_t*>(nullptr));
     case 4: return f(static_cast<std::uint32_t*>(nullptr));
     default: return f(static_cast<std::uint64_t*>(nullptr));
   }

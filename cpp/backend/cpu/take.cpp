@@ -240,7 +240,7 @@ template <class T> void launch_put_add(const KernelArgs& args, Launch& launch) {
 
 // Cut into buckets of the result by size alone; each element's additions are in the order of the indices.
 void put_add(const KernelArgs& args, Launch& launch) {
-  visit_dtype<DType::kInt32, DType::kFloat32, DType::kFloat64>("put_add", args.out.dtype,
+  visit_dtype<DType::kInt32, DType::kInt64, DType::kFloat32, DType::kFloat64>("put_add", args.out.dtype,
                                                                [&]<class T>() { launch_put_add<T>(args, launch); });
 }
 

@@ -12,12 +12,12 @@ struct Unit {
   std::int64_t bytes;
   const char* type;
 };
-constexpr Unit kUnits[] = {{16, "Pack<uint32_t>"}, {8, "uint64_t"}, {4, "uint32_t"}, {1, "uint8_t"}};
+constexpr Unit kUnits[] = {{16, "Pack<uint32_t>"}, {8, "uint64_t"}, {4, "uint32_t"}, {2, "uint16_t"}, {1, "uint8_t"}};
 
 Unit unit_of(std::uint64_t all) {
   for (const Unit& unit : kUnits)
     if (all % static_cast<std::uint64_t>(unit.bytes) == 0) return unit;
-  return kUnits[3];
+  return kUnits[4];
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 // Arrays without operands: one value, ranges, random numbers.
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/printer.h"
+#include "base/visit_dtype.h"
 #include "ops/elementwise.h"
 #include "ops/create.h"
 
@@ -26,32 +28,28 @@ void launch(const char* name, std::string_view file, const char* which, const Sl
       blocks_for((size + kEach - 1) / kEach), slots, false, true);
 }
 
-std::int64_t value_bits(double v, DType dtype) {
-  switch (dtype) {
-    case DType::kBool:
-      return v != 0;
-    case DType::kInt32:
-      return elementwise_ops::convert<double, std::int32_t>(v);
-    case DType::kFloat32:
-      return std::bit_cast<std::int32_t>(static_cast<float>(v));
-    case DType::kFloat64:
-      break;
-  }
-  return std::bit_cast<std::int64_t>(v);
+std::int64_t value_bits(const Number& v, DType dtype) {
+  if (dtype == DType::kInt64 && v.kind != 3) return v.integer;
+  std::int64_t bits = 0;
+  visit_any_dtype("full", dtype, [&]<class T>() {
+    const T element = elementwise_ops::convert<double, T>(v.value);
+    std::memcpy(&bits, &element, sizeof element);
+  });
+  return bits;
 }
 
 void random(const char* which, const Args& args, Emit& emit) {
   const auto& p = params(args);
   // The largest number below the upper bound of a uniform distribution; numbers of other types are converted from
   // float32.
-  const auto low = static_cast<float>(p.a), high = static_cast<float>(p.b);
+  const auto low = static_cast<float>(p.a.value), high = static_cast<float>(p.b.value);
   double last = high > low ? std::nextafter(high, low) : high;
-  if (args.out.dtype == DType::kFloat64) last = p.b > p.a ? std::nextafter(p.b, p.a) : p.b;
+  if (args.out.dtype == DType::kFloat64) last = p.b.value > p.a.value ? std::nextafter(p.b.value, p.a.value) : p.b.value;
   Slots slots;
   slots.add(static_cast<std::int64_t>(p.seed));
   slots.add(static_cast<std::int64_t>(p.call));
-  slots.add(p.a);
-  slots.add(p.b);
+  slots.add(p.a.value);
+  slots.add(p.b.value);
   slots.add(last);
   launch("owl_random", text::random, which, slots, args, emit);
 }
@@ -66,9 +64,15 @@ void full(const Args& args, Emit& emit) {
 
 void arange(const Args& args, Emit& emit) {
   Slots slots;
-  slots.add(params(args).a);
-  slots.add(params(args).b);
-  launch("owl_arange", text::create, "OWL_ARANGE", slots, args, emit);
+  const Number &start = params(args).a, &step = params(args).b;
+  const bool exact = args.out.dtype == DType::kInt64 && start.kind == 2 && step.kind == 2;
+  for (const Number& each : {start, step}) {
+    if (exact)
+      slots.add(each.integer);
+    else
+      slots.add(each.value);
+  }
+  launch("owl_arange", text::create, exact ? "OWL_ARANGE\n#define OWL_EXACT" : "OWL_ARANGE", slots, args, emit);
 }
 
 void rand(const Args& args, Emit& emit) { random("OWL_UNIFORM", args, emit); }

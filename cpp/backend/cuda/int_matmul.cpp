@@ -1,5 +1,6 @@
-// The matrix product of int32, which no library has.
+// The matrix product of integers, which no library has.
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/printer.h"
 
 namespace owl::cuda {
 
@@ -28,7 +29,8 @@ void int_matmul(const Args& args, Emit& emit) {
     slots.add(step(b));
   }
   const auto blocks = (m + kTile - 1) / kTile * ((n + kTile - 1) / kTile) * products;
-  emit.launch({"owl_int_matmul", text::matmul, "using T = int32_t;\nusing R = int32_t;\n"}, blocks, slots, false, true);
+  emit.launch({"owl_int_matmul", text::matmul, std::string("using T = ") + type_name(args.out.dtype) + ";\nusing R = T;\n"},
+              blocks, slots, false, true);
 }
 
 }  // namespace owl::cuda

@@ -185,7 +185,7 @@ bool is_one_matrix(const Shape& shape) { return shape.size() == shape[0] * shape
 void products(const Args& args, Emit& emit) {
   const ArrayRef &x = args.in[0], &y = args.in[1];
   if (x.shape[1] == 0) return emit.clear(args.out.data, args.out.nbytes());
-  if (args.out.dtype == DType::kInt32) return int_matmul(args, emit);
+  if (!is_float(args.out.dtype)) return int_matmul(args, emit);
   const auto* const params = static_cast<const MatmulParams*>(args.params);
   const auto precision = params ? params->precision : MatmulPrecision::kFloat32;
   const Operand a(x), b(y);

@@ -31,8 +31,11 @@ const std::vector<ncclComm_t>& communicators(const std::vector<int>& gpus) {
 }
 
 ncclDataType_t type_of(DType dtype) {
-  return visit_dtype<DType::kInt32, DType::kFloat32, DType::kFloat64>("all_reduce", dtype, []<class T>() {
-    return std::is_same_v<T, std::int32_t> ? ncclInt32 : std::is_same_v<T, float> ? ncclFloat32 : ncclFloat64;
+  return visit_dtype<DType::kInt32, DType::kInt64, DType::kFloat32, DType::kFloat64>("all_reduce", dtype, []<class T>() {
+    return std::is_same_v<T, std::int32_t>   ? ncclInt32
+           : std::is_same_v<T, std::int64_t> ? ncclInt64
+           : std::is_same_v<T, float>        ? ncclFloat32
+                                             : ncclFloat64;
   });
 }
 

@@ -32,8 +32,16 @@ const char* type_name(DType dtype) {
   switch (dtype) {
     case DType::kBool:
       return "uint8_t";
+    case DType::kUInt8:
+      return "UInt8";
     case DType::kInt32:
       return "int32_t";
+    case DType::kInt64:
+      return "int64_t";
+    case DType::kFloat16:
+      return "Float16";
+    case DType::kBFloat16:
+      return "BFloat16";
     case DType::kFloat32:
       return "float";
     case DType::kFloat64:
@@ -124,6 +132,8 @@ void Printer::add_slots(Slots& slots) const {
   for (const auto& c : program_.constants) {
     if (is_float(c.dtype))
       slots.add(c.value);
+    else if (c.dtype == DType::kInt64)
+      slots.add(c.integer);
     else
       slots.add(c.dtype == DType::kBool ? std::int64_t{c.value != 0} : static_cast<std::int64_t>(c.value));
   }

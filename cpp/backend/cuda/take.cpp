@@ -84,7 +84,9 @@ void put_add(const Args& args, Emit& emit) {
   void* const keys = emit.scratch(static_cast<std::size_t>(count) * sizeof(std::uint64_t));
   launch("owl_put_add_keys", text::take, "#define OWL_PUT_ADD_KEYS\n", count, slots_of(args.in[1].data, count, keys), emit);
   const void* const sorted = sort_keys(keys, sizeof(std::uint64_t), "uint64_t", 1, count, emit);
-  const std::string type = args.out.dtype == DType::kInt32 ? "uint32_t" : type_name(args.out.dtype);
+  const std::string type = args.out.dtype == DType::kInt32   ? "uint32_t"
+                           : args.out.dtype == DType::kInt64 ? "uint64_t"
+                                                             : type_name(args.out.dtype);
   launch("owl_put_add", text::take, "#define OWL_PUT_ADD\nusing T = " + type + ";\n", size,
          slots_of(args.out.data, sorted, count, args.in[2].data, to.inner, to.length, size), emit);
 }

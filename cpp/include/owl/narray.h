@@ -52,6 +52,25 @@ struct IndexItem {
   std::int64_t step = 1;
 };
 
+// A number as a script writes it. An integer keeps all its digits: int64 arrays hold more than a double does.
+struct Number {
+  Number() = default;  // none
+  template <class T> requires std::is_arithmetic_v<T>
+  Number(T v) : kind(std::same_as<T, bool> ? 1 : std::integral<T> ? 2 : 3), value(static_cast<double>(v)) {
+    if constexpr (std::integral<T>) {
+      integer = static_cast<std::int64_t>(v);
+      fits_int64 = std::signed_integral<T> || integer >= 0;
+    }
+  }
+  // Whether an array of this type can hold it; as a float it is truncated toward zero first.
+  bool fits(DType type) const;
+
+  std::uint8_t kind = 0;      // 0 none, 1 bool, 2 int, 3 float
+  bool fits_int64 = true;     // else only `value` says how large the integer is
+  double value = 0;
+  std::int64_t integer = 0;   // of a bool or int: exact
+};
+
 class NArray {
  public:
   NArray() = default;  // empty: may only be assigned to
@@ -128,6 +147,8 @@ class NArray {
   // Waits; returns the elements, column-major. DTypeError: T is not their type.
   template <class T> std::vector<T> to_host() const;
   double item() const;  // waits; one element only
+  // The same, exact; DTypeError: T is not the element's type.
+  template <class T> T item() const;
 
  private:
   Node* node_ = nullptr;
@@ -138,17 +159,15 @@ namespace detail {
 }  // namespace detail
 
 // An operand of an elementwise operation: an array or a number (which never promotes a float type).
-class Operand {
+class Operand : public Number {
  public:
   Operand(const NArray& a) : node(a.node()) {  // Error: a is empty
     if (!node) detail::refuse_empty();
   }
-  template <class T> requires std::is_arithmetic_v<T>
-  Operand(T v) : kind(std::same_as<T, bool> ? 1 : std::integral<T> ? 2 : 3), value(static_cast<double>(v)) {}
+  template <class T> requires std::is_arithmetic_v<T> Operand(T v) : Number(v) {}
+  explicit Operand(const Number& v) : Number(v) {}
 
   Node* node = nullptr;
-  std::uint8_t kind = 0;  // 0 array, 1 bool, 2 int, 3 float
-  double value = 0;
 };
 
 NArray operator+(const Operand& a, const Operand& b);
@@ -191,14 +210,15 @@ NArray zeros(const Shape& shape, DType dtype = DType::kFloat32);
 NArray ones(const Shape& shape, DType dtype = DType::kFloat32);
 template <Length... I> requires(sizeof...(I) > 1) NArray zeros(I... lengths);
 template <Length... I> requires(sizeof...(I) > 1) NArray ones(I... lengths);
-NArray full(const Shape& shape, double value, DType dtype = DType::kFloat32);
+// OverflowError: the value is outside the range of the integer type.
+NArray full(const Shape& shape, const Number& value, DType dtype = DType::kFloat32);
 // start, start + step ... up to, not including, stop; with one number n, 0 to n - 1.
-NArray arange(double start, double stop, double step = 1, DType dtype = DType::kFloat32);
-inline NArray arange(double n, DType dtype = DType::kFloat32) { return arange(0, n, 1, dtype); }
+NArray arange(const Number& start, const Number& stop, const Number& step = 1, DType dtype = DType::kFloat32);
+inline NArray arange(const Number& n, DType dtype = DType::kFloat32) { return arange(0, n, 1, dtype); }
 // The shape of x, and its type unless another is given.
 NArray zeros_like(const NArray& x, std::optional<DType> dtype = {});
 NArray ones_like(const NArray& x, std::optional<DType> dtype = {});
-NArray full_like(const NArray& x, double value, std::optional<DType> dtype = {});
+NArray full_like(const NArray& x, const Number& value, std::optional<DType> dtype = {});
 // Shape [n, m]: 1 where the second index is the first plus k, else 0.
 NArray eye(std::int64_t n, std::int64_t m, std::int64_t k = 0, DType dtype = DType::kFloat32);
 inline NArray eye(std::int64_t n, DType dtype = DType::kFloat32) { return eye(n, n, 0, dtype); }
@@ -244,8 +264,8 @@ template <Length I> std::vector<NArray> split(const NArray& x, I parts, std::int
 std::vector<NArray> split(const NArray& x, const std::vector<std::int64_t>& places, std::int64_t axis);
 // x with `value` around it: the numbers of elements before and behind, of each axis, or one pair for all axes.
 using Widths = std::vector<std::pair<std::int64_t, std::int64_t>>;
-NArray pad(const NArray& x, const Widths& widths, double value = 0);
-template <Length I> NArray pad(const NArray& x, I width, double value = 0);
+NArray pad(const NArray& x, const Widths& widths, const Number& value = 0);
+template <Length I> NArray pad(const NArray& x, I width, const Number& value = 0);
 // Backwards along these axes, without any along all. A view.
 NArray flip(const NArray& x, const std::vector<std::int64_t>& axes = {});
 template <Length I> NArray flip(const NArray& x, I axis) { return flip(x, std::vector<std::int64_t>{axis}); }
@@ -298,9 +318,10 @@ NArray scale(const Operand& a, const Operand& b);
 NArray& floor_divide_in_place(NArray& a, const Operand& b);
 Shape shape_of_numbers(const char* function, std::initializer_list<std::int64_t> lengths);
 std::vector<NArray> split_equally(const NArray& x, std::int64_t parts, std::int64_t axis);
-NArray pad_evenly(const NArray& x, std::int64_t width, double value);
+NArray pad_evenly(const NArray& x, std::int64_t width, const Number& value);
 [[noreturn]] void refuse_element_type(DType is, DType asked);
 [[noreturn]] void refuse_count(std::size_t count, const Shape& shape);
+[[noreturn]] void refuse_item(const Shape& shape);
 }  // namespace detail
 
 template <class T> requires std::is_arithmetic_v<T>
@@ -325,7 +346,7 @@ template <Length... I> requires(sizeof...(I) > 1) NArray rand(I... lengths) {
 template <Length I> std::vector<NArray> split(const NArray& x, I parts, std::int64_t axis) {
   return detail::split_equally(x, static_cast<std::int64_t>(parts), axis);
 }
-template <Length I> NArray pad(const NArray& x, I width, double value) {
+template <Length I> NArray pad(const NArray& x, I width, const Number& value) {
   return detail::pad_evenly(x, static_cast<std::int64_t>(width), value);
 }
 
@@ -351,6 +372,11 @@ template <class T> std::vector<T> NArray::to_host() const {
     copy_to_host(values.data());
     return values;
   }
+}
+
+template <class T> T NArray::item() const {
+  if (size() != 1) detail::refuse_item(shape());
+  return to_host<T>()[0];
 }
 
 }  // namespace owl

@@ -44,7 +44,7 @@ struct ConstMemory {
   Shape shape;
   DType dtype = DType::kFloat32;
 
-  // The first element. DTypeError: T (bool, std::int32_t, float or double) is not the elements' type.
+  // The first element. DTypeError: T (bool, float, Float16 ..., see owl/dtype.h) is not the elements' type.
   template <class T> const T* as() const {
     if (dtype_of<T>::value != dtype) detail::refuse_element_type(dtype, dtype_of<T>::value);
     return static_cast<const T*>(data);

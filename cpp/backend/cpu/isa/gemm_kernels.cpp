@@ -1,5 +1,7 @@
-// float64 and int32 matrix products (oneDNN has neither). float64: panels of both operands are packed so that the
+// float64, int32 and int64 matrix products (oneDNN has none of them). float64: panels of both operands are packed so that the
 // innermost loop reads them in order and keeps its block of the result in registers.
+#include <type_traits>
+
 #include "backend/cpu/isa/nn_kernels.h"
 
 #if defined(__AVX512F__) || defined(__FMA__)
@@ -91,26 +93,26 @@ void gemm_f64(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, s
 }
 
 // Computes in unsigned, whose overflow wraps around.
-void gemm_i32(std::int64_t m, std::int64_t n, std::int64_t k, const std::int32_t* a, std::int64_t a_down,
-              std::int64_t a_right, const std::int32_t* b, std::int64_t b_down, std::int64_t b_right, std::int32_t* c,
-              std::int64_t c_right, bool accumulate) {
+template <class T>
+void gemm_int(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64_t a_down, std::int64_t a_right,
+              const T* b, std::int64_t b_down, std::int64_t b_right, T* c, std::int64_t c_right, bool accumulate) {
+  using U = std::make_unsigned_t<T>;
   for (std::int64_t j = 0; j < n; ++j) {
-    auto* column = reinterpret_cast<std::uint32_t*>(c + j * c_right);
+    auto* column = reinterpret_cast<U*>(c + j * c_right);
     if (!accumulate)
       for (std::int64_t i = 0; i < m; ++i) column[i] = 0;
     if (a_down == 1) {
       for (std::int64_t p = 0; p < k; ++p) {
-        const auto* left = reinterpret_cast<const std::uint32_t*>(a + p * a_right);
-        const auto right = static_cast<std::uint32_t>(b[p * b_down + j * b_right]);
+        const auto* left = reinterpret_cast<const U*>(a + p * a_right);
+        const auto right = static_cast<U>(b[p * b_down + j * b_right]);
 #pragma GCC ivdep
         for (std::int64_t i = 0; i < m; ++i) column[i] += left[i] * right;
       }
     } else {
       for (std::int64_t i = 0; i < m; ++i) {
-        std::uint32_t total = 0;
+        U total = 0;
         for (std::int64_t p = 0; p < k; ++p)
-          total += static_cast<std::uint32_t>(a[i * a_down + p * a_right]) *
-                   static_cast<std::uint32_t>(b[p * b_down + j * b_right]);
+          total += static_cast<U>(a[i * a_down + p * a_right]) * static_cast<U>(b[p * b_down + j * b_right]);
         column[i] += total;
       }
     }
@@ -121,7 +123,8 @@ void gemm_i32(std::int64_t m, std::int64_t n, std::int64_t k, const std::int32_t
 
 void fill_gemm(NnTable& table) {
   table.gemm_f64 = gemm_f64;
-  table.gemm_i32 = gemm_i32;
+  table.gemm_i32 = gemm_int<std::int32_t>;
+  table.gemm_i64 = gemm_int<std::int64_t>;
 }
 
 }  // namespace owl::cpu::OWL_ISA

@@ -5,10 +5,11 @@
 #include <cstdint>
 
 #include "base/env.h"
+#include "owl/dtype.h"
 
 namespace owl::cpu {
 
-inline constexpr int kTypes = 4;  // DType's values
+inline constexpr int kTypes = 8;  // DType's values; null in the tables are the narrow ones, in which nothing is computed
 
 // The interpreter passes tiles in multiples of this many elements, a multiple of every instruction set's vector length.
 inline constexpr std::int64_t kBlock = 16;
@@ -20,9 +21,9 @@ struct TileTable {
   // One pass for two operations over whole blocks: second(first(a, b), c), or second(c, first(a, b)) if `swapped`. Same
   // bits as one after the other. Null if there is none: only float arithmetic is worth the code.
   Fn (*pair)(int first, int second, bool swapped, int type);
-  void (*fill)(void* dst, const void* value, std::int64_t item, std::int64_t n);  // items of 1, 4 or 8 bytes
-  // Whether any of n floats (item 4) or doubles (item 8) is a NaN or infinite.
-  bool (*any_nonfinite)(const void* x, std::int64_t item, std::int64_t n);
+  void (*fill)(void* dst, const void* value, std::int64_t item, std::int64_t n);  // items of 1, 2, 4 or 8 bytes
+  // Whether any of n elements of a float type is a NaN or infinite.
+  bool (*any_nonfinite)(const void* x, DType type, std::int64_t n);
   // dst[i + j * dst_stride] = src[j + i * src_stride] for 4-byte elements, i < rows, j < columns.
   void (*transpose4)(std::uint32_t* dst, std::int64_t dst_stride, const std::uint32_t* src, std::int64_t src_stride,
                      std::int64_t rows, std::int64_t columns);

@@ -80,6 +80,9 @@ struct NnTable {
   void (*gemm_i32)(std::int64_t m, std::int64_t n, std::int64_t k, const std::int32_t* a, std::int64_t a_down,
                    std::int64_t a_right, const std::int32_t* b, std::int64_t b_down, std::int64_t b_right,
                    std::int32_t* c, std::int64_t c_right, bool accumulate);
+  void (*gemm_i64)(std::int64_t m, std::int64_t n, std::int64_t k, const std::int64_t* a, std::int64_t a_down,
+                   std::int64_t a_right, const std::int64_t* b, std::int64_t b_down, std::int64_t b_right,
+                   std::int64_t* c, std::int64_t c_right, bool accumulate);
 
   template <class T> const NnKernels<T>& kernels() const {
     if constexpr (sizeof(T) == 4) return f32;

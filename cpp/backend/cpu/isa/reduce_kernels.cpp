@@ -10,6 +10,7 @@ namespace {
 using Bool = std::uint8_t;
 
 template <class T> struct SumOf { using type = std::uint32_t; };  // wraps around
+template <> struct SumOf<std::int64_t> { using type = std::uint64_t; };
 template <> struct SumOf<float> { using type = double; };
 template <> struct SumOf<double> { using type = double; };
 
@@ -24,7 +25,7 @@ template <class T, class A> struct Adding {
 
 template <class T> struct Sum {
   using Taking = Adding<T, typename SumOf<T>::type>;
-  using Out = std::conditional_t<std::is_floating_point_v<T>, T, std::int32_t>;
+  using Out = std::conditional_t<std::is_same_v<T, Bool>, std::int32_t, T>;
   static Out result(typename Taking::Acc a, double) { return static_cast<Out>(a); }
 };
 
@@ -48,11 +49,13 @@ template <class T> struct Prod {
 template <class T> constexpr T lowest() {
   if constexpr (std::is_same_v<T, Bool>) return 0;
   else if constexpr (std::is_same_v<T, std::int32_t>) return INT32_MIN;
+  else if constexpr (std::is_same_v<T, std::int64_t>) return INT64_MIN;
   else return -static_cast<T>(__builtin_inf());
 }
 template <class T> constexpr T highest() {
   if constexpr (std::is_same_v<T, Bool>) return 1;
   else if constexpr (std::is_same_v<T, std::int32_t>) return INT32_MAX;
+  else if constexpr (std::is_same_v<T, std::int64_t>) return INT64_MAX;
   else return static_cast<T>(__builtin_inf());
 }
 
@@ -208,12 +211,13 @@ template <class T, bool kLargest> struct ArgLoops {
   static constexpr ArgFold fold{sizeof(T), row, columns, better};
 };
 
-using I = std::int32_t;
-#define OWL_FOLDS(FOLD) \
-  {fold_of<FOLD<Bool>>(), fold_of<FOLD<I>>(), fold_of<FOLD<float>>(), fold_of<FOLD<double>>()}
-#define OWL_ARG(LARGEST) \
-  {ArgLoops<Bool, LARGEST>::fold, ArgLoops<I, LARGEST>::fold, ArgLoops<float, LARGEST>::fold, \
-   ArgLoops<double, LARGEST>::fold}
+// In DType's order. Narrow types have none: they are converted first.
+#define OWL_FOLDS(FOLD)                                                                                               \
+  {fold_of<FOLD<Bool>>(), {}, fold_of<FOLD<std::int32_t>>(), fold_of<FOLD<std::int64_t>>(), {}, {}, fold_of<FOLD<float>>(), \
+   fold_of<FOLD<double>>()}
+#define OWL_ARG(LARGEST)                                                                                             \
+  {ArgLoops<Bool, LARGEST>::fold, {}, ArgLoops<std::int32_t, LARGEST>::fold, ArgLoops<std::int64_t, LARGEST>::fold, {}, {}, \
+   ArgLoops<float, LARGEST>::fold, ArgLoops<double, LARGEST>::fold}
 
 }  // namespace
 

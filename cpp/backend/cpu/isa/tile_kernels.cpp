@@ -12,16 +12,21 @@ using Fn = TileTable::Fn;
 
 template <int type> struct element;
 template <> struct element<0> { using type = Bool; };
-template <> struct element<1> { using type = std::int32_t; };
-template <> struct element<2> { using type = float; };
-template <> struct element<3> { using type = double; };
+template <> struct element<1> { using type = UInt8; };
+template <> struct element<2> { using type = std::int32_t; };
+template <> struct element<3> { using type = std::int64_t; };
+template <> struct element<4> { using type = Float16; };
+template <> struct element<5> { using type = BFloat16; };
+template <> struct element<6> { using type = float; };
+template <> struct element<7> { using type = double; };
 
 constexpr bool takes(TypeRule rule, int type) {
+  if (is_narrow(static_cast<DType>(type))) return false;
   switch (rule) {
     case TypeRule::kNoBool:
     case TypeRule::kIntFromBool: return type >= 1;
-    case TypeRule::kInteger: return type <= 1;
-    case TypeRule::kFloat: return type >= 2;
+    case TypeRule::kInteger: return !is_float(static_cast<DType>(type));
+    case TypeRule::kFloat: return is_float(static_cast<DType>(type));
     case TypeRule::kCast: return false;
     default: return true;
   }
@@ -129,15 +134,24 @@ template <class Op, int type> constexpr Fn function_of() {
 template <class... Ops> struct Functions;
 template <class... Ops> struct Functions<elementwise_ops::OpList<Ops...>> {
   static constexpr Fn table[][kTypes] = {
-      {function_of<Ops, 0>(), function_of<Ops, 1>(), function_of<Ops, 2>(), function_of<Ops, 3>()}...};
+      {function_of<Ops, 0>(), function_of<Ops, 1>(), function_of<Ops, 2>(), function_of<Ops, 3>(), function_of<Ops, 4>(),
+       function_of<Ops, 5>(), function_of<Ops, 6>(), function_of<Ops, 7>()}...};
 };
 
-using I = std::int32_t;
-constexpr Fn kCasts[kTypes][kTypes] = {
-    {cast<Bool, Bool>, cast<Bool, I>, cast<Bool, float>, cast<Bool, double>},
-    {cast<I, Bool>, cast<I, I>, cast<I, float>, cast<I, double>},
-    {cast<float, Bool>, cast<float, I>, cast<float, float>, cast<float, double>},
-    {cast<double, Bool>, cast<double, I>, cast<double, float>, cast<double, double>}};
+template <class From> struct CastsFrom {
+  template <int... to> static constexpr void fill(Fn (&row)[kTypes], std::integer_sequence<int, to...>) {
+    ((row[to] = cast<From, typename element<to>::type>), ...);
+  }
+};
+struct Casts {
+  Fn table[kTypes][kTypes];
+};
+template <int... from> constexpr Casts make_casts(std::integer_sequence<int, from...> all) {
+  Casts casts{};
+  (CastsFrom<typename element<from>::type>::fill(casts.table[from], all), ...);
+  return casts;
+}
+constexpr Casts kCasts = make_casts(std::make_integer_sequence<int, kTypes>());
 
 // ---- pairs: an intermediate that stays in a register ----------------------------------------------------------------
 
@@ -179,7 +193,9 @@ template <class... Ops> struct Pairs<elementwise_ops::OpList<Ops...>> {
   }
   static Fn find(int first, int second, bool swapped, int type) {
     const int i = place(first), j = place(second);
-    return i < 0 || j < 0 || type < 2 ? nullptr : rows[i].functions[j][swapped][type - 2];
+    const bool wide = type == static_cast<int>(DType::kFloat64);
+    if (i < 0 || j < 0 || (!wide && type != static_cast<int>(DType::kFloat32))) return nullptr;
+    return rows[i].functions[j][swapped][wide];
   }
 };
 using Arithmetic = elementwise_ops::OpList<elementwise_ops::Add, elementwise_ops::Sub, elementwise_ops::Mult,
@@ -195,6 +211,7 @@ template <class T> [[gnu::always_inline]] inline void fill_items(void* dst, cons
 void fill(void* dst, const void* value, std::int64_t item, std::int64_t n) {
   if (item == 4) fill_items<std::uint32_t>(dst, value, n);
   else if (item == 1) fill_items<std::uint8_t>(dst, value, n);
+  else if (item == 2) fill_items<std::uint16_t>(dst, value, n);
   else fill_items<std::uint64_t>(dst, value, n);
 }
 
@@ -207,9 +224,13 @@ template <class Bits, Bits exponent> [[gnu::always_inline]] inline bool any_full
   }
   return found != 0;
 }
-bool any_nonfinite(const void* x, std::int64_t item, std::int64_t n) {
-  return item == 4 ? any_full_exponent<std::uint32_t, 0x7f800000u>(x, n)
-                   : any_full_exponent<std::uint64_t, 0x7ff0000000000000u>(x, n);
+bool any_nonfinite(const void* x, DType type, std::int64_t n) {
+  switch (type) {
+    case DType::kFloat16: return any_full_exponent<std::uint16_t, 0x7c00u>(x, n);
+    case DType::kBFloat16: return any_full_exponent<std::uint16_t, 0x7f80u>(x, n);
+    case DType::kFloat32: return any_full_exponent<std::uint32_t, 0x7f800000u>(x, n);
+    default: return any_full_exponent<std::uint64_t, 0x7ff0000000000000u>(x, n);
+  }
 }
 
 // 16 x 16 elements through a small buffer, so that every cache line of both sides is accessed once. (Rows a power of
@@ -247,7 +268,7 @@ void transpose4(std::uint32_t* dst, std::int64_t dst_stride, const std::uint32_t
 
 const TileTable& tile_table() {
   static constexpr TileTable table{
-      Functions<elementwise_ops::All>::table, kCasts, Pairs<Arithmetic>::find, fill, any_nonfinite, transpose4};
+      Functions<elementwise_ops::All>::table, kCasts.table, Pairs<Arithmetic>::find, fill, any_nonfinite, transpose4};
   return table;
 }
 

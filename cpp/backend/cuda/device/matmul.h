@@ -1,18 +1,19 @@
-// The matrix product of int32, which wraps around. A block makes a tile of the result, a thread kEach x kEach elements
+// The matrix product of integers, which wraps around. A block makes a tile of the result, a thread kEach x kEach elements
 // of it; sums are kept in shared memory between steps along k.
 //
-// Defined in front: R, int32_t. Slots: 2 and 3 the operands, 4 m, 5 n, 6 k, then the operands' strides: 7 down and 8
+// Defined in front: R, int32_t or int64_t. Slots: 2 and 3 the operands, 4 m, 5 n, 6 k, then the operands' strides: 7 down and 8
 // right of the left one, 9 down and 10 right of the right one; then for each axis of products behind the leading two its
 // length and its steps in the operands.
 
-constexpr int kTile = 64, kDeep = 16, kEach = 4, kSide = kTile / kEach, kAxes = 6;
+constexpr int kTile = 64, kDeep = 64 / sizeof(R), kEach = 4, kSide = kTile / kEach, kAxes = 6;
+using U = Choose<sizeof(R) == 8, uint64_t, uint32_t>::type;
 
 OWL_KERNEL(owl_int_matmul) {
-  OWL_SHARED uint32_t sums[kEach * kEach][kBlock];
-  OWL_SHARED uint32_t left[kDeep][kTile];
-  OWL_SHARED uint32_t right[kDeep][kTile + 1];  // padded, so that rows and columns fall into different banks
-  const uint32_t* a = pointer<const uint32_t>(args, 2);
-  const uint32_t* b = pointer<const uint32_t>(args, 3);
+  OWL_SHARED U sums[kEach * kEach][kBlock];
+  OWL_SHARED U left[kDeep][kTile];
+  OWL_SHARED U right[kDeep][kTile + 1];  // padded, so that rows and columns fall into different banks
+  const U* a = pointer<const U>(args, 2);
+  const U* b = pointer<const U>(args, 3);
   const int64_t m = integer(args, 4), n = integer(args, 5), depth = integer(args, 6);
   const int64_t down = (m + kTile - 1) / kTile, tiles = down * ((n + kTile - 1) / kTile);
   const int64_t product = block / tiles, tile = block % tiles;
@@ -38,10 +39,10 @@ OWL_KERNEL(owl_int_matmul) {
     }
     OWL_SYNC;
     OWL_THREADS(t) {
-      uint32_t sum[kEach * kEach];
+      U sum[kEach * kEach];
       OWL_UNROLL for (int e = 0; e < kEach * kEach; ++e) sum[e] = sums[e][t];
       OWL_UNROLL for (int k = 0; k < kDeep; ++k) {
-        uint32_t x[kEach], y[kEach];
+        U x[kEach], y[kEach];
         OWL_UNROLL for (int e = 0; e < kEach; ++e) {
           x[e] = left[k][e * kSide + t % kSide];
           y[e] = right[k][e * kSide + t / kSide];

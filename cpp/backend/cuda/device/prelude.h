@@ -33,6 +33,7 @@
 namespace std {
 using int8_t = signed char;
 using uint8_t = unsigned char;
+using uint16_t = unsigned short;
 using int32_t = int;
 using uint32_t = unsigned;
 using int64_t = long long;
@@ -40,6 +41,8 @@ using uint64_t = unsigned long long;
 }  // namespace std
 #define INT32_MIN (-2147483647 - 1)
 #define INT32_MAX 2147483647
+#define INT64_MAX 9223372036854775807ll
+#define INT64_MIN (-INT64_MAX - 1)
 
 #define OWL_DEVICE [[maybe_unused]] static __device__ __forceinline__
 #define OWL_MATH [[maybe_unused]] __device__ __forceinline__
@@ -97,12 +100,22 @@ using uint64_t = unsigned long long;
 
 using std::int32_t;
 using std::int64_t;
+using std::uint16_t;
 using std::uint32_t;
 using std::uint64_t;
 using std::uint8_t;
 
 #define OWL_ON_DEVICE 1  // ops/elementwise.h omits the host's part
 constexpr int kBlock = 256;
+
+// Elements in which nothing is computed (ops/narrow.h).
+enum class UInt8 : uint8_t {};
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
 
 template <bool condition, class A, class B> struct Choose { using type = A; };
 template <class A, class B> struct Choose<false, A, B> { using type = B; };

@@ -18,11 +18,12 @@ template <class A> struct Adding {
   OWL_DEVICE Acc join(Acc a, Acc b) { return a + b; }
 };
 // As on the CPU, float32 is added in double. Integers wrap around.
-struct Sum : Adding<Choose<kFloating, double, uint32_t>::type> {
+using Wide = Choose<kFloating, double, Choose<sizeof(T) == 8, uint64_t, uint32_t>::type>::type;
+struct Sum : Adding<Wide> {
   OWL_DEVICE R result(Acc a, double) { return static_cast<R>(a); }
 };
 struct Prod {
-  using Acc = Choose<kFloating, double, uint32_t>::type;
+  using Acc = Wide;
   OWL_DEVICE Acc start() { return 1; }
   OWL_DEVICE Acc take(Acc a, T x, Index) { return a * static_cast<Acc>(x); }
   OWL_DEVICE Acc join(Acc a, Acc b) { return a * b; }
@@ -60,6 +61,7 @@ template <bool largest> struct Extreme {
   OWL_DEVICE Acc start() {
     if constexpr (kFloating) return static_cast<T>(largest ? -__builtin_inf() : __builtin_inf());
     else if constexpr (same<T, uint8_t>) return largest ? 0 : 1;
+    else if constexpr (same<T, int64_t>) return largest ? INT64_MIN : INT64_MAX;
     else return largest ? INT32_MIN : INT32_MAX;
   }
   OWL_DEVICE Acc join(Acc a, Acc b) {

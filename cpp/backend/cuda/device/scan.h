@@ -9,7 +9,7 @@
 using owl::elementwise_ops::same;
 
 constexpr int kAcross = kBlock / kLanes;  // lines of a block
-using Sum = Choose<same<T, float> || same<T, double>, double, uint32_t>::type;  // as on the CPU
+using Sum = Choose<same<T, float> || same<T, double>, double, Choose<sizeof(T) == 8, uint64_t, uint32_t>::type>::type;  // as on the CPU
 
 // The elements of a thread: first + k * step for k < count.
 struct Share {

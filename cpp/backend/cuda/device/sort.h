@@ -20,6 +20,7 @@ OWL_DEVICE int64_t place_of(const Wide& a) { return a.place; }
 // Unsigned, in the order of the elements: NaN is the largest, -0 equals 0.
 OWL_DEVICE uint64_t number_of(uint8_t x) { return x; }
 OWL_DEVICE uint64_t number_of(int32_t x) { return static_cast<uint32_t>(x) ^ 0x80000000u; }
+OWL_DEVICE uint64_t number_of(int64_t x) { return static_cast<uint64_t>(x) ^ uint64_t{1} << 63; }
 OWL_DEVICE uint64_t number_of(float x) {
   if (x != x) return 0xffffffffu;
   const uint32_t bits = x == 0 ? 0 : __builtin_bit_cast(uint32_t, x);

@@ -34,7 +34,9 @@ TEST(DTypes, PromotionIsATableOfAJoin) {
   for (const DType a : kAll)
     for (const DType b : kAll) {
       const DType both = promote(compute_type(a), compute_type(b));
-      if (!is_float(promote(a, b))) EXPECT_EQ(compute_type(promote(a, b)), compute_type(both)) << name(a) << name(b);
+      if (!is_float(promote(a, b))) {
+        EXPECT_EQ(compute_type(promote(a, b)), compute_type(both)) << name(a) << name(b);
+      }
     }
   for (const DType a : kAll) EXPECT_FALSE(is_narrow(compute_type(a)) || !is_float(float_type(a)));
   EXPECT_FALSE(is_float(DType::kBool) || is_float(DType::kInt32) || is_float(DType::kInt64));
@@ -57,8 +59,12 @@ TEST(DTypes, HalvesOnTheHost) {
   for (unsigned bits = 0; bits < 65536; ++bits) {
     const Float16 half{static_cast<std::uint16_t>(bits)};
     const BFloat16 brain{static_cast<std::uint16_t>(bits)};
-    if ((bits & 0x7fff) <= 0x7c00) EXPECT_EQ(to_float16(double{to_float(half)}), half);
-    if ((bits & 0x7fff) <= 0x7f80) EXPECT_EQ(to_bfloat16(double{to_float(brain)}), brain);
+    if ((bits & 0x7fff) <= 0x7c00) {
+      EXPECT_EQ(to_float16(double{to_float(half)}), half);
+    }
+    if ((bits & 0x7fff) <= 0x7f80) {
+      EXPECT_EQ(to_bfloat16(double{to_float(brain)}), brain);
+    }
   }
 }
 

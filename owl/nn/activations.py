@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from owl import elewise as ele
+from owl import conv, elewise as ele
 from owl._owl import NArray
-from owl.nn import _functions
 from owl.nn.module import Module
 
 
@@ -107,13 +106,13 @@ class Mish(Module):
 
 
 class Softmax(Module):
-    """``exp(x) / sum(exp(x))`` along an axis."""
+    """``exp(x) / sum(exp(x))`` along an axis: :func:`owl.conv.softmax`."""
 
     def __init__(self, axis: int = 0) -> None:
         self.axis = axis
 
     def forward(self, x: NArray) -> NArray:
-        return _functions.softmax(x, self.axis)
+        return conv.softmax(x, axis=self.axis)
 
     def _arguments(self) -> str:
         return str(self.axis)
@@ -126,7 +125,7 @@ class LogSoftmax(Module):
         self.axis = axis
 
     def forward(self, x: NArray) -> NArray:
-        return _functions.log_softmax(x, self.axis)
+        return conv.log_softmax(x, axis=self.axis)
 
     def _arguments(self) -> str:
         return str(self.axis)

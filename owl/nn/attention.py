@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from owl import elewise as ele
+from owl import conv, elewise as ele
 from owl._owl import NArray, ShapeError, arange, matmul, zeros
-from owl.nn import _functions
 from owl.nn.init import glorot_uniform
 from owl.nn.linear import Linear
 from owl.nn.module import Module, parameter
@@ -50,7 +49,7 @@ class MultiHeadAttention(Module):
             scores = ele.where(arange(t_k).reshape([t_k, 1]) <= arange(t_q).reshape([1, t_q]), scores, -math.inf)
         if mask is not None:
             scores = ele.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
-        together = matmul(values, _functions.softmax(scores, 0))  # [head, T_q, heads, N]
+        together = matmul(values, conv.softmax(scores, axis=0))  # [head, T_q, heads, N]
         y: NArray = self.out_proj(together.transpose([0, 2, 1, 3]).reshape([dim, t_q, n]))
         return y
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from owl import elewise as ele
+from owl import conv, elewise as ele
 from owl._owl import DTypeError, NArray, ShapeError, one_hot
-from owl.nn import _functions
 
 
 def softmax_cross_entropy(logits: NArray, labels: NArray, reduce: Literal["mean", "sum", "none"] = "mean") -> NArray:
@@ -18,7 +17,7 @@ def softmax_cross_entropy(logits: NArray, labels: NArray, reduce: Literal["mean"
     waited for. ShapeError: other shapes. DTypeError: classes that are no integers.
     """
     _check("softmax_cross_entropy", reduce, logits, labels)
-    return _at_labels("softmax_cross_entropy", _functions.log_softmax(logits, 0), labels, reduce)
+    return _at_labels("softmax_cross_entropy", conv.log_softmax(logits, axis=0), labels, reduce)
 
 
 def nll(log_probabilities: NArray, labels: NArray, reduce: Literal["mean", "sum", "none"] = "mean") -> NArray:

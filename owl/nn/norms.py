@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from owl import elewise as ele
-from owl._owl import NArray, ShapeError, ones, stop_gradient, zeros
-from owl.nn import _functions
+from owl._owl import NArray, ShapeError, batch_norm, layer_norm, moments, ones, stop_gradient, zeros, zeros_like
 from owl.nn.module import Module, parameter
 
 
@@ -32,7 +31,7 @@ class BatchNorm(Module):
         self.weight, self.bias = parameter([n], ones), parameter([n], zeros)
         self.buffer("running_mean", parameter([n], zeros))
         self.buffer("running_var", parameter([n], ones))
-        self.buffer("num_batches_tracked", zeros([1], dtype=_functions.COUNTER))
+        self.buffer("num_batches_tracked", zeros([1], dtype="int32"))
 
     def forward(self, x: NArray) -> NArray:
         channels = channels_of(self, x)
@@ -41,15 +40,14 @@ class BatchNorm(Module):
         if channels != self.weight.shape[0]:
             raise ShapeError(f"{self!r} takes arrays of shape [..., {self.weight.shape[0]}, N], got {x.shape}")
         if not self.training:
-            return _functions.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
+            return batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
         count = x.size // channels if channels else 0
         if count < 2:
             raise ShapeError(f"{self!r}: in training each channel needs two elements or more, got {x.shape}")
         axes = [axis for axis in range(x.ndim) if axis != x.ndim - 2]
-        mean = x.mean(axes).reshape([channels])
-        var = ele.square(x - _functions.along_channels(mean, x)).mean(axes).reshape([channels])
+        mean, var = (each.reshape([channels]) for each in moments(x, axes))
         self._move(stop_gradient(mean), stop_gradient(var) * (count / (count - 1)))
-        return _functions.batch_norm(x, self.weight, self.bias, mean, var, self.eps)
+        return batch_norm(x, self.weight, self.bias, mean, var, self.eps)
 
     def _move(self, mean: NArray, var: NArray) -> None:
         self.running_mean = self.running_mean * (1 - self.momentum) + mean * self.momentum
@@ -77,7 +75,11 @@ class LayerNorm(Module):
         shape = self.weight.shape
         if x.shape[: len(shape)] != shape:
             raise ShapeError(f"{self!r} takes arrays of shape [{', '.join(map(str, shape))}, ...], got {x.shape}")
-        return _functions.layer_norm(x, self.weight, self.bias, self.eps)
+        weight, bias = self.weight, zeros_like(self.weight) if self.bias is None else self.bias
+        if len(shape) == 1:
+            return layer_norm(x, weight, bias, self.eps)
+        flat = x.reshape([weight.size, *x.shape[len(shape) :]])
+        return layer_norm(flat, weight.reshape([-1]), bias.reshape([-1]), self.eps).reshape(x.shape)
 
     def _arguments(self) -> str:
         shape = self.weight.shape
@@ -106,11 +108,16 @@ class GroupNorm(Module):
         axes = list(range(parts.ndim - 2))
         far = parts - parts.mean(axes)
         y = far / ele.sqrt(ele.square(far).mean(axes) + self.eps)
-        weight, bias = (_functions.along_channels(each, x) for each in (self.weight, self.bias))
+        weight, bias = (_along_channels(each, x) for each in (self.weight, self.bias))
         return ele.mult(y.reshape(shape), weight) + bias
 
     def _arguments(self) -> str:
         return f"{self.groups}, {self.weight.shape[0]}, eps={self.eps}"
+
+
+def _along_channels(a: NArray, x: NArray) -> NArray:
+    """[channels], to broadcast against x [..., channels, N]."""
+    return a.reshape([*[1] * (x.ndim - 2), a.size, 1])
 
 
 def channels_of(layer: Module, x: NArray) -> int:

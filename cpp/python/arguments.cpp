@@ -2,7 +2,6 @@
 
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
-#include "python/operand.h"
 #include "python/text.h"
 
 namespace owl::python {
@@ -183,6 +182,48 @@ std::vector<NArray> list_of_arrays(PyObject* arrays, const std::string& function
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i)
     list.push_back(to_narray(PySequence_Fast_GET_ITEM(items.ptr(), i), (function + ": every array").c_str()));
   return list;
+}
+
+namespace {
+
+Number whole_number(PyObject* o) {
+  auto index = py::reinterpret_steal<py::object>(PyNumber_Index(o));
+  if (!index) throw py::error_already_set();
+  int overflow = 0;
+  Number number(static_cast<std::int64_t>(PyLong_AsLongLongAndOverflow(index.ptr(), &overflow)));
+  if (overflow == 0) return number;
+  number.fits_int64 = false;
+  number.value = PyLong_AsDouble(index.ptr());
+  if (number.value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  return number;
+}
+
+}  // namespace
+
+bool to_number(PyObject* o, Number& number) {
+  if (PyFloat_CheckExact(o)) {
+    number = PyFloat_AS_DOUBLE(o);
+    return true;
+  }
+  const NumberKind kind = PyBool_Check(o)    ? NumberKind::kBool
+                          : PyLong_Check(o)  ? NumberKind::kInt
+                          : PyFloat_Check(o) ? NumberKind::kFloat
+                                             : numpy_number(o);
+  switch (kind) {
+    case NumberKind::kNone: return false;
+    case NumberKind::kInt: number = whole_number(o); return true;
+    case NumberKind::kBool: {
+      const int truth = PyObject_IsTrue(o);
+      if (truth < 0) throw py::error_already_set();
+      number = truth != 0;
+      return true;
+    }
+    case NumberKind::kFloat: break;
+  }
+  const double value = PyFloat_AsDouble(o);
+  if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  number = value;
+  return true;
 }
 
 Number exact_number(PyObject* o, const char* what) {

@@ -79,8 +79,10 @@ std::vector<std::int64_t> to_ints(PyObject* o, const char* what);  // a list, a 
 std::vector<std::int64_t> to_axes(PyObject* o, const char* what);  // the same; None gives an empty vector, for all axes
 Shape to_shape(PyObject* o, const char* what);
 std::vector<NArray> list_of_arrays(PyObject* arrays, const std::string& function);
+// A Python or NumPy number, an int with all its digits; false for any other object.
+bool to_number(PyObject* o, Number& number);
+Number exact_number(PyObject* o, const char* what);  // the same; refuses what is no number
 // A value for an array of this type. Checks integers, because one outside the range of the type would change silently.
-Number exact_number(PyObject* o, const char* what);  // an int keeps all its digits
 Number fill_value(PyObject* o, DType dtype, const char* what);
 
 }  // namespace owl::python

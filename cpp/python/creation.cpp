@@ -9,7 +9,6 @@
 #include "python/bind.h"
 #include "python/narray_type.h"
 #include "python/numpy_types.h"
-#include "python/operand.h"
 #include "python/source.h"
 #include "python/text.h"
 

@@ -10,9 +10,6 @@ namespace owl::python {
 
 // An array or a number. False for an unknown type (which may have a reflected operator); throws a TypeError for
 // array-like types, which users may pass as operands. `place` is for messages: "operand of +".
-// A Python or NumPy number; false for any other object.
-bool to_number(PyObject* o, Number& number);
-
 bool to_operand_slow(PyObject* o, const char* place, Operand& operand);
 
 inline bool to_operand(PyObject* o, const char* place, Operand& operand) {

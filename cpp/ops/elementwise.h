@@ -155,8 +155,12 @@ template <class T> OWL_MATH bool has_large_quotient(T x, T y) {
   }
 }
 template <class T> OWL_MATH T exact_fmod(T x, T y) {
-  if constexpr (same<T, float>) return __builtin_fmodf(x, y);
-  else return math::fmod(x, y);
+  if constexpr (same<T, float>) {
+    const float r = __builtin_fmodf(x, y);
+    return r == r ? r : math::kNaN;  // as math::fmod: a tile goes through one or the other as a whole
+  } else {
+    return math::fmod(x, y);
+  }
 }
 
 struct FloorDivide {

@@ -364,7 +364,7 @@ OWL_MATH float fmod(float x, float y) {
   double r = a - n * b;
   r = r < 0.0 ? r + b : r;
   r = ((y == kInf) | (y == -kInf)) & (a < static_cast<double>(kInf)) ? a : r;
-  return copysign(static_cast<float>(r), x);
+  return r == r ? copysign(static_cast<float>(r), x) : kNaN;
 }
 
 // log2 of a positive double that is no denormal, good to 2^-43.

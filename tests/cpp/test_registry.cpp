@@ -39,8 +39,11 @@ TEST(Registry, EveryOperationIsComplete) {
     } else if (op->rule != TypeRule::kCast) {
       EXPECT_GE(op->arity, 1);
       EXPECT_LE(op->arity, kInlineInputs);
-      EXPECT_NE(cpu::tile_function(op->code, DType::kFloat32), nullptr);
-      EXPECT_NE(cpu::tile_function(op->code, DType::kFloat64), nullptr);
+      const bool of_floats = op->rule != TypeRule::kInteger, of_integers = op->rule != TypeRule::kFloat;
+      for (const DType type : {DType::kFloat32, DType::kFloat64})
+        EXPECT_EQ(cpu::tile_function(op->code, type) != nullptr, of_floats) << name(type);
+      for (const DType type : {DType::kInt32, DType::kInt64})
+        EXPECT_EQ(cpu::tile_function(op->code, type) != nullptr, of_integers) << name(type);
     }
   }
   EXPECT_GT(names.size(), 60u);

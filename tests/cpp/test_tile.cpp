@@ -26,7 +26,11 @@ int pick(Random& random, int n) { return static_cast<int>(random() % static_cast
 void put(void* to, DType type, double v) {
   switch (type) {
     case DType::kBool: *static_cast<std::uint8_t*>(to) = v > 0; break;
+    case DType::kUInt8: *static_cast<std::uint8_t*>(to) = static_cast<std::uint8_t>(std::abs(v) * 10); break;
     case DType::kInt32: *static_cast<std::int32_t*>(to) = static_cast<std::int32_t>(v * 10); break;
+    case DType::kInt64: *static_cast<std::int64_t*>(to) = static_cast<std::int64_t>(v * 1e15); break;
+    case DType::kFloat16: *static_cast<Float16*>(to) = to_float16(v); break;
+    case DType::kBFloat16: *static_cast<BFloat16*>(to) = to_bfloat16(v); break;
     case DType::kFloat32: *static_cast<float*>(to) = static_cast<float>(v); break;
     case DType::kFloat64: *static_cast<double*>(to) = v; break;
   }
@@ -52,7 +56,7 @@ Case random_case(Random& random, const Shape& shape, int instructions) {
   std::vector<DType> types;
   const int inputs = 1 + pick(random, 4);
   for (int i = 0; i < inputs; ++i) {
-    const auto type = pick(random, 3) ? DType::kFloat32 : static_cast<DType>(pick(random, 4));
+    const auto type = pick(random, 3) ? DType::kFloat32 : static_cast<DType>(pick(random, kDTypeCount));
     Program::Input input{type, {}, true};
     std::int64_t size = 1;
     const bool dense = pick(random, 2);
@@ -84,7 +88,7 @@ Case random_case(Random& random, const Shape& shape, int instructions) {
       fits = fits && types[step.in[k]] == step.dtype;
     }
     if (info.rule == TypeRule::kSelect) fits = fits && types[step.in[0]] == DType::kBool;
-    step.result = code == kCastCode ? static_cast<DType>(pick(random, 4))
+    step.result = code == kCastCode ? static_cast<DType>(pick(random, kDTypeCount))
                   : info.rule == TypeRule::kCompare || info.rule == TypeRule::kPredicate ? DType::kBool
                                                                                          : step.dtype;
     if (!fits || (code != kCastCode && tile_function(code, step.dtype) == nullptr)) {

@@ -3,9 +3,10 @@
 
 Networks 784-684-684-10 are trained by SGD (rate 0.01, minibatch 128) on 6,000 images and validated on 5,000 others:
 sigmoid, whose small gradients leave it behind; relu, which learns and overfits; relu with dropout of 20 %, which fits less
-and validates better. --full trains the last one on all images by RMSprop (rate 0.001), 20 epochs.
+and validates better. --full trains the last one on all images by RMSprop (rate 0.001), 20 epochs, as Keras's own example.
 """
 
+import functools
 import importlib
 import sys
 
@@ -20,6 +21,7 @@ from owl import nn, optim, train as training
 TRAINED, VALIDATED = 6000, 5000
 UNITS, DROPPED = 684, 0.2
 EPOCHS, FULL_EPOCHS = 40, 20
+KERAS_RMSPROP = functools.partial(optim.RMSprop, 0.001, alpha=0.9, eps=1e-7)  # Keras's defaults; owl's are PyTorch's
 
 
 def network(activation, dropout):
@@ -49,7 +51,7 @@ def exercise(options):
         say(f"\n{name}")
         owl.seed(options.seed)  # the same weights for all
         trainer = training.Trainer(network(activation, dropout), "softmax_cross_entropy",
-                                   optim.RMSprop(0.001) if options.full else optim.SGD(0.01))  # fmt: skip
+                                   KERAS_RMSPROP() if options.full else optim.SGD(0.01))  # fmt: skip
         histories[name] = trainer.fit(train, options.epoch, validation=validation, batch_size=options.batchsize,
                                       callbacks=[program.StopAfter(options.max_steps)], seed=options.seed)  # fmt: skip
         interrupted = len(histories[name]) < options.epoch and not trainer.stopping
@@ -64,11 +66,12 @@ def exercise(options):
 def prepared(options):
     """Training, validation and test data: standardised by the training set, labels one-hot.
 
-    The validation images are the 5,000 behind the 6,000; with --full they are the test images.
+    The validation images are the 5,000 behind the 6,000. With --full, as in Keras's example, they are the test images, and
+    pixels are from 0 to 1.
     """
     (images, labels), test = (part.arrays for part in owl.data.mnist(options.data, flat=True))
     count = len(images) if options.full else min(TRAINED, len(images) * TRAINED // (TRAINED + VALIDATED))
-    mean, deviation = images[:count].mean(), images[:count].std()
+    mean, deviation = (0, 1) if options.full else (images[:count].mean(), images[:count].std())
 
     def standardised(images, labels):
         return (images - mean) / deviation, np.eye(10, dtype=np.float32)[labels]

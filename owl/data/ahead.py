@@ -36,8 +36,12 @@ class Ahead:
         _open.add(self)
         for _ in self._threads:
             self._ask_for_one()
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:  # Ctrl-C, for one
+            self.close(0.1)
+            raise
 
     def take(self, i: int) -> Any:
         """Item ``i``; waits for it."""
@@ -62,7 +66,8 @@ class Ahead:
             self._jobs.put(None)
         deadline = time.monotonic() + patience_s
         for thread in self._threads:
-            if thread is not threading.current_thread():
+            # One that is not alive has ended, or was not begun, or ends at the None as soon as it begins.
+            if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         self._results.clear()
         _open.discard(self)

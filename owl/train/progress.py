@@ -70,7 +70,10 @@ class Progress:
 
 
 class Interrupts:
-    """Ctrl-C never cuts a step in two: in a block of ``held`` it waits for the block's end, unless it comes twice."""
+    """Ctrl-C never cuts a step in two: in a block of ``with`` it waits for the block's end, unless it comes twice.
+
+    Python drops the KeyboardInterrupt of a finalizer or a weak reference's callback; the next block raises it again.
+    """
 
     def __init__(self) -> None:
         self._held = self._came = False
@@ -89,16 +92,17 @@ class Interrupts:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._held and not self._came:
-            self._came = True
-        else:
+        waits = self._held and not self._came
+        self._came = True
+        if not waits:
             raise KeyboardInterrupt
 
     def __enter__(self) -> None:
+        if self._came:
+            raise KeyboardInterrupt
         self._held = True
 
     def __exit__(self, *error: object) -> None:
         self._held = False
         if self._came:
-            self._came = False
             raise KeyboardInterrupt

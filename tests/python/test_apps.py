@@ -1,6 +1,6 @@
 """The MNIST programs as a user runs them: options, training on little data, devices, errors and Ctrl-C."""
 
-import importlib
+import importlib.util
 import os
 import re
 import signal
@@ -239,6 +239,195 @@ def test_ctrl_c_ends_with_what_was_reached(program, data):
     assert process.returncode == 130, stderr
     assert "interrupted" in stdout and table_of(stdout)[0][0] == "1"
     assert "Traceback" not in stderr
+
+
+# ---- Programs over owl.nn and owl.train -------------------------------------------------------------------------------
+
+TRAINERS = ("train_mnist", "keras_exercise", "lenet")
+ROWS = re.compile(r"epoch (\d+)\ntrain mean loss=([\d.]+), accuracy=([\d.]+), throughput=[\d,]+ images/sec\n"
+                  r"test  mean loss=([\d.]+), accuracy=([\d.]+)\n")  # fmt: skip
+HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
+
+
+def arrays_of(path):
+    with np.load(path) as archive:
+        return {name: archive[name] for name in archive.files if name.startswith(("model/", "adam/"))}
+
+
+def without_modules(program, *options, names):
+    """The run of a program in a process that cannot import these modules."""
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({names})); sys.path.insert(0, {str(program.parent)!r}); "
+    code += f"sys.argv = {[str(program), *map(str, options)]}; runpy.run_path({str(program)!r}, run_name='__main__')"
+    return subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+
+
+def drawn(path, stdout):
+    """Whether the picture is there, or the output says what to install."""
+    if HAS_MATPLOTLIB:
+        return path.read_bytes().startswith(b"\x89PNG") and f"{path} is drawn" in stdout
+    return not path.exists() and "pip install matplotlib" in stdout
+
+
+@pytest.mark.parametrize("program", TRAINERS)
+def test_help_of_trainers(program):
+    text = succeed(program, "--help").stdout
+    options = {"train_mnist": ["--unit", "--resume", "--loop", "--table"], "keras_exercise": ["--full"], "lenet": ["--resume"]}
+    for option in ["--data", "--epoch", "--batchsize", "--gpu", "--out", "--seed", "--max-steps", *options[program]]:
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--epoch", "0"], "--epoch/--epochs: expected an integer of at least 1, not '0'"),
+        (["--batchsize", "two"], "--batchsize/--batch-size: expected an integer of at least 1, not 'two'"),
+        (["--gpu", "-2"], "--gpu: expected an integer of at least -1, not '-2'"),
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+    ],
+)
+@pytest.mark.parametrize("program", TRAINERS)
+def test_wrong_options_of_trainers(program, options, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(program).main(options)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", TRAINERS)
+def test_places_that_trainers_lack(program, data, tmp_path):
+    (tmp_path / "file").touch()
+    for options, message in [
+        (["--data", tmp_path / "nowhere"], "no such file"),
+        (["--data", data, "--gpu", 99], "GPU"),
+        (["--data", data, "--out", tmp_path / "file" / "folder"], "Not a directory"),
+    ]:
+        done = run(program, *options)
+        assert done.returncode == 1, done.stdout
+        assert f"{program}.py: error: " in done.stderr and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("loop", ["trainer", "plain"])
+def test_train_mnist_goes_on_from_its_snapshot(loop, data, tmp_path):
+    options = ("--data", data, "--loop", loop, "--unit", 20)
+    done = succeed("train_mnist", *options, "--epoch", 3, "--out", tmp_path / "whole")
+    rows = ROWS.findall(done.stdout)
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1][1]) < float(rows[0][1]) and float(rows[-1][4]) > 0.75
+    assert drawn(tmp_path / "whole" / "history.png", done.stdout)
+
+    succeed("train_mnist", *options, "--epoch", 1, "--out", tmp_path / "parts")
+    snapshot = tmp_path / "parts" / "snapshot.npz"
+    again = succeed("train_mnist", *options, "--epoch", 3, "--out", tmp_path / "parts", "--resume", snapshot)
+    assert ROWS.findall(again.stdout) == rows[1:]
+    if loop == "trainer":
+        assert snapshot.read_bytes() == (tmp_path / "whole" / "snapshot.npz").read_bytes()
+    else:
+        whole, parts = arrays_of(tmp_path / "whole" / "snapshot.npz"), arrays_of(snapshot)
+        assert len(whole) == 18 and whole.keys() == parts.keys()  # six parameters, two arrays of Adam's for each
+        for name, x in whole.items():
+            np.testing.assert_array_equal(x, parts[name])
+
+    other = run("train_mnist", "--data", data, "--unit", 20, "--loop", {"trainer": "plain", "plain": "trainer"}[loop],
+                "--resume", snapshot, "--out", tmp_path)  # fmt: skip
+    assert other.returncode == 1 and f"error: {snapshot}: not a" in other.stderr and "Traceback" not in other.stderr
+
+
+@pytest.mark.parametrize("program", ["train_mnist", "lenet"])
+def test_trainers_go_on_within_an_epoch(program, data, tmp_path):
+    options = ("--data", data, "--batchsize", 400, "--epoch", 1)
+    name = {"train_mnist": "snapshot.npz", "lenet": "checkpoint.npz"}[program]
+    succeed(program, *options, "--out", tmp_path / "whole")
+    cut = succeed(program, *options, "--out", tmp_path / "parts", "--max-steps", 3)
+    assert "stopped" in cut.stdout and f"--resume {tmp_path / 'parts' / name} goes on" in cut.stdout
+    succeed(program, *options, "--out", tmp_path / "parts", "--resume", tmp_path / "parts" / name)
+    assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_table_of_train_mnist(data, tmp_path):
+    done = succeed("train_mnist", "--data", data, "--table", "--max-steps", 1, "--batchsize", 10, "--out", tmp_path)
+    header, *rows = [line.split() for line in done.stdout.splitlines()]
+    assert header == ["units", "images/s"] and [row[0] for row in rows] == ["50", "1000", "3000"]
+    assert all(int(row[1].replace(",", "")) > 0 for row in rows)
+
+
+def test_keras_exercise(data, tmp_path):
+    done = succeed("keras_exercise", "--data", data, "--epoch", 4, "--batchsize", 32, "--out", tmp_path)
+    assert "2,836 training images, 2,364 validation images" in done.stdout
+    assert len(re.findall(r"^epoch \d/4: loss [\d.]+, accuracy [\d.]+, val_loss", done.stdout, re.M)) == 12
+    table = {name: list(map(float, numbers.split())) for name, numbers in
+             re.findall(r"^(sigmoid|relu|relu, dropout 0.2) +((?: +[\d.]+){6})$", done.stdout, re.M)}  # fmt: skip
+    assert list(table) == ["sigmoid", "relu", "relu, dropout 0.2"]
+    assert table["sigmoid"][3] < 0.5 < table["relu"][3]  # the accuracy in validation
+    assert drawn(tmp_path / "histories.png", done.stdout)
+
+
+def test_keras_exercise_with_all_images(data, tmp_path):
+    done = succeed("keras_exercise", "--data", data, "--full", "--epoch", 1, "--out", tmp_path)
+    assert f"{TRAIN:,} training images, {TEST} validation images" in done.stdout
+    assert float(re.search(r"^relu, dropout 0.2 .* ([\d.]+)$", done.stdout, re.M)[1]) > 0.75
+    assert drawn(tmp_path / "full.png", done.stdout)
+
+
+def test_lenet(data, tmp_path):
+    done = succeed("lenet", "--data", data, "--epoch", 1, "--batchsize", 64, "--out", tmp_path)
+    assert "431,080 parameters, all trained" in done.stdout
+    assert float(re.search(r"^test accuracy ([\d.]+) % after 82 steps$", done.stdout, re.M)[1]) > 80
+    importlib.import_module("lenet").LeNet().load(tmp_path / "weights.npz")
+    assert drawn(tmp_path / "history.png", done.stdout)
+
+
+def test_trainers_without_matplotlib(data, tmp_path):
+    done = without_modules(APPS / "train_mnist.py", "--data", data, "--epoch", 1, "--out", tmp_path, names=["matplotlib"])
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "history.png"
+    assert f"{path} is not drawn: plots need matplotlib, pip install matplotlib" in done.stdout and not path.exists()
+
+
+@pytest.mark.parametrize("program, options, first, ending", [
+    ("train_mnist", [], "test  mean loss", "goes on there"),
+    ("train_mnist", ["--loop", "plain"], "test  mean loss", "interrupted: --resume"),
+    ("keras_exercise", [], "epoch 1/100000", "sigmoid  "),
+    ("lenet", ["--batchsize", 500], "epoch 1/100000", "goes on here"),
+])  # fmt: skip
+def test_ctrl_c_ends_trainers_cleanly(program, options, first, ending, data, tmp_path):
+    words = command(program, "--data", data, "--epoch", 100_000, "--out", tmp_path, *options)
+    process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (line := process.stdout.readline()).startswith(first):
+            assert line, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode == 130, stderr
+    assert ending in stdout
+    assert "Traceback" not in stderr
+
+
+# ---- Digits of scikit-learn -------------------------------------------------------------------------------------------
+
+DIGITS = APPS.parent / "digits" / "digits.py"
+
+
+def test_digits(tmp_path):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    done = subprocess.run([sys.executable, str(DIGITS), "--epoch", "8"], env=environment(), capture_output=True, text=True,
+                          timeout=PATIENCE)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"^([\d.]+) % of 360 test images$", done.stdout, re.M)[1]) > 90
+    assert len(re.findall(r"-> \d", done.stdout)) == 5
+
+
+def test_digits_without_scikit_learn():
+    done = without_modules(DIGITS, names=["sklearn", "sklearn.datasets"])
+    assert done.returncode == 1
+    assert done.stderr == "digits.py: error: the digits are scikit-learn's: pip install scikit-learn\n"
+
+
+def test_options_of_digits():
+    done = subprocess.run([sys.executable, str(DIGITS), "--epoch", "0"], env=environment(), capture_output=True, text=True,
+                          timeout=PATIENCE)  # fmt: skip
+    assert done.returncode == 2 and "--epoch: expected an integer of at least 1, not '0'" in done.stderr
 
 
 # ---- The real data --------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import children
 import owl
 from conftest import eventually, same_bits
 from owl import data
+from owl.data import ahead
 from owl.data.pool import Pool
 
 RNG = np.random.default_rng(0)
@@ -314,6 +315,23 @@ def test_ctrl_c_ends_a_loop_that_waits():
         else:
             raise SystemExit("not interrupted")
     """)
+
+
+@pytest.mark.parametrize("begun", [0, 1])
+def test_ctrl_c_while_the_threads_are_started(begun, monkeypatch):
+    start, count = threading.Thread.start, iter(range(10))
+
+    def interrupted(thread):
+        if next(count) == begun:
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(loader()))
+    monkeypatch.undo()
+    assert eventually(lambda: not loader_threads())
+    ahead._close_all()  # as at the interpreter's end
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -905,6 +905,25 @@ def test_ctrl_c_does_not_cut_an_update(accumulate):
     assert weights(cut) == weights(whole) and cut.history["loss"] == whole.history["loss"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_a_finalizer_swallows():
+    class Finalized:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.001)  # Python drops the KeyboardInterrupt
+
+    class Drops:
+        def on_step(self, own, step):
+            if step == 3:
+                Finalized()
+
+    whole, cut = trainer(), trainer()
+    fit(whole, 3)
+    assert len(fit(cut, 3, callbacks=[Drops()])) < 3 and cut.steps == 3
+    fit(cut, 3)
+    assert weights(cut) == weights(whole) and cut.history["loss"] == whole.history["loss"]
+
+
 def test_a_label_out_of_range():
     with pytest.raises(owl.IndexError, match="3"):
         fit(trainer(), 1, (X, np.full(200, 3)))

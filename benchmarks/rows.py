@@ -75,11 +75,11 @@ ROWS = (
     Row("Adam over 100 arrays of 64x64, ms a step", owl("updates.py"), (
         Against("one array of as many elements", 1.3, owl("updates.py", "--together", "1")),
     )),
-    Row("owl.nn and owl.optim, 784-50-50-10 with Adam, ms a step", owl("training.py"), (
-        Against("by hand", 1.05, owl("training.py", "--plain", "1")),
+    Row("owl.nn and owl.optim, 784-50-50-10 with Adam, ms a step", owl("layers.py"), (
+        Against("by hand", 1.05, owl("layers.py", "--plain", "1")),
     )),
-    Row("owl.nn and owl.optim, 784-1000-1000-10 with Adam, ms a step", owl("training.py", *TRAINED_WIDER), (
-        Against("by hand", 1.05, owl("training.py", *TRAINED_WIDER, "--plain", "1")),
+    Row("owl.nn and owl.optim, 784-1000-1000-10 with Adam, ms a step", owl("layers.py", *TRAINED_WIDER), (
+        Against("by hand", 1.05, owl("layers.py", *TRAINED_WIDER, "--plain", "1")),
     )),
     Row("MLP epoch, memory beyond weights and data, MB", owl("memory.py"), (
         Against("one step's live set", 1.50, figure="live_set"),

@@ -209,6 +209,7 @@ _GROUPS = {
     "avg_pool1d": _POOL_1D + "`owl.conv.Pooler(1, 2, 1, 2, op=owl.conv.pool_op.avg).ff(image)`",
     "adaptive_avg_pool2d": "`owl.nn.GlobalAvgPool2d()`, or `image.mean([0, 1])` for one value a channel", "adaptive_max_pool2d": "`image.max([0, 1])` for one value a channel",
     "local_response_norm": "`owl.nn.LocalResponseNorm(5)`; as a function `owl.conv.Lrner(5, 1e-4, 0.75).ff(image, image)`",
+    "BatchNorm1d BatchNorm2d BatchNorm3d": "`owl.nn.BatchNorm(3)`; owl.batch_norm is the function of it",
     "group_norm instance_norm normalize": "`(x - x.mean(axis)) / (x.var(axis) + 1e-5) ** 0.5`; as layers `owl.nn.BatchNorm(3)`, `owl.nn.LayerNorm(3)`, `owl.nn.GroupNorm(1, 3)`",
     "rms_norm": "`x / ((x ** 2).mean(axis) + 1e-5) ** 0.5`",
     "mse_loss cross_entropy nll_loss l1_loss binary_cross_entropy kl_div BCELoss": _LOSS,

@@ -102,10 +102,12 @@ void require_fit(const char* op, const Number& value, DType dtype) {
                       std::string(name(dtype)));
 }
 
+bool is_exact(const Number& x) { return x.kind == 2 && x.fits_int64; }
+
 // How many of start, start + step ... come before stop.
 double count_of(const Number& start, const Number& stop, const Number& step) {
   std::int64_t distance;
-  const bool exact = start.kind == 2 && stop.kind == 2 && step.kind == 2 &&
+  const bool exact = is_exact(start) && is_exact(stop) && is_exact(step) &&
                      !__builtin_sub_overflow(stop.integer, start.integer, &distance);
   if (!exact) return std::ceil((stop.value - start.value) / step.value);
   if (distance == 0 || (distance > 0) != (step.integer > 0)) return 0;
@@ -116,7 +118,7 @@ double count_of(const Number& start, const Number& stop, const Number& step) {
 Number last_of(const Number& start, const Number& step, std::int64_t count) {
   const Number approximate = start.value + static_cast<double>(count - 1) * step.value;
   std::int64_t way, last;
-  if (start.kind != 2 || step.kind != 2 || __builtin_mul_overflow(count - 1, step.integer, &way) ||
+  if (!is_exact(start) || !is_exact(step) || __builtin_mul_overflow(count - 1, step.integer, &way) ||
       __builtin_add_overflow(start.integer, way, &last))
     return approximate;
   return last;

@@ -186,11 +186,12 @@ std::vector<Node*> nodes_behind(const std::vector<Node*>& values) {
   return order;
 }
 
-// What is written on a node: its operation, type, shape and parameters, and where it was recorded.
+// What is written on a node: its operation, type and shape; of one that is not planned yet also its parameters, and where
+// it was recorded.
 std::string label_of(const Node& node) {
   const char* what = node.base ? "view" : node.op ? node.op->name : "data";
-  const auto parameters = text_of(node.params.get()), place = place_of(node.source);
   const bool pending = !node.base && !node.planned();
+  const auto parameters = pending ? text_of(node.params.get()) : std::string(), place = place_of(node.source);
   return std::string(what) + "\n" + std::string(name(node.dtype)) + " " + node.shape.str() +
          (parameters.empty() ? "" : "\n" + parameters) +
          (pending && !place.empty() ? "\n" + base_name(place) : "");

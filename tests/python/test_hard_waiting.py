@@ -171,7 +171,7 @@ def images(x):
 
 
 def elewise(x):
-    counts = {"where": [3], "clip": [3], **dict.fromkeys(["mult", "multiply", "maximum", "minimum", "relu_back"], [2]),
+    counts = {"where": [3], "clip": [3], **dict.fromkeys(["mult", "multiply", "maximum", "minimum", "relu_back", "atan2", "fmod"], [2]),
               **dict.fromkeys(["sigm_back", "tanh_back", "leaky_relu", "elu"], [1, 2])}
     return [getattr(owl.elewise, name)(*[x] * n) for name in owl.elewise.__all__ for n in counts.get(name, [1])]
 

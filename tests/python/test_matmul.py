@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 import owl
 from conftest import SOAK, Counted, same_bits, unflushed
-from reference import DTYPES, arr, dtype_of, val
+from reference import DTYPES, HALVES, arr, dtype_of, eps, promoted, val
 
 SIZES = [(1, 1, 1), (2, 3, 4), (1, 7, 1), (7, 1, 5), (1, 64, 33), (33, 1, 64), (16, 16, 16), (17, 31, 13),
          (64, 4096, 3), (100, 784, 10), (256, 784, 256), (10, 256, 1), (129, 257, 65)]
@@ -53,13 +53,16 @@ def test_int32_is_exact_and_wraps(m, k, n, form):
 def test_types(a, b):
     x, y = data((3, 4)).astype(a), data((4, 2)).astype(b)
     got = val(arr(x) * arr(y))
-    wide = max(a, b, key=DTYPES.index)
-    if wide == "bool":  # products of bool are counted, as sums of bool are
-        assert got.dtype == np.int32
+    wide = promoted(a, b)
+    if wide in ("bool", "uint8"):  # products are counted, as sums are
+        assert got.dtype == (np.int32 if wide == "bool" else np.int64)
         np.testing.assert_array_equal(got, x.astype(int) @ y.astype(int))
     else:
         assert got.dtype == wide
-        np.testing.assert_allclose(got, x.astype(wide) @ y.astype(wide), rtol=1e-5, atol=1e-6)
+        numbers = np.float32 if wide in HALVES else wide  # in which halves are multiplied
+        want = (x.astype(numbers) @ y.astype(numbers)).astype(wide)
+        rounding = eps(wide) if wide in HALVES else 1e-5
+        np.testing.assert_allclose(got.astype(numbers), want.astype(numbers), rtol=rounding, atol=1e-6)
 
 
 @pytest.mark.parametrize("m,k,n", [(0, 3, 2), (2, 3, 0), (2, 0, 3), (0, 0, 0), (0, 0, 4)])

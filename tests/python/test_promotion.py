@@ -67,6 +67,8 @@ def check(expression, expected, **names):
         with pytest.raises(owl.DTypeError):
             evaluate(expression, **names)
         return
+    if expected == "bfloat16" and reference.bfloat16 is None:
+        pytest.skip("ml_dtypes is not installed")
     got = evaluate(expression, **names)
     assert got.dtype.name == expected
     assert got.to_numpy().dtype.name == expected

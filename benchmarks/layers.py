@@ -80,4 +80,4 @@ def epoch():
 epoch()
 seconds = [timed(epoch) for _ in range(A.rounds)]
 loss = sum(each.item() for each in epoch()) / len(batches)
-report("training", [s / len(batches) * 1e3 for s in seconds], images_per_s=A.images / min(seconds), loss=loss)
+report("layers", [s / len(batches) * 1e3 for s in seconds], images_per_s=A.images / min(seconds), loss=loss)

@@ -31,7 +31,7 @@ class BatchNorm(Module):
         self.weight, self.bias = parameter([n], ones), parameter([n], zeros)
         self.buffer("running_mean", parameter([n], zeros))
         self.buffer("running_var", parameter([n], ones))
-        self.buffer("num_batches_tracked", zeros([1], dtype="int32"))
+        self.buffer("num_batches_tracked", zeros([1], dtype="int64"))
 
     def forward(self, x: NArray) -> NArray:
         channels = channels_of(self, x)

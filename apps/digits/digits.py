@@ -15,7 +15,7 @@ TESTED = 360  # images, a fifth
 def load():
     """Training and test data `(images, labels)`; images are float32 `[n, 64]` in 0..1."""
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         raise ImportError("the digits are scikit-learn's: pip install scikit-learn") from None
     images, labels = load_digits(return_X_y=True)

@@ -166,7 +166,8 @@ def test_everything_that_can_be_called_has_a_signature():
         not_called = thing is owl.NArray or thing is owl.DeviceInfo or (isinstance(thing, type) and issubclass(thing, Exception))
         if callable(thing) and not not_called:
             signatures[name] = inspect.signature(thing)
-            assert "args" not in signatures[name].parameters, name
+            if name != "owl.nn.Module.forward":  # which every network defines with its own
+                assert "args" not in signatures[name].parameters, name
     for name, calls in CALLS.items():
         for arguments, keywords in calls:
             signatures[name].bind(*arguments, **keywords)

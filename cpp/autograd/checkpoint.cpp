@@ -1,6 +1,7 @@
 #include "autograd/checkpoint.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "autograd/records_for.h"
 #include "graph/op.h"
@@ -17,6 +18,8 @@ Operand number_as_operand(const Scalar& number) {
   Operand x(0.0);
   x.kind = static_cast<std::uint8_t>(number.kind);
   x.value = number.value;
+  x.integer = number.integer;
+  x.fits_int64 = number.kind != Scalar::Kind::kInt || std::isfinite(number.value);  // beyond it: recorded as infinity
   return x;
 }
 

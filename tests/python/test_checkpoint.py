@@ -74,6 +74,8 @@ FUNCTIONS = {
     "a view of what came in": lambda w, x: ele.exp(x.T[2:4]) * w[:4, :6].T,
     "masks and places": lambda w, x: ele.where((w * x) > 0.1, ele.exp(w * x), ele.square(x)) / (1.0 + (w * x).argmax(0)),
     "other types": lambda w, x: (ele.exp(w.astype("float64")) * ele.exp(x.astype("float64"))).astype("float32"),
+    "int64 beyond float64's digits": lambda w, x: mult(ele.exp(w * x), ((x > 0).astype("int64") + (2**53 + 1)) % 1000),
+    "integers beyond int64": lambda w, x: mult(ele.exp(w * x), ele.where((x * 10.0).astype("int32") < 2**70, 2.0, 3.0)),
     "constants": lambda w, x: mult(ele.exp(owl.stop_gradient(w * x)), ele.square(w * x)),
     "data made inside": lambda w, x: mult(ele.exp(w * x), arr(np.arange(6, dtype=np.float32).reshape(1, 6))),
     "an operation of one's own": lambda w, x: owl.op(lambda a, b: a * b, lambda e, y, a, b: (e * b, e * a))(ele.exp(w * x), ele.sin(w * x)),

@@ -111,7 +111,8 @@ std::vector<NArray> Checkpoint::record_again(const Operation& operation, const V
   for (const Operand& x : operation.operands) arrays.push_back(array_of(x, values));
   const bool is_first = std::ranges::none_of(operation.operands, [](const Operand& x) { return x.maker.has_value(); });
   if (is_first && after.device() == operation.device->id) {
-    if (arrays.empty() && is_random(operation.params.get())) return {draw_after(after, *operation.op, operation.params)};
+    if (arrays.empty() && is_random(operation.params.get()))
+      return {draw_after(after, *operation.op, operation.params)};
     delay(arrays, after);
   }
   std::vector<Node*> nodes;

@@ -31,6 +31,7 @@ constexpr std::int64_t kVectors = 2, kColumns = 4;
 inline Vector multiply_add(Vector a, Vector b, Vector c) { return a * b + c; }
 #endif
 
+typedef Vector Unaligned __attribute__((aligned(8), may_alias));
 constexpr std::int64_t kWidth = sizeof(Vector) / sizeof(double);
 constexpr std::int64_t kRows = kVectors * kWidth;
 static_assert(kGemmM % kRows == 0 && kGemmN % kColumns == 0);
@@ -56,8 +57,10 @@ void micro(std::int64_t k, const double* a, const double* b, double* c, std::int
            std::int64_t n, bool accumulate) {
   Vector sum[kColumns][kVectors] = {};
   for (std::int64_t p = 0; p < k; ++p, a += kRows, b += kColumns) {
+    // A vector at a time: a copy of all of them goes through memory in halves, for which the loads would wait.
     Vector left[kVectors];
-    __builtin_memcpy(left, a, sizeof left);
+#pragma GCC unroll 3
+    for (std::int64_t v = 0; v < kVectors; ++v) left[v] = reinterpret_cast<const Unaligned*>(a)[v];
 #pragma GCC unroll 8
     for (std::int64_t j = 0; j < kColumns; ++j) {
       const Vector right = b[j] - Vector{};

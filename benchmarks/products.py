@@ -35,6 +35,9 @@ SHAPES = {
     "1000x1000x1000": (1000, 1000, 1000, False, False),
     "3000x784x256": (3000, 784, 256, False, False),
     "64x4096x64": (64, 4096, 64, False, False),
+    # Columns 4 KiB apart.
+    "1024x1024x1024": (1024, 1024, 1024, False, False),
+    "1024x1024x1024, right transposed": (1024, 1024, 1024, False, True),
 }
 
 

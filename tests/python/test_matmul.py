@@ -10,7 +10,7 @@ from conftest import SOAK, Counted, same_bits, unflushed
 from reference import DTYPES, HALVES, arr, dtype_of, eps, promoted, val
 
 SIZES = [(1, 1, 1), (2, 3, 4), (1, 7, 1), (7, 1, 5), (1, 64, 33), (33, 1, 64), (16, 16, 16), (17, 31, 13),
-         (64, 4096, 3), (100, 784, 10), (256, 784, 256), (10, 256, 1), (129, 257, 65)]
+         (64, 4096, 3), (100, 784, 10), (256, 784, 256), (10, 256, 1), (129, 257, 65), (1, 301, 607), (607, 301, 1)]
 
 
 def data(shape, dtype="float32", seed=0):
@@ -89,6 +89,32 @@ def test_views_as_operands(d):
     (a, x), (b, y) = operand(m, k), operand(k, n)
     within(val(x * y), a, b)
     np.testing.assert_allclose(val(owl.elewise.relu(x * y + 1) * 2), np.maximum(a @ b + 1, 0) * 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("apart", [256, 257, 512, 1024, 1536])
+@pytest.mark.parametrize("m, k, n", [(40, 50, 60), (31, 256, 256), (240, 33, 32)])
+@pytest.mark.parametrize("form", ["nn", "tn", "nt", "tt"])
+def test_columns_that_share_sets_of_the_cache(m, k, n, form, apart):
+    """They are copied before the product: the values are those of dense operands."""
+    def padded(x):
+        return arr(np.concatenate([x, np.full((apart - x.shape[0], x.shape[1]), np.nan, x.dtype)]))[: x.shape[0]]
+
+    a, b = data((m, k)), data((k, n))
+    x = padded(np.ascontiguousarray(a.T)).trans() if form[0] == "t" else padded(a)
+    y = padded(np.ascontiguousarray(b.T)).trans() if form[1] == "t" else padded(b)
+    within(val(x * y), a, b)
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 31, 64, 1100])
+def test_a_vector_with_steps(length):
+    """float64 products of one row or column, over operands with every kind of step."""
+    a, x = data((length, 37), "float64"), data((37, 1), "float64")
+    matrices = [arr(a), arr(a.T.copy()).trans(), arr(np.repeat(a, 2, axis=0))[::2]]
+    vectors = [arr(x), arr(np.repeat(x, 3, axis=0))[::3], arr(np.repeat(x, 2, axis=1))[:, :1]]
+    for matrix in matrices:
+        for vector in vectors:
+            within(val(matrix * vector), a, x)
+            within(val(vector.trans() * matrix.trans()), x.T, a.T)
 
 
 @pytest.mark.parametrize("m, n", [(1, 1), (1, 4), (4, 4), (1, 64), (16, 16)])

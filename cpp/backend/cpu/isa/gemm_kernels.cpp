@@ -4,36 +4,19 @@
 
 #include "backend/cpu/isa/nn_kernels.h"
 
-#if defined(__AVX512F__) || defined(__FMA__)
-#include <immintrin.h>
-#endif
+#include "backend/cpu/isa/vectors.h"
 
 namespace owl::cpu::OWL_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-typedef double Vector __attribute__((vector_size(64)));
 constexpr std::int64_t kVectors = 3, kColumns = 8;
-inline Vector multiply_add(Vector a, Vector b, Vector c) {
-  return static_cast<Vector>(
-      _mm512_fmadd_pd(static_cast<__m512d>(a), static_cast<__m512d>(b), static_cast<__m512d>(c)));
-}
 #elif defined(__FMA__)
-typedef double Vector __attribute__((vector_size(32)));
 constexpr std::int64_t kVectors = 2, kColumns = 6;
-inline Vector multiply_add(Vector a, Vector b, Vector c) {
-  return static_cast<Vector>(
-      _mm256_fmadd_pd(static_cast<__m256d>(a), static_cast<__m256d>(b), static_cast<__m256d>(c)));
-}
 #else
-typedef double Vector __attribute__((vector_size(16)));
 constexpr std::int64_t kVectors = 2, kColumns = 4;
-inline Vector multiply_add(Vector a, Vector b, Vector c) { return a * b + c; }
 #endif
-
-typedef Vector Unaligned __attribute__((aligned(8), may_alias));
-constexpr std::int64_t kWidth = sizeof(Vector) / sizeof(double);
-constexpr std::int64_t kRows = kVectors * kWidth;
+constexpr std::int64_t kRows = kVectors * kLanes;
 static_assert(kGemmM % kRows == 0 && kGemmN % kColumns == 0);
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
@@ -57,13 +40,12 @@ void micro(std::int64_t k, const double* a, const double* b, double* c, std::int
            std::int64_t n, bool accumulate) {
   Vector sum[kColumns][kVectors] = {};
   for (std::int64_t p = 0; p < k; ++p, a += kRows, b += kColumns) {
-    // A vector at a time: a copy of all of them goes through memory in halves, for which the loads would wait.
-    Vector left[kVectors];
+    Vector left[kVectors];  // a vector at a time: a copy of the array would go through memory in halves
 #pragma GCC unroll 3
-    for (std::int64_t v = 0; v < kVectors; ++v) left[v] = reinterpret_cast<const Unaligned*>(a)[v];
+    for (std::int64_t v = 0; v < kVectors; ++v) left[v] = load(a + v * kLanes);
 #pragma GCC unroll 8
     for (std::int64_t j = 0; j < kColumns; ++j) {
-      const Vector right = b[j] - Vector{};
+      const Vector right = all(b[j]);
 #pragma GCC unroll 3
       for (std::int64_t v = 0; v < kVectors; ++v) sum[j][v] = multiply_add(left[v], right, sum[j][v]);
     }

@@ -77,6 +77,12 @@ struct NnTable {
   void (*gemm_f64)(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t a_down,
                    std::int64_t a_right, const double* b, std::int64_t b_down, std::int64_t b_right, double* c,
                    std::int64_t c_right, bool accumulate, double* scratch);
+  // y (+)= a * x: `rows` sums of `columns` products. Of the matrix either the columns are contiguous, `step` apart, or
+  // the rows, and then x is too.
+  void (*gemv_columns)(double* y, std::int64_t y_step, const double* a, std::int64_t step, const double* x,
+                       std::int64_t x_step, std::int64_t rows, std::int64_t columns, bool accumulate);
+  void (*gemv_rows)(double* y, std::int64_t y_step, const double* a, std::int64_t step, const double* x, std::int64_t rows,
+                    std::int64_t columns, bool accumulate);
   void (*gemm_i32)(std::int64_t m, std::int64_t n, std::int64_t k, const std::int32_t* a, std::int64_t a_down,
                    std::int64_t a_right, const std::int32_t* b, std::int64_t b_down, std::int64_t b_right,
                    std::int32_t* c, std::int64_t c_right, bool accumulate);
@@ -98,6 +104,7 @@ struct NnTable {
   void fill_lrn(NnTable& table);                      \
   void fill_norm(NnTable& table);                     \
   void fill_gemm(NnTable& table);                     \
+  void fill_gemv(NnTable& table);                     \
   }
 OWL_DECLARE_ISA(baseline)
 OWL_DECLARE_ISA(avx2)

@@ -110,6 +110,12 @@ def check_large_conv(x_shape, w_shape, **options):
     ((1, 3, 227, 227), (96, 3, 11, 11), dict(stride_v=4, stride_h=4)),                  # AlexNet's
     ((1, 64, 224, 224), (5, 64, 3, 3), dict(pad_h=1, pad_w=1)),                         # few filters
     ((1, 40, 60, 70), (72, 40, 5, 5), {}),                                              # blocks of channels
+    ((3, 48, 20, 20), (32, 48, 1, 1), {}),                                              # products of planes
+    ((3, 48, 9, 9), (32, 48, 1, 1), {}),                                                # small ones
+    ((3, 32, 20, 20), (48, 32, 1, 1), dict(stride_v=2, stride_h=2)),
+    ((3, 32, 20, 20), (64, 32, 3, 3), dict(pad_h=1, pad_w=1)),                          # a weight gradient in blocks
+    ((2, 13, 29, 31), (27, 13, 5, 5), dict(pad_h=2, pad_w=2)),                          # odd numbers of channels
+    ((5, 160, 5, 5), (192, 160, 3, 3), dict(pad_h=1, pad_w=1)),                         # filters larger than images
 ])
 def test_large_conv(x_shape, w_shape, options):
     check_large_conv(x_shape, w_shape, **options)
@@ -167,6 +173,30 @@ def test_conv_and_its_layouts_among_other_operations():
     near(h.sum(0), H.sum(axis=3, keepdims=True), 180, 40)
     near(pooled.reshape([5 * 5 * 8, 3]), P.reshape(3, -1), 18, 40)
     near(y, plain.ff(P, w2.astype(np.float64), np.zeros(4)), 90, 100)
+
+
+def residual_block(err, x, w1, w2, w3):
+    """1x1, 3x3 and 1x1 filters, each with the layout that suits it, and their gradients."""
+    same, one = C.Convolver(1, 1, 1, 1), C.Convolver(0, 0, 1, 1)
+    zeros = owl.zeros([32])
+    a = owl.elewise.relu(one.ff(x, w1, zeros))
+    b = owl.elewise.relu(same.ff(a, w2, zeros))
+    y = one.ff(b, w3, owl.zeros([64]))
+    sb = owl.elewise.relu_back(one.bp(err, b, w3), b)
+    sa = owl.elewise.relu_back(same.bp(sb, a, w2), a)
+    return y, one.weight_grad(err, b, w3), same.weight_grad(sb, a, w2), one.weight_grad(sa, x, w1), one.bp(sa, x, w1)
+
+
+def test_bits_of_a_chain_of_layouts():
+    """Images that stay in a kernel's layout between operations have the bits of those that do not."""
+    arrays = [owl.from_numpy(data(s, i)) for i, s in enumerate(
+        [(4, 64, 14, 14), (4, 64, 14, 14), (32, 64, 1, 1), (32, 32, 3, 3), (64, 32, 1, 1)])]
+    with unflushed():
+        together = residual_block(*arrays)
+    with owl.eager():
+        apart = residual_block(*arrays)
+    for one, other in zip(together, apart):
+        same_bits(one.to_numpy(), other.to_numpy())
 
 
 @pytest.mark.parametrize("case", [  # options, w, x, b

@@ -19,7 +19,8 @@ constexpr double kChunkBytes = 640e3;          // images in both layouts; more d
 constexpr double kLongFlops = 4 * kChunkFlops; // a chunk worth cutting into blocks of channels
 constexpr std::int64_t kManyChunks = 16;       // enough for load balance; channels are then not cut
 constexpr std::int64_t kBlock = 32;            // channels of a block: a multiple of the vector length
-constexpr std::int64_t kPartialBytes = 64 << 20;  // for the partial sums of a weight gradient
+// For the partial sums of a weight gradient, which are written and read: at most this, and this many times the images'.
+constexpr std::int64_t kPartialBytes = 64 << 20, kPartialsByImages = 4;
 constexpr std::int64_t kSumStep = 1 << 14;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -52,8 +53,10 @@ Cut cut(const ConvGeometry& g, std::int64_t images, std::int64_t channels) {
 Cut cut_of(ConvPass pass, const ConvGeometry& g) {
   const auto images = images_of_a_chunk(g, sizeof(float));
   if (pass != ConvPass::kBackWeight) return cut(g, images, pass == ConvPass::kForward ? g.filters : g.channels);
-  const auto bytes_of_w = static_cast<std::int64_t>(sizeof(float)) * g.filters * g.taps();
-  const auto most_partials = std::max<std::int64_t>(1, kPartialBytes / bytes_of_w);
+  const auto of_w = g.filters * g.taps();
+  const auto of_images = g.images * (g.channels * g.plane() + g.filters * g.out_plane());
+  const auto most = std::min(kPartialBytes / static_cast<std::int64_t>(sizeof(float)), kPartialsByImages * of_images);
+  const auto most_partials = std::max<std::int64_t>(1, most / of_w);
   return cut(g, std::max(images, ceil_div(g.images, most_partials)), g.filters);
 }
 
@@ -278,12 +281,14 @@ template <class T> void launch_back_bias(const KernelArgs& args, Launch& launch)
   });
 }
 
-// Whether oneDNN implements the pass, and channels are not cut.
+// Whether oneDNN implements the pass, not in planes, and channels are not cut.
 bool takes_channels_last(ConvPass pass, const ConvGeometry& g) {
   if (g.groups > 1 || g.images * g.plane() * g.filters * g.taps() == 0) return false;
   const Cut c = cut_of(pass, g);
   try {
-    return c.blocks == 1 && Primitives(pass, g, {true, true}, c).usable();
+    if (c.blocks > 1) return false;
+    const Primitives primitives(pass, g, {true, true}, c);
+    return primitives.usable() && !primitives.at(0, 0).in_planes();
   } catch (const std::exception&) {  // the planner only asks; running the convolution raises it again
     return false;
   }

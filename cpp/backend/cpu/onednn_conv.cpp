@@ -14,13 +14,33 @@ using dnnl::memory;
 using Tag = memory::format_tag;
 constexpr auto kFloat = memory::data_type::f32;
 
-// In order of preference. With nhwc and owl's transposes all passes are at or near their best, with AVX2 and with
-// AVX-512: 14 us for the forward pass of an image of 12x12x16 with 32 5x5 filters on a core with AVX-512, against 19 us
-// in oneDNN's choice (blocks of 16 channels), plus 60 us for its reorders. The exception is the data gradient of an
-// image of few channels: 10 us in nchw (im2col and a product) for 28x28x1 with 16 filters, 40 us in nhwc.
+// A product of the filters and each image's planes, large enough to be one.
+bool is_product_of_planes(const ConvGeometry& g) {
+  return g.taps() == g.channels && g.stride_x == 1 && g.stride_y == 1 && g.pad_x == 0 && g.pad_y == 0 &&
+         g.plane() >= 128;
+}
+
+// Whether blocks of 16 channels (`any`) are full.
+bool fills_blocks(const ConvGeometry& g) { return g.channels % 16 == 0 && g.filters % 16 == 0; }
+
+// In order of preference: the same for images in planes and with channels last, because they decide the bits. Measured on
+// one core, conversions included:
+// - nhwc, with owl's transposes, is at or near the best for most: with AVX-512 14 us for the forward pass of an image of
+//   12x12x16 with 32 5x5 filters, against 19 us in blocks, plus 60 us for oneDNN's reorders.
+// - nchw is a product for 1x1 filters, without conversions: with AVX2 9 to 10 ms for each pass of 8 images of 56x56x256
+//   with 64 filters, 15 to 16 ms in nhwc. It is im2col and a product for the data gradient of an image of few channels:
+//   10 us for 28x28x1 with 16 filters, 40 us in nhwc.
+// - blocks suit the weight gradient: with AVX2 28 ms for 8 images of 56x56x64 with 64 3x3 filters, 36 ms in nhwc; 1x1
+//   filters with a stride: 22 ms for 56x56x256 with 512 filters, 33 ms in nhwc; and the data gradient of odd numbers of
+//   channels: 4.0 against 5.6 ms for 16 images of 29x31x13 with 27 5x5 filters.
 std::vector<Tag> layouts(ConvPass pass, const ConvGeometry& g) {
   if (g.groups > 1) return {Tag::any, Tag::nhwc, Tag::nchw};
   if (pass == ConvPass::kBackData && g.channels <= 3) return {Tag::nchw, Tag::any};
+  if (is_product_of_planes(g)) return {Tag::nchw, Tag::any, Tag::nhwc};
+  const bool blocks = pass == ConvPass::kBackWeight ? fills_blocks(g)
+                      : g.taps() == g.channels      ? g.stride_x > 1 && fills_blocks(g)
+                                                    : pass == ConvPass::kBackData && g.channels % 8 != 0;
+  if (blocks) return {Tag::any, Tag::nhwc, Tag::nchw};
   return {Tag::nhwc, Tag::any, Tag::nchw};
 }
 
@@ -151,6 +171,7 @@ bool OnednnConv::build(ConvPass pass, const ConvGeometry& g, ChannelsLast last, 
       break;
     }
   }
+  in_planes_ = layout == Tag::nchw;
   weight_layout_ = number_of(public_w_, w_);
   x_planes_ = Planes(public_x_, x_, layout == Tag::nhwc && !last.x);
   y_planes_ = Planes(public_y_, y_, layout == Tag::nhwc && !last.y);

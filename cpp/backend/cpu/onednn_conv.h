@@ -46,6 +46,7 @@ class OnednnConv {
   bool same_weights(const OnednnConv& o) const { return w_ == o.w_; }
   bool weights_are_public() const { return w_ == public_w_; }
   std::int64_t weight_layout() const { return weight_layout_; }  // a number that identifies it
+  bool in_planes() const { return in_planes_; }  // it computes in planes, whatever layout x and y have
   void import_weights(float* to, const float* w) const;
   void export_weights(float* w, const float* from) const;
 
@@ -61,6 +62,7 @@ class OnednnConv {
   ConvPass pass_{};
   dnnl::memory::desc public_x_, public_w_, public_y_, x_, w_, y_, b_, scratch_;
   std::int64_t weight_layout_ = 0;
+  bool in_planes_ = false;
   dnnl::primitive primitive_;
   Planes x_planes_, y_planes_;
   dnnl::reorder reorder_w_;  // empty if the layouts are the same

@@ -656,6 +656,21 @@ def test_mistakes_do_not_use_the_tape_up():
     assert g.tolist() == [0, 2, 8] and zero.tolist() == [0, 0]
 
 
+def test_a_view_needs_no_note():
+    x = owl.arange(6).reshape([2, 3])
+    for make, seed, want in [(lambda: x[1:, 2:], None, [[0, 0, 0], [0, 0, 1]]), (lambda: x.T, owl.arange(6).reshape([3, 2]), [[0, 1, 2], [3, 4, 5]]),
+                             (lambda: x.reshape([6])[::-2], owl.ones([3]), [[0, 0, 0], [1, 1, 1]])]:  # fmt: skip
+        with owl.Tape() as tape:
+            y = make()
+        assert val(tape.gradient(y, x, seed)).tolist() == want
+    with owl.Tape() as tape:
+        y = x[:1, :1]
+    with pytest.raises(owl.Error, match="y does not depend on source 1"):
+        tape.gradient(y, [x, owl.ones([2])])
+    gx, zero = tape.gradient(y, [x, owl.ones([2])], unused="zeros")
+    assert val(gx).tolist() == [[1, 0, 0], [0, 0, 0]] and zero.tolist() == [0, 0]
+
+
 def test_nothing_noted():
     x = owl.arange(3)
     tape = owl.Tape()

@@ -6,6 +6,7 @@ relative to the size of the gradients, and in which layout of the operands it wa
 import sys
 
 import pytest
+
 import test_gradients as rows
 
 

@@ -65,6 +65,9 @@ ROWS = (
     Row("take of 1M rows of 64 floats, ms", owl("take.py"), (peer("numpy", 0.70, "take.py"),)),
     Row("put_add of 1M rows of 64 floats, ms", owl("take.py", *PUT_ADD), (peer("numpy", 0.70, "take.py", *PUT_ADD),)),
     Row("layer norm of [1024, 4096], forward and backward, ms", owl("layer_norm.py"), (peer("torch", 0.70, "layer_norm.py"),)),
+    Row("attention of 8 heads, [256, 128, 8], forward and backward, ms", owl("attention.py"), (
+        peer("torch", 0.80, "attention.py"),
+    )),
     Row("x = x + 1.0 on 1x1, us", owl("ops.py"), (
         peer("numpy", 0.60, "ops.py"),
         peer("torch", 0.20, "ops.py"),

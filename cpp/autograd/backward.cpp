@@ -200,8 +200,6 @@ void Backward::check_arrays() const {
                        "; they must be the same");
   }
   for (std::size_t i = 0; i < request_.sources.size(); ++i) require_float(request_.sources[i], request_.names[i]);
-  if (notes_.empty())
-    throw Error("gradient: nothing was noted on the tape; what y is computed from must be recorded inside its block");
 }
 
 // Forward: what depends on a source.
@@ -258,6 +256,8 @@ void Backward::find_needed() {
 }
 
 void Backward::check_dependence() const {
+  if (notes_.empty() && std::ranges::count(used_, true) == 0)  // a view of a source needs no note
+    throw Error("gradient: nothing was noted on the tape; what y is computed from must be recorded inside its block");
   for (std::size_t i = 0; i < used_.size(); ++i)
     if (!used_[i] && !request_.zeros_for_unused)
       throw Error("gradient: y does not depend on " + request_.names[i] +

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "autograd/records_for.h"
 #include "graph/op.h"
@@ -34,6 +35,19 @@ void delay(std::vector<NArray>& arrays, const NArray& after) {
   const NArray first = first_element(after);
   *least = elewise::where(first == first, *least, *least);
 }
+
+// While it lives, nothing is noted.
+class Unnoted {
+ public:
+  Unnoted() : around_(std::exchange(noting, nullptr)) {}
+  ~Unnoted() { noting = around_; }
+  Unnoted(const Unnoted&) = delete;
+  Unnoted& operator=(const Unnoted&) = delete;
+  bool has_tapes_around() const { return around_; }
+
+ private:
+  Noting* const around_;
+};
 
 bool is_random(const Params* params) {
   const auto* made = dynamic_cast<const CreateParams*>(params);
@@ -85,7 +99,7 @@ Checkpoint::Operand Checkpoint::operand_of(Node* node, const Scalar& number) con
 
 bool Checkpoint::made(const Node& node) const {
   const std::lock_guard lock(mutex_);
-  return makers_.contains(&const_cast<Node&>(node.base ? *node.base : node).mark());
+  return makers_.contains(&owner_mark(const_cast<Node&>(node)));
 }
 
 std::vector<const Checkpoint::Operation*> Checkpoint::operations() const {
@@ -147,10 +161,12 @@ std::vector<NArray> Checkpoint::replay(std::span<const Wanted> wanted, const NAr
   for (std::uint32_t n = 0; n < end; ++n)
     if (last[n] < end) dropped[last[n]].push_back(n);
 
+  const Unnoted unnoted;  // the tapes around this backward pass have these operations already, from the forward pass
   Values values(all.size());
   for (std::uint32_t n = 0; n < end; ++n) {
     if (last[n] == kNever) continue;
     values[n] = record_again(*all[n], values, after);
+    if (unnoted.has_tapes_around()) identify(owner_mark(*values[n][0].node()), *all[n]->mark);
     for (const std::uint32_t each : dropped[n]) values[each].clear();
   }
   std::vector<NArray> arrays;

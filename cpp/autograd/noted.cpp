@@ -1,8 +1,16 @@
 #include "autograd/noted.h"
 
+#include <unordered_map>
+
 namespace owl {
 
 namespace {
+
+struct Identity {
+  Ref<Mark> again, first;  // `again` is held so that no other mark gets its address
+};
+thread_local std::unordered_map<const Mark*, Identity> identities;
+constinit thread_local bool has_identities = false;  // cheaper to look at
 
 bool is_whole(const Node& node) {
   return !node.base || node.alias || (node.offset == 0 && !node.strides && node.shape == node.whole_shape());
@@ -10,8 +18,26 @@ bool is_whole(const Node& node) {
 
 }  // namespace
 
+void identify(Mark& again, Mark& first) {
+  identities.insert_or_assign(&again, Identity{Ref<Mark>::borrow(&again), Ref<Mark>::borrow(&first)});
+  has_identities = true;
+}
+
+void forget_identities() {
+  if (!has_identities) return;
+  identities.clear();
+  has_identities = false;
+}
+
+Mark& owner_mark(Node& node) {
+  Mark& mark = (node.base ? *node.base : node).mark();
+  if (!has_identities) [[likely]] return mark;
+  const auto found = identities.find(&mark);
+  return found == identities.end() ? mark : *found->second.first;
+}
+
 void Slot::set(Node& node) {
-  owner = MarkUse((node.base ? *node.base : node).mark());
+  owner = MarkUse(owner_mark(node));
   if (node.base) own = Ref<Mark>::borrow(&node.mark());
   made_of = node.made_of;
   result = node.result;

@@ -20,6 +20,13 @@ struct ValueId {
   bool operator==(const ValueId&) const = default;
 };
 
+// Makes `again`, a value that a checkpoint recorded again, the value `first` to what this thread notes, until it forgets:
+// what flows back to the two is added before it goes further back, as without the checkpoint.
+void identify(Mark& again, Mark& first);
+void forget_identities();
+// Of the value that the node has or is a view of.
+Mark& owner_mark(Node& node);
+
 // A node as an operation named it: the value, and the view of it.
 struct Slot {
   struct View {

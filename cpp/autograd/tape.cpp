@@ -107,7 +107,9 @@ class OpenTapes final : public Noting {
   // Also of those that another thread has closed.
   void drop_closed() {
     std::erase_if(open_, [](const Open& each) { return each.tape && !each.tape->is_open(); });
-    if (open_.empty()) noting = nullptr;
+    if (!open_.empty()) return;
+    noting = nullptr;
+    forget_identities();
   }
 
   // One note for all tapes: what it saves has one holder more, however many they are.

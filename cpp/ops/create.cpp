@@ -200,19 +200,24 @@ template <class Half> double below(double high, Half (*round)(double)) {
 }
 
 // Narrow types and int64 are converted from float32 numbers.
-NArray random(const OpRecord& op, const Shape& shape, DType dtype, CreateParams::Names names, double a, double b) {
+NArray random(const OpRecord& op, std::int64_t first, const Shape& shape, DType dtype, CreateParams::Names names,
+              double a, double b) {
+  if (first < 0 || first > std::numeric_limits<std::int64_t>::max() - shape.size())
+    throw ValueError(std::string(op.name) + ": the first element of a part must be from 0 to 2**63 - 1 less its size, got " +
+                     std::to_string(first));
   const DType drawn = is_narrow(dtype) || dtype == DType::kInt64 ? DType::kFloat32 : dtype;
   auto params = std::make_shared<CreateParams>(shape, drawn, names, a, b);
   params->random = true;
   const RandomState now = generator.next();
   params->seed = now.seed;
   params->call = now.drawn;
+  params->first = first;
   return record_cast(record(op, {}, std::move(params)), dtype);
 }
 
 }  // namespace
 
-NArray rand(const Shape& shape, double low, double high, DType dtype) {
+NArray rand_part(std::int64_t first, const Shape& shape, double low, double high, DType dtype) {
   require_float("rand", dtype);
   const double largest = dtype == DType::kFloat64    ? std::numeric_limits<double>::max()
                          : dtype == DType::kFloat16 ? 65504
@@ -220,23 +225,29 @@ NArray rand(const Shape& shape, double low, double high, DType dtype) {
   if (!(low <= high && high - low <= largest && std::abs(low) <= largest && std::abs(high) <= largest))
     throw ValueError("rand: low must not be above high, and both and their difference must be finite " +
                      std::string(name(dtype)) + " numbers, got " + text(low) + " and " + text(high));
-  if (!is_half(dtype)) return random(op_rand, shape, dtype, {"low", "high"}, low, high);
+  if (!is_half(dtype)) return random(op_rand, first, shape, dtype, {"low", "high"}, low, high);
   // A number just below `high` must not be rounded to it.
-  const NArray x = random(op_rand, shape, DType::kFloat32, {"low", "high"}, low, high);
+  const NArray x = random(op_rand, first, shape, DType::kFloat32, {"low", "high"}, low, high);
   const double last = dtype == DType::kFloat16 ? below(high, to_float16) : below(high, to_bfloat16);
   return record_cast(low < high ? elewise::minimum(x, std::max(last, low)) : x, dtype);
 }
-NArray randn(const Shape& shape, double mu, double sigma, DType dtype) {
+NArray randn_part(std::int64_t first, const Shape& shape, double mu, double sigma, DType dtype) {
   if (!(sigma >= 0))
     throw ValueError("randn: sigma, the standard deviation, must not be negative, got " + text(sigma));
   require_float("randn", dtype);
-  return random(op_randn, shape, dtype, {"mu", "sigma"}, mu, sigma);
+  return random(op_randn, first, shape, dtype, {"mu", "sigma"}, mu, sigma);
 }
-NArray randb(const Shape& shape, double prob, DType dtype) {
+NArray randb_part(std::int64_t first, const Shape& shape, double prob, DType dtype) {
   if (!(prob >= 0 && prob <= 1))
     throw ValueError("randb: prob must be a probability from 0 to 1, got " + text(prob));
-  return random(op_randb, shape, dtype, {"probability"}, prob, 0);
+  return random(op_randb, first, shape, dtype, {"probability"}, prob, 0);
 }
+
+NArray rand(const Shape& shape, double low, double high, DType dtype) { return rand_part(0, shape, low, high, dtype); }
+NArray randn(const Shape& shape, double mu, double sigma, DType dtype) {
+  return randn_part(0, shape, mu, sigma, dtype);
+}
+NArray randb(const Shape& shape, double prob, DType dtype) { return randb_part(0, shape, prob, dtype); }
 void seed(std::uint64_t n) { generator.set_state({n, 0}); }
 RandomState random_state() { return generator.state(); }
 void set_random_state(const RandomState& state) { generator.set_state(state); }

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 
+#include "base/module_api.h"
 #include "graph/op.h"
 #include "owl/narray.h"
 
@@ -19,6 +20,7 @@ struct CreateParams : Params {
   Number a, b;
   bool random = false;
   std::uint64_t seed = 0, call = 0;  // of random numbers
+  std::int64_t first = 0;            // the element of the whole random array with which this part of it begins
 
   void visit(const ParamVisitor& field) const override {
     field("shape", lengths_of(shape));
@@ -28,6 +30,7 @@ struct CreateParams : Params {
     if (!random) return;
     field("seed", static_cast<std::int64_t>(seed));
     field("call", static_cast<std::int64_t>(call));
+    field("first", first);
   }
 
  private:
@@ -36,5 +39,11 @@ struct CreateParams : Params {
     else field(name, number.value);
   }
 };
+
+// As rand, randn and randb, but of a larger random array the elements from `first` on, in the order of memory: a range
+// along the last axis has the bits that it has in the whole. ValueError: a negative `first`, or one too large.
+OWL_MODULE_API NArray rand_part(std::int64_t first, const Shape& shape, double low, double high, DType dtype);
+OWL_MODULE_API NArray randn_part(std::int64_t first, const Shape& shape, double mu, double sigma, DType dtype);
+OWL_MODULE_API NArray randb_part(std::int64_t first, const Shape& shape, double prob, DType dtype);
 
 }  // namespace owl

@@ -4,6 +4,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "ops/create.h"
 #include "owl/collective.h"
 #include "python/arguments.h"
 #include "python/bind.h"
@@ -235,6 +236,23 @@ std::uint64_t to_uint64(PyObject* n, const std::string& what) {
   return value;
 }
 
+// For what draws a range of a random array by itself, as one of several processes that share a batch does.
+PyObject* draw_part(PyObject*, const Call& call) {
+  const auto [kind, first, shape, a, b, dtype] = call.get("draw_part", {"kind", "first", "shape", "a", "b", "dtype"});
+  const auto is_kind = [&](const char* name) {
+    return PyUnicode_Check(kind) && PyUnicode_CompareWithASCIIString(kind, name) == 0;
+  };
+  const std::int64_t from = to_int(first, "draw_part: first");
+  const Shape s = to_shape(shape, "draw_part: shape");
+  const double x = to_double(a, "draw_part: a"), y = to_double(b, "draw_part: b");
+  const DType t = to_dtype(dtype);
+  note_source();
+  if (is_kind("rand")) return wrap(rand_part(from, s, x, y, t));
+  if (is_kind("randn")) return wrap(randn_part(from, s, x, y, t));
+  if (is_kind("randb")) return wrap(randb_part(from, s, x, t));
+  throw py::value_error("draw_part: kind must be 'rand', 'randn' or 'randb', not " + to_utf8(py::repr(py::handle(kind))));
+}
+
 PyObject* seed(PyObject*, const Call& call) {
   const auto [n] = call.get("seed", {"n"});
   owl::seed(to_uint64(n, "seed: n"));
@@ -322,6 +340,10 @@ PyMethodDef creation_functions[] = {
     method<randb>("randb",
         "randb(shape, prob, dtype='float32')\n--\n\n1 with probability prob, else 0.\n\n"
         "ValueError: prob outside 0 to 1."),
+    method<draw_part>("draw_part",
+        "draw_part(kind, first, shape, a, b, dtype)\n--\n\nAs rand(shape, a, b), randn(shape, a, b) or randb(shape, a), by "
+        "kind, but of a larger random array the\nelements from the first on, in the order of memory: a range along the last "
+        "axis has the bits that it has in the\nwhole array, which takes the same place of the generator."),
     method<seed>("seed",
         "seed(n)\n--\n\nRestarts the random numbers: the same seed and the same calls give the same numbers, on any\n"
         "number of threads, any device and with any timing. n is from 0 to 2**64 - 1."),

@@ -370,6 +370,63 @@ def test_the_place_of_the_generator():
     assert owl.random_state() == (2**64 - 1, 2**40)
 
 
+PARTS = {"rand": (-1.0, 3.0), "randn": (0.5, 2.0), "randb": (0.3, 0.0)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_part_of_a_random_array_is_drawn_again(kind, dtype):
+    """With the bits that it has in the whole, wherever it begins and ends in the generator's blocks and the chunks."""
+    def bits(x):
+        return (x.astype("float32") if is_half(x) else x).to_numpy().ravel().view("u1")
+
+    def is_half(x):
+        return str(x.dtype) in ("float16", "bfloat16")
+
+    owl.seed(11)
+    owl.rand([2])
+    state = owl.random_state()
+    a, b = PARTS[kind]
+    n = 150_001
+    whole = bits(getattr(owl, kind)([n], *((a,) if kind == "randb" else (a, b)), dtype=dtype)).reshape(n, -1)
+    for first, count in ((0, n), (0, 1), (1, 1), (2, 3), (3, 64), (4, 64), (5, 200), (63, 130), (65_535, 70_000), (65_537, 65_536),
+                         (n - 1, 1), (17, 0)):  # fmt: skip
+        owl.set_random_state(state)
+        part = owl._owl.draw_part(kind, first, [count], a, b, dtype)
+        assert str(part.dtype) == dtype and owl.random_state()[1] == state[1] + 1
+        assert np.array_equal(bits(part).reshape(count, whole.shape[1]), whole[first : first + count]), (first, count)
+    owl.set_random_state(state)
+    columns = owl._owl.draw_part(kind, 7 * 30, [7, 11], a, b, dtype)  # columns 30 to 41 of 7 rows
+    assert np.array_equal(bits(columns).reshape(77, -1), whole[210:287])
+
+
+def test_parts_far_along_and_wrong_ones():
+    far = 2**40 + 3
+    owl.seed(3)
+    one = val(owl._owl.draw_part("randn", far, [100], 0, 1, "float32"))
+    owl.seed(3)
+    assert same_bits(val(owl._owl.draw_part("randn", far + 10, [90], 0, 1, "float32")), one[10:])
+    for first in (-1, 2**63 - 5):
+        with pytest.raises(ValueError, match="the first element of a part must be from 0"):
+            owl._owl.draw_part("rand", first, [10], 0, 1, "float32")
+    with pytest.raises(ValueError, match="kind must be 'rand', 'randn' or 'randb', not 'bernoulli'"):
+        owl._owl.draw_part("bernoulli", 0, [10], 0, 1, "float32")
+
+
+def test_a_part_in_a_checkpoint_and_under_a_tape_is_drawn_again_as_it_is():
+    x = owl.arange(50) + 1.0
+
+    def dropped(x):
+        return owl.elewise.mult(x, owl.stop_gradient(owl._owl.draw_part("randb", 13, x.shape, 0.5, 0, "float32")))
+
+    owl.seed(3)
+    want = val(owl.randb([63], 0.5))[13:]
+    for function in (dropped, owl.checkpoint(lambda x: owl.square(dropped(x)))):
+        owl.seed(3)
+        g = val(owl.grad(lambda x: function(x).sum())(x))
+        assert np.array_equal(g != 0, want != 0) and 5 < (g != 0).sum() < 45
+
+
 def test_the_place_of_a_generator_without_a_seed(script):
     done = script("""
         import owl

@@ -19,6 +19,7 @@ RUNS = {
     "cnn.py": ["--batches", "2", "--rounds", "1"],
     "ops.py": ["--length", "100", "--rounds", "1"],
     "chain.py": ["--size", "1000", "--rounds", "1"],
+    "attention.py": ["--features", "8", "--heads", "2", "--steps", "4", "--samples", "3", "--rounds", "1"],
     "layer_norm.py": ["--features", "10", "--vectors", "20", "--rounds", "1"],
     "softmax.py": ["--classes", "10", "--columns", "100", "--rounds", "1"],
     "chains.py": ["--workers", "1", "--length", "3", "--rounds", "1"],
@@ -96,6 +97,11 @@ def test_a_floor_reports_one_line_of_json(program):
 def test_peer_of_layer_norm():
     pytest.importorskip("torch")
     figures(sys.executable, FOLDER / "peers/layer_norm.py", "torch", "--features", "10", "--vectors", "20", "--rounds", "1")
+
+
+def test_peer_of_attention():
+    pytest.importorskip("torch")
+    figures(sys.executable, FOLDER / "peers/attention.py", "torch", "--features", "8", "--heads", "2", "--steps", "4", "--rounds", "1")
 
 
 def test_peer_of_softmax():

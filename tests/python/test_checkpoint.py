@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import owl
-from conftest import SOAK, line_of, same_bits, window
+from conftest import SOAK, line_of, same_bits, settle, window
 from programs import Owl
 from reference import arr, val
 from test_gradients import LAYOUTS, ROWS, Noting, Row, random_programs
@@ -97,7 +97,51 @@ def test_second_derivatives(name):
     arrays = floats(6, 6), floats(6, 6, seed=2)
     for a, b in zip(gradients_with(plain, FUNCTIONS[name], *arrays, order=2),
                     gradients_with(owl.checkpoint, FUNCTIONS[name], *arrays, order=2)):  # fmt: skip
-        np.testing.assert_allclose(b, a, rtol=2e-4, atol=1e-4 * np.abs(a).max())
+        assert same_bits(a, b)
+
+
+@pytest.mark.parametrize("name", ["layers", "dropout", "a checkpoint inside"])
+def test_third_derivatives(name):
+    function, (w, x) = FUNCTIONS[name], (floats(6, 6), floats(6, 6, seed=2))
+
+    def third(wrap):
+        owl.seed(7)
+        first = owl.grad(lambda w: ele.square(wrap(function)(w, x)).mean())
+        second = owl.grad(lambda w: ele.square(first(w)).sum())
+        return val(owl.grad(lambda w: ele.square(second(w)).sum())(w))
+
+    assert same_bits(third(plain), third(owl.checkpoint)) and np.any(third(plain))
+
+
+def test_a_tape_opened_for_the_gradient_alone_sees_what_it_would_without():
+    """What is recorded again belongs to the forward pass, which this tape did not see."""
+    w, x = floats(6, 6), floats(6, 6, seed=2)
+
+    def second(wrap):
+        with owl.Tape() as inner:
+            y = ele.square(wrap(FUNCTIONS["layers"])(w, x)).sum()
+        with owl.Tape() as outer:
+            loss = ele.square(inner.gradient(y, w)).sum()
+        return val(outer.gradient(loss, w))
+
+    assert same_bits(second(plain), second(owl.checkpoint)) and np.any(second(plain))
+
+
+def test_many_gradients_under_one_tape_leave_nothing_behind():
+    w, x = floats(6, 6), floats(6, 6, seed=2)
+    step = owl.grad(lambda w: ele.square(owl.checkpoint(FUNCTIONS["layers"])(w, x)).mean())
+
+    def steps(count):
+        with owl.Tape() as tape:
+            v = w
+            for _ in range(count):
+                v = v - 0.1 * step(v)
+            y = v.sum()
+        val(tape.gradient(y, w))
+        del tape, v, y
+        return settle()["live_nodes"]
+
+    assert steps(10) >= steps(30) - 5
 
 
 def gradients_of(program, wrap):

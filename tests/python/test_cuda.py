@@ -152,6 +152,31 @@ def test_random_numbers_are_the_cpus(gpu, make):
     agree(gpu, draw_doubles, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("make", ["rand", "randn", "randb"])
+def test_parts_of_random_arrays_are_the_wholes(gpu, make):
+    a, b = (0.3, 0.0) if make == "randb" else (-1.5, 2.5)
+    cuts = [(0, 1), (1, 6), (3, 1021), (1020, 1030), (1029, 5000), (4999, 5003)]
+
+    def whole_and_parts(dtype):
+        owl.seed(42)
+        state = owl.random_state()
+        arrays = [owl._owl.draw_part(make, 0, [5003], a, b, dtype)]
+        for begin, end in cuts:
+            owl.set_random_state(state)
+            arrays.append(owl._owl.draw_part(make, begin, [end - begin], a, b, dtype))
+        owl.set_random_state(state)
+        return [*arrays, owl._owl.draw_part(make, 2**35 + 1, [9], a, b, dtype)]
+
+    for dtype in ("float32", "float64", "int32"):
+        if dtype == "int32" and make != "randb":
+            continue  # drawn as floats
+        whole, *parts, far = on(gpu, lambda: whole_and_parts(dtype))
+        for (begin, end), part in zip(cuts, parts):
+            assert same_bits(part, whole[begin:end])
+        if dtype == "float32":
+            assert same_bits(far, on(0, lambda: whole_and_parts(dtype))[-1])
+
+
 def test_creation(gpu):
     agree(gpu, lambda: [owl.zeros([3, 2]), owl.ones([5]), owl.full([7], -2.5), owl.arange(11), owl.full([3], 4, "int32"),
                         owl.ones([2], "bool"), owl.arange(5, dtype="float64"), owl.zeros([0, 3])], exact=True)

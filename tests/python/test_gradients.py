@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import owl
-from conftest import SOAK, same_bits, settle, unflushed, window
-from programs import Machine, Owl, random_program
+from conftest import HANG_S, SOAK, same_bits, settle, unflushed, window
+from programs import LARGE, SHAPES, Machine, Owl, digest, random_program
 from reference import arr, val
 
 ele, conv = owl.elewise, owl.conv
@@ -656,6 +656,21 @@ def test_mistakes_do_not_use_the_tape_up():
     assert g.tolist() == [0, 2, 8] and zero.tolist() == [0, 0]
 
 
+def test_a_view_needs_no_note():
+    x = owl.arange(6).reshape([2, 3])
+    for make, seed, want in [(lambda: x[1:, 2:], None, [[0, 0, 0], [0, 0, 1]]), (lambda: x.T, owl.arange(6).reshape([3, 2]), [[0, 1, 2], [3, 4, 5]]),
+                             (lambda: x.reshape([6])[::-2], owl.ones([3]), [[0, 0, 0], [1, 1, 1]])]:  # fmt: skip
+        with owl.Tape() as tape:
+            y = make()
+        assert val(tape.gradient(y, x, seed)).tolist() == want
+    with owl.Tape() as tape:
+        y = x[:1, :1]
+    with pytest.raises(owl.Error, match="y does not depend on source 1"):
+        tape.gradient(y, [x, owl.ones([2])])
+    gx, zero = tape.gradient(y, [x, owl.ones([2])], unused="zeros")
+    assert val(gx).tolist() == [[1, 0, 0], [0, 0, 0]] and zero.tolist() == [0, 0]
+
+
 def test_nothing_noted():
     x = owl.arange(3)
     tape = owl.Tape()
@@ -958,10 +973,10 @@ class Noting(Machine):
             self.leaves.append(self.pool[-1])
 
 
-def gradients_of_program(program, waits=0):
+def gradients_of_program(program, waits=0, shapes=SHAPES):
     owl.seed(1)
     with owl.Tape() as tape:
-        machine = Noting(Owl(waits=waits, rough=True))
+        machine = Noting(Owl(waits=waits, rough=True), shapes)
         machine.run(program)
         y = owl.zeros([1])
         for x in machine.pool:
@@ -973,12 +988,12 @@ def gradients_of_program(program, waits=0):
 
 def random_programs(count):
     rng = random.Random(7)
-    return [[step for step in random_program(rng) if True] for _ in range(count)]
+    return [random_program(rng) for _ in range(count)]
 
 
 @pytest.mark.parametrize("which", range(4))
 def test_same_bits_lazy_eager_and_with_any_window(which):
-    for program in random_programs(60 * SOAK)[which::4]:
+    for program in random_programs(240 * SOAK)[which::4]:
         with owl.eager():
             want = gradients_of_program(program)
         for count, waits in ((1, 0), (7, 3), (1 << 30, 0)):
@@ -987,6 +1002,24 @@ def test_same_bits_lazy_eager_and_with_any_window(which):
             assert len(got) == len(want)
             for a, b in zip(got, want):
                 assert same_bits(a, b), (program, count)
+
+
+def print_gradients(first, count):
+    """A hash of the gradients of each program, of which a third has arrays that threads share out."""
+    for i in range(first, first + count):
+        shapes = LARGE if i % 3 == 0 else SHAPES
+        print(i, digest(gradients_of_program(random_program(random.Random(i)), i % 4, shapes)))
+
+
+@pytest.mark.parametrize("first", range(0, 160 * SOAK, 80))
+def test_same_bits_on_any_number_of_threads(script, first):
+    text = f"import test_gradients; test_gradients.print_gradients({first}, 80)"
+    want, *others = (script(text, env=env, timeout=HANG_S).stdout for env in (
+        {"OWL_NUM_THREADS": "1", "OWL_EAGER": "1"}, {"OWL_NUM_THREADS": "1"}, {"OWL_NUM_THREADS": "2"},
+        {"OWL_NUM_THREADS": "2", "OWL_WINDOW": "5"}))  # fmt: skip
+    assert want.count("\n") == 80
+    for got in others:
+        assert got.splitlines() == want.splitlines()
 
 
 def test_every_program_gives_finite_differences_a_chance():

@@ -12,7 +12,7 @@ namespace owl::cpu {
 
 namespace {
 
-constexpr std::int64_t kChunk = 1 << 16;    // elements; a multiple of Philox's 4
+constexpr std::int64_t kChunk = 1 << 16;    // elements; a multiple of Philox's 4, so that whole arrays begin blocks
 constexpr std::int64_t kBuffer = 1024;
 
 // Calls fill(T* dst, begin, n) over the chunks of the result.
@@ -38,16 +38,16 @@ void random(const KernelArgs& args, Launch& launch, const RandomKernel& kernel) 
   const auto& p = *static_cast<const CreateParams*>(args.params);
   const RandomSpec spec{p.seed, p.call, p.a.value, p.b.value};
   visit_dtype<DType::kBool, DType::kInt32, DType::kFloat32, DType::kFloat64>("a random array", args.out.dtype, [&]<class T>() {
-    stage<T>(args, launch, [=](T* dst, std::int64_t begin, std::int64_t n) {
+    stage<T>(args, launch, [=, first = p.first](T* dst, std::int64_t begin, std::int64_t n) {
       if constexpr (std::is_same_v<T, float>) {
-        kernel.float32(dst, spec, begin, n);
+        kernel.float32(dst, spec, first + begin, n);
       } else if constexpr (std::is_same_v<T, double>) {
-        kernel.float64(dst, spec, begin, n);
+        kernel.float64(dst, spec, first + begin, n);
       } else {
         float buffer[kBuffer];
         for (std::int64_t at = 0; at < n; at += kBuffer) {
           const std::int64_t m = std::min(kBuffer, n - at);
-          kernel.float32(buffer, spec, begin + at, m);
+          kernel.float32(buffer, spec, first + begin + at, m);
           for (std::int64_t i = 0; i < m; ++i) dst[at + i] = convert<double, T>(std::floor(double{buffer[i]}));
         }
       }

@@ -13,19 +13,19 @@ namespace owl::cuda {
 
 namespace {
 
-constexpr std::int64_t kEach = 4;  // elements of a thread
+constexpr std::int64_t kEach = 4;  // elements of a thread, of which the first leaves out those that are `skipped`
 
 const CreateParams& params(const Args& args) { return static_cast<const CreateParams&>(*args.params); }
 
-void launch(const char* name, std::string_view file, const char* which, const Slots& more, const Args& args,
-            Emit& emit) {
+void launch(const char* name, std::string_view file, const char* which, const Slots& more, const Args& args, Emit& emit,
+            std::int64_t skipped = 0) {
   const auto size = args.out.shape.size();
   Slots slots;
   slots.add(size);
   slots.values.insert(slots.values.end(), more.values.begin(), more.values.end());
   emit.launch(
       {name, file, std::string("using T = ") + type_name(args.out.dtype) + ";\nusing R = T;\n#define " + which + "\n"},
-      blocks_for((size + kEach - 1) / kEach), slots, false, true);
+      blocks_for((skipped + size + kEach - 1) / kEach), slots, false, true);
 }
 
 std::int64_t value_bits(const Number& v, DType dtype) {
@@ -51,7 +51,8 @@ void random(const char* which, const Args& args, Emit& emit) {
   slots.add(p.a.value);
   slots.add(p.b.value);
   slots.add(last);
-  launch("owl_random", text::random, which, slots, args, emit);
+  slots.add(p.first);
+  launch("owl_random", text::random, which, slots, args, emit, p.first % kEach);
 }
 
 }  // namespace

@@ -65,7 +65,7 @@ struct RandomSpec {
   std::uint64_t seed, call;
   double a, b;  // low, high; mu, sigma; probability
 };
-// `begin`, a multiple of 4: the index of the first of these n numbers in the random array.
+// `begin`: the index of the first of these n numbers in the random array; fastest where it is a multiple of 4.
 struct RandomKernel {
   void (*float32)(float* dst, const RandomSpec& spec, std::int64_t begin, std::int64_t n);
   void (*float64)(double* dst, const RandomSpec& spec, std::int64_t begin, std::int64_t n);

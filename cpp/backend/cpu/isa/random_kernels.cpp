@@ -85,15 +85,15 @@ template <class Make>
                                              Make make) {
   constexpr std::int64_t kStep = 4 * kLanes;
   std::uint64_t block = static_cast<std::uint64_t>(begin) / 4;
-  for (std::int64_t at = 0; at < n; at += kStep, block += kLanes) {
+  for (std::int64_t at = -(begin % 4); at < n; at += kStep, block += kLanes) {
     Words x;
     make_words(x, spec.seed, spec.call, block);
-    if (n - at >= kStep) {
+    if (at >= 0 && n - at >= kStep) {
       make_pairs(x, dst + at, make);
     } else {
       alignas(64) float whole[kStep];
       make_pairs(x, whole, make);
-      for (std::int64_t i = 0; i < n - at; ++i) dst[at + i] = whole[i];
+      for (std::int64_t i = at < 0 ? -at : 0; i < kStep && at + i < n; ++i) dst[at + i] = whole[i];
     }
   }
 }
@@ -127,12 +127,12 @@ void bernoulli(float* dst, const RandomSpec& spec, std::int64_t begin, std::int6
 template <class Make>
 [[gnu::always_inline]] inline void in_blocks64(double* dst, const RandomSpec& spec, std::int64_t begin, std::int64_t n,
                                                Make make) {
-  for (std::int64_t at = 0; at < n; at += 4 * kLanes) {
+  for (std::int64_t at = -(begin % 4); at < n; at += 4 * kLanes) {
     Words high, low;
     const std::uint64_t block = static_cast<std::uint64_t>(begin + at) / 4;
     make_words(high, spec.seed, spec.call, block);
     make_words(low, spec.seed, spec.call, block | kLowWords);
-    for (std::int64_t i = 0; i < 4 * kLanes && at + i < n; ++i) {
+    for (std::int64_t i = at < 0 ? -at : 0; i < 4 * kLanes && at + i < n; ++i) {
       const std::int64_t j = i / 4;
       dst[at + i] = make(i % 2, [&](std::int64_t which) __attribute__((always_inline)) {
         const std::int64_t k = (i & 2) + which;  // of the pair

@@ -5,7 +5,7 @@
 // OWL_NORMAL and OWL_BERNOULLI.
 //
 // Slots: 2 the number of elements, 3 the seed, 4 the call; 5 low, 6 high, 7 the number below it; or 5 mu, 6 sigma; or 5
-// the probability.
+// the probability; 8 the element of the whole random array that is the first here, which may be inside a block.
 
 namespace philox = owl::philox;
 
@@ -67,13 +67,15 @@ OWL_DEVICE T converted(F x) {
 
 OWL_KERNEL(owl_random) {
   OWL_SHARED Numbers drawn[kBlock];  // so that adjacent threads store adjacent elements
-  OWL_THREADS(t) drawn[t] = draw(args, static_cast<uint64_t>(block) * kBlock + t);
+  const int64_t first = integer(args, 8);
+  const Index skipped = static_cast<Index>(first % kEach);
+  OWL_THREADS(t) drawn[t] = draw(args, static_cast<uint64_t>(first) / kEach + static_cast<uint64_t>(block) * kBlock + t);
   OWL_SYNC;
   OWL_THREADS(t) {
     OWL_UNROLL for (int k = 0; k < kEach; ++k) {
       const int at = k * kBlock + t;
-      const Index i = block * (kBlock * kEach) + at;
-      if (i < integer(args, 2)) store(args, i, converted(drawn[at / kEach].v[at % kEach]));
+      const Index i = block * (kBlock * kEach) + at - skipped;
+      if (i >= 0 && i < integer(args, 2)) store(args, i, converted(drawn[at / kEach].v[at % kEach]));
     }
   }
 }

@@ -243,7 +243,7 @@ def test_ctrl_c_ends_with_what_was_reached(program, data):
 
 # ---- Programs over owl.nn and owl.train -------------------------------------------------------------------------------
 
-TRAINERS = ("train_mnist", "keras_exercise", "lenet")
+TRAINERS = ("train_mnist", "keras_exercise", "lenet", "study_batch_size")
 ROWS = re.compile(r"epoch (\d+)\ntrain mean loss=([\d.]+), accuracy=([\d.]+), throughput=[\d,]+ images/sec\n"
                   r"test  mean loss=([\d.]+), accuracy=([\d.]+)\n")  # fmt: skip
 HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
@@ -271,7 +271,8 @@ def drawn(path, stdout):
 @pytest.mark.parametrize("program", TRAINERS)
 def test_help_of_trainers(program):
     text = succeed(program, "--help").stdout
-    options = {"train_mnist": ["--unit", "--resume", "--loop", "--table"], "keras_exercise": ["--full"], "lenet": ["--resume"]}
+    options = {"train_mnist": ["--unit", "--resume", "--loop", "--table"], "keras_exercise": ["--full"], "lenet": ["--resume"],
+               "study_batch_size": ["--unit", "--rates", "--batches", "--seeds", "--resume"]}  # fmt: skip
     for option in ["--data", "--epoch", "--batchsize", "--gpu", "--out", "--seed", "--max-steps", *options[program]]:
         assert option in text
 
@@ -353,7 +354,7 @@ def test_table_of_train_mnist(data, tmp_path):
 def test_keras_exercise(data, tmp_path):
     done = succeed("keras_exercise", "--data", data, "--epoch", 4, "--batchsize", 32, "--out", tmp_path)
     assert "2,836 training images, 2,364 validation images" in done.stdout
-    assert len(re.findall(r"^epoch \d/4: loss [\d.]+, accuracy [\d.]+, val_loss", done.stdout, re.M)) == 12
+    assert len(re.findall(r"^epoch \d/4: loss [\d.]+, accuracy [\d.]+, val_loss", done.stdout, re.M)) == 10
     table = {name: list(map(float, numbers.split())) for name, numbers in
              re.findall(r"^(sigmoid|relu|relu, dropout 0.2) +((?: +[\d.]+){6})$", done.stdout, re.M)}  # fmt: skip
     assert list(table) == ["sigmoid", "relu", "relu, dropout 0.2"]
@@ -388,6 +389,7 @@ def test_trainers_without_matplotlib(data, tmp_path):
     ("train_mnist", ["--loop", "plain"], "test  mean loss", "interrupted: --resume"),
     ("keras_exercise", [], "epoch 1/100000", "sigmoid  "),
     ("lenet", ["--batchsize", 500], "epoch 1/100000", "goes on here"),
+    ("study_batch_size", [], "26 runs, 0 of them", "goes on here"),
 ])  # fmt: skip
 def test_ctrl_c_ends_trainers_cleanly(program, options, first, ending, data, tmp_path):
     words = command(program, "--data", data, "--epoch", 100_000, "--out", tmp_path, *options)
@@ -402,6 +404,202 @@ def test_ctrl_c_ends_trainers_cleanly(program, options, first, ending, data, tmp
     assert process.returncode == 130, stderr
     assert ending in stdout
     assert "Traceback" not in stderr
+
+
+# ---- The study of batch sizes -----------------------------------------------------------------------------------------
+
+SMALL = ("--epoch", 3, "--unit", 16, "--rates", 0.03, 0.1, "--batches", 64, 999, "--loss", 0.5, "--seeds", 2, "--seed", 5)
+
+
+def study_table(stdout):
+    """The cells of the table by the name of their row."""
+    lines = stdout[stdout.index("\nbatch size ") + 1 :].split("\n\n")[0].splitlines()
+    return {name: cells for name, *cells in (re.split(r"  +", line.strip()) for line in lines)}
+
+
+@pytest.fixture(scope="module")
+def whole_study(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "whole"
+    return folder, succeed("study_batch_size", "--data", data, *SMALL, "--out", folder)
+
+
+def test_study_answers_its_questions(whole_study):
+    folder, done = whole_study
+    assert len(re.findall(r"^\d+/10 batch-\d+-\S+: \d+ epochs, \d+ steps, test accuracy 0\.\d+, \d+ s$", done.stdout, re.M)) == 10
+    table = study_table(done.stdout)
+    assert table["batch size"] == ["64", "256", "520", "999"]
+    assert table["steps an epoch"] == ["82", "21", "10", "6"]  # the last batches of 64, 256 and 999 are short
+    assert set(table["SGD: best learning rate"]) <= {"0.03", "0.1", "-"}
+    assert float(table["test accuracy after 3 epochs, %"][0]) > 75 > float(table["test accuracy after 3 epochs, %"][3])
+    assert table["Adam until the loss is 0.5: runs"] == ["-", "2", "2", "-"]
+    small, large = (table["test accuracy, %"][i] for i in (1, 2))
+    gap = float(small.split(" ± ")[0]) - float(large.split(" ± ")[0])
+    assert float(table["test accuracy below that of batch 256, %"][2].split(" ± ")[0]) == pytest.approx(gap, abs=0.011)
+    wide, narrow = (float(table[f"sharpness, epsilon {e}"][1].split(" ± ")[0]) for e in ("0.001", "0.0005"))
+    assert wide > narrow > 0  # the smaller box is within the larger
+    assert "\nsaved after 23 of 60 steps and restored: the same bits\n" in done.stdout
+    assert drawn(folder / "study.png", done.stdout)
+    assert sorted(path.name for path in folder.iterdir() if path.suffix != ".png") == ["results.json", "table.txt"]
+    assert (folder / "table.txt").read_text() in done.stdout
+
+
+def test_study_goes_on_where_it_was_cut(whole_study, data, tmp_path, capsys):
+    """The results have every digit of every loss, accuracy and sharpness. 500 steps end in the grid, then in a comparison."""
+    folder, done = whole_study
+    ends = []
+    for steps in (100, 500, 10**9):
+        part = succeed("study_batch_size", "--data", data, *SMALL, "--out", tmp_path, "--max-steps", steps, "--resume")
+        ends += re.findall(r"^stopped within (\S+); the same command with --resume goes on here$", part.stdout, re.M)
+    assert len(ends) == 2 and "sgd" in ends[0] and "adam" in ends[1]
+    assert (tmp_path / "results.json").read_bytes() == (folder / "results.json").read_bytes()
+    assert (tmp_path / "table.txt").read_bytes() == (folder / "table.txt").read_bytes()
+
+    main = importlib.import_module("study_batch_size").main
+    options = [str(option) for option in ("--data", data, *SMALL, "--out", tmp_path, "--resume")]
+    assert main([*options, "--unit", "17"]) == 1
+    assert f"error: {tmp_path / 'results.json'}: of a study with {{'images': 5200, 'unit': 16, " in capsys.readouterr().err
+    (tmp_path / "results.json").write_text("[]")
+    assert main(options) == 1
+    assert f"error: {tmp_path / 'results.json'}: not the results of a study" in capsys.readouterr().err
+
+
+def test_study_with_a_rate_that_diverges(data, tmp_path):
+    done = succeed("study_batch_size", "--data", data, "--epoch", 1, "--rates", 1e9, "--batches", 999, "--max-steps", 20,
+                   "--out", tmp_path)  # fmt: skip
+    assert study_table(done.stdout)["test accuracy after 1 epochs, %"][-1] == "10.00"
+
+
+def test_the_sharpness_of_a_bowl():
+    """f(y) = sum (y + 1)^2, convex: its largest value in the box is at the corner where every y is the largest."""
+    study = importlib.import_module("study_batch_size")
+    x = {"a": owl.from_numpy(np.float32([0.0, 3.0])), "b": owl.from_numpy(np.float32([[-1.0]]))}
+    width = study.box(x, 0.25)
+    np.testing.assert_array_equal(width["a"].to_numpy(), [0.25, 1.0])
+    np.testing.assert_array_equal(width["b"].to_numpy(), [[0.5]])
+    found = study.rise(lambda y: (owl.square(y["a"] + 1.0).sum() + owl.square(y["b"] + 1.0).sum()), width)
+    assert found == pytest.approx(100 * (1.25**2 + 2**2 + 1.5**2 - 3) / (1 + 3), rel=1e-6)
+
+
+def test_the_sharpness_of_a_network():
+    """Against NumPy in float64: no point of the box that is tried at random is higher; the parameters stay as they were."""
+    study = importlib.import_module("study_batch_size")
+    owl.seed(3)
+    model = owl.nn.Linear(5, 3)
+    rng = np.random.default_rng(0)
+    data = owl.data.ArrayDataset(rng.standard_normal((40, 5), np.float32), rng.integers(0, 3, 40).astype(np.int32))
+    before = {name: x.to_numpy() for name, x in model.parameters().items()}
+    found = study.sharpness(model, data, seed=1)
+    for name, x in model.parameters().items():
+        np.testing.assert_array_equal(x.to_numpy(), before[name])
+
+    def loss(w, b):
+        logits = data.arrays[0] @ w + b
+        return (np.log(np.exp(logits).sum(1)) - logits[np.arange(40), data.arrays[1]]).mean()
+
+    w, b = (before[name].astype(float) for name in ("weight", "bias"))
+    w = w.T if w.shape == (3, 5) else w
+    for epsilon, sharp in zip(study.EPSILONS, found["sharpness"]):
+        corners = [loss(w + epsilon * (abs(w) + 1) * rng.choice([-1, 1], w.shape), b + epsilon * (abs(b) + 1) * rng.choice([-1, 1], 3))
+                   for _ in range(300)]  # fmt: skip
+        highest = 100 * (max(corners) - loss(w, b)) / (1 + loss(w, b))
+        assert highest * 0.99 <= sharp < 3 * highest
+    assert len(found["sharpness_subspace"]) == 2
+
+
+# ---- Text -------------------------------------------------------------------------------------------------------------
+
+CHAR_LSTM = APPS.parent / "text" / "char_lstm.py"
+FOX = "The quick brown fox jumps over the lazy dog.\n" * 150
+
+
+def char_lstm(*options):
+    words = [sys.executable, str(CHAR_LSTM), *map(str, options)]
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def fox(tmp_path_factory):
+    """Options for a small network over a text that repeats itself, and the folder of the text."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "fox.txt").write_text(FOX)
+    return folder, ("--text", folder / "fox.txt", "--unit", 32, "--length", 24, "--batchsize", 8, "--sample", 60)
+
+
+def test_char_lstm_learns_a_text_by_heart(fox, tmp_path):
+    done = char_lstm(*fox[1], "--epoch", 4, "--temperature", 0.1, "--start", "The ", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("6,750 characters, 30 different ones; 128 steps of 8 x 24 characters\nlayer ")
+    rows = re.findall(r"^epoch (\d)/4: loss ([\d.]+), accuracy [\d.]+, val_loss ([\d.]+), val_accuracy ([\d.]+)", done.stdout, re.M)
+    assert [row[0] for row in rows] == list("1234") and float(rows[-1][3]) > 0.9
+    bits = re.findall(r"^([\d.]+) bits a character in validation. The network writes:\n  \| The ", done.stdout, re.M)
+    assert float(bits[-1]) == pytest.approx(float(rows[-1][2]) / np.log(2), abs=2e-3)
+    sample = done.stdout.split("The network writes:\n")[-1].split("\n\n")[0]
+    assert sample.replace("  | ", "").startswith((FOX[:45] * 2)[:60])
+    assert drawn(tmp_path / "history.png", done.stdout)
+
+
+def test_char_lstm_goes_on_with_the_same_bits(fox, tmp_path):
+    """Samples are drawn between the steps of the one, and others of the other: they are no part of the training."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert char_lstm(*fox[1], "--epoch", 2, "--out", whole, "--sample", 3).returncode == 0
+    cut = char_lstm(*fox[1], "--epoch", 2, "--out", parts, "--max-steps", 37)  # 32 steps an epoch
+    assert cut.returncode == 0
+    assert f"\nstopped after 37 steps; --resume {parts / 'checkpoint.npz'} goes on there\n" in cut.stdout
+    again = char_lstm(*fox[1], "--epoch", 2, "--out", parts, "--resume", parts / "checkpoint.npz")
+    assert again.returncode == 0 and "\nepoch 2/2: " in again.stdout and "\nepoch 1/2: " not in again.stdout
+    assert (parts / "checkpoint.npz").read_bytes() == (whole / "checkpoint.npz").read_bytes()
+
+    (tmp_path / "other.txt").write_text(FOX.replace("q", "Q"))
+    other = char_lstm(*fox[1], "--text", tmp_path / "other.txt", "--resume", whole / "checkpoint.npz", "--epoch", 3,
+                      "--out", tmp_path)  # fmt: skip
+    assert other.returncode == 1
+    assert other.stderr == f"char_lstm.py: error: {whole / 'checkpoint.npz'}: of a network for a text with other characters\n"
+
+
+def test_char_lstm_takes_the_documentation_of_python(tmp_path):
+    done = char_lstm("--unit", 4, "--max-steps", 1, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(re.match(r"[\d,]+(?= characters, )", done.stdout)[0].replace(",", "")) > 100_000
+
+
+def test_char_lstm_says_what_is_wrong(fox, tmp_path, capsys):
+    folder, options = fox
+    (folder / "latin.txt").write_bytes(b"caf\xe9" * 100)
+    (folder / "short.txt").write_text("abc" * 16)
+    sys.path.insert(0, str(CHAR_LSTM.parent))
+    main = importlib.import_module("char_lstm").main
+    for more, message in [
+        (["--text", folder / "missing.txt"], "missing.txt"),
+        (["--text", folder], "Is a directory"),
+        (["--text", folder / "latin.txt"], "latin.txt: not a text in UTF-8: 'utf-8' codec can't decode byte 0xe9 in position 3"),
+        (["--text", folder / "short.txt"], "the text has 48 characters; 49 are needed at least"),
+        (["--start", "The q#"], "the text has no '#'"),
+        (["--resume", folder / "missing.npz"], "missing.npz: no such file"),
+        (["--gpu", 99], "GPU"),
+    ]:
+        assert main([str(option) for option in (*options, "--out", tmp_path, *more)]) == 1
+        assert re.fullmatch(rf".*: error: .*{re.escape(message)}.*\n", capsys.readouterr().err)
+    for more, message in [(["--epoch", "0"], "--epoch: expected an integer of at least 1, not '0'"),
+                          (["--temperature", "0"], "--temperature: expected a number above 0, not '0'"),
+                          (["--temperature", "inf"], "--temperature: expected a number above 0, not 'inf'"),
+                          (["--start", ""], "--start: expected at least one character")]:  # fmt: skip
+        with pytest.raises(SystemExit) as caught:
+            main(more)
+        assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_char_lstm_at_ctrl_c(fox, tmp_path):
+    words = [sys.executable, str(CHAR_LSTM), *map(str, fox[1]), "--epoch", "100000", "--out", str(tmp_path)]
+    process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (line := process.stdout.readline()).startswith("epoch 1/100000"):
+            assert line, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Traceback" not in stderr, stderr
+    assert f"--resume {tmp_path / 'checkpoint.npz'} goes on there" in stdout and (tmp_path / "checkpoint.npz").exists()
 
 
 # ---- Digits of scikit-learn -------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ import owl
 from conftest import run_on_terminal
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ("mnist_mlp", "mnist_cnn", "mnist_cnn_2gpu")
+PROGRAMS = ("mnist_mlp", "mnist_cnn", "mnist_cnn_2gpu")  # each with a Python program of the same options
+ALL_PROGRAMS = (*PROGRAMS, "mnist_tape")
 TRAIN, TEST = 5200, 400  # 21 minibatches of 256
 PATIENCE = 150  # seconds until a program counts as hung; no test measures speed
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -159,6 +160,15 @@ def test_help_of_two_gpus():
         "Train a convolutional network (two convolutions with max pooling, a full connection to 10) on MNIST with owl, "
         "every minibatch shared between two GPUs. OWL_SIMULATED_GPUS=2 runs it anywhere.",
         "  --num-gpus N          share every minibatch among the first N GPUs (default: 2)",
+    ]
+
+
+def test_help_of_the_tape():
+    shown = [run(program, "--help").stdout.splitlines() for program in ("mnist_mlp", "mnist_tape")]
+    assert [line for line in shown[1] if line not in shown[0]] == [
+        "usage: mnist_tape [--help] [options]",
+        "Train a multi-layer perceptron (784 inputs, two hidden layers of ReLU, 10 classes) on MNIST with owl, by gradients "
+        "that a tape derives.",
     ]
 
 
@@ -309,8 +319,9 @@ def test_an_option_may_be_abbreviated(few):
 # ---- Training -------------------------------------------------------------------------------------------------------
 
 
-def test_mlp_learns(data):
-    done = succeed("mnist_mlp", "--data", data, "--epochs", 3, "--batch-size", 64, "--device", "cpu")
+@pytest.mark.parametrize("program", ["mnist_mlp", "mnist_tape"])
+def test_mlp_learns(program, data):
+    done = succeed(program, "--data", data, "--epochs", 3, "--batch-size", 64, "--device", "cpu")
     rows = table_of(done.stdout)
     assert [row[0] for row in rows] == ["1", "2", "3"]
     assert float(rows[-1][1]) < float(rows[0][1])
@@ -342,7 +353,42 @@ def test_trains_as_the_python_program_does(program, batch, digits, tmp_path):
     np.testing.assert_allclose(*curves, rtol=1e-4)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_tape_follows_gradients_by_hand(digits, tmp_path):
+    """Every step takes all images, so the order does not matter, and the losses are those of a network written here."""
+    batch, hidden, steps = 100, 24, 25
+    images, labels = digits
+    folder = write_digits(tmp_path / "digits", images[: batch + 20], labels[: batch + 20], batch)
+    succeed("mnist_tape", "--data", folder, "--epochs", steps, "--batch-size", batch, "--hidden", hidden, "--lr", 0.05,
+            "--momentum", 0.8, "--weight-decay", 0.001, "--seed", 7, "--log", tmp_path / "log")  # fmt: skip
+
+    x, target = images[:batch].reshape(batch, 784) / 256, np.eye(10)[labels[:batch]]
+    owl.seed(7)
+    weights = [owl.randn([n_out, n_in], 0.0, (2 / n_in) ** 0.5).to_numpy().astype(float)
+               for n_in, n_out in ((784, hidden), (hidden, hidden), (hidden, 10))]  # fmt: skip
+    params = [p for w in weights for p in (w, np.zeros(w.shape[1]))]  # NumPy's shapes are owl's reversed
+    velocity, losses = [0] * 6, []
+    for step in range(1, steps + 1):
+        w1, b1, w2, b2, w3, b3 = params
+        h1 = np.maximum(x @ w1 + b1, 0)
+        h2 = np.maximum(h1 @ w2 + b2, 0)
+        logits = h2 @ w3 + b3
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        losses.append(-np.log(p[target == 1]).mean())
+        e3 = (p - target) / batch
+        e2 = e3 @ w3.T * (h2 > 0)
+        e1 = e2 @ w2.T * (h1 > 0)
+        progress = step / (steps + 1)
+        lr = 0.05 * (1 + np.cos(np.pi * (progress - 0.4) / (0.4 if progress < 0.4 else 0.6))) / 2
+        for k, gradient in enumerate([x.T @ e1, e1.sum(0), h1.T @ e2, e2.sum(0), h2.T @ e3, e3.sum(0)]):
+            decay = 0.001 * params[k] if k % 2 == 0 else 0
+            velocity[k] = 0.8 * velocity[k] - lr * (gradient + decay)
+            params[k] = params[k] + velocity[k]
+    assert losses[-1] < 0.9 * losses[0]
+    np.testing.assert_allclose(read_log(tmp_path / "log"), losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("program", ALL_PROGRAMS)
 def test_log_is_the_same_for_the_same_seed(program, data, tmp_path):
     logs = []
     for name, seed in (("a", 3), ("b", 3), ("c", 2**64 - 1)):
@@ -354,7 +400,7 @@ def test_log_is_the_same_for_the_same_seed(program, data, tmp_path):
     assert not np.array_equal(logs[0], logs[2])
 
 
-@pytest.mark.parametrize("program, batch", [("mnist_mlp", 100), ("mnist_cnn", 61)])
+@pytest.mark.parametrize("program, batch", [("mnist_mlp", 100), ("mnist_cnn", 61), ("mnist_tape", 100)])
 def test_loss_curve_is_one_devices_whatever_their_number(program, batch, data, tmp_path):
     def curve(name, *options, which=program):
         log = tmp_path / name
@@ -440,7 +486,7 @@ def test_synthetic_digits_are_the_last_resort(tmp_path):
     assert len(table_of(done.stdout)) == 1
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ALL_PROGRAMS)
 def test_missing_data(program, tmp_path):
     gpus = {"OWL_SIMULATED_GPUS": "2"}
     missing = tmp_path / "nowhere"
@@ -589,7 +635,7 @@ def test_memory_that_does_not_suffice(data):
     assert len(done.stderr.splitlines()) == 1 and "memory" in done.stderr
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ALL_PROGRAMS)
 def test_ctrl_c_ends_with_what_was_reached(program, data, tmp_path):
     process = subprocess.Popen([binary(program), "--data", data, "--epochs", "100000", "--log", tmp_path / "log"],
                                env=environment(OWL_SIMULATED_GPUS="2"), stdout=subprocess.PIPE,

@@ -40,6 +40,7 @@ INSTEAD = [  # commands that a test replaces
     (r"make( help)?", f"{MAKE} help"),
     (r"python apps/mnist/(.*)", rf"python {ROOT}/apps/mnist/\1 --max-steps 3"),
     (r"python (apps/digits/digits\.py)", rf"python {ROOT}/\1 --epoch 1 || ! python -c 'import sklearn'"),
+    (r"python (tests/python/interchange\.py)", rf"python {ROOT}/\1 || ! python -c 'import torch, safetensors'"),
     (r"python -m owl\.data fetch mnist", "python -m owl.data --help"),
     (r"cd apps/mnist && \S+/python", f'cd {ROOT}/apps/mnist && {sys.executable} -c "import mnist_io, owl"'),
 ]

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 
+import interchange
 import owl
 import reference
 from conftest import same_bits, settle
@@ -240,6 +241,17 @@ def test_pytorch(name, tmp_path):
     drawn(ours, 20).save(tmp_path / "ours.safetensors")
     theirs.load_state_dict({key: torch.from_numpy(a) for key, a in files.load_file(tmp_path / "ours.safetensors").items()}, strict=True)
     close(first(ours.eval()(x_ours)), first(theirs.eval()(*[x_theirs] * (3 if "attention" in name else 1))))
+
+
+def test_the_table_of_interchange_has_every_layer_with_parameters(tmp_path):
+    shown = {type(part).__name__ for _, make, _ in interchange.LAYERS for part in make().modules().values()}
+    layers = {name for name in nn.__all__ if isinstance(getattr(nn, name), type)} - {"Module"}
+    made = {name: LAYERS[row][0]() for row in LAYERS for name in [type(LAYERS[row][0]()).__name__]}
+    assert {name for name in layers if name in made and made[name].state()} | {"Embedding"} <= shown
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors.torch")
+    for text, make, shape in interchange.LAYERS:
+        assert max(interchange.compare(text, make, shape, tmp_path)) < 1e-5, text
 
 
 @pytest.mark.parametrize("make, shapes", [

@@ -6,6 +6,8 @@ import math
 import pickle
 import pydoc
 import re
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -342,3 +344,13 @@ def test_dot_is_called_draw():
     with pytest.raises(TypeError, match=r"W \* A or W @ A"):
         owl.dot(x, x)
     assert "dot" not in owl.__all__
+
+
+@pytest.mark.parametrize("code, meant", [
+    ("owl.nn.Lineer", "Linear"), ("owl.optim.RMSprob", "RMSprop"), ("owl.train.Trainr", "Trainer"), ("owl.data.Loder", "Loader"),
+    ("owl.matmull", "matmul"), ("owl.nn.Linear(2, 3).paramters()", "parameters"), ("owl.optim.Adam().stat()", "state"),
+    ('owl.train.Trainer(owl.nn.ReLU(), "mse", "adam").fitt()', "fit"), ("owl.train.History().to_cvs", "to_csv"),
+])  # fmt: skip
+def test_python_suggests_names_of_similar_spelling(code, meant):
+    done = subprocess.run([sys.executable, "-c", f"import owl\n{code}"], capture_output=True, text=True, timeout=60)
+    assert f"Did you mean: '{meant}'?" in done.stderr

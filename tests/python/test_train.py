@@ -864,10 +864,14 @@ def test_tensorboard(tmp_path):
 
 
 @pytest.mark.parametrize("package, use", [("tensorboardX", lambda: train.TensorBoard("folder")),
+                                          ("safetensors", lambda: train.Checkpoint("run.safetensors")),
+                                          ("safetensors", lambda: train.BestCheckpoint("run.safetensors")),
+                                          ("safetensors", lambda: trainer().save("run.safetensors")),
                                           ("matplotlib", lambda: train.History([{"epoch": 1, "loss": 1.0}]).plot("a.png"))])  # fmt: skip
 def test_packages_that_are_not_installed(monkeypatch, package, use):
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, f"{package}.figure", raising=False)
+    for part in ("figure", "numpy"):
+        monkeypatch.delitem(sys.modules, f"{package}.{part}", raising=False)
     with pytest.raises(ImportError, match=f"pip install {package}"):
         use()
 

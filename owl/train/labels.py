@@ -31,12 +31,15 @@ class Labels:
     def check(self, output: Any, labels: NArray) -> None:
         """IndexError: a label of the data, or of its batches so far, is no class of the output's."""
         found = self._range or (self._loader.label_range if self._loader.notes_labels else None)
-        if found is None or not isinstance(output, NArray) or labels.shape == output.shape:
+        if found is None or not isinstance(output, NArray):
             return
-        classes = output.shape[0]
+        classes, *rest = output.shape
+        if labels.shape not in (rest, [1, *rest]):  # else they are probabilities, or the loss refuses them
+            return
         wrong = found[0] if found[0] < 0 else found[1]
         if not 0 <= wrong < classes:
-            raise IndexError(f"fit: label {wrong} is out of range for {classes} classes, 0 to {classes - 1}{self._place(wrong)}")
+            one = "; a model of one output learns by binary_cross_entropy" * (classes == 1)
+            raise IndexError(f"fit: label {wrong} is out of range for {classes} classes, 0 to {classes - 1}{self._place(wrong)}{one}")
 
     def _place(self, label: int) -> str:
         if self._whole is None:

@@ -155,6 +155,7 @@ def test_names():
     (lambda: trainer().fit(X, LABELS, epochs=2), TypeError, r"one tuple: fit\(\(x, labels\), epochs\)"),
     (lambda: trainer().evaluate(X, LABELS), TypeError, r"one tuple: evaluate\(\(x, labels\)\)"),
     (lambda: trainer().fit((X, LABELS), 1, validation_data=(X, LABELS)), TypeError, "no argument 'validation_data': write validation; it takes data, epochs"),
+    (lambda: trainer().fit((X, LABELS), "3"), ValueError, "epochs must be a positive integer, not '3'"),
     (lambda: trainer().fit((X, LABELS), 1, steps=3), TypeError, "no argument 'steps'; it takes data, epochs"),
     (lambda: trainer().fit({"x": X, "labels": LABELS}, 1), TypeError, "tuple of NumPy arrays .* not dict"),
     (lambda: trainer().fit((X, LABELS), 1, callbacks=train.StopOnNaN()), TypeError, "a list of objects, not StopOnNaN"),
@@ -1054,6 +1055,15 @@ def test_a_label_out_of_range_leaves_a_usable_trainer(kind, label):
         assert kind == "part" or "sample 150 of the training data has it" in str(caught.value)
     fit(own, 2, (X, LABELS), **options)
     assert len(own.history) == 2 and np.isfinite(predicted(own)).all()
+
+
+def test_classes_for_a_model_of_one_output():
+    own = train.Trainer(nn.Linear(6, 1), "softmax_cross_entropy", "adam")
+    before = weights(own)
+    for labels in (LABELS > 0, (LABELS > 0)[:, None]):
+        with pytest.raises(owl.IndexError, match="label 1 is out of range for 1 classes.*learns by binary_cross_entropy"):
+            fit(own, 1, (X, labels.astype("i4")))
+    assert weights(own) == before
 
 
 def test_labels_that_are_no_classes_are_not_compared():

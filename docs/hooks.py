@@ -201,7 +201,7 @@ def signature(found, node, inner):
 
 def python_function(found):
     """The definition of a function or of a class's __init__ in its source, with its module's constants filled in."""
-    function = found.__init__ if isinstance(found, type) else found
+    function = inspect.unwrap(found.__init__ if isinstance(found, type) else found)
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     values = {name: value for name, value in function.__globals__.items() if isinstance(value, (int, float, str))}
     for defaults in (node.args.defaults, node.args.kw_defaults):

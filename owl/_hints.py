@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -196,6 +197,17 @@ _GROUPS = {
     "ModuleList ModuleDict": "a list or dict of modules is an attribute like any other",
     "Parameter": "an attribute of a module that is an NArray is a parameter",
     "SGD Adam AdamW RMSprop AdaGrad Adagrad Lion": "`owl.optim.SGD(0.1)`, `owl.optim.Adam()`",
+    "lr_scheduler StepLR MultiStepLR ExponentialLR CosineAnnealingLR OneCycleLR LambdaLR LearningRateScheduler schedules": (
+        "a schedule, or any function of the step, is given as lr: `owl.optim.SGD(owl.optim.cosine(0.1, 1000))`"),
+    "ReduceLROnPlateau": "a callback's on_epoch(trainer, row) sets trainer.optimizer.lr",
+    "clip_grad_norm_ clip_grad_norm clip_by_global_norm GradientClipping": '`owl.optim.clip_norm({"w": w}, 1.0)` gives the gradients and their norm',
+    "Dense": "`owl.nn.Linear(3, 4)`, then an activation such as `owl.nn.ReLU()`",
+    "InputLayer Input": "the first layer finds out its size if it is None: `owl.nn.Linear(None, 4)`",
+    "ModelCheckpoint BackupAndRestore snapshot": '`owl.train.Checkpoint("run.npz")` or `owl.train.BestCheckpoint("best.npz")`',
+    "TerminateOnNaN FailOnNonNumber": "`owl.train.StopOnNaN()`",
+    "CSVLogger LogReport": '`owl.train.CSVLog("log.csv")`',
+    "SummaryWriter": "owl.train.TensorBoard(folder)",
+    "extensions PrintReport ProgressBar Evaluator StandardUpdater": "fit shows progress, its argument validation evaluates, its callbacks do the rest",
     "LSTM GRU RNN LSTMCell GRUCell RNNCell": "`owl.nn.LSTM(3, 4)`, `owl.nn.GRU(3, 4)`, `owl.nn.RNN(3, 4)`; a cell is a call with one step",
     "Transformer MultiheadAttention": "`owl.nn.MultiHeadAttention(4, 2)`",
     "Identity": "it returns `x` itself",
@@ -280,7 +292,8 @@ def of_module(module: str, name: str) -> AttributeError:
         hint = _for_training(module, name) or _of_function(module, name) or _in_place(name) or _layer(name)
     if hint:
         return _error(_NO_NAME.format(module=module, name=name, hint=hint), name)
-    return AttributeError(f"module {module!r} has no attribute {name!r}")
+    # Python adds "Did you mean" with a name of similar spelling.
+    return AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=sys.modules[module])
 
 
 def _of_function(module: str, name: str) -> str | None:
@@ -292,10 +305,12 @@ def _for_training(module: str, name: str) -> str | None:
     """The hint for a name that owl.nn or owl.optim has."""
     import owl
 
-    for part in (owl.nn, owl.optim):
-        found = getattr(part, name) if name in part.__all__ and part.__name__ != module else None
-        if callable(found):
-            return f"`{part.__name__}.{name}({_arguments(found)})`"
+    for part in (owl.nn, owl.optim, owl.train, owl.data):
+        for own in part.__all__:
+            found = getattr(part, own)
+            same = own == name and part.__name__ != module
+            if callable(found) and (same or (own != name and name[0].isupper() and own.lower() == name.lower())):
+                return f"`{part.__name__}.{own}({_arguments(found)})`"
     return None
 
 

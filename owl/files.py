@@ -134,6 +134,11 @@ def _array(path: str, name: str, dtype: str, read: Callable[[], Any]) -> NArray:
 _BITS = np.dtype("V2")  # bfloat16's in a .npz, for which NumPy has no name; ml_dtypes' arrays are saved like this too
 
 
+def value_for(path: Path, x: NArray) -> Any:
+    """An array's value as :func:`write` takes it for a file of this name; waits."""
+    return _value(x, _name(path)[1])
+
+
 def _value(x: NArray, suffix: str) -> Any:
     return bfloat16_bits(x).view(_BITS) if suffix == ".npz" and str(x.dtype) == "bfloat16" else x.to_numpy()
 

@@ -1,5 +1,8 @@
 """Data sets and minibatches: ``ArrayDataset``, ``Loader``, ``mnist``, transforms; and downloads (``python -m owl.data``)."""
 
+from typing import TYPE_CHECKING
+
+from owl import _hints
 from owl.data.datasets import ArrayDataset, mnist
 from owl.data.download import DATA_SETS, DataFile, DataSet, cache_folder, fetch, main, mirrors
 from owl.data.loader import Loader
@@ -21,3 +24,9 @@ __all__ = [
     "random_shift",
     "standardize",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise _hints.of_module("owl.data", name)

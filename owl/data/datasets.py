@@ -100,6 +100,19 @@ def samples(dataset: Any, indices: Array) -> tuple[Array, ...]:
     return tuple(np.stack([np.asarray(part) for part in column]) for column in zip(*rows))
 
 
+def labels_of(dataset: Any) -> Array | None:
+    """The last parts of all samples, if the data set is of NumPy arrays: an ArrayDataset, or some samples of one."""
+    if isinstance(dataset, Part):
+        labels = labels_of(dataset.dataset)
+        return None if labels is None else labels[dataset.indices]
+    return dataset.arrays[-1] if type(dataset) is ArrayDataset else None  # a class derived from it may give others
+
+
+def range_of(labels: Array) -> tuple[int, int] | None:
+    """The least and the largest label; None if they are not integers, or there are none."""
+    return (int(labels.min()), int(labels.max())) if labels.dtype.kind in "iu" and labels.size else None
+
+
 def gives_new_arrays(dataset: Any) -> bool:
     """Whether no one else has the arrays that samples() gives."""
     return isinstance(dataset, ArrayDataset) or (isinstance(dataset, Part) and gives_new_arrays(dataset.dataset))

@@ -3,7 +3,7 @@
 A data set is a few files with known sizes and checksums, which several mirrors have. A file gets its final name only
 when it is complete and its checksum is right: a reader that finds ``NAME`` finds the whole file, and several processes
 may fetch it at once. ``OWL_MIRRORS``, a comma-separated list of ``http://`` or ``https://`` folders, replaces the
-mirrors; if it is set but empty, nothing is downloaded. A download needs pooch (``pip install owl-engine[apps]``); files
+mirrors; if it is set but empty, nothing is downloaded. A download needs pooch (``pip install pooch``); files
 that exist already need neither pooch nor a network.
 """
 
@@ -135,7 +135,7 @@ def _download(
         raise DataError(f"{files[0].name} cannot be downloaded: OWL_MIRRORS is empty, so no mirror is allowed")
     if importlib.util.find_spec("pooch") is None:
         raise DataError(f"{files[0].name} cannot be downloaded: this needs the package pooch, which is not installed "
-                        "(pip install 'owl-engine[apps]')")  # fmt: skip
+                        "(pip install pooch)")  # fmt: skip
     bar = not quiet and sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

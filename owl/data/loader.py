@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from owl import _owl
+from owl._arguments import hinted
 from owl._owl import NArray
 from owl.data.ahead import Ahead
-from owl.data.datasets import Array, ArrayDataset, gives_new_arrays, samples
+from owl.data.datasets import Array, ArrayDataset, gives_new_arrays, range_of, samples
 
 Transform = Callable[[Any, np.random.Generator], Any]
 
@@ -38,6 +39,7 @@ class Loader:
     [([784, 4], [4]), ([784, 4], [4]), ([784, 2], [2])]
     """
 
+    @hinted
     def __init__(
         self,
         dataset: Any,
@@ -60,6 +62,8 @@ class Loader:
         self._begun = 0  # the number of the next loop's epoch
         self._epoch, self._position = 0, 0  # of the latest loop: batches that it has given
         self._resumes = False  # whether the next loop goes on there
+        self.notes_labels = False  # for owl.train: whether label_range is kept
+        self.label_range: tuple[int, int] | None = None  # the least and the largest label that the latest loop has given
         if len(self) == 0:
             raise ValueError(
                 f"Loader: drop_last leaves no batch: {len(self.dataset)} samples, batch_size {self.batch_size}"
@@ -80,21 +84,23 @@ class Loader:
             self._epoch, self._position = self._begun, 0
         self._resumes = False
         self._begun = self._epoch + 1
+        self.label_range = None
         device = _owl.current_device() if self.device is None else self.device
         return self._batches(self._epoch, self._position, device)
 
     def _batches(self, epoch: int, start: int, device: int) -> Iterator[tuple[NArray, ...]]:
         order = self._order(epoch)
 
-        def gather(batch: int) -> tuple[NArray, ...]:
+        def gather(batch: int) -> tuple[tuple[NArray, ...], tuple[int, int] | None]:
             return self._gather(epoch, batch, order, device)
 
         ahead, patience_s = Ahead(gather, start, len(self), self.prefetch), 1.0
         try:
             for batch in range(start, len(self)):
-                arrays = ahead.take(batch)
+                arrays, labels = ahead.take(batch)
                 if self._epoch == epoch:  # else another loop has begun since
                     self._position = batch + 1
+                    self._note(labels)
                 yield arrays
         except KeyboardInterrupt:
             patience_s = 0.1
@@ -107,7 +113,15 @@ class Loader:
             return np.arange(len(self.dataset))
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
 
-    def _gather(self, epoch: int, batch: int, order: Array, device: int) -> tuple[NArray, ...]:
+    def _note(self, labels: tuple[int, int] | None) -> None:
+        if labels is not None:
+            low, high = self.label_range or labels
+            self.label_range = min(low, labels[0]), max(high, labels[1])
+
+    def _gather(
+        self, epoch: int, batch: int, order: Array, device: int
+    ) -> tuple[tuple[NArray, ...], tuple[int, int] | None]:
+        """A batch, and the range of its labels if it is wanted."""
         chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
         x, *others = samples(self.dataset, chosen)
         if self.transforms:
@@ -116,7 +130,8 @@ class Loader:
                 x = transform(x, rng)
         shared = gives_new_arrays(self.dataset)  # which no one else knows, unless a transform saw them
         arrays = (_to_array(x, shared and not self.transforms), *(_to_array(other, shared) for other in others))
-        return tuple(array if array.device == device else array.copy_to(device) for array in arrays)
+        labels = range_of(np.asarray(others[-1])) if self.notes_labels and others else None
+        return tuple(array if array.device == device else array.copy_to(device) for array in arrays), labels
 
     def state(self) -> dict[str, Any]:
         """Where the latest loop stands: its epoch and its position, the number of batches that it has given.
@@ -160,7 +175,7 @@ class Loader:
 def _as_dataset(dataset: Any) -> Any:
     if isinstance(dataset, (tuple, list)):
         return ArrayDataset(*dataset)
-    if not hasattr(dataset, "__len__") or not (hasattr(dataset, "take") or hasattr(dataset, "__getitem__")):
+    if (isinstance(dataset, Mapping) and dataset) or not hasattr(dataset, "__len__") or not (hasattr(dataset, "take") or hasattr(dataset, "__getitem__")):
         raise TypeError(f"Loader: dataset is an ArrayDataset, a tuple of NumPy arrays or an object with len and samples "
                         f"dataset[i], not {type(dataset).__name__}")  # fmt: skip
     if isinstance(dataset, (np.ndarray, NArray)):
@@ -179,6 +194,8 @@ def _as_transforms(transform: Any) -> tuple[Transform, ...]:
 
 
 def _integer(name: str, value: Any, least: int) -> int:
+    if name == "batch_size" and hasattr(value, "__len__"):
+        raise TypeError("Loader: the data is one tuple: Loader((x, labels), batch_size)")
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"Loader: {name} must be an integer, not {value!r}")
     if value < least:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from owl import conv, elewise as ele
+from owl._arguments import hinted
 from owl._owl import NArray
 from owl.nn.module import Module
 
 
-class ReLU(Module):
+class _Plain(Module):
+    """An activation without settings."""
+
+    @hinted
+    def __init__(self) -> None:
+        pass
+
+
+class ReLU(_Plain):
     """``max(x, 0)``: :func:`owl.relu`."""
 
     def forward(self, x: NArray) -> NArray:
@@ -17,6 +26,7 @@ class ReLU(Module):
 class LeakyReLU(Module):
     """``x`` above 0, ``slope * x`` below: :func:`owl.leaky_relu`."""
 
+    @hinted
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = slope
 
@@ -30,6 +40,7 @@ class LeakyReLU(Module):
 class ELU(Module):
     """``x`` above 0, ``alpha * (exp(x) - 1)`` below (Clevert et al. 2015): :func:`owl.elu`."""
 
+    @hinted
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
@@ -46,6 +57,7 @@ class GELU(Module):
     ``approximate=True`` takes the formula with ``tanh`` instead of ``erf``.
     """
 
+    @hinted
     def __init__(self, approximate: bool = False) -> None:
         self.approximate = approximate
 
@@ -56,49 +68,49 @@ class GELU(Module):
         return "approximate=True" if self.approximate else ""
 
 
-class SiLU(Module):
+class SiLU(_Plain):
     """``x * sigmoid(x)``, also called swish: :func:`owl.silu`."""
 
     def forward(self, x: NArray) -> NArray:
         return ele.silu(x)
 
 
-class Sigmoid(Module):
+class Sigmoid(_Plain):
     """``1 / (1 + exp(-x))``: :func:`owl.sigm`."""
 
     def forward(self, x: NArray) -> NArray:
         return ele.sigm(x)
 
 
-class Tanh(Module):
+class Tanh(_Plain):
     """The hyperbolic tangent: :func:`owl.tanh`."""
 
     def forward(self, x: NArray) -> NArray:
         return ele.tanh(x)
 
 
-class Softplus(Module):
+class Softplus(_Plain):
     """``log(1 + exp(x))``: :func:`owl.softplus`."""
 
     def forward(self, x: NArray) -> NArray:
         return ele.softplus(x)
 
 
-class Hardsigmoid(Module):
+class Hardsigmoid(_Plain):
     """``clip(x / 6 + 0.5, 0, 1)``, PyTorch's: :func:`owl.hard_sigmoid`."""
 
     def forward(self, x: NArray) -> NArray:
         return ele.hard_sigmoid(x)
 
 
-class Hardswish(Module):
+class Hardswish(_Plain):
     """``x * clip(x / 6 + 0.5, 0, 1)`` (Howard et al. 2019): :func:`owl.hard_swish`."""
 
     def forward(self, x: NArray) -> NArray:
         return ele.hard_swish(x)
 
 
-class Mish(Module):
+class Mish(_Plain):
     """``x * tanh(softplus(x))`` (Misra 2019): :func:`owl.mish`."""
 
     def forward(self, x: NArray) -> NArray:
@@ -108,6 +120,7 @@ class Mish(Module):
 class Softmax(Module):
     """``exp(x) / sum(exp(x))`` along an axis: :func:`owl.conv.softmax`."""
 
+    @hinted
     def __init__(self, axis: int = 0) -> None:
         self.axis = axis
 
@@ -121,6 +134,7 @@ class Softmax(Module):
 class LogSoftmax(Module):
     """The logarithm of :class:`Softmax`, without forming it."""
 
+    @hinted
     def __init__(self, axis: int = 0) -> None:
         self.axis = axis
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from owl import conv, elewise as ele
+from owl._arguments import hinted
 from owl._owl import NArray, ShapeError, arange, matmul, zeros
 from owl.nn.init import glorot_uniform
 from owl.nn.linear import Linear
-from owl.nn.module import Module, parameter
+from owl.nn.module import Module, misfit, parameter
 
 
 class MultiHeadAttention(Module):
@@ -18,20 +20,23 @@ class MultiHeadAttention(Module):
     unless they are given. The result is ``[dim, T_q, N]``. ``mask``, ``[T_k, T_q]``, also with axes ``[..., heads, N]``, is
     true where attention may go, or is of floats and is added to the scores. ``causal`` lets a query attend to its own and
     earlier places. Names and formula are those of PyTorch's MultiheadAttention: ``in_proj_weight`` ``[dim, 3 * dim]`` (for
-    q, k, v, Glorot uniform), ``in_proj_bias``, ``out_proj.weight``, ``out_proj.bias``. A query that may attend to nothing
+    q, k, v, Glorot uniform), ``in_proj_bias``, ``out_proj.weight``, ``out_proj.bias``; ``init`` gives both weights, a function of the shape. A query that may attend to nothing
     gives NaN. ShapeError: other shapes. ValueError: ``heads`` does not divide ``dim``.
     """
 
     in_proj_weight: NArray
     in_proj_bias: NArray | None
 
-    def __init__(self, dim: int, heads: int, bias: bool = True) -> None:
+    @hinted
+    def __init__(
+        self, dim: int, heads: int, bias: bool = True, init: Callable[[list[int]], NArray] = glorot_uniform
+    ) -> None:
         if heads < 1 or dim % heads:
             raise ValueError(f"MultiHeadAttention: {heads} heads do not divide {dim} features")
         self.heads = heads
-        self.in_proj_weight = parameter([dim, 3 * dim], glorot_uniform)
+        self.in_proj_weight = parameter([dim, 3 * dim], init)
         self.in_proj_bias = zeros([3 * dim]) if bias else None
-        self.out_proj = Linear(dim, dim, bias)
+        self.out_proj = Linear(dim, dim, bias) if init is glorot_uniform else Linear(dim, dim, bias, init)
 
     def forward(self, q: NArray, k: NArray | None = None, v: NArray | None = None, mask: NArray | None = None,
                 causal: bool = False) -> NArray:  # fmt: skip
@@ -63,6 +68,9 @@ class MultiHeadAttention(Module):
 
     def _check(self, q: NArray, k: NArray, v: NArray) -> None:
         dim = self.in_proj_weight.shape[0]
+        for x in (q, k, v):
+            if not isinstance(x, NArray):
+                raise misfit(self, "", x)
         fit = all(x.ndim == 3 and x.shape[0] == dim and x.shape[2] == q.shape[2] for x in (q, k, v))
         if not fit or k.shape != v.shape:
             raise ShapeError(f"{self!r} takes queries [{dim}, T_q, N], keys and values [{dim}, T_k, N], "

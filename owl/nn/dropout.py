@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from owl import elewise as ele
+from owl._arguments import hinted
 from owl._owl import NArray, randb, stop_gradient
 from owl.nn.module import Module
 
@@ -14,6 +15,7 @@ class Dropout(Module):
     ValueError: ``p`` is not from 0 to 1.
     """
 
+    @hinted
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p is the probability to drop an element, from 0 to 1, got {p}")

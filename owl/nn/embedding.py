@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from owl._arguments import hinted
 from owl._owl import DTypeError, NArray, take
 from owl.nn.init import normal
-from owl.nn.module import Module, parameter
+from owl.nn.module import Module, misfit, parameter
 
 
 class Embedding(Module):
@@ -19,10 +20,13 @@ class Embedding(Module):
 
     weight: NArray
 
+    @hinted
     def __init__(self, n: int, dim: int, init: Callable[[list[int]], NArray] = normal) -> None:
         self.weight = parameter([dim, n], init)
 
     def forward(self, indices: NArray) -> NArray:
+        if not isinstance(indices, NArray):
+            raise misfit(self, "", indices)
         if indices.dtype.kind not in "iu":
             raise DTypeError(f"{self!r} takes integers, got {indices.dtype}")
         return take(self.weight, indices, 1)

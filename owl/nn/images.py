@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from owl import conv
+from owl._arguments import hinted
 from owl._owl import NArray, ShapeError, zeros
 from owl.nn.init import he_normal
-from owl.nn.module import Module, parameter
+from owl.nn.module import Module, misfit, parameter
 
 Pair: TypeAlias = int | Sequence[int]
 
@@ -25,6 +26,7 @@ class Conv2d(Module):
     weight: NArray
     bias: NArray | None
 
+    @hinted
     def __init__(self, c_in: int | None, c_out: int, kernel: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1,
                  groups: int = 1, bias: bool = True, init: Callable[[list[int]], NArray] = he_normal) -> None:  # fmt: skip
         self.c_in, self.c_out, self.groups = c_in, c_out, groups
@@ -57,6 +59,7 @@ class Conv2d(Module):
 class _Pool2d(Module):
     op: conv.pool_op
 
+    @hinted
     def __init__(self, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         name = type(self).__name__
         self.kernel, self.padding = pair(f"{name}: kernel", kernel, 1), pair(f"{name}: padding", padding, 0)
@@ -107,6 +110,7 @@ class LocalResponseNorm(Module):
     not above 0.
     """
 
+    @hinted
     def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         if size < 1 or size % 2 == 0 or not k > 0:
             raise ValueError(f"LocalResponseNorm: size must be odd and k above 0, got size={size}, k={k}")
@@ -123,8 +127,8 @@ class LocalResponseNorm(Module):
 
 
 def require_images(layer: Module, x: NArray) -> None:
-    if x.ndim != 4:
-        raise ShapeError(f"{type(layer).__name__} takes images [W, H, C, N], got {x.shape}")
+    if not isinstance(x, NArray) or x.ndim != 4:
+        raise misfit(layer, "images [W, H, C, N]", x)
 
 
 def pair(name: str, value: Pair, least: int) -> tuple[int, int]:

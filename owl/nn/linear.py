@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from owl._owl import NArray, ShapeError, zeros
+from owl._arguments import hinted
+from owl._owl import NArray, zeros
 from owl.nn.init import he_normal
-from owl.nn.module import Module, parameter
+from owl.nn.module import Module, misfit, parameter
 
 
 class Linear(Module):
@@ -20,6 +21,7 @@ class Linear(Module):
     weight: NArray
     bias: NArray | None
 
+    @hinted
     def __init__(
         self, n_in: int | None, n_out: int, bias: bool = True, init: Callable[[list[int]], NArray] = he_normal
     ) -> None:
@@ -28,11 +30,13 @@ class Linear(Module):
         self.bias = zeros([n_out]) if bias else None
 
     def forward(self, x: NArray) -> NArray:
-        if not isinstance(self.weight, NArray):
-            self._size(x.shape[0])
+        if type(x) is not NArray:
+            raise misfit(self, "", x)
         shape = x.shape
+        if type(self.weight) is not NArray:
+            self._size(shape[0])
         if shape[0] != self.weight.shape[0]:
-            raise ShapeError(f"{self!r} takes arrays of shape [{self.weight.shape[0]}, ...], got {shape}")
+            raise misfit(self, f"arrays of shape [{self.weight.shape[0]}, ...]", x)
         y = self.weight.T * (x if len(shape) == 2 else x.reshape([shape[0], -1]))
         y = y if self.bias is None else y + self.bias
         return y if len(shape) == 2 else y.reshape([self.n_out, *shape[1:]])
@@ -45,6 +49,8 @@ class Flatten(Module):
     """All axes but the last as one: ``[W, H, C, N]`` to ``[W * H * C, N]``."""
 
     def forward(self, x: NArray) -> NArray:
+        if not isinstance(x, NArray):
+            raise misfit(self, "", x)
         *lengths, count = x.shape
         n = 1
         for length in lengths:
@@ -69,11 +75,16 @@ class Sequential(Module):
 
     def append(self, module: Callable[..., Any]) -> Sequential:
         """Adds a module to the end; returns the whole. TypeError: it cannot be called."""
-        if not callable(module) or isinstance(module, type):
-            raise TypeError(f"Sequential takes modules or functions; number {self._length} is {module!r}")
-        setattr(self, str(self._length), module)
+        self._set(self._length, module)
         self._length += 1
         return self
+
+    def _set(self, i: int, module: Any) -> None:
+        if not callable(module) or isinstance(module, type):
+            listed = isinstance(module, (list, tuple, dict))
+            hint = ", without a list: Sequential(*layers)" if listed and not self._length else ""
+            raise TypeError(f"Sequential takes modules or functions{hint}; number {i} is {module!r}")
+        setattr(self, str(i), module)
 
     def forward(self, x: Any) -> Any:
         for module in self:
@@ -86,5 +97,14 @@ class Sequential(Module):
     def __iter__(self) -> Iterator[Any]:
         return (vars(self)[str(i)] for i in range(self._length))
 
-    def __getitem__(self, i: int) -> Any:
-        return [*self][i]
+    def __getitem__(self, i: int | slice) -> Any:
+        """A part by its number; of a slice, a Sequential of these parts, which both then have."""
+        return Sequential(*[*self][i]) if isinstance(i, slice) else vars(self)[str(self._place(i))]
+
+    def __setitem__(self, i: int, module: Callable[..., Any]) -> None:
+        self._set(self._place(i), module)
+
+    def _place(self, i: int) -> int:
+        if not -self._length <= i < self._length:
+            raise IndexError(f"Sequential has {self._length} parts, no number {i}")
+        return i % self._length

@@ -98,7 +98,9 @@ def _check(name: str, reduce: str, x: Any, t: Any) -> None:
 def _check_equal(name: str, reduce: str, x: Any, t: Any) -> None:
     _check(name, reduce, x, t)
     if x.shape != t.shape:
-        raise ShapeError(f"{name}: {x.shape} and {t.shape} differ; the shapes must be equal, nothing is broadcast")
+        fits = f": write t.reshape({x.shape})" if x.size == t.size else ""
+        fits += ", or of NumPy's y[:, None]" if x.shape == [1, *t.shape] else ""
+        raise ShapeError(f"{name}: {x.shape} and {t.shape} differ; the shapes must be equal, nothing is broadcast{fits}")
 
 
 def _at_labels(name: str, log_probabilities: NArray, labels: NArray, reduce: Literal["mean", "sum", "none"]) -> NArray:

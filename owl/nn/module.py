@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
+
 from owl import files
-from owl._owl import DataError, Error, NArray, ShapeError
+from owl._owl import DataError, DTypeError, Error, NArray, ShapeError, zeros
 from owl.nn._summary import Summary, summarised
 
 _Self = TypeVar("_Self", bound="Module")
@@ -21,15 +23,31 @@ class Unsized:
     def __init__(self, shape: Sequence[int | None], init: Callable[[list[int]], NArray]) -> None:
         self.shape, self.init = list(shape), init
         self.device: int | None = None
+        self.dtype: Any = None
 
     def made(self, length: int) -> NArray:
         """The parameter, now that the length of the axis is known."""
-        array = initial([length if each is None else each for each in self.shape], self.init)
-        return array if self.device is None else array.copy_to(self.device)
+        array: NArray = _moved(initial([length if each is None else each for each in self.shape], self.init), self.device, self.dtype)
+        return array
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether the parameter may have this shape."""
         return len(shape) == len(self.shape) and all(a is None or a == b for a, b in zip(self.shape, shape))
+
+
+def _moved(x: Any, device: int | None, dtype: Any) -> Any:
+    """An array on another device and, if it is of floats, of another type; a parameter without a size notes both."""
+    if isinstance(x, Unsized):
+        x.device = x.device if device is None else device
+        x.dtype = x.dtype if dtype is None else dtype
+        return x
+    if dtype is not None and _is_float(x.dtype) and x.dtype != dtype:
+        x = x.astype(dtype)
+    return x if device is None else x.copy_to(device)
+
+
+def _is_float(dtype: Any) -> bool:
+    return dtype.kind in "fV"  # V: bfloat16
 
 
 def initial(shape: list[int], init: Callable[[list[int]], NArray]) -> NArray:
@@ -167,7 +185,7 @@ class Module:
         arrays = {name: _value(name, slot) for name, slot in slots.items()}
         for array in arrays.values():
             array.start_eval()
-        values = {name: array.to_numpy() for name, array in arrays.items()}
+        values = {name: files.value_for(path, array) for name, array in arrays.items()}
         for name, (owner, local, _, _) in slots.items():
             if local in owner._counters:
                 values[name] = values[name].astype("int64").reshape(())
@@ -182,7 +200,9 @@ class Module:
         try:
             self.load_state(state)
         except DataError as error:
-            raise DataError(f"{os.fsdecode(path)}: {error}") from None
+            hint = "; it is a checkpoint of a Trainer, whose load(path) reads it"
+            known = any(f"model.{name}" in state for name in self._slots())
+            raise DataError(f"{os.fsdecode(path)}: {error}{hint * known}") from None
 
     # ---- modes
 
@@ -220,13 +240,21 @@ class Module:
                 raise ValueError(f"{what}: no parameter's name matches {pattern!r}; there are {', '.join(slots) or 'none'}")
             yield from (slots[name] for name in names)
 
-    def to(self: _Self, device: int) -> _Self:
-        """Copies all arrays to a device, by its id; returns the module. DeviceError: there is no such device."""
+    def to(self: _Self, device: int | None = None, dtype: Any = None) -> _Self:
+        """Copies all arrays to a device, by its id, and converts those of floats to a type; returns the module.
+
+        DeviceError: there is no such device. DTypeError: ``dtype`` is no type of floats.
+
+        >>> owl.nn.Linear(3, 2).to(dtype="bfloat16").weight.dtype.name
+        'bfloat16'
+        """
+        if device is not None and (isinstance(device, bool) or not isinstance(device, (int, np.integer))):
+            raise TypeError(f"to: device is the id of a device, as owl.devices() lists them, not {device!r}; a type is dtype=")
+        kind = None if dtype is None else zeros([1], dtype=dtype).dtype
+        if kind is not None and not _is_float(kind):
+            raise DTypeError(f"to: the parameters of a module are of floats, not {kind}")
         for _, _, container, key in self._slots().values():
-            if isinstance(container[key], Unsized):
-                container[key].device = device
-            else:
-                container[key] = container[key].copy_to(device)
+            container[key] = _moved(container[key], device, kind)
         return self
 
     # ---- what it looks like
@@ -263,7 +291,9 @@ class Module:
 
     def __getattr__(self, name: str) -> Any:  # called for names that are not there
         hint = _HINTS.get(name)
-        raise AttributeError(f"{type(self).__name__} has no {name}" + (f": write {hint}" if hint else ""), name=name)
+        told = f": {hint}" if hint and " is " in hint else f": write {hint}" if hint else ""
+        # Python adds "Did you mean" with a name of similar spelling, if there is an object.
+        raise AttributeError(f"{type(self).__name__} has no {name}{told}", name=name, obj=None if hint else self)
 
     # ---- walking
 
@@ -299,8 +329,33 @@ _HINTS = {
     "children": "module.modules()",
     "register_buffer": "self.buffer(name, x)",
     "register_parameter": "self.name = x, an NArray",
+    "named_children": "module.modules().items()",
     "cuda": "module.to(device)",
+    "to_gpu": "module.to(device)",
+    "to_device": "module.to(device)",
     "cpu": "module.to(0)",
+    "to_cpu": "module.to(0)",
+    "device": "module.parameters(): each array has its device",
+    "half": 'module.to(dtype="float16")',
+    "bfloat16": 'module.to(dtype="bfloat16")',
+    "float": 'module.to(dtype="float32")',
+    "double": 'module.to(dtype="float64")',
+    "params": "module.parameters().values()",
+    "namedparams": "module.parameters().items()",
+    "trainable_variables": "module.trainable_parameters()",
+    "links": "module.modules().values()",
+    "get_weights": "module.state()",
+    "set_weights": "module.load_state(arrays)",
+    "load_weights": "module.load(path)",
+    "save_weights": "module.save(path)",
+    "cleargrads": "nothing: gradients are what tape.gradient(loss, module) returns",
+    "add": "module.append(layer), or give Sequential all its layers",
+    "add_module": "self.name = layer",
+    "add_link": "self.name = layer",
+    "compile": "owl.train.Trainer(module, loss, optimizer)",
+    "fit": "owl.train.Trainer(module, loss, optimizer).fit((x, labels), epochs)",
+    "evaluate": "owl.train.Trainer(module, loss, optimizer).evaluate((x, labels))",
+    "predict": "owl.train.Trainer(module, loss, optimizer).predict(x)",
     "zero_grad": "nothing: gradients are what tape.gradient(loss, module) returns",
     "requires_grad_": "module.freeze() or module.unfreeze()",
     "apply": "a loop over module.modules().values()",
@@ -358,6 +413,14 @@ def _collect_modules(name: str, module: Module, found: dict[int, tuple[str, Modu
             _collect_modules(f"{name}.{part_name}" if name else part_name, part, found)
 
 
+def misfit(layer: Module, takes: str, x: Any) -> Exception:
+    """The error for an argument of a layer that is no array, or has another shape."""
+    if not isinstance(x, NArray):
+        made = "; owl.from_numpy makes one, with the axes reversed" if isinstance(x, np.ndarray) else ""
+        return DTypeError(f"{layer!r} takes an NArray, not {type(x).__name__}{made}")
+    return ShapeError(f"{layer!r} takes {takes}, got {x.shape}")
+
+
 def _value(name: str, slot: Slot) -> NArray:
     owner, _, container, key = slot
     value: NArray = container[key]
@@ -384,6 +447,6 @@ def _of_other_kinds(slots: Mapping[str, Slot], arrays: Mapping[str, NArray]) -> 
     for name, array in arrays.items():
         _, _, container, key = slots.get(name, (None, None, {}, None))
         now = container.get(key) if isinstance(container, dict) else container[key]
-        if isinstance(now, NArray) and (now.dtype.kind in "fV") != (array.dtype.kind in "fV"):
+        if isinstance(now, NArray) and _is_float(now.dtype) != _is_float(array.dtype):
             wrong.append(f"{name} is of type {now.dtype}, not {array.dtype}")
     return wrong

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from owl import elewise as ele
+from owl._arguments import hinted
 from owl._owl import NArray, ShapeError, concat, rand, stack, zeros
-from owl.nn.module import Module, parameter
+from owl.nn.module import Module, misfit, parameter
 
 State: TypeAlias = tuple[NArray, ...]  # of one layer in one direction: (h,), or (h, c)
 
@@ -17,20 +20,18 @@ class _Recurrent(Module):
     gates = 1
     states = 1
 
-    def __init__(self, n_in: int | None, n_hidden: int, layers: int = 1, bidirectional: bool = False,
-                 bias: bool = True) -> None:  # fmt: skip
+    @hinted
+    def __init__(self, n_in: int | None, n_hidden: int, layers: int = 1, bidirectional: bool = False, bias: bool = True,
+                 init: Callable[[list[int]], NArray] | None = None) -> None:  # fmt: skip
         name = type(self).__name__
         if n_hidden < 1 or layers < 1:
             raise ValueError(f"{name}: n_hidden and layers must be 1 or more, got {n_hidden} and {layers}")
         self.n_hidden, self.layers, self.bidirectional, self.has_bias = n_hidden, layers, bidirectional, bias
         rows, bound = self.gates * n_hidden, n_hidden**-0.5
-
-        def uniform(shape: list[int]) -> NArray:
-            return rand(shape, -bound, bound)
-
+        uniform = functools.partial(rand, low=-bound, high=bound)
         for suffix, below in self._suffixes(n_in):
-            setattr(self, "weight_ih_" + suffix, parameter([below, rows], uniform))
-            setattr(self, "weight_hh_" + suffix, parameter([n_hidden, rows], uniform))
+            setattr(self, "weight_ih_" + suffix, parameter([below, rows], init or uniform))
+            setattr(self, "weight_hh_" + suffix, parameter([n_hidden, rows], init or uniform))
             if bias:
                 setattr(self, "bias_ih_" + suffix, parameter([rows], uniform))
                 setattr(self, "bias_hh_" + suffix, parameter([rows], uniform))
@@ -43,8 +44,8 @@ class _Recurrent(Module):
 
     def forward(self, x: NArray, state: Any = None) -> tuple[NArray, Any]:
         n_in = self.weight_ih_l0.shape[0]
-        if x.ndim != 3 or x.shape[0] != (x.shape[0] if n_in is None else n_in) or x.shape[1] < 1:
-            raise ShapeError(f"{self!r} takes sequences [{n_in or 'features'}, T, N] of one step or more, got {x.shape}")
+        if not isinstance(x, NArray) or x.ndim != 3 or n_in not in (None, x.shape[0]) or x.shape[1] < 1:
+            raise misfit(self, f"sequences [{n_in or 'features'}, T, N] of one step or more", x)
         if not isinstance(self.weight_ih_l0, NArray):
             self._size(x.shape[0])
         suffixes = self._suffixes(n_in)
@@ -106,8 +107,8 @@ class RNN(_Recurrent):
 
     ``rnn(x, h=None)`` gives ``(y, h)``: ``y`` is ``[n_hidden * directions, T, N]``, ``h``
     ``[n_hidden, layers * directions, N]``, zeros if it is not given. Parameters have PyTorch's names, ``weight_ih_l0``
-    ``[n_in, n_hidden]`` and so on, and its first values, uniform within 1 / sqrt(n_hidden). With ``n_in=None`` the first
-    call tells it. ShapeError: other shapes.
+    ``[n_in, n_hidden]`` and so on, and its first values, uniform within 1 / sqrt(n_hidden); ``init`` gives those of the weights,
+    a function of the shape. With ``n_in=None`` the first call tells it. ShapeError: other shapes.
     """
 
     def _step(self, share: NArray, own: NArray, state: State) -> State:

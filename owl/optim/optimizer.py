@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
+from owl import _arguments
 from owl._gradients import _arrays_of, _rebuilt
 from owl._owl import DataError, DTypeError, NArray, ShapeError, zeros_like
 from owl.nn.module import Module, Slot
 
 Rate: TypeAlias = float | Callable[[int], float]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def hinted(init: _Function) -> _Function:
+    """A constructor as :func:`owl._arguments.hinted` makes it, which also refuses the parameters that PyTorch's takes."""
+    with_keywords = _arguments.hinted(init)
+
+    @functools.wraps(init)
+    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        if arguments and isinstance(arguments[0], (Module, Mapping, list, tuple)):
+            raise TypeError(f"{type(self).__name__} takes no parameters: update(model, grads) is given them; the first "
+                            "argument is lr")  # fmt: skip
+        return with_keywords(self, *arguments, **keywords)
+
+    return call  # type: ignore[return-value]
 
 
 class Optimizer:
@@ -153,11 +171,30 @@ class Optimizer:
                 slots.setdefault(name, {})[last] = value
         return slots, counts
 
+    def __getattr__(self, name: str) -> Any:  # called for names that are not there
+        hint = _HINTS.get(name)
+        raise AttributeError(f"{type(self).__name__} has no {name}" + (f": {hint}" if hint else ""), name=name,
+                             obj=None if hint else self)  # fmt: skip
+
     def __repr__(self) -> str:
         settings = {name: value for name, value in vars(self).items() if name.islower() and name[0] != "_" and name != "steps"}
         rate = getattr(self._rate, "__name__", repr(self._rate))
         return f"{type(self).__name__}({', '.join([f'lr={rate}', *(f'{name}={value}' for name, value in settings.items())])})"
 
+
+_HINTS = {
+    "zero_grad": "gradients are what tape.gradient(loss, model) returns; there is nothing to set to zero",
+    "state_dict": "write optimizer.state()",
+    "load_state_dict": "write optimizer.load_state(state)",
+    "param_groups": "optimizer.lr is the rate; model.freeze(names) excludes parameters",
+    "add_param_group": "update(model, grads) is given the parameters",
+    "setup": "update(model, grads) is given the parameters",
+    "target": "update(model, grads) is given the parameters",
+    "minimize": "write optimizer.update(model, grads), with grads = tape.gradient(loss, model)",
+    "apply_gradients": "write optimizer.update(model, grads), with grads = tape.gradient(loss, model)",
+    "learning_rate": "write optimizer.lr",
+    "add_hook": "write owl.optim.clip_norm(grads, most), or weight_decay=",
+}
 
 _NO_MODULE: Any = None
 

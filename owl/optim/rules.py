@@ -6,7 +6,7 @@ import math
 
 from owl import elewise as ele
 from owl._owl import NArray
-from owl.optim.optimizer import Optimizer, Rate
+from owl.optim.optimizer import Optimizer, Rate, hinted
 
 
 class SGD(Optimizer):
@@ -16,6 +16,7 @@ class SGD(Optimizer):
     to the gradient. PyTorch's SGD. ValueError: a negative number, or ``nesterov`` without momentum.
     """
 
+    @hinted
     def __init__(self, lr: Rate, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
         super().__init__(lr)
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
@@ -36,19 +37,24 @@ class RMSprop(Optimizer):
     """``v = alpha * v + (1 - alpha) * g^2`` and ``x - lr * g / (sqrt(v) + eps)`` (Tieleman and Hinton 2012).
 
     With momentum ``m = momentum * m + g / (sqrt(v) + eps)`` and ``x - lr * m``; ``weight_decay * x`` is added to the
-    gradient. PyTorch's RMSprop. ValueError: a negative number.
+    gradient. ``centered`` subtracts the square of the gradients' mean, ``a = alpha * a + (1 - alpha) * g``, from ``v`` under
+    the root. PyTorch's RMSprop. ValueError: a negative number.
     """
 
+    @hinted
     def __init__(self, lr: Rate = 0.01, alpha: float = 0.99, eps: float = 1e-8, momentum: float = 0.0,
-                 weight_decay: float = 0.0) -> None:  # fmt: skip
+                 weight_decay: float = 0.0, centered: bool = False) -> None:  # fmt: skip
         super().__init__(lr)
-        self.alpha, self.eps, self.momentum, self.weight_decay = alpha, eps, momentum, weight_decay
+        self.alpha, self.eps, self.momentum, self.weight_decay, self.centered = alpha, eps, momentum, weight_decay, bool(centered)
         _require_at_least_0(self, "alpha", "eps", "momentum", "weight_decay")
-        self.SLOTS = ("square_avg", "momentum_buffer") if momentum else ("square_avg",)
+        self.SLOTS = ("square_avg", *["momentum_buffer"] * bool(momentum), *["grad_avg"] * self.centered)
 
     def step(self, x: NArray, g: NArray, slots: dict[str, NArray], t: int, lr: float) -> NArray:
         g = _decayed(g, x, self.weight_decay)
         v = slots["square_avg"] = slots["square_avg"] * self.alpha + ele.mult(g, g) * (1 - self.alpha)
+        if self.centered:
+            a = slots["grad_avg"] = slots["grad_avg"] * self.alpha + g * (1 - self.alpha)
+            v = ele.relu(v - ele.mult(a, a))  # rounding may leave less than nothing
         g = g / (ele.sqrt(v) + self.eps)
         if self.momentum:
             g = slots["momentum_buffer"] = slots["momentum_buffer"] * self.momentum + g
@@ -63,6 +69,7 @@ class AdaGrad(Optimizer):
 
     SLOTS = ("sum",)
 
+    @hinted
     def __init__(self, lr: Rate = 0.01, eps: float = 1e-10, weight_decay: float = 0.0) -> None:
         super().__init__(lr)
         self.eps, self.weight_decay = eps, weight_decay
@@ -78,16 +85,20 @@ class Adam(Optimizer):
     """``m = b1 * m + (1 - b1) * g``, ``v = b2 * v + (1 - b2) * g^2``, and a step by their quotient (Kingma and Ba 2014).
 
     With ``c1 = 1 - b1^t`` and ``c2 = 1 - b2^t``, which correct that both begin at zero, the parameter is
-    ``x - lr * (m / c1) / (sqrt(v / c2) + eps)``. ``weight_decay * x`` is added to the gradient. PyTorch's Adam.
-    ValueError: a negative number, or ``b1`` or ``b2`` not below 1.
+    ``x - lr * (m / c1) / (sqrt(v / c2) + eps)``. ``weight_decay * x`` is added to the gradient. With ``amsgrad``, the largest
+    ``v`` so far takes the place of ``v`` in the quotient (Reddi et al. 2018). PyTorch's Adam. ValueError: a negative number,
+    or ``b1`` or ``b2`` not below 1.
     """
 
-    SLOTS = ("exp_avg", "exp_avg_sq")
+    SLOTS: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
 
+    @hinted
     def __init__(self, lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8,
-                 weight_decay: float = 0.0) -> None:  # fmt: skip
+                 weight_decay: float = 0.0, amsgrad: bool = False) -> None:  # fmt: skip
         super().__init__(lr)
-        self.b1, self.b2, self.eps, self.weight_decay = b1, b2, eps, weight_decay
+        self.b1, self.b2, self.eps, self.weight_decay, self.amsgrad = b1, b2, eps, weight_decay, bool(amsgrad)
+        if amsgrad:
+            self.SLOTS = (*Adam.SLOTS, "max_exp_avg_sq")
         _require_at_least_0(self, "b1", "b2", "eps", "weight_decay")
         _require_below_1(self, "b1", "b2")
 
@@ -97,6 +108,8 @@ class Adam(Optimizer):
     def _moved(self, x: NArray, g: NArray, slots: dict[str, NArray], t: int, lr: float) -> NArray:
         m = slots["exp_avg"] = slots["exp_avg"] * self.b1 + g * (1 - self.b1)
         v = slots["exp_avg_sq"] = slots["exp_avg_sq"] * self.b2 + ele.mult(g, g) * (1 - self.b2)
+        if self.amsgrad:
+            v = slots["max_exp_avg_sq"] = ele.maximum(slots["max_exp_avg_sq"], v)
         root = math.sqrt(1 - self.b2**t)  # sqrt(v / c2) + eps is (sqrt(v) + eps * root) / root
         return x - m * (lr * root / (1 - self.b1**t)) / (ele.sqrt(v) + self.eps * root)
 
@@ -107,9 +120,10 @@ class AdamW(Adam):
     Loshchilov and Hutter 2017; PyTorch's AdamW.
     """
 
+    @hinted
     def __init__(self, lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8,
-                 weight_decay: float = 0.01) -> None:  # fmt: skip
-        super().__init__(lr, b1, b2, eps, weight_decay)
+                 weight_decay: float = 0.01, amsgrad: bool = False) -> None:  # fmt: skip
+        super().__init__(lr, b1, b2, eps, weight_decay, amsgrad)
 
     def step(self, x: NArray, g: NArray, slots: dict[str, NArray], t: int, lr: float) -> NArray:
         return self._moved(x * (1 - lr * self.weight_decay), g, slots, t, lr)
@@ -123,6 +137,7 @@ class Lion(Optimizer):
 
     SLOTS = ("exp_avg",)
 
+    @hinted
     def __init__(self, lr: Rate = 1e-4, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 0.0) -> None:
         super().__init__(lr)
         self.b1, self.b2, self.weight_decay = b1, b2, weight_decay

@@ -8,6 +8,9 @@
 2
 """
 
+from typing import TYPE_CHECKING
+
+from owl import _hints
 from owl.train.callbacks import BestCheckpoint, Checkpoint, CSVLog, EarlyStopping, StopOnNaN, TensorBoard
 from owl.train.history import History
 from owl.train.trainer import Trainer
@@ -22,3 +25,9 @@ __all__ = [
     "TensorBoard",
     "Trainer",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise _hints.of_module("owl.train", name)

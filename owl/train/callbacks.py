@@ -184,6 +184,10 @@ class StopOnNaN:
 
 
 def _checked(path: PathLike) -> str:
-    from owl.files import _name
+    """The path as text. ValueError: its suffix. ImportError: its format's package is missing; not hours later."""
+    from owl.files import _name, _safetensors
 
-    return _name(path)[0]
+    name, suffix = _name(path)
+    if suffix == ".safetensors":
+        _safetensors()
+    return name

@@ -8,7 +8,6 @@ makes any flipped bit an error. The file is written beside the old one, which it
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from owl._owl import DataError, NArray, from_numpy
+from owl._owl import DataError, NArray, bfloat16_bits, from_bfloat16_bits, from_numpy
 from owl._replace import replacing
 from owl.files import _METADATA, _name, _safetensors, write_npz
 
@@ -40,8 +39,9 @@ def write(path: str | os.PathLike[str], tree: dict[str, Any]) -> None:
     plain = _without_arrays(tree, "", arrays)
     for array in arrays.values():
         array.start_eval()
-    values = {each: arrays[each].to_numpy() for each in sorted(arrays)}
-    content = {"tree": plain, "version": _VERSION, "views": _made_plain(values)}
+    halves = {each: "bfloat16" for each, array in sorted(arrays.items()) if str(array.dtype) == "bfloat16"}
+    values = {each: bfloat16_bits(array) if each in halves else array.to_numpy() for each, array in sorted(arrays.items())}
+    content = {"tree": plain, "version": _VERSION, "views": halves}
     data = _npz(values, content) if suffix == ".npz" else _safetensors_bytes(values, content)
     at = data.index(_MARK) + len(_MARK)
     digest = hashlib.sha256(data).hexdigest().encode()
@@ -108,38 +108,24 @@ def _without_arrays(value: Any, path: str, arrays: dict[str, NArray]) -> Any:
 def _tree(content: Any, values: Values) -> dict[str, Any]:
     if content["version"] != _VERSION:
         raise DataError(f"its version is {content['version']!r}; this owl reads {_VERSION}")
-    for name, dtype in content["views"].items():
-        values[name] = values[name].view(_dtype(dtype))
-    found = _with_arrays(content["tree"], values)
+    if others := set(content["views"].values()) - {"bfloat16"}:
+        raise DataError(f"arrays of {', '.join(sorted(others))}, a type that owl lacks")
+    found = _with_arrays(content["tree"], values, content["views"])
     if not isinstance(found, dict):
         raise DataError("no state")
     return found
 
 
-def _with_arrays(value: Any, values: Values) -> Any:
+def _with_arrays(value: Any, values: Values, halves: Any) -> Any:
+    """The tree with its arrays; those in ``halves`` are the bits of bfloat16, for which NumPy has no type."""
     if isinstance(value, list):
-        return [_with_arrays(part, values) for part in value]
+        return [_with_arrays(part, values, halves) for part in value]
     if not isinstance(value, dict):
         return value
     if _ARRAY in value:
-        return from_numpy(values[value[_ARRAY]])
-    return {key: _with_arrays(part, values) for key, part in value["dict"].items()}
-
-
-def _made_plain(values: Values) -> dict[str, str]:
-    """Replaces arrays of types that are not NumPy's own, such as bfloat16, by their bits; gives the types' names."""
-    views = {name: value.dtype.name for name, value in values.items() if value.dtype.isbuiltin != 1}
-    for name in views:
-        values[name] = values[name].view(np.uint16)
-    return views
-
-
-def _dtype(name: str) -> Any:
-    try:
-        types = importlib.import_module("ml_dtypes")
-    except ImportError:
-        raise ImportError(f"arrays of {name} need the package ml_dtypes: pip install ml_dtypes") from None
-    return np.dtype(getattr(types, name))
+        name = value[_ARRAY]
+        return from_bfloat16_bits(values[name]) if name in halves else from_numpy(values[name])
+    return {key: _with_arrays(part, values, halves) for key, part in value["dict"].items()}
 
 
 # ---- The two formats ------------------------------------------------------------------------------------------------

@@ -6,9 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import owl
+from owl._owl import NArray
 from owl.data.loader import Loader
+from owl.nn.module import Module
 from owl.train.history import SPEED, Row
 from owl.train.inputs import in_order
+from owl.train.labels import Labels
 from owl.train.metrics import Totals
 from owl.train.progress import Interrupts, Progress
 from owl.train.steps import Batch, Sums, samples_of
@@ -36,10 +40,13 @@ class Fit:
         self._on_step = [each.on_step for each in self.callbacks if hasattr(each, "on_step")]
         self.progress, self.accumulate, self.train_eval = progress, accumulate, train_eval
         self.interrupts = Interrupts()
+        self.labels = Labels(trainer.parts.loss, loader)
+        self.undo = Undo(trainer.model)
 
     def run(self, epochs: int) -> None:
         """Trains until the history has so many epochs, or until Ctrl-C or a callback ends it."""
         self._resume()
+        self.trainer.parts.check = self.labels.check
         try:
             with self.interrupts.watching():
                 self._call("on_start")
@@ -48,6 +55,7 @@ class Fit:
         except KeyboardInterrupt:
             self.progress.interrupted()
         finally:
+            self.trainer.parts.check = None
             self.progress.close()
             try:
                 self._call("on_end")
@@ -80,7 +88,8 @@ class Fit:
                 return  # a callback ended it
         self._read(place.totals, wait=True)
         seconds = time.perf_counter() - begun
-        row: Row = {"epoch": number, **place.totals.means()}
+        means = place.totals.means()  # whose order a checkpoint has not kept
+        row: Row = {"epoch": number, **{name: means.pop(name) for name in ("loss", *trainer.parts.metrics) if name in means}, **means}
         if self.train_eval:
             self._measure(row, "train_", in_order(self.loader))
         if self.validation is not None:
@@ -112,12 +121,13 @@ class Fit:
         """One update, from the gradients of one or several batches; gives the number of samples."""
         trainer, count, sums = self.trainer, 0, Sums()
         measured = []
-        for batch in batches:
-            samples = samples_of(batch)
-            values, gradients = trainer.parts.gradients(batch)
-            sums.add(gradients, samples)
-            measured.append((values, samples))
-            count += samples
+        with self.undo:
+            for batch in batches:
+                samples = samples_of(batch)
+                values, gradients = trainer.parts.gradients(batch)
+                sums.add(gradients, samples)
+                measured.append((values, samples))
+                count += samples
         trainer.optimizer.update(trainer.model, sums.mean())
         trainer.steps += 1
         for values, samples in measured:
@@ -136,6 +146,25 @@ class Fit:
         for callback in self.callbacks:
             if hasattr(callback, method):
                 getattr(callback, method)(self.trainer, *arguments)
+
+
+class Undo:
+    """A block that, if an exception ends it, leaves buffers and random numbers as they were."""
+
+    def __init__(self, model: Any) -> None:
+        slots = model._slots().values() if isinstance(model, Module) else ()
+        self._places = [(container, key) for owner, local, container, key in slots if local in owner._buffers]
+
+    def __enter__(self) -> None:
+        self._random, self._buffers = owl.random_state(), [container[key] for container, key in self._places]
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:
+            owl.set_random_state(self._random)
+            for (container, key), before in zip(self._places, self._buffers):
+                if isinstance(before, NArray):  # else this call has found out its size
+                    container[key] = before
+        self._buffers = []
 
 
 def _windows(loader: Loader, count: int) -> Iterator[list[Batch]]:

@@ -97,9 +97,17 @@ class History:
             axes.legend()
         figure.savefig(path)
 
+    def __getattr__(self, name: str) -> Any:  # called for names that are not there
+        hint = ": write history[\"loss\"], history.columns has the names" if name == "history" or name in _columns(self) else ""
+        raise AttributeError(f"History has no {name}{hint}", name=name, obj=None if hint else self)
+
     def __repr__(self) -> str:
         last = ", ".join(f"{name} {_short(value)}" for name, value in self.rows[-1].items()) if self.rows else "no rows"
         return f"History({len(self)} epochs; {last})"
+
+
+def _columns(history: History) -> list[str]:
+    return history.columns if "rows" in vars(history) else []
 
 
 def described(row: Row) -> str:

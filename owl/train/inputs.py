@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def _loader(model: Any, data: Any, batch_size: int | None, default: int, shuffle
             raise ValueError(f"batch_size {batch_size}, but the Loader has {data.batch_size}")
         return data
     dataset = as_dataset(model, data)
-    if isinstance(dataset, np.ndarray) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    if isinstance(dataset, (np.ndarray, Mapping)) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise TypeError("data is a Loader, a data set or a tuple of NumPy arrays (x, labels), samples first, "
                         f"not {type(data).__name__}")  # fmt: skip
     return Loader(dataset, default if batch_size is None else batch_size, shuffle=shuffle, seed=seed)

@@ -47,8 +47,9 @@ def optimizer_of(optimizer: Any) -> Any:
         _require_known("optimizer", optimizer, OPTIMIZERS)
         kind = getattr(optim, OPTIMIZERS[optimizer])
         return kind(SGD_RATE) if optimizer == "sgd" else kind()
-    if not callable(getattr(optimizer, "update", None)):
-        raise TypeError(f"Trainer: optimizer is an object of owl.optim or a name, not {optimizer!r}")
+    if isinstance(optimizer, type) or not callable(getattr(optimizer, "update", None)):
+        call = ": call it" if isinstance(optimizer, type) else ""
+        raise TypeError(f"Trainer: optimizer is an object of owl.optim or a name, not {optimizer!r}{call}")
     return optimizer
 
 
@@ -57,6 +58,8 @@ def metrics_of(metrics: Any) -> dict[str, Function]:
 
     It gives a mean over the batch, or a sum and a count: a tuple.
     """
+    if metrics is None:
+        metrics = ()
     if isinstance(metrics, str) or callable(metrics):
         metrics = (metrics,)
     found: dict[str, Function] = {}

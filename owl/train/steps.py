@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import owl
-from owl._owl import NArray
+from owl._owl import Error, NArray
 from owl.train.metrics import Function
 
 Batch = tuple[NArray, ...]
@@ -25,6 +25,8 @@ class Steps:
         self, model: Any, loss: Function, metrics: dict[str, Function], devices: Sequence[int], shards: int
     ) -> None:
         self.model, self.loss, self.metrics, self.devices, self.shards = model, loss, metrics, devices, shards
+        #: Called with output and labels before the loss, while fit runs.
+        self.check: Callable[[Any, NArray], None] | None = None
 
     def gradients(self, batch: Batch) -> tuple[dict[str, Any], Gradients]:
         """The loss and metrics of a batch, and the gradients of its mean loss."""
@@ -53,9 +55,14 @@ class Steps:
     def _one(self, batch: Batch) -> tuple[dict[str, Any], Gradients]:
         with owl.Tape() as tape:
             output = self.model(*batch[:-1])
+            if self.check is not None:
+                self.check(output, batch[-1])
             loss = self.loss(output, batch[-1])
         # By name here, because gradient(loss, model) would walk through the modules twice.
-        gradients: Gradients = tape.gradient(loss, self.model.trainable_parameters())
+        trained = self.model.trainable_parameters()
+        if not trained:
+            raise Error("fit: the model has no parameters to train; model.unfreeze() returns frozen ones")
+        gradients: Gradients = tape.gradient(loss, trained)
         return {"loss": loss, **self._measured(output, batch[-1])}, gradients
 
     def measure(self, batch: Batch) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 import owl
+from owl._arguments import hinted, with_hints
 from owl._owl import DataError, Error, NArray
 from owl.data.loader import Loader
 from owl.train import checkpoints
@@ -38,6 +40,7 @@ class Trainer:
     >>> trainer = owl.train.Trainer(owl.nn.Linear(4, 3), "softmax_cross_entropy", owl.optim.SGD(0.1))
     """
 
+    @hinted
     def __init__(
         self,
         model: Any,
@@ -51,8 +54,9 @@ class Trainer:
         if distributed:
             raise Error("Trainer: this owl trains in one process; distributed is to come, and devices=[...] spreads a batch "
                         "over the devices of this process")  # fmt: skip
-        if not callable(model) or not hasattr(model, "parameters"):
-            raise TypeError(f"Trainer: model is an owl.nn.Module, not {type(model).__name__}")
+        if isinstance(model, type) or not callable(model) or not hasattr(model, "parameters"):
+            kind = f"the class {model.__name__}: call it" if isinstance(model, type) else type(model).__name__
+            raise TypeError(f"Trainer: model is an owl.nn.Module, not {kind}")
         self.model, self.optimizer = model, optimizer_of(optimizer)
         places = _devices(devices)
         self.parts = Steps(model, loss_of(loss), metrics_of(metrics), places, _shards(shards, max(1, len(places))))
@@ -62,6 +66,7 @@ class Trainer:
         self.steps = 0
         self.place, self.writer, self.stopping = Place(), Writer(), False
 
+    @with_hints
     def fit(
         self,
         data: Any,
@@ -89,6 +94,7 @@ class Trainer:
         for name, value in (("epochs", epochs), ("accumulate", accumulate)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"fit: {name} must be a positive integer, not {value!r}")
+        callbacks = _callbacks(callbacks)
         training, held_out = loaders(self.model, data, validation, batch_size, seed)
         self.stopping = False
         shown = Progress(progress, epochs)
@@ -103,6 +109,7 @@ class Trainer:
         """Ends ``fit`` after the step, or epoch, whose callback calls this."""
         self.stopping = True
 
+    @with_hints
     def evaluate(self, data: Any, batch_size: int | None = None) -> dict[str, float]:
         """The loss and the metrics of data as ``fit`` takes it, in evaluation mode; waits."""
         return self.measured(evaluation_loader(self.model, data, batch_size))
@@ -123,17 +130,19 @@ class Trainer:
     def predict(self, x: Any, batch_size: int | None = None) -> NArray:
         """What the model gives for ``x``, in evaluation mode: an array, samples last; nothing waits.
 
-        ``x`` is a NumPy array, samples first, an NArray, samples last, or a Loader, whose first arrays count. ``batch_size`` (256) bounds the memory.
+        ``x`` is a NumPy array, samples first, an NArray, samples last, a tuple of NumPy arrays for a model of several inputs,
+        or a Loader, whose last arrays are labels if there are several. ``batch_size`` (256) bounds the memory.
         """
         if isinstance(x, NArray):
             count = EVALUATION_BATCH if batch_size is None else batch_size
             cuts = range(0, x.shape[-1], count)
             batches: Any = ((owl.slice(x, -1, start, min(count, x.shape[-1] - start)),) for start in cuts)
         else:
-            data = x if isinstance(x, Loader) else as_arrays(self.model, (x,))
-            batches = evaluation_loader(self.model, data, batch_size)
+            data = x if isinstance(x, Loader) else as_arrays(self.model, x if isinstance(x, tuple) else (x,))
+            loader = evaluation_loader(self.model, data, batch_size)
+            batches = (batch[:-1] or batch for batch in loader) if isinstance(x, Loader) else loader
         found: list[NArray] = []
-        self._in_evaluation(lambda: found.extend(self.model(batch[0]) for batch in batches))
+        self._in_evaluation(lambda: found.extend(self.model(*batch) for batch in batches))
         if not found:
             raise ValueError("predict: no samples")
         return found[0] if len(found) == 1 else owl.concat(found, -1)
@@ -184,6 +193,7 @@ class Trainer:
             "random": list(owl.random_state()),
             "place": place,
             "steps": self.steps,
+            "columns": [name for name in self.history.columns if name != SPEED],  # in their order, which rows lose
             "history": [{name: value for name, value in row.items() if name != SPEED} for row in self.history],
         }
 
@@ -202,10 +212,47 @@ class Trainer:
         finally:
             self.model.train(mode)
 
+    def __getattr__(self, name: str) -> Any:  # called for names that are not there
+        hint = _HINTS.get(name)
+        raise AttributeError(f"Trainer has no {name}" + (f": {hint}" if hint else ""), name=name, obj=None if hint else self)
+
     def __repr__(self) -> str:
         return (
             f"Trainer({type(self.model).__name__}, {self.optimizer!r}, {len(self.history)} epochs, {self.steps} steps)"
         )
+
+
+_HINTS = {
+    "run": "write trainer.fit((x, labels), epochs)",
+    "train": "write trainer.fit((x, labels), epochs)",
+    "test": "write trainer.evaluate((x, labels))",
+    "validate": "write trainer.evaluate((x, labels))",
+    "extend": "give fit callbacks=[...]",
+    "compile": "the constructor is given loss, optimizer and metrics",
+    "summary": "write trainer.model.summary(shape)",
+    "save_weights": "write trainer.model.save(path)",
+    "load_weights": "write trainer.model.load(path)",
+    "state_dict": "write trainer.save(path), which has everything, or trainer.model.state()",
+    "lr": "write trainer.optimizer.lr",
+}
+
+_METHODS = ("on_start", "on_step", "on_loss", "on_validation", "on_epoch", "on_end")
+
+
+def _callbacks(callbacks: Any) -> Sequence[Any]:
+    """The callbacks of fit. TypeError: not a list of objects, or one whose methods have names of another library."""
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"fit: callbacks are a list of objects, not {type(callbacks).__name__}")
+    found = list(callbacks)
+    for each in found:
+        if isinstance(each, (type, FunctionType)):
+            kind = f"the class {each.__name__}: call it" if isinstance(each, type) else f"the function {each.__name__}"
+            raise TypeError(f"fit: a callback is an object with any of {', '.join(_METHODS)}, not {kind}")
+        others = [name for name in dir(each) if name.startswith("on_")]
+        if others and not set(others) & set(_METHODS):
+            raise TypeError(f"fit: {type(each).__name__} has {', '.join(others)}, which fit does not call; a callback has any of "
+                            f"{', '.join(_METHODS)}")  # fmt: skip
+    return found
 
 
 def _checked(tree: dict[str, Any]) -> tuple[History, int, Place, list[int]]:
@@ -215,7 +262,8 @@ def _checked(tree: dict[str, Any]) -> tuple[History, int, Place, list[int]]:
         raise DataError(f"missing: {', '.join(missing)}")
     place = Place()
     place.load_state(tree["place"])
-    rows = [{str(name): value for name, value in row.items()} for row in tree["history"]]
+    columns = {name: i for i, name in enumerate(tree.get("columns", []))}
+    rows = [{str(name): row[name] for name in sorted(row, key=lambda name: columns.get(name, len(columns)))} for row in tree["history"]]
     return History(rows), int(tree["steps"]), place, [int(each) for each in tree["random"]]
 
 

@@ -1,7 +1,8 @@
 """Runs the blocks of a page in one namespace, for test_docs.py: JSON steps on stdin, JSON results on stdout.
 
 A step is {"kind": "python", "code"}, {"kind": "file", "name", "code"}, {"kind": "command", "code"} or {"kind": "rows",
-"rows"}, pairs of equivalent NumPy and owl expressions. The result is the step's output; for rows, the rows that differ.
+"rows"}, pairs of equivalent NumPy and owl expressions, or {"kind": "cells", "rows"}, code that runs. The result is the step's
+output; for rows, those that differ, for cells those that fail.
 Python code is `example.py` in errors, its lines counted from the block's start.
 """
 
@@ -46,6 +47,19 @@ def compare(numpy_code, owl_code, namespace):
     return None
 
 
+def run_cell(code, namespace):
+    """Nothing, or the code and its error."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            exec(compile(code, "example.py", "exec"), namespace)
+            owl = namespace.get("owl")
+            if owl is not None:
+                owl.wait_for_all()
+        except Exception as error:
+            return f"{code}: {type(error).__name__}: {error}"
+    return None
+
+
 def main():
     namespace = {"__name__": "__main__"}
     results = []
@@ -57,6 +71,9 @@ def main():
             Path(step["name"]).write_text(step["code"], encoding="utf-8")
         elif step["kind"] == "command":
             printed, error = run_command(step["code"])
+        elif step["kind"] == "cells":
+            failures = [run_cell(code, namespace) for code in step["rows"]]
+            error = "\n".join(each for each in failures if each) or None
         else:
             differences = [compare(*row, namespace) for row in step["rows"]]
             error = "\n".join(each for each in differences if each) or None

@@ -241,7 +241,7 @@ def test_pooch_is_asked_for_where_it_is_missing(serve, folder):
     server = serve(None)
     without_pooch = "import sys; sys.modules['pooch'] = None"
     done = run(*script_command(without_pooch, folder))
-    assert done.returncode == 1 and "pooch" in done.stderr and "pip install 'owl-engine[apps]'" in done.stderr
+    assert done.returncode == 1 and "pooch" in done.stderr and "pip install pooch" in done.stderr
     assert server.requests == [] and not folder.exists()
     fetch(folder)
     assert run(*script_command(without_pooch, folder)).stdout == f"{folder}\n"  # needs no download

@@ -7,7 +7,8 @@ The blocks of a page run from top to bottom in one namespace and one folder (run
 * ```` ```text ```` right after a python block is what it prints; an exception that ends the block counts as printed,
   and a command may fail where its output is shown.
   `...` stands for anything, and after `<!-- numbers vary -->` any number and any space is as good as another.
-* A table with the columns NumPy and owl holds expressions of equal value in each row.
+* A table with the columns NumPy and owl holds expressions of equal value in each row; in one of another library and owl, the
+  code in owl's column runs.
 
 ```` ```diff ```` is for test_adding.py, which applies it.
 """
@@ -39,6 +40,7 @@ INSTEAD = [  # commands that a test replaces
     (r"make( help)?", f"{MAKE} help"),
     (r"python apps/mnist/(.*)", rf"python {ROOT}/apps/mnist/\1 --max-steps 3"),
     (r"python (apps/digits/digits\.py)", rf"python {ROOT}/\1 --epoch 1 || ! python -c 'import sklearn'"),
+    (r"python (tests/python/interchange\.py)", rf"python {ROOT}/\1 || ! python -c 'import torch, safetensors'"),
     (r"python -m owl\.data fetch mnist", "python -m owl.data --help"),
     (r"cd apps/mnist && \S+/python", f'cd {ROOT}/apps/mnist && {sys.executable} -c "import mnist_io, owl"'),
 ]
@@ -101,14 +103,18 @@ def steps_of(path):
             steps += blocks(fence[1], body, start, steps, after_python, comment)
             after_python, comment = fence[1] == "python" and steps[-1].kind == "python", False
             continue
-        if re.match(r"\| *NumPy *\| *owl *\|", line):
+        table = re.match(r"\| *(NumPy|Chainer|Keras|PyTorch|MLX) *\| *owl *\|", line)
+        if table:
             rows = []
             number += 2
             while number < len(lines) and lines[number].startswith("|"):
                 cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", lines[number])[1:-1]]
-                rows.append([re.fullmatch(r"`+ ?(.*?) ?`+", cell)[1].replace("\\|", "|") for cell in cells[:2]])
+                if table[1] == "NumPy":
+                    rows.append([re.fullmatch(r"`+ ?(.*?) ?`+", cell)[1].replace("\\|", "|") for cell in cells[:2]])
+                else:
+                    rows += re.findall("`([^`]+)`", cells[1].replace("\\|", "|"))
                 number += 1
-            steps.append(Step("rows", line=number, rows=rows))
+            steps.append(Step("rows" if table[1] == "NumPy" else "cells", line=number, rows=rows))
             after_python = False
             continue
         if line == NUMBERS_VARY:
@@ -241,17 +247,19 @@ def test_checker_sees_what_is_wrong(tmp_path):
         "```python\nprint('took 12 ms')\n```\n\n<!-- numbers vary -->\n\n```text\ntook 7 ms\n```\n"
         "```python\n# a.py\nprint('from a.py')\n```\n"
         "```console\n$ python a.py\nfrom a.py\n$ false\n```\n"
-        "| NumPy | owl | |\n|---|---|---|\n| `1 + 1` | `2` | |\n| `1` | `[1]` | |\n",
+        "| NumPy | owl | |\n|---|---|---|\n| `1 + 1` | `2` | |\n| `1` | `[1]` | |\n\n"
+        "| Keras | owl | |\n|---|---|---|\n| `no_code_of_ours` | `1 + 1`, then `2 + None` | |\n| `a` | nothing | `b` |\n",
         encoding="utf-8",
     )
     steps = steps_of(page)
-    assert [step.kind for step in steps] == ["python", "python", "python", "file", "command", "command", "rows"]
+    assert [step.kind for step in steps] == ["python", "python", "python", "file", "command", "command", "rows", "cells"]
     results = run(steps, tmp_path)
     good = [(not e or s.expected is not None)
             and (s.expected is None or bool(agrees(s.expected, p, s.numbers_vary)))
             for s, (p, e) in zip(steps, results)]  # fmt: skip
-    assert good == [False, True, True, True, True, False, False]
-    assert "ZeroDivisionError" in results[1][1] and "shape" in results[-1][1]
+    assert good == [False, True, True, True, True, False, False, False]
+    assert "ZeroDivisionError" in results[1][1] and "shape" in results[-2][1]
+    assert steps[-1].rows == ["1 + 1", "2 + None"] and "2 + None: TypeError" in results[-1][1]
 
 
 # ---- Make, links, names ---------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import math
 import pickle
 import pydoc
 import re
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -96,7 +98,8 @@ def test_every_method_of_other_libraries_is_there_or_has_a_hint():
     (owl, "relu_", ["never change", "x = owl.relu(x)"]), (owl, "abs_", ["x = owl.abs(x)"]), (owl, "clamp_", ["never change"]),
     (owl, "BatchNorm2d", ["owl.nn.BatchNorm(3)"]), (owl, "MSELoss", ["owl.nn.mse(x, y)"]), (owl, "Dropout", ["write owl.nn.Dropout(p=0.5)"]),
     (owl.nn, "CrossEntropyLoss", ["owl.nn.softmax_cross_entropy(x, y)"]), (owl.nn, "BatchNorm1d", ["owl.nn.BatchNorm(3)"]), (owl.nn, "Adam", ["owl.optim.Adam(lr=0.001"]),
-    (owl.nn, "ModuleList", ["an attribute like any other"]), (owl.nn, "functional", ["owl.nn.mse"]), (owl.optim, "Adagrad", ["owl.optim.SGD(0.1)"]),
+    (owl.nn, "ModuleList", ["an attribute like any other"]), (owl.nn, "functional", ["owl.nn.mse"]), (owl.optim, "Adagrad", ["write owl.optim.AdaGrad(lr=0.01"]), (owl.nn, "Dense", ["owl.nn.Linear(3, 4)"]),
+    (owl.optim, "StepLR", ["owl.optim.cosine"]), (owl.train, "ModelCheckpoint", ["owl.train.Checkpoint"]), (owl.data, "DataLoader", ["owl.data.Loader"]),
     (owl, "set_float32_matmul_precision", ["write owl.set_matmul_precision(precision)"]), (owl, "complex_", ["no complex"]),
     (owl, "Convolver", ["owl.conv.Convolver"]), (owl, "T", ["x.T"]), (owl, "mm", ["w * x"]), (owl, "int16", ["int32"]),
     (owl, "no_grad", ["only inside a block of owl.Tape()"]), (owl, "median", ["np.median(x.to_numpy())"]), (owl, "Tensor", ["owl.NArray"]),
@@ -341,3 +344,13 @@ def test_dot_is_called_draw():
     with pytest.raises(TypeError, match=r"W \* A or W @ A"):
         owl.dot(x, x)
     assert "dot" not in owl.__all__
+
+
+@pytest.mark.parametrize("code, meant", [
+    ("owl.nn.Lineer", "Linear"), ("owl.optim.RMSprob", "RMSprop"), ("owl.train.Trainr", "Trainer"), ("owl.data.Loder", "Loader"),
+    ("owl.matmull", "matmul"), ("owl.nn.Linear(2, 3).paramters()", "parameters"), ("owl.optim.Adam().stat()", "state"),
+    ('owl.train.Trainer(owl.nn.ReLU(), "mse", "adam").fitt()', "fit"), ("owl.train.History().to_cvs", "to_csv"),
+])  # fmt: skip
+def test_python_suggests_names_of_similar_spelling(code, meant):
+    done = subprocess.run([sys.executable, "-c", f"import owl\n{code}"], capture_output=True, text=True, timeout=60)
+    assert f"Did you mean: '{meant}'?" in done.stderr

@@ -4,11 +4,13 @@ import copy
 import math
 import pickle
 import re
+import sys
 import threading
 
 import numpy as np
 import pytest
 
+import interchange
 import owl
 import reference
 from conftest import same_bits, settle
@@ -111,6 +113,13 @@ LAYERS = {
                              lambda s, x: normalised(x, (0, 2, 3)) * channels(s["weight"], x) + channels(s["bias"], x)),
     "batch norm of vectors": (lambda: nn.BatchNorm(5, eps=0.1, momentum=0.3), "BatchNorm1d(5, eps=0.1, momentum=0.3)", numbers((4, 5)),
                               lambda s, x: normalised(x, 0, 0.1) * s["weight"] + s["bias"]),
+    "batch norm, plain": (lambda: nn.BatchNorm(4, affine=False), "BatchNorm2d(4, affine=False)", IMAGES, lambda s, x: normalised(x, (0, 2, 3))),
+    "batch norm, cumulative": (lambda: nn.BatchNorm(5, momentum=None), "BatchNorm1d(5, momentum=None)", numbers((4, 5)),
+                               lambda s, x: normalised(x, 0) * s["weight"] + s["bias"]),
+    "layer norm, plain": (lambda: nn.LayerNorm([6, 7], affine=False), "LayerNorm((7, 6), elementwise_affine=False)", IMAGES,
+                          lambda s, x: normalised(x, (2, 3))),
+    "group norm, plain": (lambda: nn.GroupNorm(2, 6, affine=False), "GroupNorm(2, 6, affine=False)", numbers((4, 6)),
+                          lambda s, x: normalised(x.reshape(4, 2, 3), 2).reshape(4, 6)),
     "layer norm": (lambda: nn.LayerNorm(5), "LayerNorm(5)", numbers((4, 3, 5)), lambda s, x: normalised(x, -1) * s["weight"] + s["bias"]),
     "layer norm of images": (lambda: nn.LayerNorm([6, 7, 4], eps=0.01), "LayerNorm((4, 7, 6), eps=0.01)", IMAGES,
                              lambda s, x: normalised(x, (1, 2, 3), 0.01) * s["weight"] + s["bias"]),
@@ -232,6 +241,17 @@ def test_pytorch(name, tmp_path):
     drawn(ours, 20).save(tmp_path / "ours.safetensors")
     theirs.load_state_dict({key: torch.from_numpy(a) for key, a in files.load_file(tmp_path / "ours.safetensors").items()}, strict=True)
     close(first(ours.eval()(x_ours)), first(theirs.eval()(*[x_theirs] * (3 if "attention" in name else 1))))
+
+
+def test_the_table_of_interchange_has_every_layer_with_parameters(tmp_path):
+    shown = {type(part).__name__ for _, make, _ in interchange.LAYERS for part in make().modules().values()}
+    layers = {name for name in nn.__all__ if isinstance(getattr(nn, name), type)} - {"Module"}
+    made = {name: LAYERS[row][0]() for row in LAYERS for name in [type(LAYERS[row][0]()).__name__]}
+    assert {name for name in layers if name in made and made[name].state()} | {"Embedding"} <= shown
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors.torch")
+    for text, make, shape in interchange.LAYERS:
+        assert max(interchange.compare(text, make, shape, tmp_path)) < 1e-5, text
 
 
 @pytest.mark.parametrize("make, shapes", [
@@ -389,6 +409,35 @@ def test_statistics_of_batch_norm():
     want = (x - s["running_mean"]) / np.sqrt(s["running_var"] + 1e-5) * s["weight"] + s["bias"]
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
     assert all((a.to_numpy() == after[name]).all() for name, a in layer.buffers().items())  # evaluation moves nothing
+
+
+def test_the_cumulative_mean_of_batch_norm():
+    layer = nn.BatchNorm(5, momentum=None)
+    batches = [numbers((4, 5), seed) for seed in range(3)]
+    for x in batches:
+        layer(owl.from_numpy(x))
+    np.testing.assert_allclose(layer.running_mean.to_numpy(), np.mean([x.mean(0) for x in batches], 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layer.running_var.to_numpy(), np.mean([x.var(0, ddof=1) for x in batches], 0), rtol=1e-5)
+
+
+def test_batch_norm_of_pytorch_over_several_batches():
+    torch = pytest.importorskip("torch")
+    for momentum in (0.1, None):
+        theirs, ours = torch.nn.BatchNorm1d(5, momentum=momentum), nn.BatchNorm(5, momentum=momentum)
+        for seed in range(4):
+            theirs(torch.from_numpy(numbers((4, 5), seed)))
+            ours(owl.from_numpy(numbers((4, 5), seed)))
+        for name, a in theirs.named_buffers():
+            np.testing.assert_allclose(ours.buffers()[name].to_numpy().reshape(a.shape), a.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_buffers_keep_their_type(dtype):
+    layer = nn.BatchNorm(5).to(dtype=dtype)
+    for x in (owl.from_numpy(numbers((4, 5))), owl.from_numpy(numbers((4, 5))).astype(dtype)):
+        layer(x)
+        assert layer.running_mean.dtype.name == layer.running_var.dtype.name == dtype
+    assert layer.num_batches_tracked.dtype == np.int64
 
 
 def test_no_gradient_flows_through_running_statistics():
@@ -715,6 +764,36 @@ def test_strict_loading_lists_everything():
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_files_of_other_types(suffix, dtype, tmp_path, monkeypatch):
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+        if dtype == "bfloat16" and not reference.bfloat16:
+            pytest.skip("needs ml_dtypes")
+    else:
+        monkeypatch.setitem(sys.modules, "ml_dtypes", None)  # an .npz needs it not
+    net, same, single = drawn(Net()).to(dtype=dtype), Net().to(dtype=dtype), Net()
+    net.save(tmp_path / f"net{suffix}")
+    for other in (same, single):
+        other.load(tmp_path / f"net{suffix}")
+        for name, a in net.state().items():
+            assert (a.astype("float64").to_numpy() == other.state()[name].astype("float64").to_numpy()).all(), name
+    assert same.scale.dtype.name == dtype and single.scale.dtype == np.float32
+    assert net.pair[0].num_batches_tracked.dtype == np.int64 and same(owl.ones([3, 2])).shape == [1, 2]
+
+
+def test_bfloat16_of_pytorch(tmp_path):
+    torch = pytest.importorskip("torch")
+    files = pytest.importorskip("safetensors.torch")
+    theirs = torch.nn.Linear(5, 3).to(torch.bfloat16)
+    files.save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")
+    ours = nn.Linear(5, 3).to(dtype="bfloat16")
+    ours.load(tmp_path / "theirs.safetensors")
+    assert ours.weight.dtype.name == "bfloat16"
+    assert (ours.weight.astype("float32").to_numpy() == theirs.weight.detach().float().numpy()).all()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_files(suffix, tmp_path):
     if suffix == ".safetensors":
         pytest.importorskip("safetensors")
@@ -815,6 +894,23 @@ def test_to_a_device():
         net.to(99)
 
 
+def test_to_a_type():
+    net = Net()
+    assert net.to(dtype="float64") is net
+    assert {name: a.dtype.name for name, a in net.state().items() if a.dtype.name != "float64"} == {"pair.0.num_batches_tracked": "int64"}
+    assert net(owl.ones([3, 2], "float64")).dtype == np.float64
+    lazy = nn.Linear(None, 2).to(dtype=owl.bfloat16)
+    lazy(owl.ones([3, 2]))
+    assert lazy.weight.dtype.name == lazy.bias.dtype.name == "bfloat16"
+    other = owl.create_cpu_device()
+    assert {(a.device, a.dtype.name) for a in nn.Linear(2, 3).to(other, "float16").state().values()} == {(other, "float16")}
+    for bad in ("cuda", "float16", owl.float16, True):
+        with pytest.raises(TypeError, match="id of a device.*a type is dtype="):
+            net.to(bad)
+    with pytest.raises(owl.DTypeError, match="of floats, not int32"):
+        net.to(dtype="int32")
+
+
 def test_summary():
     net = nn.Sequential(nn.Conv2d(None, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(None, 10), nn.BatchNorm(10))
     text = net.summary([8, 8, 1, 2])
@@ -855,6 +951,89 @@ def test_copies_and_pickles():
     assert net.scale.item() != 7.0 and list(other.state()) == list(net.state())
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_is_copied_and_pickled(name):
+    make, _, x, _ = LAYERS[name]
+    layer = drawn(make()).eval()
+    want = first(layer(owl.from_numpy(x))).to_numpy()
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert same_bits(first(other(owl.from_numpy(x))).to_numpy(), want) and repr(other) == repr(layer)
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(None, 2), lambda: nn.Conv2d(None, 2, 3), lambda: nn.BatchNorm(None), lambda: nn.LSTM(None, 2)])
+def test_layers_without_a_size_are_copied_and_pickled(make):
+    layer = make()
+    x = owl.ones({"Conv2d": [5, 5, 3, 2], "LSTM": [3, 4, 2]}.get(type(layer).__name__, [3, 4]))
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        other(x)
+        assert "None" not in repr(other) and "None" in repr(layer)
+
+
+def test_parts_of_a_sequential():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    assert len(net) == 3 and net[-1] is net[2] and [*net] == [net[0], net[1], net[2]] and net[np.int64(1)] is net[1]
+    head = net[:2]
+    assert isinstance(head, nn.Sequential) and [*head] == [net[0], net[1]] and list(head.parameters()) == ["0.weight", "0.bias"]
+    assert list(net[::-1].parameters()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    net[-1] = nn.Linear(4, 5)
+    assert net(owl.ones([3, 2])).shape == [5, 2] and list(net.parameters())[-1] == "2.bias"
+    assert nn.Sequential(*net, nn.Tanh())(owl.ones([3, 2])).shape == [5, 2] and len(nn.Sequential()) == 0
+    for call in (lambda: net[3], lambda: net[-4], lambda: net.__setitem__(3, nn.ReLU())):
+        with pytest.raises(IndexError, match="Sequential has 3 parts, no number (3|-4)"):
+            call()
+    with pytest.raises(TypeError, match=r"without a list: Sequential\(\*layers\); number 0 is"):
+        nn.Sequential([nn.Linear(3, 4), nn.ReLU()])
+    with pytest.raises(TypeError, match="number 1 is 3"):
+        net[1] = 3
+
+
+def test_init_of_recurrent_layers_and_attention():
+    for layer in (nn.RNN(3, 4, init=nn.init.constant), nn.LSTM(3, 4, layers=2, init=nn.init.constant), nn.MultiHeadAttention(4, 2, init=nn.init.constant)):
+        weights = [a for name, a in layer.parameters().items() if "weight" in name]
+        assert len(weights) >= 2 and not any(a.to_numpy().any() for a in weights)
+    with pytest.raises(TypeError, match="init must be a function of a shape"):
+        nn.GRU(3, 4, init=0.1)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_numpy_array_is_refused(name):
+    make, _, x, _ = LAYERS[name]
+    with pytest.raises(TypeError):
+        make()(x)
+
+
+class Own(nn.Module):
+    def __init__(self, units, *, dim=3, **options):
+        self.units, self.dim, self.options = units, dim, options
+
+
+class Plain(nn.Module):
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize("call, text", [
+    (lambda: nn.Linear(in_features=3, out_features=2), "Linear has no argument 'in_features': write n_in; it takes n_in, n_out, bias, init"),
+    (lambda: nn.Conv2d(3, 2, kernel_size=3), "'kernel_size': write kernel;"), (lambda: nn.Conv2d(in_channels=3), "'in_channels': write c_in;"),
+    (lambda: nn.LSTM(3, 4, num_layers=2), "LSTM has no argument 'num_layers': write layers;"),
+    (lambda: nn.LSTM(3, 4, batch_first=True), r"'batch_first': sequences are \[features, T, N\];"),
+    (lambda: nn.Softmax(dim=1), "'dim': write axis;"), (lambda: nn.ReLU(inplace=True), "ReLU has no argument 'inplace': arrays never change; it takes no"),
+    (lambda: nn.ReLU(3), "takes 1 positional argument but 2 were given"), (lambda: Plain(3), "Plain.* takes no arguments"),
+    (lambda: nn.LayerNorm(3, elementwise_affine=False), "write affine"), (lambda: nn.Linear(3, 2, biass=True), "Linear has no argument 'biass'; it takes"),
+    (lambda: nn.Linear(3), "missing 1 required positional argument: 'n_out'"), (lambda: nn.Linear(3, 2, n_in=3), "multiple values for argument 'n_in'"),
+])  # fmt: skip
+def test_arguments_of_other_libraries(call, text):
+    with pytest.raises(TypeError, match=text):
+        call()
+
+
+def test_classes_of_ones_own_take_what_they_take():
+    own = Own(units=3, dim=4, inplace=True)
+    assert (own.units, own.dim, own.options) == (3, 4, {"inplace": True}) and copy.deepcopy(own).dim == 4
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'units'"):
+        Own()
+
+
 class NoForward(nn.Module):
     pass
 
@@ -863,13 +1042,15 @@ class NoForward(nn.Module):
     (lambda: NoForward()(1), NotImplementedError, r"NoForward defines no forward\(self"),
     (lambda: NoForward().state_dict(), AttributeError, r"NoForward has no state_dict: write module.state\(\)"),
     (lambda: NoForward().zero_grad(), AttributeError, "gradients are what tape.gradient"),
+    (lambda: NoForward().half(), AttributeError, 'write module.to\\(dtype="float16"\\)'),
+    (lambda: NoForward().fit(1), AttributeError, "write owl.train.Trainer"),
     (lambda: NoForward().nothing, AttributeError, "^NoForward has no nothing$"),
     (lambda: NoForward().buffer("x", 3.0), TypeError, "buffer 'x' must be an NArray, not float"),
     (lambda: nn.Sequential(nn.ReLU), TypeError, "takes modules or functions; number 0"),
     (lambda: nn.Sequential(nn.ReLU(), 3), TypeError, "number 1 is 3"),
     (lambda: nn.Linear(3, 2)(owl.ones([4, 2])), owl.ShapeError, r"Linear\(3, 2\) takes arrays of shape \[3, ...\], got \[4, 2\]"),
     (lambda: nn.Conv2d(3, 2, 3)(owl.ones([5, 5, 2, 1])), owl.ShapeError, r"takes images \[W, H, 3, N\], got \[5, 5, 2, 1\]"),
-    (lambda: nn.Conv2d(3, 2, 3)(owl.ones([5, 3])), owl.ShapeError, r"Conv2d takes images \[W, H, C, N\], got \[5, 3\]"),
+    (lambda: nn.Conv2d(3, 2, 3)(owl.ones([5, 3])), owl.ShapeError, r"Conv2d\(.*\) takes images \[W, H, C, N\], got \[5, 3\]"),
     (lambda: nn.Conv2d(3, 2, 3)(owl.ones([2, 2, 3, 1])), owl.ShapeError, "."),
     (lambda: nn.Conv2d(3, 2, 3, groups=2), ValueError, "2 groups do not divide 3 and 2 channels"),
     (lambda: nn.Conv2d(3, 2, (3, 3, 3)), TypeError, r"Conv2d: kernel must be an integer or a pair"),
@@ -877,7 +1058,7 @@ class NoForward(nn.Module):
     (lambda: nn.Conv2d(3, 2, 3, padding="same"), TypeError, "padding must be an integer or a pair"),
     (lambda: nn.Conv2d(3, 2, 3, padding=-1), ValueError, "padding must be 0 or more"),
     (lambda: nn.MaxPool2d(2, padding=2), ValueError, "more than half of the kernel"),
-    (lambda: nn.AvgPool2d(2)(owl.ones([3, 2])), owl.ShapeError, "AvgPool2d takes images"),
+    (lambda: nn.AvgPool2d(2)(owl.ones([3, 2])), owl.ShapeError, r"AvgPool2d\(.*\) takes images"),
     (lambda: nn.GlobalAvgPool2d()(owl.ones([3, 2])), owl.ShapeError, "takes images"),
     (lambda: nn.LocalResponseNorm(4), ValueError, "size must be odd"),
     (lambda: nn.BatchNorm(3)(owl.ones([4, 2])), owl.ShapeError, r"takes arrays of shape \[..., 3, N\], got \[4, 2\]"),

@@ -1,6 +1,8 @@
 """owl.optim against PyTorch's optimizers (where it is installed) and against formulas in NumPy."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -18,6 +20,10 @@ OPTIMIZERS = {
     "rmsprop": (optim.RMSprop, ("RMSprop", {})),
     "rmsprop, momentum": (lambda: optim.RMSprop(0.02, alpha=0.9, momentum=0.5, weight_decay=0.1),
                           ("RMSprop", {"lr": 0.02, "alpha": 0.9, "momentum": 0.5, "weight_decay": 0.1})),
+    "rmsprop, centered": (lambda: optim.RMSprop(0.02, alpha=0.9, centered=True), ("RMSprop", {"lr": 0.02, "alpha": 0.9, "centered": True})),
+    "rmsprop, centered, momentum": (lambda: optim.RMSprop(momentum=0.5, centered=True), ("RMSprop", {"momentum": 0.5, "centered": True})),
+    "adam, amsgrad": (lambda: optim.Adam(0.05, b2=0.5, amsgrad=True), ("Adam", {"lr": 0.05, "betas": (0.9, 0.5), "amsgrad": True})),
+    "adamw, amsgrad": (lambda: optim.AdamW(b2=0.5, amsgrad=True), ("AdamW", {"betas": (0.9, 0.5), "amsgrad": True})),
     "adagrad": (lambda: optim.AdaGrad(weight_decay=0.1), ("Adagrad", {"weight_decay": 0.1})),
     "adam": (optim.Adam, ("Adam", {})),
     "adam, settings": (lambda: optim.Adam(0.05, b1=0.8, b2=0.9, eps=1e-3, weight_decay=0.1),
@@ -185,6 +191,14 @@ def test_mistakes_change_nothing():
     (lambda: optim.RMSprop(weight_decay=-1), ValueError, "weight_decay must"), (lambda: optim.AdaGrad(eps=-1), ValueError, "eps must"),
     (lambda: optim.SGD(lambda t: None).lr, TypeError, "not None"), (lambda: optim.SGD(lambda t: math.inf).lr, ValueError, "got inf"),
     (lambda: optim.step(0.1, 0), ValueError, "every must be 1"), (lambda: optim.cosine(0.1, 0), ValueError, "steps must be 1"),
+    (lambda: optim.Adam({"w": owl.ones([2])}, lr=0.1), TypeError, "Adam takes no parameters: update\\(model, grads\\)"),
+    (lambda: optim.SGD(owl.nn.Linear(2, 3)), TypeError, "SGD takes no parameters"),
+    (lambda: optim.Adam(betas=(0.9, 0.99)), TypeError, "Adam has no argument 'betas': write b1 and b2; it takes lr, b1"),
+    (lambda: optim.Adam(learning_rate=0.1), TypeError, "no argument 'learning_rate': write lr;"),
+    (lambda: optim.SGD(0.1, momentun=0.9), TypeError, "no argument 'momentun'; it takes lr, momentum, nesterov"),
+    (lambda: optim.SGD(0.1).zero_grad(), AttributeError, "SGD has no zero_grad: gradients are what"),
+    (lambda: optim.SGD(0.1).state_dict(), AttributeError, r"write optimizer.state\(\)"),
+    (lambda: optim.SGD(0.1).rate, AttributeError, "^SGD has no rate$"),
     (lambda: optim.one_cycle(0.1, 0), ValueError, "steps must be 1"), (lambda: optim.warmup(0, 0.1), ValueError, "steps must be 1"),
 ])  # fmt: skip
 def test_settings_out_of_range(make, error, text):
@@ -334,6 +348,23 @@ def test_what_state_holds():
     again = optim.Adam()
     again.load_state(state)
     assert again.lr == 0.01
+
+
+def test_centered_variances_do_not_fall_below_zero():
+    rmsprop, x = optim.RMSprop(centered=True), {"x": owl.zeros([50])}
+    g = {"x": owl.linspace(0.1, 3.0, 50)}
+    for _ in range(2000):
+        x = rmsprop.update(x, g)
+    assert np.isfinite(x["x"].to_numpy()).all()
+
+
+def test_copies_and_pickles():
+    adam = optim.Adam(0.01, amsgrad=True)
+    adam.update({"w": owl.ones([2])}, {"w": owl.ones([2])})
+    for other in (copy.deepcopy(adam), pickle.loads(pickle.dumps(adam))):
+        assert other.state().keys() == adam.state().keys() and other.lr == 0.01 and other.steps == 1
+        got, want = (each.update({"w": owl.ones([2])}, {"w": owl.ones([2])})["w"].tolist() for each in (other, copy.deepcopy(adam)))
+        assert got == want
 
 
 def test_a_parameter_that_joins_later_counts_for_itself():

@@ -1,8 +1,10 @@
 """owl.train: the loop, metrics, validation, callbacks, checkpoints, resuming, errors."""
 
+import copy
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import struct
@@ -146,10 +148,32 @@ def test_names():
     (lambda: trainer().fit((X[:1], LABELS[:1]), 1, validation=0.5), ValueError, "without any"),
     (lambda: trainer().fit((X, LABELS.astype("f4")), 1, progress=False), owl.DTypeError, "integers"),
     (lambda: trainer().fit((owl.from_numpy(X), LABELS), 1), TypeError, "to_numpy"),
+    (lambda: train.Trainer(nn.Linear, "mse", "adam"), TypeError, "the class Linear: call it"),
+    (lambda: train.Trainer(network(), "mse", optim.Adam), TypeError, "call it"),
+    (lambda: train.Trainer(network(), "mse", optim="adam"), TypeError, "no argument 'optim': write optimizer; it takes model, loss"),
+    (lambda: trainer().fit(X, LABELS), TypeError, r"one tuple: fit\(\(x, labels\), epochs\)"),
+    (lambda: trainer().fit(X, LABELS, epochs=2), TypeError, r"one tuple: fit\(\(x, labels\), epochs\)"),
+    (lambda: trainer().evaluate(X, LABELS), TypeError, r"one tuple: evaluate\(\(x, labels\)\)"),
+    (lambda: trainer().fit((X, LABELS), 1, validation_data=(X, LABELS)), TypeError, "no argument 'validation_data': write validation; it takes data, epochs"),
+    (lambda: trainer().fit((X, LABELS), "3"), ValueError, "epochs must be a positive integer, not '3'"),
+    (lambda: trainer().fit((X, LABELS), 1, steps=3), TypeError, "no argument 'steps'; it takes data, epochs"),
+    (lambda: trainer().fit({"x": X, "labels": LABELS}, 1), TypeError, "tuple of NumPy arrays .* not dict"),
+    (lambda: trainer().fit((X, LABELS), 1, callbacks=train.StopOnNaN()), TypeError, "a list of objects, not StopOnNaN"),
+    (lambda: trainer().fit((X, LABELS), 1, callbacks=[train.StopOnNaN]), TypeError, "the class StopOnNaN: call it"),
+    (lambda: trainer().fit((X, LABELS), 1, callbacks=[fit]), TypeError, "not the function fit"),
+    (lambda: trainer().fit((X, LABELS), 1, callbacks=[KerasCallback()]), TypeError, "KerasCallback has on_epoch_end, which fit does not call; .*on_epoch"),
+    (lambda: fit(trainer(model=network().freeze()), 1), owl.Error, r"no parameters to train; model.unfreeze\(\)"),
+    (lambda: trainer().run(), AttributeError, "Trainer has no run: write trainer.fit"),
+    (lambda: train.Trainer(nn.Linear(6, 1), "mse", "adam").fit((X, X[:, 0]), 1, progress=False), owl.ShapeError, r"write t.reshape\(\[1, 32\]\), or of NumPy's y\[:, None\]"),
 ])  # fmt: skip
 def test_calls_that_make_no_sense(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+class KerasCallback:
+    def on_epoch_end(self, epoch, logs):
+        pass
 
 
 def test_one_sample():
@@ -270,6 +294,24 @@ def test_predict():
         assert np.allclose(other.to_numpy(), whole.to_numpy(), atol=1e-6)
     assert own.predict(X[:1], batch_size=1).shape == [3, 1]
     assert own.predict(owl.from_numpy(X), 7).shape == [3, 200]
+    assert np.allclose(own.predict((X,)).to_numpy(), whole.to_numpy(), atol=1e-6)
+
+
+class Two(nn.Module):
+    def __init__(self):
+        self.a, self.b = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x, y):
+        return self.a(x) + self.b(y)
+
+
+def test_a_model_of_several_inputs():
+    own = trainer(model=Two())
+    fit(own, 1, (X, X[::-1], LABELS))
+    assert own.evaluate((X, X[::-1], LABELS))["loss"] > 0
+    found = own.predict((X, X[::-1]))
+    assert np.allclose(found.to_numpy(), own.model(owl.from_numpy(X), owl.from_numpy(X[::-1])).to_numpy(), atol=1e-6)
+    assert np.allclose(own.predict(data.Loader((X, X[::-1], LABELS), 64)).to_numpy(), found.to_numpy(), atol=1e-6)
 
 
 # ---- Shards and devices ---------------------------------------------------------------------------------------------
@@ -553,6 +595,50 @@ def test_a_tree_comes_back(tmp_path, suffix):
     assert path.read_bytes() == (tmp_path / f"again{suffix}").read_bytes()
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("package", [True, False], ids=["ml_dtypes", "without ml_dtypes"])
+def test_parameters_of_other_types(tmp_path, suffix, dtype, package, monkeypatch):
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+    if not package:
+        monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+
+    def made(seed):
+        owl.seed(seed)
+        return trainer(model=network(nn.BatchNorm(16), seed=seed).to(dtype=dtype), optimizer=optim.Adam(0.01, eps=1e-4))
+
+    def bits(own):
+        arrays = {**own.model.state(), **{name: x for name, x in own.optimizer.state().items() if isinstance(x, owl.NArray)}}
+        return {name: (x.dtype.name, x.astype("float64").to_numpy().tobytes()) for name, x in arrays.items()}
+
+    own, other = made(1), made(2)
+    fit(own, 2)
+    own.save(tmp_path / f"run{suffix}")
+    other.load(tmp_path / f"run{suffix}")
+    assert bits(own) == bits(other) and other.model[0].weight.dtype.name == dtype
+    assert other.optimizer.state()["0.weight.exp_avg"].dtype.name == dtype
+    fit(own, 3)
+    fit(other, 3)
+    assert bits(own) == bits(other)
+    own.save(tmp_path / f"a{suffix}")
+    other.save(tmp_path / f"b{suffix}")
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_columns_keep_their_order(tmp_path):
+    """Also of a run that is cut within an epoch: its log has the same head."""
+    whole, cut, goes_on = trainer(), trainer(), trainer()
+    fit(whole, 2, validation=(X, LABELS))
+    assert len(fit(cut, 2, validation=(X, LABELS), callbacks=[StopAt(10)])) == 1
+    cut.save(tmp_path / "cut.npz")
+    goes_on.load(tmp_path / "cut.npz")
+    assert list(goes_on.history[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
+    fit(goes_on, 2, validation=(X, LABELS))
+    assert goes_on.history.columns == whole.history.columns
+    assert list(goes_on.history[1]) == list(whole.history[1])
+
+
 # ---- Writing behind the script --------------------------------------------------------------------------------------
 
 
@@ -779,10 +865,14 @@ def test_tensorboard(tmp_path):
 
 
 @pytest.mark.parametrize("package, use", [("tensorboardX", lambda: train.TensorBoard("folder")),
+                                          ("safetensors", lambda: train.Checkpoint("run.safetensors")),
+                                          ("safetensors", lambda: train.BestCheckpoint("run.safetensors")),
+                                          ("safetensors", lambda: trainer().save("run.safetensors")),
                                           ("matplotlib", lambda: train.History([{"epoch": 1, "loss": 1.0}]).plot("a.png"))])  # fmt: skip
 def test_packages_that_are_not_installed(monkeypatch, package, use):
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, f"{package}.figure", raising=False)
+    for part in ("figure", "numpy"):
+        monkeypatch.delitem(sys.modules, f"{package}.{part}", raising=False)
     with pytest.raises(ImportError, match=f"pip install {package}"):
         use()
 
@@ -796,6 +886,10 @@ def test_the_history(tmp_path):
     assert [row["epoch"] for row in history] == [1, 2] and "0.25" in repr(history)
     with pytest.raises(KeyError, match="epoch, loss, val_loss"):
         history["accuracy"]
+    for name in ("history", "loss"):
+        with pytest.raises(AttributeError, match=rf'History has no {name}: write history\["loss"\]'):
+            getattr(history, name)
+    assert copy.deepcopy(history) == pickle.loads(pickle.dumps(history)) == history
     history.to_csv(tmp_path / "h.csv")
     history.to_json(tmp_path / "h.json")
     assert (tmp_path / "h.csv").read_text() == "epoch,loss,val_loss\n1,0.5,\n2,0.25,0.3\n"
@@ -924,9 +1018,118 @@ def test_ctrl_c_that_a_finalizer_swallows():
     assert weights(cut) == weights(whole) and cut.history["loss"] == whole.history["loss"]
 
 
-def test_a_label_out_of_range():
-    with pytest.raises(owl.IndexError, match="3"):
-        fit(trainer(), 1, (X, np.full(200, 3)))
+class Samples:
+    """A data set of samples, not of arrays."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        return X[i], self.labels[i]
+
+
+@pytest.mark.parametrize("label", [3, -1, 1000])
+@pytest.mark.parametrize("kind", ["tuple", "column", "int64", "part", "samples", "shards", "accumulate", "nll"])
+def test_a_label_out_of_range_leaves_a_usable_trainer(kind, label):
+    """An operation that fails would take all parameters with it."""
+    wrong = LABELS.astype("i8") if kind == "int64" else LABELS.copy()
+    wrong[150] = label
+    wrong = wrong[:, None] if kind == "column" else wrong
+    given = Samples(wrong) if kind == "samples" else (X, wrong)
+    model = network(nn.BatchNorm(16), nn.Dropout(0.1), *[nn.LogSoftmax()] * 0)
+    own = trainer(model=model, shards=2 if kind == "shards" else None)
+    if kind == "nll":
+        own = train.Trainer(nn.Sequential(*model, nn.LogSoftmax()), "nll", "adam")
+    before, random = weights(own), owl.random_state()
+    options = {"accumulate": 3} if kind == "accumulate" else {"validation": 0.01} if kind == "part" else {}
+    with pytest.raises(owl.IndexError, match=f"label {label} is out of range for 3 classes, 0 to 2") as caught:
+        fit(own, 2, given, **options)
+    if kind == "samples":
+        own.model.eval()
+        assert np.isfinite(predicted(own)).all()
+    else:
+        assert weights(own) == before and owl.random_state() == random and own.steps == 0
+        assert kind == "part" or "sample 150 of the training data has it" in str(caught.value)
+    fit(own, 2, (X, LABELS), **options)
+    assert len(own.history) == 2 and np.isfinite(predicted(own)).all()
+
+
+def test_classes_for_a_model_of_one_output():
+    own = train.Trainer(nn.Linear(6, 1), "softmax_cross_entropy", "adam")
+    before = weights(own)
+    for labels in (LABELS > 0, (LABELS > 0)[:, None]):
+        with pytest.raises(owl.IndexError, match="label 1 is out of range for 1 classes.*learns by binary_cross_entropy"):
+            fit(own, 1, (X, labels.astype("i4")))
+    assert weights(own) == before
+
+
+def test_labels_that_are_no_classes_are_not_compared():
+    hot = np.eye(3, dtype="i4")[LABELS] * 7
+    assert len(fit(trainer(metrics=()), 1, (X, hot))) == 1
+    own = train.Trainer(nn.Linear(6, 1), lambda output, labels: nn.mse(output, labels.astype("float32").reshape([1, -1])), "adam", metrics=())
+    assert len(fit(own, 1, (X, LABELS * 100))) == 1
+
+
+@pytest.mark.parametrize("fault", ["metric", "loss", "model"])
+def test_a_step_that_raises_moves_nothing(fault):
+    """Neither buffers nor random numbers: another fit goes on with the bits of a run without the fault."""
+    state = {"armed": False, "calls": 0}
+
+    def fails(*arguments):
+        state["calls"] += 1
+        if state["armed"] and state["calls"] == 5:
+            raise ZeroDivisionError("mine")
+        return owl.zeros([1])
+
+    def loss(output, labels):
+        if fault == "loss":
+            fails()
+        return nn.softmax_cross_entropy(output, labels)
+
+    class Fails(nn.Module):
+        def forward(self, x):
+            if fault == "model" and self.training:
+                fails()
+            return x
+
+    def made():
+        model = network(nn.BatchNorm(16), nn.Dropout(0.2), Fails())
+        return train.Trainer(model, loss, optim.Adam(0.01), metrics=[fails] if fault == "metric" else ["accuracy"])
+
+    whole, cut = made(), made()
+    cut.model.load_state(whole.model.state())
+    owl.seed(3)
+    fit(whole, 2)
+    owl.seed(3)
+    state.update(armed=True, calls=0)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        fit(cut, 2)
+    assert cut.steps == 4
+    fit(cut, 2)
+    assert weights(cut) == weights(whole) and cut.history["loss"] == whole.history["loss"]
+
+
+def test_a_checkpoint_mends_a_trainer_whose_parameters_have_failed(tmp_path):
+    own = trainer()
+    fit(own, 1)
+    own.save(tmp_path / "run.npz")
+    good = weights(own)
+    failing = owl.op(lambda a: 1 / 0, backward=lambda err, y, a: err)
+
+    def loss(output, labels):
+        return nn.softmax_cross_entropy(output + failing(output), labels)
+
+    own.parts.loss = loss
+    with pytest.raises(owl.Error, match="division by zero"):
+        fit(own, 2)
+    own.parts.loss = nn.softmax_cross_entropy
+    own.load(tmp_path / "run.npz")
+    assert weights(own) == good
+    fit(own, 2)
+    assert len(own.history) == 2 and np.isfinite(predicted(own)).all()
 
 
 def test_ctrl_c_twice_ends_a_step_that_hangs():

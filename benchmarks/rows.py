@@ -65,6 +65,7 @@ ROWS = (
     Row("take of 1M rows of 64 floats, ms", owl("take.py"), (peer("numpy", 0.70, "take.py"),)),
     Row("put_add of 1M rows of 64 floats, ms", owl("take.py", *PUT_ADD), (peer("numpy", 0.70, "take.py", *PUT_ADD),)),
     Row("layer norm of [1024, 4096], forward and backward, ms", owl("layer_norm.py"), (peer("torch", 0.70, "layer_norm.py"),)),
+    Row("ResNet-18's convolutions, batch of 8, ms", owl("resnet.py"), (peer("torch", 0.90, "resnet.py"),)),
     Row("attention of 8 heads, [256, 128, 8], forward and backward, ms", owl("attention.py"), (
         peer("torch", 0.80, "attention.py"),
     )),

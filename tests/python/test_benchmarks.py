@@ -19,6 +19,7 @@ RUNS = {
     "cnn.py": ["--batches", "2", "--rounds", "1"],
     "ops.py": ["--length", "100", "--rounds", "1"],
     "chain.py": ["--size", "1000", "--rounds", "1"],
+    "resnet.py": ["--samples", "1", "--size", "32", "--rounds", "1"],
     "attention.py": ["--features", "8", "--heads", "2", "--steps", "4", "--samples", "3", "--rounds", "1"],
     "layer_norm.py": ["--features", "10", "--vectors", "20", "--rounds", "1"],
     "softmax.py": ["--classes", "10", "--columns", "100", "--rounds", "1"],
@@ -94,19 +95,18 @@ def test_a_floor_reports_one_line_of_json(program):
     assert figures(BUILD / program, *FLOORS[program])["threads"] == owl.devices()[0].threads
 
 
-def test_peer_of_layer_norm():
-    pytest.importorskip("torch")
-    figures(sys.executable, FOLDER / "peers/layer_norm.py", "torch", "--features", "10", "--vectors", "20", "--rounds", "1")
+PEERS = {
+    "layer_norm.py": ["--features", "10", "--vectors", "20", "--rounds", "1"],
+    "attention.py": ["--features", "8", "--heads", "2", "--steps", "4", "--rounds", "1"],
+    "resnet.py": ["--samples", "1", "--size", "32", "--rounds", "1"],
+    "softmax.py": ["--columns", "100", "--rounds", "1"],
+}
 
 
-def test_peer_of_attention():
-    pytest.importorskip("torch")
-    figures(sys.executable, FOLDER / "peers/attention.py", "torch", "--features", "8", "--heads", "2", "--steps", "4", "--rounds", "1")
-
-
-def test_peer_of_softmax():
+@pytest.mark.parametrize("script", PEERS)
+def test_a_peer_reports_one_line_of_json(script):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    figures(sys.executable, FOLDER / "peers/softmax.py", "torch", "--columns", "100", "--rounds", "1")
+    figures(sys.executable, FOLDER / "peers" / script, "torch", *PEERS[script])
 
 
 def test_table_says_what_was_not_run():

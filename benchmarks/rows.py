@@ -38,6 +38,8 @@ def floor(name, at_most, program, *arguments):
 WIDER = ("--hidden", "1000", "--epochs", "3")
 WIDEST = ("--hidden", "3000", "--epochs", "2")
 TALL = ("--classes", "10", "--columns", "100000")
+TRAINED = ("--units", "50", "--images", "60000")
+TRAINED_WIDEST = ("--units", "3000", "--images", "1000")
 TRAINED_WIDER = ("--units", "1000", "--images", "6000")
 WIDE = ("--classes", "1000", "--columns", "10000")
 PUT_ADD = ("--work", "put_add")
@@ -76,6 +78,9 @@ ROWS = (
     Row("two chains of 200 products 64x64, two workers, s", owl("chains.py", "--workers", "2"), (
         Against("one worker", 0.55, owl("chains.py", "--workers", "1")),
     )),
+    Row("784-50-50-10 with Adam, s", owl("adam.py", *TRAINED), (peer("torch", 0.67, "adam.py", *TRAINED),)),
+    Row("784-1000-1000-10 with Adam, s", owl("adam.py", *TRAINED_WIDER), (peer("torch", 0.67, "adam.py", *TRAINED_WIDER),)),
+    Row("784-3000-3000-10 with Adam, s", owl("adam.py", *TRAINED_WIDEST), (peer("torch", 0.25, "adam.py", *TRAINED_WIDEST),)),
     Row("Adam over 100 arrays of 64x64, ms a step", owl("updates.py"), (
         Against("one array of as many elements", 1.3, owl("updates.py", "--together", "1")),
     )),

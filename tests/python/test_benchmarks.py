@@ -20,6 +20,7 @@ RUNS = {
     "ops.py": ["--length", "100", "--rounds", "1"],
     "chain.py": ["--size", "1000", "--rounds", "1"],
     "resnet.py": ["--samples", "1", "--size", "32", "--rounds", "1"],
+    "adam.py": ["--units", "5", "--images", "200", "--epochs", "1"],
     "attention.py": ["--features", "8", "--heads", "2", "--steps", "4", "--samples", "3", "--rounds", "1"],
     "layer_norm.py": ["--features", "10", "--vectors", "20", "--rounds", "1"],
     "softmax.py": ["--classes", "10", "--columns", "100", "--rounds", "1"],

@@ -130,7 +130,7 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
   try {
     task.device->require_own_process();
     const bool failed = std::ranges::any_of(task.inputs, has_failed);
-    if (failed && !spread_failures(task)) return true;
+    if (failed && !spread_failures(task) && !(task.op && task.op->runs_on_failure)) return true;
     const bool has_effect = task.op && task.op->effect;
     if (task.given_up || (!has_effect && !is_wanted(task.outputs))) {
       count(counters.tasks_skipped);

@@ -28,11 +28,11 @@ const RankParams& params_of(const Task& task) { return static_cast<const RankPar
 
 bool is_end(const Task& task) { return task.op == &op_end; }
 
-// A failed operand's error, with the operation and the line where it arose.
+// The error of an operand, or of a result that got no memory, with the operation and the line where it arose.
 std::string failure_of(const Task& task) {
-  for (const auto& in : task.inputs) {
-    if (!in.storage->failed() || in.storage->token) continue;
-    const Failure& f = *in.storage->failure;
+  for (const auto& out : task.outputs) {
+    if (!out.failure || out.storage->token) continue;
+    const Failure& f = *out.failure;
     const auto place = short_place(f.source);
     return f.message + " (" + f.op + (place.empty() ? "" : ", " + place) + ")";
   }
@@ -70,12 +70,13 @@ std::vector<Part> parts_of(const Task& task) {
   return parts;
 }
 
-// A failure of this rank's own operands stays theirs; `spread_failures` has given it to the results.
+// A failure of this rank's own operands or results is already that of the results; the others learn of it.
 void run(Group& group, const Task& task) {
   const Meeting meeting = meeting_of(task);
   const RankParams& params = params_of(task);
   try {
-    if (task.op == &op_all_reduce) group.all_reduce(meeting, parts_of(task), params.combine);
+    if (!meeting.failure.empty()) group.meet(meeting);
+    else if (task.op == &op_all_reduce) group.all_reduce(meeting, parts_of(task), params.combine);
     else if (task.op == &op_all_gather) group.all_gather(meeting, parts_of(task));
     else if (task.op == &op_broadcast) group.broadcast(meeting, parts_of(task), params.root);
     else group.meet(meeting);

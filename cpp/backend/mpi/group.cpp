@@ -1,6 +1,7 @@
 #include "backend/mpi/group.h"
 
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -83,7 +84,7 @@ struct Group::Received {
   const std::byte* payload() const { return bytes.data() + sizeof(Message); }
 };
 
-Group::Group(const Library& library, double warn_after) : library_(library), warn_after_(warn_after) {
+Group::Group(const Library& library, double warn_after) : library_(library), process_(getpid()), warn_after_(warn_after) {
   int started = 0;
   library_.check(library_.MPI_Initialized(&started), "MPI_Initialized");
   if (!started) {
@@ -167,6 +168,7 @@ void Group::fail(const std::string& why) {
 
 std::vector<Group::Received> Group::exchange(const Meeting& meeting, std::span<const std::byte> payload) {
   if (!broken_.empty()) throw Error(broken_);
+  if (getpid() != process_) throw DeviceError("owl.distributed cannot be used in a forked process");
   const auto number = ++meetings_;
   const auto ranks = static_cast<std::size_t>(size_), own = static_cast<std::size_t>(rank_);
   std::vector<Received> all(ranks);

@@ -74,6 +74,7 @@ class OWL_MODULE_API Group {
   void reduce_large(std::span<const Part> parts, distributed::Combine how);
 
   const Library& library_;
+  const int process_;
   Handle messages_ = 0, data_ = 0;  // communicators
   int rank_ = 0, size_ = 1;
   bool owns_mpi_ = false;

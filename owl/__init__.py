@@ -123,11 +123,11 @@ from owl import _hints  # noqa: E402
 _hints.prepare()
 
 if _typing.TYPE_CHECKING:
-    from owl import data as data, nn as nn, optim as optim, train as train
+    from owl import data as data, distributed as distributed, nn as nn, optim as optim, train as train
 else:
 
     def __getattr__(name):
-        if name in ("data", "nn", "optim", "train"):  # imported at their first use: few programs download, not all train
+        if name in ("data", "distributed", "nn", "optim", "train"):  # imported at their first use: few programs download, not all train
             import importlib
 
             return importlib.import_module(f"owl.{name}")

@@ -238,7 +238,7 @@ _GROUPS = {
     "is_available cuda_is_available": "`owl.has_cuda()`", "device_count": "`owl.get_gpu_device_count()`",
     "device_info": "`owl.devices()`",
     "default_device set_default_device get_default_device default_stream set_default_stream": "`owl.set_device(device)`, or a block with owl.device(id)",
-    "stream Stream new_stream backends metal Device DeviceType distributed": _GPU,
+    "stream Stream new_stream backends metal Device DeviceType": _GPU,
     "get_num_threads set_num_threads": _THREADS,
     "get_cache_memory reset_peak_memory get_active_memory get_peak_memory memory_allocated max_memory_allocated": "`owl.memory_stats()`",
     "set_cache_limit clear_cache": "`owl.empty_cache()`, `owl.set_memory_limit(None)`",

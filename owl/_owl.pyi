@@ -16,6 +16,7 @@ _Axes: TypeAlias = SupportsIndex | Sequence[SupportsIndex] | None
 _IndexItem: TypeAlias = SupportsIndex | builtins.slice | EllipsisType | None
 
 __version__: str
+_distributed: Any  # what owl.distributed is made of
 
 float16: np.dtype[np.float16]
 float32: np.dtype[np.float32]

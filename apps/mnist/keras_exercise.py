@@ -15,8 +15,9 @@ import numpy as np
 import owl
 import owl.data
 import program
-from options import EXIT_INTERRUPTED, say
+from options import EXIT_INTERRUPTED
 from owl import nn, optim, train as training
+from program import say
 
 TRAINED, VALIDATED = 6000, 5000
 UNITS, DROPPED = 684, 0.2
@@ -51,7 +52,7 @@ def exercise(options):
         say(f"\n{name}")
         owl.seed(options.seed)  # the same weights for all
         trainer = training.Trainer(network(activation, dropout), "softmax_cross_entropy",
-                                   KERAS_RMSPROP() if options.full else optim.SGD(0.01))  # fmt: skip
+                                   KERAS_RMSPROP() if options.full else optim.SGD(0.01), **program.spread(options))  # fmt: skip
         histories[name] = trainer.fit(train, options.epoch, validation=validation, batch_size=options.batchsize,
                                       callbacks=[program.StopAfter(options.max_steps)], seed=options.seed)  # fmt: skip
         interrupted = len(histories[name]) < options.epoch and not trainer.stopping

@@ -6,8 +6,9 @@ import sys
 import owl
 import owl.data
 import program
-from options import EXIT_INTERRUPTED, say
+from options import EXIT_INTERRUPTED
 from owl import nn, optim, train as training
+from program import say
 
 PEAK_RATE = 3e-3
 
@@ -42,7 +43,8 @@ def train_lenet(options):
     model = LeNet()
     say(f"{model.summary([28, 28, 1, options.batchsize])}\n")
     steps = options.epoch * -(-len(train) // options.batchsize)
-    trainer = training.Trainer(model, "softmax_cross_entropy", optim.Adam(optim.one_cycle(PEAK_RATE, steps)))
+    trainer = training.Trainer(model, "softmax_cross_entropy", optim.Adam(optim.one_cycle(PEAK_RATE, steps)),
+                               **program.spread(options))  # fmt: skip
     if options.resume:
         trainer.load(options.resume)
     checkpoint, weights, plot = (options.out / name for name in ("checkpoint.npz", "weights.npz", "history.png"))
@@ -50,7 +52,8 @@ def train_lenet(options):
     history = trainer.fit(train, options.epoch, validation=test, batch_size=options.batchsize, callbacks=callbacks,
                           seed=options.seed)  # fmt: skip
     say(f"test accuracy {100 * trainer.evaluate(test)['accuracy']:.2f} % after {trainer.steps} steps")
-    model.save(weights)
+    if program.writes():
+        model.save(weights)
     if len(history):
         program.picture(plot, lambda: history.plot(plot))
     if len(history) < options.epoch:

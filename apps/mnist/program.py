@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import owl
-from options import EXIT_FAILED, EXIT_INTERRUPTED, RunError, say
+from options import EXIT_FAILED, EXIT_INTERRUPTED, RunError, say as say_here
+from owl import distributed
 
 
 def parser(description, *, epochs, batch_size, out):
@@ -27,6 +28,9 @@ def parser(description, *, epochs, batch_size, out):
     found.add_argument("--seed", type=at_least(0), default=1, metavar="N",
                        help="of weights, dropout and shuffling (default: 1)")  # fmt: skip
     found.add_argument("--max-steps", type=at_least(1), metavar="N", help="stop the training after N steps in all")
+    found.add_argument("--distributed", action="store_true", help="spread each batch over the processes that mpirun started")
+    found.add_argument("--shards", type=at_least(1), metavar="N",
+                       help="parts of a batch, which decide the bits (default: one a process)")  # fmt: skip
     return found
 
 
@@ -45,19 +49,39 @@ def at_least(least):
     return parse
 
 
+def spread(options):
+    """Trainer's arguments that spread a batch."""
+    return {"distributed": options.distributed, "shards": options.shards}
+
+
+def writes():
+    """Whether this process writes files and prints: alone, or the first of an MPI job."""
+    return not distributed.is_initialized() or distributed.rank() == 0
+
+
+def say(text):
+    """Prints, once in an MPI job."""
+    if writes():
+        say_here(text)
+
+
 def run(program, found, arguments):
     """Runs `program(options)` on its device; gives the exit code. What ends it is one line, without a traceback."""
     options = found.parse_args(arguments)
     try:
+        if options.distributed:
+            distributed.init()
         with owl.device(0 if options.gpu < 0 else owl.create_gpu_device(options.gpu)):
             owl.seed(options.seed)
             options.out.mkdir(parents=True, exist_ok=True)
             return program(options) or 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        distributed.fail("interrupted")
         return EXIT_INTERRUPTED
     except (owl.Error, RunError, MemoryError, ImportError, OSError) as error:
         print(f"{found.prog}: error: {error}", file=sys.stderr)
+        distributed.fail(error)
         return EXIT_FAILED
 
 
@@ -81,6 +105,8 @@ def bar(steps, text):
 
 def picture(path, draw):
     """Calls `draw`, which needs matplotlib, for the picture at `path`; a run whose picture is missing is still a run."""
+    if not writes():
+        return
     try:
         draw()
     except ImportError:

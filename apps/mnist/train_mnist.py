@@ -13,8 +13,9 @@ import numpy as np
 import owl
 import owl.data
 import program
-from options import EXIT_INTERRUPTED, say
+from options import EXIT_INTERRUPTED, RunError
 from owl import nn, optim, train as training
+from program import say
 
 TABLE_UNITS, TABLE_STEPS, TABLE_WARM_UP = (50, 1000, 3000), 100, 5
 
@@ -39,6 +40,8 @@ def train_mnist(options):
     if options.table:
         return print_table(options, train)
     say(f"# unit: {options.unit}\n# minibatch: {options.batchsize}\n# epochs: {options.epoch}")
+    if options.loop == "plain" and (options.distributed or options.shards):
+        raise RunError("--distributed and --shards need --loop trainer")
     loop = {"trainer": by_trainer, "plain": by_plain_loop}[options.loop]
     return loop(options, network(options.unit), train, test)
 
@@ -58,7 +61,7 @@ class Report:
 
 
 def by_trainer(options, model, train, test):
-    trainer = training.Trainer(model, "softmax_cross_entropy", optim.Adam())
+    trainer = training.Trainer(model, "softmax_cross_entropy", optim.Adam(), **program.spread(options))
     if options.resume:
         trainer.load(options.resume)
     snapshot = options.out / "snapshot.npz"

@@ -27,7 +27,7 @@ namespace {
 constexpr std::string_view kNames[] = {
     "OWL_EAGER", "OWL_NUM_THREADS", "OWL_WINDOW", "OWL_IDLE_US", "OWL_MEMORY_LIMIT", "OWL_SIMULATED_GPUS", "OWL_LOG",
     "OWL_FAULT", "OWL_DATA", "OWL_SOAK", "OWL_CUDA", "OWL_ONEDNN_ROOT", "OWL_DUMP", "OWL_PROFILE", "OWL_MIRRORS",
-    "OWL_ISA", "OWL_CUDA_ROOT", "OWL_WHEELS", "OWL_TEST_DEVICE"};
+    "OWL_ISA", "OWL_CUDA_ROOT", "OWL_WHEELS", "OWL_TEST_DEVICE", "OWL_MPI", "OWL_TEST_MPI"};
 
 int edit_distance(std::string_view a, std::string_view b) {
   std::vector<int> row(b.size() + 1);
@@ -168,11 +168,24 @@ int cgroup_cpus(const std::filesystem::path& root) {
   return cpus;
 }
 
+namespace {
+
+// How many processes of an MPI job the launcher started on this machine: Open MPI's name, and that of MPICH's family.
+int ranks_here() {
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"})
+    if (const char* text = std::getenv(name)) return std::max(1, std::atoi(text));
+  return 1;
+}
+
+}  // namespace
+
 int available_threads() {
   int cpus = static_cast<int>(std::thread::hardware_concurrency());
   cpu_set_t mask;
   if (sched_getaffinity(0, sizeof mask, &mask) == 0) cpus = CPU_COUNT(&mask);
   int n = std::max(1, std::min(cpus, cgroup_cpus("/")));
+  // They share the cores, unless the launcher has bound each to some of them.
+  if (cpus == static_cast<int>(std::thread::hardware_concurrency())) n = std::max(1, n / ranks_here());
   if (settings().threads > 0) n = static_cast<int>(std::min<std::int64_t>(n, settings().threads));
   return n;
 }

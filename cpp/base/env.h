@@ -28,7 +28,7 @@ struct Settings {
 OWL_MODULE_API const Settings& settings();
 
 // The number of threads that this process may use: the smallest of the affinity mask, the cgroup's quota and
-// OWL_NUM_THREADS.
+// OWL_NUM_THREADS. Processes of an MPI job that are bound to no cores share those of their machine.
 int available_threads();
 
 // The CPU quota of the process's cgroup (version 1 or 2) and those around it, in CPUs, rounded up; a large number if

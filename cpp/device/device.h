@@ -15,7 +15,7 @@ namespace owl {
 
 class Device {
  public:
-  enum class Kind { kCpu, kGpu, kNull };
+  enum class Kind { kCpu, kGpu, kNull, kRanks };  // kRanks: the link to the other processes of an MPI job
 
   Device(Kind kind, std::string name, int threads, bool simulated, std::unique_ptr<Backend> backend)
       : kind(kind), name(std::move(name)), threads(threads), simulated(simulated), backend(std::move(backend)),

@@ -53,8 +53,25 @@ NArray copy_to_device(Node* from, Device& to) {
   return hand_out(node);
 }
 
+namespace {
+
+// Such as a transpose: a strided view that has at least as many elements as its value.
+bool shows_whole_value(const Node& x) {
+  return x.strides && x.base && !x.base->results && x.shape.size() >= x.base->shape.size();
+}
+
+}  // namespace
+
 Ref<Node> on_device(Node* operand, Device& device) {
   if (operand->device == &device) return Ref<Node>::borrow(operand);
+  // The value is copied and viewed there in the same way: one copy serves all such views, and a kernel that reads its
+  // operand through the strides gives the bits that it gives on the operand's own device.
+  if (shows_whole_value(*operand)) {
+    const Ref<Node> whole = on_device(operand->base, device);
+    whole->retain_handle();
+    const NArray view = record_view(NArray::adopt(whole.get()), operand->shape, operand->offset, operand->strides.get());
+    return Ref<Node>::borrow(view.node());
+  }
   return sink().peer_copy_of(operand, &device, [](Node* from, Device* to) {
     const auto copy = copy_to_device(from, *to);
     return Ref<Node>::borrow(copy.node());

@@ -63,6 +63,9 @@ struct OpRecord {
   // left, and after the operation recorded before it with the same token (record_effect). Its last operand and its last
   // result are tokens, without elements.
   bool effect = false;
+  // An effect that runs even if its operands have failed or its results got no memory, because other processes wait for
+  // it; its kernel tells them, and uses no memory then.
+  bool runs_on_failure = false;
 
   // How gradients flow back through it (graph/gradient.h); &no_gradient: by nature not at all. Never null in the
   // registry.

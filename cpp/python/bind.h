@@ -22,6 +22,7 @@ void bind_device(py::module_& m);          // devices, waiting, memory, counters
 void bind_inspect(py::module_& m);         // explain, dot, profile, trace_nan
 void bind_user_op(py::module_& m);         // operations defined in Python
 void bind_tape(py::module_& m);            // gradients
+void bind_distributed(py::module_& m);     // MPI jobs
 void bind_source(py::module_& m);          // the script's line that records an operation
 
 }  // namespace owl::python

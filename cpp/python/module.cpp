@@ -23,6 +23,7 @@ PYBIND11_MODULE_EXEC(_owl, m) {
   bind_inspect(m);
   bind_user_op(m);
   bind_tape(m);
+  bind_distributed(m);
 }
 
 namespace {

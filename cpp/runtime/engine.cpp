@@ -118,6 +118,12 @@ int Engine::add_device(std::unique_ptr<Device> device) {
   return devices_.back()->id;
 }
 
+void Engine::add_link(std::unique_ptr<Device> device) {
+  std::lock_guard lock(devices_mutex_);
+  Scheduler::get().register_device(device.get());
+  link_ = std::move(device);
+}
+
 void Engine::set_memory_limit(std::size_t bytes) {
   {
     std::lock_guard lock(devices_mutex_);
@@ -450,6 +456,7 @@ void Engine::before_fork() {
   Scheduler::get().before_fork();
   peers_mutex_.lock();  // after the running tasks have ended: one that lacks memory takes it
   for (auto& d : devices_) d->allocator.lock_for_fork();
+  if (link_) link_->allocator.lock_for_fork();
   profile::lock_for_fork();
   ForkMutex::lock_all();
 }
@@ -458,6 +465,7 @@ void Engine::unlock_after_fork(bool child) {
   ForkMutex::unlock_all();
   profile::unlock_after_fork(child);
   for (auto& d : devices_) d->allocator.unlock_after_fork();
+  if (link_) link_->allocator.unlock_after_fork();
   peers_mutex_.unlock();
   devices_mutex_.unlock();
   window_mutex_.unlock();

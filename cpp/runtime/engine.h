@@ -35,6 +35,8 @@ class Engine final : public Sink, public Window {
   Device& current_device() override;
   int add_device(std::unique_ptr<Device> device);
   std::vector<Device*> all_devices();
+  // The link to the other processes of an MPI job: a device without a number, which scripts do not see. Once only.
+  OWL_MODULE_API void add_link(std::unique_ptr<Device> device);
   void set_memory_limit(std::size_t bytes);  // of every device, those still to come included
   void set_memory_limit(std::size_t bytes, Device& device);
   Ref<Node> peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Node*, Device*)) override;
@@ -100,6 +102,7 @@ class Engine final : public Sink, public Window {
   std::uint64_t peer_uses_ = 0;
   RankedMutex<LockRank::kDevices> devices_mutex_;
   std::vector<std::unique_ptr<Device>> devices_;
+  std::unique_ptr<Device> link_;
   std::size_t memory_limit_;   // of devices to come
 };
 

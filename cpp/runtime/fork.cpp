@@ -44,7 +44,7 @@ void Scheduler::after_fork_child() {
     new (&q.memory_freed) RankedCondition;
     new (&q.workers) std::vector<std::thread>;  // not destroyed: a joinable thread would end the process
     q.started_workers = q.sleeping = q.waking = q.running = q.starved = q.blocked = q.memory_waiters = 0;
-    if (d->kind == Device::Kind::kGpu) d->lost_in_fork = true;
+    if (d->kind == Device::Kind::kGpu || d->kind == Device::Kind::kRanks) d->lost_in_fork = true;
   }
   running_ = sleeping_ = 0;
   paused_ = watching_ = watch_owed_ = false;

@@ -53,12 +53,26 @@ void bind_operands(Task& task, bool failed) {
   task.bound = true;
 }
 
+bool runs_on_failure(const Task& task) { return task.op && task.op->runs_on_failure; }
+
 void launch(Task& task) {
   std::optional<profile::Span> span;  // on the CPU each chunk has its own span
   if (task.device->backend->is_async()) span.emplace(task);
   task.device->backend->launch(task, task.launch);
   count(counters.kernels);
   if (settings().log_run) log_line("run " + std::string(task.name) + " on device " + std::to_string(task.device->id));
+}
+
+// The task does not run, unless that is to tell other processes of its results' failure.
+void fail_start(Task& task, const std::shared_ptr<const Failure>& failure) {
+  task.launch.stages.clear();
+  if (!runs_on_failure(task)) {
+    task.failure = failure;
+    return;
+  }
+  for (auto& out : task.outputs)
+    if (!out.storage->token) out.failure = failure;
+  launch(task);
 }
 
 }  // namespace
@@ -130,7 +144,7 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
   try {
     task.device->require_own_process();
     const bool failed = std::ranges::any_of(task.inputs, has_failed);
-    if (failed && !spread_failures(task)) return true;
+    if (failed && !spread_failures(task) && !runs_on_failure(task)) return true;
     const bool has_effect = task.op && task.op->effect;
     if (task.given_up || (!has_effect && !is_wanted(task.outputs))) {
       count(counters.tasks_skipped);
@@ -150,8 +164,7 @@ bool Scheduler::bind_and_launch(Task& task, bool last_resort) {
     wants_memory = nullptr;
     launch(task);
   } catch (...) {
-    task.failure = caught(task, wants_memory);
-    task.launch.stages.clear();
+    fail_start(task, caught(task, wants_memory));
   }
   return true;
 }

@@ -131,7 +131,8 @@ class CSVLog:
 
     def on_epoch(self, trainer: Trainer, row: Row) -> None:
         """Writes the file."""
-        trainer.history.to_csv(self.path)
+        if trainer.writes:
+            trainer.history.to_csv(self.path)
 
 
 class TensorBoard:
@@ -150,7 +151,8 @@ class TensorBoard:
 
     def on_start(self, trainer: Trainer) -> None:
         """Opens the files."""
-        self._writer = self._package.SummaryWriter(self.folder)
+        if trainer.writes:
+            self._writer = self._package.SummaryWriter(self.folder)
 
     def on_loss(self, trainer: Trainer, step: int, loss: float) -> None:
         """Writes the loss of a step."""

@@ -53,6 +53,8 @@ class Fit:
                 while len(self.trainer.history) < epochs and not self.trainer.stopping:
                     self._epoch()
         except KeyboardInterrupt:
+            if self.trainer.ranks.size > 1:  # the other ranks have been interrupted elsewhere
+                raise
             self.progress.interrupted()
         finally:
             self.trainer.parts.check = None

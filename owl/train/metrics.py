@@ -114,12 +114,16 @@ class Totals:
                 break
             parts = {name: _sum_and_count(name, value, samples) for name, value in values.items()}
             self._pending.popleft()
-            for name, (total, count) in parts.items():
-                self.sums[name] = self.sums.get(name, 0.0) + total
-                self.counts[name] = self.counts.get(name, 0.0) + count
+            self.add_numbers(parts)
             if "loss" in parts:
                 found.append((step, parts["loss"][0] / samples))
         return found
+
+    def add_numbers(self, parts: dict[str, tuple[float, float]]) -> None:
+        """Adds sums and counts that were read."""
+        for name, (total, count) in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + total
+            self.counts[name] = self.counts.get(name, 0.0) + count
 
     def means(self) -> dict[str, float]:
         """Of what was read: sums by counts, NaN where nothing was counted."""

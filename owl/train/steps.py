@@ -8,25 +8,34 @@ from typing import Any
 import owl
 from owl._owl import Error, NArray
 from owl.train.metrics import Function
+from owl.train.ranks import Ranks, nothing
 
 Batch = tuple[NArray, ...]
 Gradients = dict[str, NArray]
+Shard = tuple[dict[str, Any], Gradients, Gradients]  # sums of the loss and metrics, gradients, buffers
 
 
 class Steps:
     """Gradients of a model's loss, and its evaluation.
 
     A batch of N samples is cut into S shards; shard p has samples p * N // S to (p + 1) * N // S. Shards are spread over
-    the devices, and their gradients are added along a binary tree over the shards' numbers. The bits depend on the number
-    of shards, not on the devices.
+    the ranks, and those of a rank over its devices; their gradients are added along a binary tree over the shards'
+    numbers. The bits depend on the number of shards, not on the ranks and devices.
     """
 
     def __init__(
-        self, model: Any, loss: Function, metrics: dict[str, Function], devices: Sequence[int], shards: int
+        self,
+        model: Any,
+        loss: Function,
+        metrics: dict[str, Function],
+        devices: Sequence[int],
+        shards: int,
+        ranks: Ranks,
     ) -> None:
         self.model, self.loss, self.metrics, self.devices, self.shards = model, loss, metrics, devices, shards
         #: Called with output and labels before the loss, while fit runs.
         self.check: Callable[[Any, NArray], None] | None = None
+        self.ranks = ranks
 
     def gradients(self, batch: Batch) -> tuple[dict[str, Any], Gradients]:
         """The loss and metrics of a batch, and the gradients of its mean loss."""
@@ -35,22 +44,47 @@ class Steps:
                 return self._one(batch)
         samples = samples_of(batch)
         cuts = [p * samples // self.shards for p in range(self.shards + 1)]
-        before = self.model.buffers()
-        values, gradients, buffers = [], [], []
-        for p, (start, stop) in enumerate(zip(cuts, cuts[1:])):
-            if start == stop:
-                continue
-            if before:
-                self.model.update(before)
-            with _on(self.devices, p, self.shards):
-                measured, shard = self._one(tuple(owl.slice(part, -1, start, stop - start) for part in batch))
-                values.append({name: _as_sum(value, stop - start) for name, value in measured.items()})
-                gradients.append({name: g * float(stop - start) for name, g in shard.items()})
-            buffers.append(self.model.buffers())
+        before, random = self.model.buffers(), owl.random_state()
+        shards = [self._shard(batch, p, cuts[p], cuts[p + 1], before, random) for p in self._own()]
+        if all(shard is None for shard in shards):  # the shapes of what this rank adds; nothing of it is computed
+            some = self._shard(batch, self._own()[0], 0, samples, before, random)
+            assert some is not None
+            shards, last = [nothing(*some)], some
+        else:
+            last = next(shard for shard in shards if shard is not None)
+        values = {name: _joined([shard and shard[0][name] for shard in shards]) for name in last[0]}
+        moving = [name for name, each in last[2].items() if each.dtype.kind == "f"]
+        found, total, running = self.ranks.added(
+            values,
+            added([shard and shard[1] for shard in shards]),
+            added([shard and {name: shard[2][name] for name in moving} for shard in shards]),
+        )
+        if before:  # running statistics are averaged over the shards; counters are the same in all of them
+            count = sum(start < stop for start, stop in zip(cuts, cuts[1:]))
+            self.model.update(last[2] | {name: each * (1 / count) for name, each in running.items()})
+        return found, {name: g * (1 / samples) for name, g in total.items()}
+
+    def _own(self) -> range:
+        """The shards of this rank."""
+        each = self.shards // self.ranks.size
+        return range(self.ranks.rank * each, (self.ranks.rank + 1) * each)
+
+    def _shard(
+        self, batch: Batch, p: int, start: int, stop: int, before: Gradients, random: tuple[int, int]
+    ) -> Shard | None:
+        """The sums of a shard, and the model's buffers after it; None without samples."""
+        if start == stop:
+            return None
         if before:
-            self.model.update(_averaged(buffers))
-        total = {name: g * (1 / samples) for name, g in added(gradients).items()}
-        return {name: _joined([each[name] for each in values]) for name in values[0]}, total
+            self.model.update(before)
+        owl.set_random_state((_seed_of(random[0], p), random[1]))
+        own = self._own()
+        with _on(self.devices, p - own.start, len(own)):
+            measured, shard = self._one(tuple(owl.slice(part, -1, start, stop - start) for part in batch))
+            values = {name: _as_sum(value, stop - start) for name, value in measured.items()}
+            gradients = {name: g * float(stop - start) for name, g in shard.items()}
+        owl.set_random_state((random[0], owl.random_state()[1]))
+        return values, gradients, self.model.buffers()
 
     def _one(self, batch: Batch) -> tuple[dict[str, Any], Gradients]:
         with owl.Tape() as tape:
@@ -79,12 +113,19 @@ def samples_of(batch: Batch) -> int:
     return batch[-1].shape[-1]
 
 
-def added(parts: list[Gradients]) -> Gradients:
-    """The sum along a binary tree over the parts' numbers: neighbours first."""
+def added(parts: list[Gradients | None]) -> Gradients:
+    """The sum along a binary tree over the parts' numbers: neighbours first. A part that is None adds nothing."""
     while len(parts) > 1:
-        pairs = [{name: a[name] + b[name] for name in a} for a, b in zip(parts[::2], parts[1::2])]
+        pairs = [_pair(a, b) for a, b in zip(parts[::2], parts[1::2])]
         parts = pairs + ([parts[-1]] if len(parts) % 2 else [])
+    assert parts[0] is not None
     return parts[0]
+
+
+def _pair(a: Gradients | None, b: Gradients | None) -> Gradients | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return {name: a[name] + b[name] for name in a}
 
 
 class Sums:
@@ -119,13 +160,15 @@ def _as_sum(value: Any, samples: int) -> tuple[Any, Any]:
     return value if isinstance(value, tuple) else (value * float(samples), samples)
 
 
-def _joined(values: list[tuple[Any, Any]]) -> tuple[Any, Any]:
-    sums, counts = zip(*values)
-    return added([{"": each} for each in sums])[""], sum(counts[1:], counts[0])
+def _joined(values: list[tuple[Any, Any] | None]) -> tuple[Any, Any]:
+    total = added([value and {"sum": value[0], "count": value[1]} for value in values])
+    return total["sum"], total["count"]
 
 
-def _averaged(buffers: list[dict[str, NArray]]) -> dict[str, NArray]:
-    """Running statistics are averaged over the shards; counters are the same in all of them."""
-    total = added(buffers)
-    return {name: total[name] * (1 / len(buffers)) if first.dtype.kind == "f" else first
-            for name, first in buffers[0].items()}  # fmt: skip
+def _seed_of(seed: int, shard: int) -> int:
+    """Shards draw from sequences of their own (the steps of SplitMix64); shard 0 from that of the script."""
+    if shard == 0:
+        return seed
+    mixed = (seed + shard * 0x9E3779B97F4A7C15) % 2**64
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    return mixed ^ mixed >> 31

@@ -11,15 +11,16 @@ import numpy as np
 
 import owl
 from owl._arguments import hinted, with_hints
-from owl._owl import DataError, Error, NArray
+from owl._owl import DataError, NArray
 from owl.data.loader import Loader
 from owl.train import checkpoints
 from owl.train.fitting import Fit
 from owl.train.history import SPEED, History, PathLike
 from owl.train.inputs import EVALUATION_BATCH, as_arrays, evaluation_loader, loaders
-from owl.train.metrics import Totals, loss_of, metrics_of, optimizer_of
+from owl.train.metrics import READ_LAG, Totals, loss_of, metrics_of, optimizer_of
 from owl.train.place import Place
 from owl.train.progress import Progress
+from owl.train.ranks import Ranks
 from owl.train.steps import Steps, samples_of
 from owl.train.writer import Writer
 
@@ -33,9 +34,10 @@ class Trainer:
     give a mean over the batch, or a tuple of a sum and a count.
 
     ``devices`` spreads each batch over several devices of this process. A batch is cut into ``shards`` parts (default: one a
-    device), whose gradients are added in a fixed order: the bits depend on the number of shards alone. ValueError: an
-    unknown name; ``shards`` is not the number of devices times a power of two. Error: ``distributed`` is asked for, which
-    this owl does not have.
+    device), whose gradients are added in a fixed order: the bits depend on the number of shards alone. With ``distributed``
+    the shards are also spread over the processes that ``mpirun`` started (``owl.distributed``): every rank has the same data
+    and makes the same calls, starts from rank 0's parameters and random numbers, and rank 0 writes files. ValueError: an
+    unknown name; ``shards`` is not the number of devices, of all ranks, times a power of two.
 
     >>> trainer = owl.train.Trainer(owl.nn.Linear(4, 3), "softmax_cross_entropy", owl.optim.SGD(0.1))
     """
@@ -51,20 +53,19 @@ class Trainer:
         distributed: Any = None,
         shards: int | None = None,
     ) -> None:
-        if distributed:
-            raise Error("Trainer: this owl trains in one process; distributed is to come, and devices=[...] spreads a batch "
-                        "over the devices of this process")  # fmt: skip
         if isinstance(model, type) or not callable(model) or not hasattr(model, "parameters"):
             kind = f"the class {model.__name__}: call it" if isinstance(model, type) else type(model).__name__
             raise TypeError(f"Trainer: model is an owl.nn.Module, not {kind}")
         self.model, self.optimizer = model, optimizer_of(optimizer)
         places = _devices(devices)
-        self.parts = Steps(model, loss_of(loss), metrics_of(metrics), places, _shards(shards, max(1, len(places))))
+        self.ranks = Ranks(bool(distributed))
+        cut = _shards(shards, max(1, len(places)), self.ranks.size)
+        self.parts = Steps(model, loss_of(loss), metrics_of(metrics), places, cut, self.ranks)
         #: Rows by epoch.
         self.history = History()
         #: Updates made.
         self.steps = 0
-        self.place, self.writer, self.stopping = Place(), Writer(), False
+        self.place, self.writer, self.stopping, self._started = Place(), Writer(), False, False
 
     @with_hints
     def fit(
@@ -95,15 +96,26 @@ class Trainer:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"fit: {name} must be a positive integer, not {value!r}")
         callbacks = _callbacks(callbacks)
-        training, held_out = loaders(self.model, data, validation, batch_size, seed)
+        self._start()
+        training, held_out = loaders(self.model, data, validation, batch_size, self.ranks.number(seed))
+        self.ranks.require_same("fit", {
+            "samples": training.samples, "batch_size": training.batch_size, "the loader's seed": training.seed,
+            "shuffle": int(training.shuffle), "samples for validation": held_out.samples if held_out else 0,
+            "epochs": epochs, "accumulate": accumulate, "train_eval": int(train_eval), "shards": self.parts.shards,
+            "steps made": self.steps})  # fmt: skip
         self.stopping = False
-        shown = Progress(progress, epochs)
+        shown = Progress(progress and self.writes, epochs)
         mode = self.model.training
         try:
             Fit(self, training, held_out, callbacks, shown, accumulate, train_eval).run(epochs)
         finally:
             self.model.train(mode)
         return self.history
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files: rank 0 of an MPI job, and a process alone."""
+        return self.ranks.writes
 
     def stop(self) -> None:
         """Ends ``fit`` after the step, or epoch, whose callback calls this."""
@@ -116,6 +128,8 @@ class Trainer:
 
     def measured(self, loader: Loader) -> dict[str, float]:
         """The loss and the metrics of a loader's next epoch, in evaluation mode; waits."""
+        if self.ranks.size > 1:
+            return self._measured_by_ranks(loader)
         totals = Totals()
 
         def measure() -> None:
@@ -125,6 +139,30 @@ class Trainer:
 
         self._in_evaluation(measure)
         totals.read(wait=True)
+        return totals.means()
+
+    def _measured_by_ranks(self, loader: Loader) -> dict[str, float]:
+        """Batch b is measured by rank b modulo their number. The sums are added in the order of batches, as one process does."""
+        if not self._started:
+            self._start()
+        own: list[Totals] = []
+
+        def measure() -> None:
+            for step, batch in enumerate(loader):
+                if step % self.ranks.size == self.ranks.rank:
+                    own.append(Totals())
+                    own[-1].add(step, self.parts.measure(batch), samples_of(batch))
+                    if len(own) > READ_LAG:
+                        own[-READ_LAG].read(wait=True)
+
+        self._in_evaluation(measure)
+        names = ["loss", *self.parts.metrics]
+        for each in own:
+            each.read(wait=True)
+        totals = Totals()
+        rows = [{name: (each.sums[name], each.counts[name]) for name in names} for each in own]
+        for row in self.ranks.gathered(rows, names, len(loader)):
+            totals.add_numbers(row)
         return totals.means()
 
     def predict(self, x: Any, batch_size: int | None = None) -> NArray:
@@ -155,14 +193,21 @@ class Trainer:
         with the same bits have equal files. OSError: the file cannot be written; an older one stays.
         """
         self.writer.drain()
-        checkpoints.write(path, self._snapshot()())
+        tree, error = self._snapshot()(), None
+        try:
+            if self.writes:
+                checkpoints.write(path, tree)
+        except OSError as failed:
+            error = failed
+        self.ranks.agree(error)
 
     def save_behind(self, path: PathLike) -> None:
         """As :meth:`save`, on a thread while training goes on; ``fit`` returns when the file is there.
 
         A file that cannot be written is a warning.
         """
-        self.writer.put(os.fspath(path), self._snapshot())
+        if self.writes:
+            self.writer.put(os.fspath(path), self._snapshot())
 
     def load(self, path: PathLike) -> None:
         """Goes on from a file that ``save`` or a callback wrote. The next ``fit`` has the same data and arguments.
@@ -203,6 +248,11 @@ class Trainer:
             return tree
 
         return finished
+
+    def _start(self) -> None:
+        """Every rank has rank 0's state from here."""
+        self.ranks.start(self.model)
+        self._started = True
 
     def _in_evaluation(self, run: Callable[[], None]) -> None:
         mode = self.model.training
@@ -281,14 +331,13 @@ def _devices(devices: Sequence[int] | None) -> tuple[int, ...]:
     return found
 
 
-def _shards(shards: int | None, devices: int) -> int:
+def _shards(shards: int | None, devices: int, ranks: int) -> int:
     if shards is None:
-        return devices
+        return devices * ranks
     if isinstance(shards, bool) or not isinstance(shards, (int, np.integer)):
         raise TypeError(f"Trainer: shards must be an integer, not {shards!r}")
-    each = shards // devices
-    if shards < 1 or shards % devices or each & (each - 1):
-        raise ValueError(
-            f"Trainer: shards must be the number of devices, {devices}, times a power of two, not {shards}"
-        )
+    each = shards // (devices * ranks)
+    if shards < 1 or shards % (devices * ranks) or each & (each - 1):
+        what = f"the number of devices, {devices}," if ranks == 1 else f"the number of ranks, {ranks}, and devices, {devices},"
+        raise ValueError(f"Trainer: shards must be {what} times a power of two, not {shards}")
     return int(shards)

@@ -537,3 +537,15 @@ def test_older_instructions_compute_the_same(script, isa):
 def test_an_instruction_set_that_is_none(script):
     done = script("import owl\nowl.ones([1])", env={"OWL_ISA": "sse9"}, expect=1)
     assert "owl.Error: OWL_ISA=sse9: expected baseline, avx2 or avx512" in done.stderr
+
+
+def test_a_transpose_is_viewed_on_the_other_device(other):
+    """One copy of the value serves all views of it, and a product through strides has the bits of its own device."""
+    w, x = owl.randn([20, 50]), owl.randn([20, 25])
+    here = (w.T * x).to_numpy()
+    with Counted() as c:
+        with owl.device(other):
+            there, flipped, plain = w.T * x, w[::-1].T * x[::-1], w * 1.0
+        assert there.to_numpy().tobytes() == here.tobytes()
+        assert np.allclose(flipped.to_numpy(), here, atol=1e-5) and plain.to_numpy().tobytes() == w.to_numpy().tobytes()
+    assert c.copies <= 4, "of w and of x, and of x[::-1] for the product"

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import pytest
 
+import mpi
 import owl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,7 @@ NOT_RUN = [  # with the reason
     (r"make (build|clean|distclean|sdist|wheel)\b.*", "it changes this checkout; .ci/run builds and installs"),
     (r"make docs", "it installs MkDocs; test_site_builds does the rest"),
     (r"\.ci/run", "it runs this test"),
+    (r"pip install 'owl-engine\[mpi\]'", "it needs a network; .ci/run installs what it brings"),
     (r"pip install \.", "it takes minutes; .ci/run installs a wheel into an empty environment"),
     (r"(g\+\+ -std|lib=|export PKG_CONFIG_PATH=).*", "it needs an installed owl; test_packaging.py does the same with one"),
     (r"(cmake|build/owl_tests)\b.*", "it takes minutes; C++ tests and examples are built by tests of their own"),
@@ -168,6 +170,9 @@ def run(steps, folder):
     environment |= {key: os.environ[key] for key in ("OWL_MIRRORS", "OWL_DATA") if key in os.environ}
     environment["XDG_CACHE_HOME"] = str(Path(folder, "cache"))
     environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), environment["PATH"]])
+    if any("mpirun" in step.code for step in steps):
+        environment["PATH"] = os.pathsep.join([str(mpi.prefix_of("Open MPI") / "bin"), environment["PATH"]])
+        environment |= mpi.OPEN_MPI
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(owl.__file__).parents[1]), str(ROOT / "apps/mnist")])
     sent = [{"kind": s.kind, "code": s.code, "name": s.name, "rows": s.rows} for s in steps]
     done = subprocess.run([sys.executable, str(Path(__file__).with_name("run_page.py"))], input=json.dumps(sent),
@@ -369,6 +374,7 @@ def test_reference_is_complete():
     public = {f"owl.{name}" for name in [*owl.__all__, "slice", "IndexError"] if not hasattr(owl.elewise, name)}
     public |= {f"owl.conv.{name}" for name in owl.conv.__all__} | {f"owl.data.{name}" for name in owl.data.__all__}
     public |= {f"owl.nn.{name}" for name in owl.nn.__all__} | {f"owl.nn.init.{name}" for name in owl.nn.init.__all__}
+    public |= {f"owl.distributed.{name}" for name in owl.distributed.__all__}
     public |= {f"owl.optim.{name}" for name in owl.optim.__all__} | {f"owl.train.{name}" for name in owl.train.__all__}
     in_words = {"owl.nn.init", "owl.conv", "owl.data", "owl.elewise", "owl.bool_", "owl.uint8", "owl.int32", "owl.int64", "owl.float16", "owl.bfloat16", "owl.float32", "owl.float64",
                 "owl.data.DATA_SETS", "owl.data.main"}  # fmt: skip

@@ -134,7 +134,6 @@ def test_names():
     (lambda: train.Trainer(network(), 3, "adam"), TypeError, "loss"),
     (lambda: train.Trainer(network(), "mse", 3), TypeError, "optimizer"),
     (lambda: train.Trainer(network(), "mse", "adam", metrics=[3]), TypeError, "metric"),
-    (lambda: trainer(distributed=True), owl.Error, "devices="),
     (lambda: trainer(devices=[]), ValueError, "empty"), (lambda: trainer(devices=[0, 0]), ValueError, "twice"),
     (lambda: trainer(devices=[99]), owl.DeviceError, "99"),
     (lambda: trainer(shards=3), ValueError, "power of two"), (lambda: trainer(shards=0), ValueError, "power of two"),

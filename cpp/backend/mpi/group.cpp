@@ -1,0 +1,375 @@
+#include "backend/mpi/group.h"
+
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+
+#include "backend/mpi/combine.h"
+#include "base/env.h"
+#include "owl/error.h"
+
+namespace owl::mpi {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kTextBytes = 472;
+constexpr std::size_t kPayload = 4096;          // data of at most so many bytes is in the message
+constexpr std::size_t kLargest = 1 << 30;       // bytes of one transfer: MPI counts with an int
+constexpr std::size_t kPacked = 64 << 10;       // smaller arrays are copied to one transfer
+constexpr int kSpins = 50;                      // polls before the first sleep
+constexpr long kShortSleepNs = 20'000, kLongSleepNs = 100'000;
+enum State : std::uint32_t { kAtOperation, kFailed, kEnded };
+
+std::uint64_t hash_of(const std::string& text) {  // FNV-1a
+  std::uint64_t h = 0xcbf29ce484222325u;
+  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return h;
+}
+
+void sleep_ns(long ns) {
+  const timespec time{0, ns};
+  nanosleep(&time, nullptr);
+}
+
+std::string text_of(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", seconds);
+  return text;
+}
+
+// "rank 1", "ranks 0, 2 and 3".
+std::string names_of(const std::vector<int>& ranks) {
+  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+  for (std::size_t i = 0; i < ranks.size(); ++i)
+    text += (i == 0 ? "" : i + 1 == ranks.size() ? " and " : ", ") + std::to_string(ranks[i]);
+  return text;
+}
+
+// The pieces' reduction along a binary tree over the ranks: neighbours first, as owl.all_reduce adds devices. `pieces`
+// are by rank; that of `own` is not written, and the last step writes `out`.
+void reduce_by_tree(std::vector<std::byte*> pieces, std::size_t own, std::byte* out, DType dtype,
+                    distributed::Combine how, std::int64_t n) {
+  const std::size_t count = pieces.size();
+  for (std::size_t apart = 1; apart < count; apart *= 2)
+    for (std::size_t i = 0; i + apart < count; i += 2 * apart) {
+      const bool last = i == 0 && 2 * apart >= count;
+      std::byte *const a = pieces[i], *const b = pieces[i + apart];
+      std::byte* const to = last ? out : i == own ? b : a;
+      if (i == own) own = count;  // its place has memory of its own now
+      combine(dtype, how, to, a, b, n);
+      pieces[i] = to;
+    }
+}
+
+}  // namespace
+
+struct Group::Message {
+  std::uint64_t number, hash;
+  std::uint32_t state, reserved;
+  std::uint64_t payload;
+  char text[kTextBytes];
+};
+
+struct Group::Received {
+  std::vector<std::byte> bytes;
+  const Message& message() const { return *reinterpret_cast<const Message*>(bytes.data()); }
+  const std::byte* payload() const { return bytes.data() + sizeof(Message); }
+};
+
+Group::Group(const Library& library, double warn_after) : library_(library), process_(getpid()), warn_after_(warn_after) {
+  int started = 0;
+  library_.check(library_.MPI_Initialized(&started), "MPI_Initialized");
+  if (!started) {
+    int provided = 0;
+    library_.check(library_.MPI_Init_thread(nullptr, nullptr, library_.thread_multiple, &provided), "MPI_Init_thread");
+    owns_mpi_ = true;
+    if (provided < library_.thread_multiple)
+      throw DeviceError(library_.version + " (" + library_.path + ") was built without MPI_THREAD_MULTIPLE, which owl needs");
+  }
+  library_.check(library_.MPI_Comm_rank(library_.world, &rank_), "MPI_Comm_rank");
+  library_.check(library_.MPI_Comm_size(library_.world, &size_), "MPI_Comm_size");
+  last_.resize(static_cast<std::size_t>(size_));
+  if (size_ == 1) return;
+  for (Handle* made : {&messages_, &data_}) {
+    library_.check(library_.MPI_Comm_dup(library_.world, made), "MPI_Comm_dup");
+    library_.check(library_.MPI_Comm_set_errhandler(*made, library_.errors_return), "MPI_Comm_set_errhandler");
+  }
+}
+
+void Group::finalize() {
+  int ended = 0;
+  library_.MPI_Finalized(&ended);
+  if (owns_mpi_ && !ended) library_.MPI_Finalize();
+}
+
+void Group::abort() {
+  library_.MPI_Abort(library_.world, 1);
+  std::abort();
+}
+
+// ---- transfers
+
+void Group::send(const void* data, std::size_t bytes, int to, int tag, Requests& requests) {
+  const auto* at = static_cast<const std::byte*>(data);
+  for (std::size_t done = 0; done < bytes; done += kLargest)
+    library_.check(library_.MPI_Isend(at + done, static_cast<int>(std::min(kLargest, bytes - done)), library_.byte, to,
+                                      tag, data_, &requests.emplace_back(0)), "MPI_Isend");
+}
+
+void Group::receive(void* data, std::size_t bytes, int from, int tag, Requests& requests) {
+  auto* at = static_cast<std::byte*>(data);
+  for (std::size_t done = 0; done < bytes; done += kLargest)
+    library_.check(library_.MPI_Irecv(at + done, static_cast<int>(std::min(kLargest, bytes - done)), library_.byte,
+                                      from, tag, data_, &requests.emplace_back(0)), "MPI_Irecv");
+}
+
+// Until all are done; a request that is done becomes MPI's null request, which is done again. `stalled` is called after
+// warn_after_ seconds, and again after twice the time.
+template <class Stalled> void Group::finish(Requests& requests, Stalled stalled) {
+  const auto begun = Clock::now();
+  double warn = warn_after_;
+  for (int polls = 0;; ++polls) {
+    bool all = true;
+    for (Handle& request : requests) {
+      int done = 0;
+      library_.check(library_.MPI_Test(&request, &done, library_.status_ignore), "MPI_Test");
+      all &= done != 0;
+    }
+    if (all) return;
+    if (polls < kSpins) continue;
+    if (given_up_) fail("this rank has stopped waiting for the others");
+    if (std::chrono::duration<double>(Clock::now() - begun).count() > warn) {
+      stalled(warn);
+      warn *= 2;
+    }
+    sleep_ns(polls < 10 * kSpins ? kShortSleepNs : kLongSleepNs);
+  }
+}
+
+void Group::finish(Requests& requests) {
+  finish(requests, [](double) {});
+}
+
+// ---- meetings
+
+void Group::fail(const std::string& why) {
+  broken_ = why;
+  broken_flag_ = true;
+  throw Error(why);
+}
+
+std::vector<Group::Received> Group::exchange(const Meeting& meeting, std::span<const std::byte> payload) {
+  if (!broken_.empty()) throw Error(broken_);
+  if (getpid() != process_) throw DeviceError("owl.distributed cannot be used in a forked process");
+  const auto number = ++meetings_;
+  const auto ranks = static_cast<std::size_t>(size_), own = static_cast<std::size_t>(rank_);
+  std::vector<Received> all(ranks);
+  Requests requests(ranks, 0);  // of what is received, by rank
+  for (std::size_t r = 0; r < ranks; ++r) {
+    all[r].bytes.resize(sizeof(Message) + kPayload);
+    if (r == own) continue;
+    library_.check(library_.MPI_Irecv(all[r].bytes.data(), static_cast<int>(all[r].bytes.size()), library_.byte,
+                                      static_cast<int>(r), 0, messages_, &requests[r]), "MPI_Irecv");
+  }
+  Message message{number, hash_of(meeting.identity), kAtOperation, 0, payload.size(), {}};
+  message.state = !meeting.failure.empty() ? kFailed : meeting.ends ? kEnded : kAtOperation;
+  const std::string& text = meeting.failure.empty() ? meeting.text : meeting.failure;
+  std::memcpy(message.text, text.data(), std::min(text.size(), kTextBytes - 1));
+  std::memcpy(all[own].bytes.data(), &message, sizeof message);
+  std::copy(payload.begin(), payload.end(), all[own].bytes.begin() + sizeof message);
+  const int bytes = static_cast<int>(sizeof message + payload.size());
+  Requests sent;
+  for (std::size_t r = 0; r < ranks; ++r)
+    if (r != own)
+      library_.check(library_.MPI_Isend(all[own].bytes.data(), bytes, library_.byte, static_cast<int>(r), 0, messages_,
+                                        &sent.emplace_back(0)), "MPI_Isend");
+  requests.erase(requests.begin() + rank_);
+  finish(requests, [&](double seconds) {
+    std::vector<int> missing;
+    for (int r = 0; r < size_; ++r)
+      if (r != rank_ && all[static_cast<std::size_t>(r)].message().number != number) missing.push_back(r);
+    // One rank reports: the first of those that are here.
+    for (int r = 0; r < rank_; ++r)
+      if (std::ranges::find(missing, r) == missing.end()) return;
+    if (missing.empty()) return;
+    std::string lasts;
+    for (const int r : missing)
+      if (const auto& last = last_[static_cast<std::size_t>(r)]; !last.empty())
+        lasts += "; rank " + std::to_string(r) + " was last at no. " + std::to_string(number - 1) + ", " + last;
+    log_line("rank " + std::to_string(rank_) + " has waited " + text_of(seconds) + " s in no. " +
+             std::to_string(number) + ", " + meeting.text + ", for " + names_of(missing) + lasts);
+  });
+  finish(sent);
+  return all;
+}
+
+// Throws the same error on every rank, because all have the same messages.
+void Group::compare(const std::vector<Received>& all) {
+  std::map<std::uint64_t, std::vector<int>> by_hash;
+  bool ended = false;
+  for (int r = 0; r < size_; ++r) {
+    const Message& m = all[static_cast<std::size_t>(r)].message();
+    if (m.state == kFailed) fail("rank " + std::to_string(r) + " failed: " + m.text);
+    by_hash[m.hash].push_back(r);
+    ended |= m.state == kEnded;
+    last_[static_cast<std::size_t>(r)] = m.text;
+  }
+  if (by_hash.size() == 1) return;
+  std::vector<std::vector<int>> groups;
+  for (auto& [hash, ranks] : by_hash) groups.push_back(ranks);
+  std::ranges::sort(groups);
+  std::string text = "the ranks do not do the same, at no. " + std::to_string(meetings_) + ": ";
+  for (const auto& ranks : groups) {
+    const Message& m = all[static_cast<std::size_t>(ranks[0])].message();
+    text += (&ranks == &groups[0] ? "" : "; ") + names_of(ranks) + (ranks.size() == 1 ? " is" : " are") + " at " + m.text;
+  }
+  fail(text + ". Every rank must record the same operations, of the same shapes and types, in the same order" +
+       (ended ? "; an operation inside `if rank() == ...` is one that the others lack" : ""));
+}
+
+void Group::meet(const Meeting& meeting) { compare(exchange(meeting, {})); }
+
+// ---- operations
+
+namespace {
+
+std::size_t bytes_of(std::span<const Part> parts) {
+  std::size_t bytes = 0;
+  for (const Part& part : parts) bytes += part.bytes();
+  return bytes;
+}
+
+std::vector<std::byte> packed(std::span<const Part> parts) {
+  std::vector<std::byte> data;
+  for (const Part& part : parts) data.insert(data.end(), part.in, part.in + part.bytes());
+  return data;
+}
+
+}  // namespace
+
+void Group::all_reduce(const Meeting& meeting, std::span<const Part> parts, distributed::Combine how) {
+  if (bytes_of(parts) <= kPayload) return reduce_small(meeting, parts, how);
+  meet(meeting);
+  reduce_large(parts, how);
+}
+
+// Every rank has everything, in the messages, and adds it.
+void Group::reduce_small(const Meeting& meeting, std::span<const Part> parts, distributed::Combine how) {
+  const auto own = packed(parts);
+  auto all = exchange(meeting, own);
+  compare(all);
+  std::size_t at = 0;
+  for (const Part& part : parts) {
+    std::vector<std::byte*> pieces;
+    for (auto& each : all) pieces.push_back(each.bytes.data() + sizeof(Message) + at);
+    reduce_by_tree(std::move(pieces), static_cast<std::size_t>(size_), part.out, part.dtype, how, part.count);
+    at += part.bytes();
+  }
+}
+
+// Each rank adds a piece of every array, and sends it to the others: all-to-all, then all-gather. Large arrays are sent
+// from where they are, and received where the result will be.
+void Group::reduce_large(std::span<const Part> parts, distributed::Combine how) {
+  std::vector<Part> segments;
+  std::map<DType, std::vector<Part>> small;
+  for (const Part& part : parts)
+    if (part.bytes() >= kPacked) segments.push_back(part);
+    else if (part.count > 0) small[part.dtype].push_back(part);
+  std::vector<std::vector<std::byte>> buffers;
+  for (const auto& [dtype, group] : small) {
+    auto& in = buffers.emplace_back(packed(group));
+    segments.push_back({in.data(), in.data(), static_cast<std::int64_t>(in.size() / itemsize(dtype)), dtype});
+    // The result must not take the place of what is still being sent.
+    const std::size_t bytes = in.size();
+    segments.back().out = buffers.emplace_back(bytes).data();
+  }
+  const auto begin = [&](const Part& s, int r) { return r * s.count / size_ * static_cast<std::int64_t>(itemsize(s.dtype)); };
+  const auto length = [&](const Part& s, int r) { return static_cast<std::size_t>(begin(s, r + 1) - begin(s, r)); };
+  Requests requests;
+  std::vector<std::vector<std::byte*>> pieces;  // of this rank's piece, by segment and rank
+  std::size_t scratch_bytes = 0;
+  for (const Part& s : segments) scratch_bytes += length(s, rank_) * static_cast<std::size_t>(size_ - 1);
+  const std::unique_ptr<std::byte[]> scratch(new std::byte[scratch_bytes]);
+  std::byte* next = scratch.get();
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const Part& s = segments[i];
+    auto& from = pieces.emplace_back();
+    for (int r = 0; r < size_; ++r) {
+      if (r == rank_) {
+        from.push_back(const_cast<std::byte*>(s.in) + begin(s, r));
+        continue;
+      }
+      from.push_back(next);
+      receive(next, length(s, rank_), r, static_cast<int>(2 * i), requests);
+      next += length(s, rank_);
+    }
+  }
+  for (std::size_t i = 0; i < segments.size(); ++i)
+    for (int apart = 1; apart < size_; ++apart) {
+      const int r = (rank_ + apart) % size_;
+      send(segments[i].in + begin(segments[i], r), length(segments[i], r), r, static_cast<int>(2 * i), requests);
+    }
+  finish(requests);
+  requests.clear();
+  for (std::size_t i = 0; i < segments.size(); ++i)
+    for (int r = 0; r < size_; ++r)
+      if (r != rank_)
+        receive(segments[i].out + begin(segments[i], r), length(segments[i], r), r, static_cast<int>(2 * i + 1), requests);
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const Part& s = segments[i];
+    std::byte* const out = s.out + begin(s, rank_);
+    const auto bytes = length(s, rank_);
+    reduce_by_tree(std::move(pieces[i]), static_cast<std::size_t>(rank_), out, s.dtype, how,
+                   static_cast<std::int64_t>(bytes / itemsize(s.dtype)));
+    for (int apart = 1; apart < size_; ++apart) send(out, bytes, (rank_ + apart) % size_, static_cast<int>(2 * i + 1), requests);
+  }
+  finish(requests);
+  std::size_t at = buffers.size() ? segments.size() - small.size() : 0;
+  for (const auto& [dtype, group] : small) {
+    const std::byte* from = segments[at++].out;
+    for (const Part& part : group) {
+      std::memcpy(part.out, from, part.bytes());
+      from += part.bytes();
+    }
+  }
+}
+
+void Group::all_gather(const Meeting& meeting, std::span<const Part> parts) {
+  meet(meeting);
+  Requests requests;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const auto bytes = parts[i].bytes();
+    for (int r = 0; r < size_; ++r) {
+      std::byte* const to = parts[i].out + static_cast<std::size_t>(r) * bytes;
+      if (r == rank_) std::memcpy(to, parts[i].in, bytes);
+      else receive(to, bytes, r, static_cast<int>(i), requests);
+    }
+  }
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    for (int apart = 1; apart < size_; ++apart)
+      send(parts[i].in, parts[i].bytes(), (rank_ + apart) % size_, static_cast<int>(i), requests);
+  finish(requests);
+}
+
+void Group::broadcast(const Meeting& meeting, std::span<const Part> parts, int root) {
+  meet(meeting);
+  for (const Part& part : parts) {
+    if (rank_ == root && part.bytes() > 0) std::memcpy(part.out, part.in, part.bytes());
+    for (std::size_t done = 0; done < part.bytes(); done += kLargest) {
+      Requests request{0};
+      library_.check(library_.MPI_Ibcast(part.out + done, static_cast<int>(std::min(kLargest, part.bytes() - done)),
+                                         library_.byte, root, data_, request.data()), "MPI_Ibcast");
+      finish(request);
+    }
+  }
+}
+
+}  // namespace owl::mpi

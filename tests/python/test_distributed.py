@@ -1,0 +1,556 @@
+"""owl.distributed: operations over the ranks of an MPI job, under each library that is installed."""
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mpi
+from children import scaled
+from conftest import SOAK
+import owl
+from owl import distributed
+
+LIBRARIES = list(mpi.LIBRARIES)
+BEGIN = """\
+import sys, time
+import numpy as np
+import owl
+from owl import distributed
+distributed.init({warn})
+rank, size = distributed.rank(), distributed.size()
+"""
+
+
+def begin(text, warn=""):
+    return BEGIN.format(warn=warn) + text
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request):
+    mpi.prefix_of(request.param)
+    return request.param
+
+
+@pytest.fixture(params=["Open MPI", "MPICH"])
+def launcher(request):
+    mpi.prefix_of(request.param)
+    return request.param
+
+
+# ---- alone ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_process_alone_is_a_group_of_one():
+    assert (distributed.rank(), distributed.size()) == (0, 1)
+    x = owl.arange(6).reshape([2, 3])
+    tree = {"a": x, "b": [x + 1.0, (x,)]}
+    for operation in (distributed.all_reduce, distributed.all_gather, distributed.broadcast):
+        found = operation(tree)
+        assert found["a"] is x and found["b"][1][0] is x and isinstance(found["b"][1], tuple)
+    distributed.barrier()
+
+
+def test_mistakes_are_named():
+    x = owl.ones([3])
+    with pytest.raises(ValueError, match='op must be "sum", "max" or "min", not \'mean\''):
+        distributed.all_reduce(x, "mean")
+    with pytest.raises(owl.DTypeError, match="must be an NArray, not ndarray"):
+        distributed.all_reduce([x, np.ones(3)])
+    with pytest.raises(owl.DTypeError, match="sums of bool"):
+        distributed.all_reduce(x > 0.0)
+    with pytest.raises(ValueError, match="root 1; the ranks are 0 to 0"):
+        distributed.broadcast(x, root=1)
+
+
+def test_a_script_without_it_pays_nothing():
+    code = "import sys, owl; print([name for name in sys.modules if name in ('owl.distributed', 'owl._mpi', 'mpi4py')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["[]"]
+
+
+def test_a_launcher_without_a_library_is_an_error(tmp_path):
+    code = "from owl import distributed; distributed.init()"
+    env = os.environ | {"OMPI_COMM_WORLD_SIZE": "2", "OWL_MPI": str(tmp_path / "libmpi.so.40")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Open MPI's mpirun started this process (OMPI_COMM_WORLD_SIZE=2), but there is no MPI library: pip install" in done.stderr
+
+
+def test_srun_without_mpi_is_an_error():
+    code = "from owl import distributed; distributed.init()"
+    env = os.environ | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "srun --mpi=pmix" in done.stderr
+
+
+# ---- values -----------------------------------------------------------------------------------------------------------
+
+VALUES = """
+def of(seed, shape, dtype, r):
+    rng = np.random.default_rng([seed, r])
+    a = rng.standard_normal(shape) * 100
+    return a.astype(np.float32) if dtype in ("float16", "bfloat16") else a.astype(dtype)
+
+for shape, dtypes in (((3,), ["float32", "int32", "uint8", "float16"]), ((1000, 70), ["float32", "float64", "int64", "bfloat16"]),
+                      ((0,), ["float32"]), ((50, 7), ["float32"])):
+    for dtype in dtypes:
+        parts = [owl.from_numpy(of(1, shape, dtype, r)).astype(dtype) for r in range(size)]
+        own = parts[rank]
+        tree = parts
+        while len(tree) > 1:
+            tree = [a + b for a, b in zip(tree[::2], tree[1::2])] + ([tree[-1]] if len(tree) % 2 else [])
+        def same(found, wanted, what):
+            assert found.dtype == wanted.dtype and found.shape == wanted.shape, (what, found.shape, wanted.shape)
+            a, b = (np.asarray(v.astype("float64") if dtype == "bfloat16" else v) for v in (found, wanted))
+            assert a.tobytes() == b.tobytes(), (what, shape, dtype)
+        small = owl.full([5], rank + 1, dtype="int32")
+        total, count = distributed.all_reduce((own, small))
+        same(total, tree[0], "sum")
+        assert count.tolist() == [size * (size + 1) // 2] * 5
+        largest, smallest = parts[0], parts[0]
+        for each in parts[1:]:
+            largest, smallest = owl.maximum(largest, each), owl.minimum(smallest, each)
+        same(distributed.all_reduce(own, "max"), largest, "max")
+        same(distributed.all_reduce(own.T if own.ndim == 2 else own, "min"), smallest.T if own.ndim == 2 else smallest, "min")
+        same(distributed.all_gather(own), owl.concat(parts, -1), "gather")
+        same(distributed.broadcast(own, size - 1), parts[-1], "broadcast")
+many = distributed.all_reduce({i: owl.full([20000 + i], float(rank + i)) for i in range(20)})
+for i, each in many.items():
+    assert each.tolist() == [sum(r + i for r in range(size))] * (20000 + i)
+assert distributed.all_reduce(owl.full([2], rank == 0), "max").tolist() == [True, True]
+distributed.barrier()
+print(f"rank {rank} of {size} is right", flush=True)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_values(library, count):
+    out, _ = mpi.run(library, count, begin(VALUES))
+    assert sorted(re.findall(r"rank (\d+) of (\d+) is right", out)) == [(str(r), str(count)) for r in range(count)]
+
+
+def test_operations_are_recorded_and_never_dropped(launcher):
+    out, _ = mpi.run(launcher, 2, begin("""
+        begun = time.perf_counter()
+        if rank == 1:
+            time.sleep(1.5)          # a slow rank
+        for step in range(50):
+            x = distributed.all_reduce(owl.full([1000], float(step)))   # dropped by the next round
+        took = time.perf_counter() - begun
+        assert rank == 1 or took < 1.0, took
+        assert x.tolist() == [98.0] * 1000
+        print("done")
+    """.replace("\n        ", "\n")))
+    assert out.count("done") == 2
+
+
+def test_gradients_of_sums(launcher):
+    out, _ = mpi.run(launcher, 2, begin("""
+        w = owl.full([3], 2.0)
+        with owl.Tape() as tape:
+            loss = owl.mult(distributed.all_reduce(w * (rank + 1.0)), owl.arange(3)).sum()
+        print(tape.gradient(loss, w).tolist())
+    """.replace("\n        ", "\n")))
+    assert out.count("[0.0, 2.0, 4.0]") == out.count("[0.0, 4.0, 8.0]") == 1
+
+
+# ---- failures ---------------------------------------------------------------------------------------------------------
+
+
+def failing(launcher, text, warn="", seconds=60, count=2, **more):
+    job = mpi.Job(launcher, count, begin(text.replace("\n        ", "\n"), warn), **more)
+    out, err = job.finish(expect=None)
+    assert job.seconds < seconds, f"{job.seconds} s\n{err}"
+    return out, err
+
+
+MISMATCHES = {
+    "shape": ("x = distributed.all_reduce(owl.ones([3 + rank]))", r"rank 0 is at distributed\.all_reduce of float32 \[3\] .*; rank 1 is at distributed\.all_reduce of float32 \[4\]"),
+    "dtype": ("x = distributed.all_reduce(owl.ones([3], dtype='int32' if rank else 'float32'))", r"float32 \[3\].*int32 \[3\]"),
+    "number": ("if rank == 0: distributed.all_reduce(owl.ones([9]))\nx = distributed.all_reduce(owl.ones([3]))", r"float32 \[9\] \(user_script\.py:\d+\); rank 1 is at .*float32 \[3\] \(user_script\.py:\d+\)"),
+    "skipped, alike": ("if rank == 0: distributed.all_reduce(owl.ones([3]))\nx = distributed.all_reduce(owl.ones([3]))", r"user_script\.py:7\); rank 1 is at .*user_script\.py:8\)"),
+    "order": ("x = [distributed.all_reduce(owl.ones([2])), distributed.barrier()][0] if rank else [distributed.barrier(), distributed.all_reduce(owl.ones([2]))][1]", r"rank 0 is at distributed\.barrier.*; rank 1 is at distributed\.all_reduce"),
+    "names": ("x = distributed.all_reduce({name: owl.ones([2]) for name in ('ab' if rank else 'ba')})['a']", r"rank 0 is at distributed\.all_reduce of float32 \[2\] and 1 more, 'b', 'a' .*; rank 1 is at .* 'a', 'b' "),
+    "op": ("x = distributed.all_reduce(owl.ones([2]), 'max' if rank else 'sum')", r"the ranks do not do the same"),
+    "only one": ("if rank == 0: print(distributed.all_reduce(owl.ones([2])))\nelse: time.sleep(0.2)\nx = owl.ones([1])", r"rank 0 is at distributed\.all_reduce of float32 \[2\] \(user_script\.py:7\); rank 1 is at the end of the script"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MISMATCHES)
+def test_ranks_that_do_not_match(launcher, what):
+    text, message = MISMATCHES[what]
+    out, err = failing(launcher, text + "\nx.wait_for_eval()\nprint('went on')\n")
+    assert "went on" not in out or what == "only one"
+    assert re.search(message, err), err
+    assert err.count("the ranks do not do the same") >= (1 if what == "only one" else 2), err
+
+
+def test_three_of_four_ranks_are_named_together(launcher):
+    _, err = failing(launcher, "distributed.all_reduce(owl.ones([3 + (rank == 2)])).wait_for_eval()\n", count=4)
+    assert "ranks 0, 1 and 3 are at distributed.all_reduce of float32 [3]" in err
+    assert "rank 2 is at distributed.all_reduce of float32 [4]" in err
+
+
+def test_a_rank_that_raises_ends_all(launcher):
+    _, err = failing(launcher, """
+        for step in range(1000):
+            if rank == 1 and step == 5:
+                raise KeyError("no such thing")
+            distributed.all_reduce(owl.ones([4])).wait_for_eval()
+    """)
+    assert "rank 1 failed: KeyError: 'no such thing' (user_script.py:" in err
+
+
+def test_a_rank_that_raises_while_the_others_compute(launcher):
+    _, err = failing(launcher, """
+        if rank == 1:
+            raise ValueError("too bad")
+        time.sleep(60)
+    """)
+    assert "rank 1 failed, and the others are busy: ending the job: ValueError: too bad (user_script.py:" in err
+
+
+def test_a_failed_operand_is_everybodys_error(launcher):
+    _, err = failing(launcher, """
+        index = owl.from_numpy(np.array([9 if rank == 1 else 0], np.int32))
+        x = owl.take(owl.ones([4]), index, 0)
+        distributed.all_reduce(x).wait_for_eval()
+    """)
+    assert len(re.findall(r"owl\.(_owl\.)?Error: .*rank 1 failed: .*\(take|rank 1 failed: .*, user_script.py:\d+\)", err)) >= 1, err
+    assert "IndexError" in err  # rank 1's own
+
+
+def test_a_rank_that_runs_out_of_memory_tells_the_others(launcher):
+    _, err = failing(launcher, """
+        x = owl.ones([400_000])
+        x.wait_for_eval()
+        if rank == 1:
+            owl.set_memory_limit(2_000_000)
+        distributed.all_reduce(x).wait_for_eval()
+    """)
+    assert re.search(r"owl\.Error: rank 1 failed: .*no memory for 1600000 bytes.*\(distributed\.all_reduce, user_script\.py:11\)", err), err
+    assert "owl.OutOfMemoryError: distributed.all_reduce [400000]: no memory" in err  # rank 1's own
+
+
+FAULTS = ["die", "kill", "raise", "memory", "skip", "shape", "dtype", "slow"]
+FAULTY = """
+import os, signal
+from owl import _owl, nn, optim, train
+what, at = sys.argv[1], int(sys.argv[2])
+calls = 0
+
+def faulty(call):
+    def run(arrays, *more):
+        global calls
+        calls += 1
+        if calls != at:
+            return call(arrays, *more)
+        print("fault", flush=True)
+        if what == "die":
+            os._exit(3)
+        if what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "raise":
+            raise RuntimeError("an injected fault")
+        if what == "memory":
+            owl.set_memory_limit(1)
+        if what == "skip":
+            return arrays
+        if what == "slow":
+            time.sleep(1)
+        if what == "shape":
+            arrays = [owl.concat([each, each], -1) for each in arrays]
+        if what == "dtype":
+            arrays = [each.astype("float64" if each.dtype != "float64" else "float32") for each in arrays]
+        return call(arrays, *more)
+    return run
+
+model = nn.Sequential(nn.Linear(10, 200), nn.BatchNorm(200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 3))
+trainer = train.Trainer(model, "softmax_cross_entropy", optim.Adam(), distributed=True)
+if rank == size - 1:
+    for name in ("all_reduce", "all_gather", "broadcast"):
+        setattr(_owl._distributed, name, faulty(getattr(_owl._distributed, name)))
+x = np.random.default_rng(0).standard_normal((200, 10)).astype(np.float32)
+trainer.fit((x, np.arange(200, dtype=np.int32) % 3), 3, validation=0.2, batch_size=20, progress=False)
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("seed", range(scaled(4, 200)))
+def test_injected_faults(seed):
+    """At any operation of a training run; the job ends within seconds of it, and a slow rank harms nothing."""
+    rng = np.random.default_rng(seed)
+    what, at = FAULTS[seed % len(FAULTS)] if SOAK > 1 else rng.choice(FAULTS), int(rng.integers(1, 60))
+    library = rng.choice(["Open MPI", "MPICH"])
+    job = mpi.Job(library, int(rng.integers(2, 4)), begin(FAULTY), what, at)
+    while "fault" not in (line := job.process.stdout.readline()):
+        assert line, job.finish()
+    begun = time.monotonic()
+    out, err = job.finish(expect=0 if what == "slow" else None, timeout=60)
+    assert "ended" not in out or what in ("slow", "skip"), (what, at, out, err)
+    if what in ("skip", "shape", "dtype"):
+        assert "the ranks do not do the same" in err, (what, at, err)
+    if what in ("raise", "memory"):
+        assert re.search(r"rank \d failed", err), (what, at, err)
+    print(f"{what} at operation {at} under {library}: {time.monotonic() - begun:.1f} s")
+
+
+def test_a_rank_that_runs_out_of_memory_tells_the_others(launcher):
+    _, err = failing(launcher, """
+        x = owl.ones([400_000])
+        x.wait_for_eval()
+        if rank == 1:
+            owl.set_memory_limit(2_000_000)
+        distributed.all_reduce(x).wait_for_eval()
+    """)
+    assert re.search(r"owl\.Error: rank 1 failed: .*no memory for 1600000 bytes.*\(distributed\.all_reduce, user_script\.py:12\)", err), err
+    assert "owl.OutOfMemoryError: distributed.all_reduce [400000]: no memory" in err  # rank 1's own
+
+
+FAULTS = ["die", "kill", "raise", "memory", "skip", "shape", "dtype", "slow"]
+FAULTY = """
+import os, signal
+from owl import _owl, nn, optim, train
+what, at = sys.argv[1], int(sys.argv[2])
+calls = 0
+
+def faulty(call):
+    def run(arrays, *more):
+        global calls
+        calls += 1
+        if calls != at:
+            return call(arrays, *more)
+        print("fault", flush=True)
+        if what == "die":
+            os._exit(3)
+        if what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "raise":
+            raise RuntimeError("an injected fault")
+        if what == "memory":
+            owl.set_memory_limit(1)
+        if what == "skip":
+            return arrays
+        if what == "slow":
+            time.sleep(1)
+        if what == "shape":
+            arrays = [owl.concat([each, each], -1) for each in arrays]
+        if what == "dtype":
+            arrays = [each.astype("float64" if each.dtype != "float64" else "float32") for each in arrays]
+        return call(arrays, *more)
+    return run
+
+model = nn.Sequential(nn.Linear(10, 200), nn.BatchNorm(200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 3))
+trainer = train.Trainer(model, "softmax_cross_entropy", optim.Adam(), distributed=True)
+if rank == size - 1:
+    for name in ("all_reduce", "all_gather", "broadcast"):
+        setattr(_owl._distributed, name, faulty(getattr(_owl._distributed, name)))
+x = np.random.default_rng(0).standard_normal((200, 10)).astype(np.float32)
+trainer.fit((x, np.arange(200, dtype=np.int32) % 3), 3, validation=0.2, batch_size=20, progress=False)
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("seed", range(scaled(4, 200)))
+def test_injected_faults(seed):
+    """At any operation of a training run; the job ends within seconds of it, and a slow rank harms nothing."""
+    rng = np.random.default_rng(seed)
+    what = FAULTS[seed % len(FAULTS)] if SOAK > 1 else str(rng.choice(FAULTS))
+    at, count, library = int(rng.integers(1, 50)), int(rng.integers(2, 4)), str(rng.choice(["Open MPI", "MPICH"]))
+    job = mpi.Job(library, count, begin(FAULTY), what, at)
+    while "fault" not in (line := job.process.stdout.readline()):
+        assert line, job.finish()
+    begun = time.monotonic()
+    out, err = job.finish(expect=0 if what == "slow" else None, timeout=60)
+    seconds = time.monotonic() - begun
+    if what in ("skip", "shape", "dtype"):
+        assert "the ranks do not do the same" in err, (what, at, err)
+    elif what in ("raise", "memory"):
+        assert re.search(r"rank \d failed", err), (what, at, err)
+    assert what == "slow" or out.count("ended") < count, (what, at, out, err)
+    print(f"{what} at operation {at} of {count} ranks under {library}: {seconds:.1f} s")
+
+
+@pytest.mark.parametrize("how", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_rank_that_dies_ends_the_others(launcher, how):
+    failing(launcher, f"""
+        import os, signal
+        for step in range(100000):
+            if rank == 1 and step == 20:
+                {how}
+            distributed.all_reduce(owl.ones([4])).wait_for_eval()
+    """)
+
+
+def test_a_slow_rank_gets_a_warning(launcher):
+    out, err = mpi.run(launcher, 3, begin("""
+        distributed.all_reduce(owl.ones([2])).wait_for_eval()
+        if rank == 1:
+            time.sleep(1.5)
+        print(distributed.all_reduce(owl.ones([4])).tolist())
+    """.replace("\n        ", "\n"), warn="warn_after=0.4"))
+    assert out.count("[3.0, 3.0, 3.0, 3.0]") == 3
+    lines = [line for line in err.splitlines() if "has waited" in line]
+    assert re.search(r"rank 0 has waited 0\.4 s in no\. 2, distributed\.all_reduce of float32 \[4\] \(user_script\.py:11\), for rank 1; "
+                     r"rank 1 was last at no\. 1, distributed\.all_reduce of float32 \[2\]", lines[0]), err
+
+
+def test_ctrl_c_ends_all(launcher):
+    job = mpi.Job(launcher, 2, begin("""
+        print("begun", flush=True)
+        while True:
+            distributed.all_reduce(owl.ones([4])).wait_for_eval()
+    """.replace("\n        ", "\n")))
+    for _ in range(2):
+        assert "begun" in job.process.stdout.readline()
+    job.process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    job.finish(expect=None, timeout=30)
+    assert time.monotonic() - begun < 10
+
+
+def test_launcher_and_library_that_do_not_belong_together():
+    ours, other = mpi.prefix_of("MPICH"), mpi.prefix_of("Open MPI")
+    for launcher, prefix, file in (("Open MPI", ours, "libmpi.so.12"), ("MPICH", other, "libmpi.so.40")):
+        job = mpi.Job(launcher, 2, begin(""), env={"OWL_MPI": str(prefix / "lib" / file)})
+        _, err = job.finish(expect=None)
+        assert "the launcher and MPI's library do not belong together" in err
+        assert f"{launcher}'s mpirun started 2 processes" in err and str(Path(prefix) / "lib" / file) in err
+
+
+def test_the_library_is_found_beside_mpirun(launcher):
+    prefix = mpi.prefix_of(launcher)
+    out, _ = mpi.run(launcher, 2, begin("print(distributed.all_reduce(owl.ones([1])).tolist())"),
+                     env={"OWL_MPI": "", "PATH": f"{prefix / 'bin'}{os.pathsep}{os.environ['PATH']}"})
+    assert out.count("[2.0]") == 2
+
+
+# ---- Trainer ----------------------------------------------------------------------------------------------------------
+
+TRAINING = """\
+import sys
+import numpy as np
+import owl
+from owl import distributed, nn, optim, train
+
+mode, out, samples, norm = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "norm"
+rng = np.random.default_rng(0)
+x = rng.standard_normal((samples, 20)).astype(np.float32)
+labels = (x[:, :3].sum(1) > 0).astype(np.int32)
+spread = {"shards": 4}
+if mode == "ranks":
+    spread["distributed"] = True
+    distributed.init()
+if mode == "devices":
+    spread["devices"] = [0] + [owl.create_cpu_device() for _ in range(3)]
+owl.seed(5 + (distributed.rank() if mode == "ranks" else 0))   # the others' seeds do not count
+
+def new():
+    layers = [nn.Linear(20, 50), *([nn.BatchNorm(50)] if norm else []), nn.ReLU(), nn.Dropout(0.2), nn.Linear(50, 2)]
+    return train.Trainer(nn.Sequential(*layers), "softmax_cross_entropy", optim.Adam(0.01), **spread)
+
+data = dict(validation=0.1, batch_size=100, progress=False)
+own = new()
+if len(sys.argv) > 5:
+    own.load(sys.argv[5])
+own.fit((x, labels), 2, callbacks=[train.CSVLog(out + ".csv"), train.Checkpoint(out + "_{epoch}.npz")], **data)
+own.save(out + ".npz")
+with open(f"{out}_{distributed.rank() if mode == 'ranks' else 0}.txt", "w") as file:
+    print(sorted(own.evaluate((x, labels), 37).items()), own.history["val_loss"], file=file)
+"""
+
+
+def alone(folder, *arguments):
+    path = folder / "training.py"
+    path.write_text(TRAINING)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("OWL_")} | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, path, *map(str, arguments)], env=env, cwd=folder, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("samples, norm", [(1011, "norm"), (1002, "plain")])  # a last batch of 10 samples, and of 2
+def test_files_are_the_same_on_any_number_of_ranks(tmp_path, samples, norm):
+    alone(tmp_path, "alone", "alone", samples, norm)
+    alone(tmp_path, "devices", "devices", samples, norm)
+    names = ["devices"]
+    for count, library in ((1, "Open MPI"), (2, "Open MPI"), (4, "Open MPI"), (2, "MPICH"), (4, "MPICH")):
+        try:
+            names.append(f"{library[:3]}{count}".lower())
+            mpi.run(library, count, TRAINING, "ranks", names[-1], samples, norm, folder=tmp_path)
+        except pytest.skip.Exception:
+            names.pop()
+    if len(names) == 1:
+        pytest.skip("no MPI library is installed")
+    for name in names:
+        for file in ("{}.npz", "{}_1.npz", "{}_2.npz"):
+            assert (tmp_path / file.format(name)).read_bytes() == (tmp_path / file.format("alone")).read_bytes(), (name, file)
+        for rank in range(1 if name == "devices" else int(name[-1])):
+            assert (tmp_path / f"{name}_{rank}.txt").read_text() == (tmp_path / "alone_0.txt").read_text()
+        assert (tmp_path / f"{name}.csv").exists()
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(launcher, tmp_path):
+    mpi.run(launcher, 4, TRAINING, "ranks", "whole", 1002, "plain", folder=tmp_path)
+    mpi.run(launcher, 2, TRAINING, "ranks", "again", 1002, "plain", "whole_1.npz", folder=tmp_path)
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+DIFFERENT = """
+from owl import nn, train
+x, labels = np.zeros((100 {samples}, 4), np.float32), np.zeros(100 {samples}, np.int32)
+own = train.Trainer(nn.Linear(4, 3 {model}), "softmax_cross_entropy", "sgd", distributed=True)
+own.fit((x, labels), 1 {epochs}, batch_size=10, progress=False)
+"""
+
+
+@pytest.mark.parametrize("what, message", [
+    ("samples", "fit: the ranks differ in samples: 100 on rank 0, 101 on rank 1"),
+    ("epochs", "fit: the ranks differ in epochs: 1 on rank 0, 2 on rank 1"),
+    ("model", r"rank 0 is at distributed\.broadcast of float32 \[4, 3\] .*; rank 1 is at distributed\.broadcast of float32 \[4, 4\]"),
+])  # fmt: skip
+def test_ranks_with_other_data_or_models(launcher, what, message):
+    text = DIFFERENT.format(**{name: "+ rank" if name == what else "" for name in ("samples", "epochs", "model")})
+    _, err = mpi.run(launcher, 2, begin(text), expect=None)
+    assert len(re.findall(message, err)) == 2, err
+
+
+def test_shards_are_ranks_times_a_power_of_two(launcher):
+    text = """
+        from owl import nn, train
+        for shards in (2, 4, 9):
+            try:
+                train.Trainer(nn.Linear(4, 3), "softmax_cross_entropy", "sgd", distributed=True, shards=shards)
+            except ValueError as error:
+                print(error)
+        print(train.Trainer(nn.Linear(4, 3), "mse", "sgd", distributed=True).parts.shards)
+    """
+    out, _ = mpi.run(launcher, 3, begin(text.replace("\n        ", "\n")))
+    assert out.count("shards must be the number of ranks, 3, and devices, 1, times a power of two, not") == 9
+    assert out.count("\n3\n") + out.startswith("3\n") >= 1
+
+
+def test_a_file_that_rank_0_cannot_write_is_everybodys_error(launcher):
+    text = """
+        from owl import nn, train
+        own = train.Trainer(nn.Linear(4, 3), "softmax_cross_entropy", "sgd", distributed=True)
+        try:
+            own.save("missing/run.npz")
+        except OSError as error:
+            print("OSError", error.errno)
+    """
+    out, _ = mpi.run(launcher, 2, begin(text.replace("\n        ", "\n")))
+    assert out.count("OSError 2") == 2
+
+
+def test_a_program(launcher, tmp_path):
+    program = Path(__file__).parents[2] / "apps" / "mnist" / "train_mnist.py"
+    text = f"import runpy, sys; sys.path.insert(0, {str(program.parent)!r}); sys.argv[0] = 'train_mnist.py'; runpy.run_path({str(program)!r}, run_name='__main__')"
+    for name, count, arguments in (("two", 2, ["--distributed"]), ("one", 1, [])):
+        out, _ = mpi.run(launcher, count, text, "--max-steps", 20, "--unit", 16, "--shards", 2, "--out", name, *arguments,
+                         folder=tmp_path)  # fmt: skip
+        assert out.count("stopped after 20 steps") == 1, out
+    assert (tmp_path / "one" / "snapshot.npz").read_bytes() == (tmp_path / "two" / "snapshot.npz").read_bytes()

@@ -35,7 +35,8 @@ constexpr bool returns_bool(TypeRule rule) { return rule == TypeRule::kCompare |
 
 // Whether an operation has a slow path, with as many operands as it has.
 template <class Op> constexpr bool has_rare =
-    requires { Op::template eval_rare<float>(0.0f); } || requires { Op::template eval_rare<float>(0.0f, 0.0f); };
+    requires { Op::template eval_rare<float>(0.0f); } || requires { Op::template eval_rare<float>(0.0f, 0.0f); } ||
+    requires { Op::template eval_rare<float>(0.0f, 0.0f, 0.0f); };
 
 // One operation over n elements. The result may be the same memory as an operand, element by element; `ivdep` states
 // that there is no other overlap. kRare: some of these elements need Op's slow path.
@@ -50,10 +51,14 @@ template <class Op, class T, class R, bool kRare>
     if constexpr (kRare && Op::info.arity == 1) {
       for (std::int64_t i = 0; i < n; ++i)
         dst[i] = Op::template rare<T>(x[i]) ? Op::template eval_rare<T>(x[i]) : Op::template eval<T>(x[i]);
-    } else if constexpr (kRare) {
+    } else if constexpr (kRare && Op::info.arity == 2) {
       for (std::int64_t i = 0; i < n; ++i)
         dst[i] = Op::template rare<T>(x[i], b[i]) ? Op::template eval_rare<T>(x[i], b[i])
                                                   : Op::template eval<T>(x[i], b[i]);
+    } else if constexpr (kRare) {
+      for (std::int64_t i = 0; i < n; ++i)
+        dst[i] = Op::template rare<T>(x[i], b[i], c[i]) ? Op::template eval_rare<T>(x[i], b[i], c[i])
+                                                        : Op::template eval<T>(x[i], b[i], c[i]);
     } else if constexpr (Op::info.arity == 1) {
 #pragma GCC ivdep
       for (std::int64_t i = 0; i < n; ++i) dst[i] = Op::template eval<T>(x[i]);
@@ -67,12 +72,15 @@ template <class Op, class T, class R, bool kRare>
   }
 }
 
-template <class Op, class T> [[gnu::always_inline]] inline bool any_rare(const T* x, const T* y, std::int64_t n) {
+template <class Op, class T>
+[[gnu::always_inline]] inline bool any_rare(const T* x, const T* y, const T* z, std::int64_t n) {
   std::int32_t any = 0;
   if constexpr (Op::info.arity == 1)
     for (std::int64_t i = 0; i < n; ++i) any |= Op::template rare<T>(x[i]);
-  else
+  else if constexpr (Op::info.arity == 2)
     for (std::int64_t i = 0; i < n; ++i) any |= Op::template rare<T>(x[i], y[i]);
+  else
+    for (std::int64_t i = 0; i < n; ++i) any |= Op::template rare<T>(x[i], y[i], z[i]);
   return any != 0;
 }
 
@@ -80,7 +88,7 @@ template <class Op, class T, class R>
 void blocks(R* dst, const void* a, const T* b, const T* c, std::int64_t n) {
   n &= ~(kBlock - 1);  // tells the compiler that no tail is needed
   if constexpr (has_rare<Op>) {
-    if (any_rare<Op, T>(static_cast<const T*>(a), b, n)) return loop<Op, T, R, true>(dst, a, b, c, n);
+    if (any_rare<Op, T>(static_cast<const T*>(a), b, c, n)) return loop<Op, T, R, true>(dst, a, b, c, n);
   }
   loop<Op, T, R, false>(dst, a, b, c, n);
 }

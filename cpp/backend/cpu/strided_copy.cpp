@@ -25,13 +25,13 @@ void gather_typed(T* dst, const T* src, const Axes& axes, const Strides& strides
     offset += at[i] * strides[i];
   }
   const std::int64_t step = strides[0], length = axes.lengths[0];
-  const auto fill = best_tile_table().fill;
+  const auto& table = best_tile_table();
   while (n > 0) {
     const std::int64_t run = std::min(n, length - at[0]);
     const T* s = src + offset;
     if (step == 1) std::memcpy(dst, s, static_cast<std::size_t>(run) * sizeof(T));
-    else if (step == 0) fill(dst, s, sizeof(T), run);
-    else for (std::int64_t i = 0; i < run; ++i) dst[i] = s[i * step];
+    else if (step == 0) table.fill(dst, s, sizeof(T), run);
+    else table.strided(dst, s, step, sizeof(T), run);
     dst += run;
     n -= run;
     offset -= at[0] * step;
@@ -126,7 +126,16 @@ void StridedCopy::run(std::int64_t chunk, void* dst, const void* src) const {
          std::min(kChunkElements, size_ - begin));
 }
 
-void StridedCopy::run_transpose(std::int64_t chunk, void* dst, const void* src) const {
+Ranges StridedCopy::ranges(std::int64_t chunk) const {
+  if (transpose_axis_ == 0) {
+    const std::int64_t begin = chunk * kChunkElements;
+    return {begin, std::min(kChunkElements, size_ - begin)};
+  }
+  const Block b = block(chunk);
+  return {b.to, b.rows, transpose_stride_, b.columns};
+}
+
+StridedCopy::Block StridedCopy::block(std::int64_t chunk) const {
   const std::int64_t across = ceil_div(axes_.lengths[0], kBlockRows);
   const std::int64_t down = ceil_div(axes_.lengths[transpose_axis_], kBlockColumns);
   const std::int64_t row = chunk % across * kBlockRows, column = chunk / across % down * kBlockColumns;
@@ -142,10 +151,15 @@ void StridedCopy::run_transpose(std::int64_t chunk, void* dst, const void* src) 
     }
     stride *= axes_.lengths[i];
   }
+  return {std::min(kBlockRows, axes_.lengths[0] - row),
+          std::min(kBlockColumns, axes_.lengths[transpose_axis_] - column), from, to};
+}
+
+void StridedCopy::run_transpose(std::int64_t chunk, void* dst, const void* src) const {
+  const Block b = block(chunk);
   with_element(itemsize_, [&]<class T>(T*) {
-    transpose_typed(static_cast<T*>(dst) + to, transpose_stride_, static_cast<const T*>(src) + from, strides_[0],
-                    std::min(kBlockRows, axes_.lengths[0] - row),
-                    std::min(kBlockColumns, axes_.lengths[transpose_axis_] - column));
+    transpose_typed(static_cast<T*>(dst) + b.to, transpose_stride_, static_cast<const T*>(src) + b.from, strides_[0],
+                    b.rows, b.columns);
   });
 }
 

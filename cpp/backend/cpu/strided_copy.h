@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/module_api.h"
+#include "device/launch.h"
 #include "graph/op.h"
 
 namespace owl::cpu {
@@ -27,8 +28,14 @@ class StridedCopy {
   std::int64_t chunks() const { return chunks_; }
   bool transposes() const { return transpose_axis_ != 0; }
   void run(std::int64_t chunk, void* dst, const void* src) const;
+  // The elements of the destination that a chunk writes.
+  Ranges ranges(std::int64_t chunk) const;
 
  private:
+  struct Block {
+    std::int64_t rows, columns, from, to;  // `from` and `to`: its first element in the source and in the destination
+  };
+  Block block(std::int64_t chunk) const;
   void run_transpose(std::int64_t chunk, void* dst, const void* src) const;
 
   Axes axes_;

@@ -223,6 +223,24 @@ void fill(void* dst, const void* value, std::int64_t item, std::int64_t n) {
   else fill_items<std::uint64_t>(dst, value, n);
 }
 
+// With a step that the compiler knows, it loads vectors and shuffles them.
+template <class T, std::int64_t step> void strided_by(T* __restrict dst, const T* __restrict src, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) dst[i] = src[i * step];
+}
+template <class T> void strided_items(void* dst, const void* src, std::int64_t step, std::int64_t n) {
+  T* __restrict d = static_cast<T*>(dst);
+  const T* __restrict s = static_cast<const T*>(src);
+  if (step == 2) return strided_by<T, 2>(d, s, n);
+  if (step == -1) return strided_by<T, -1>(d, s, n);
+  for (std::int64_t i = 0; i < n; ++i) d[i] = s[i * step];
+}
+void strided(void* dst, const void* src, std::int64_t step, std::int64_t item, std::int64_t n) {
+  if (item == 4) strided_items<std::uint32_t>(dst, src, step, n);
+  else if (item == 1) strided_items<std::uint8_t>(dst, src, step, n);
+  else if (item == 2) strided_items<std::uint16_t>(dst, src, step, n);
+  else strided_items<std::uint64_t>(dst, src, step, n);
+}
+
 template <class Bits, Bits exponent> [[gnu::always_inline]] inline bool any_full_exponent(const void* x, std::int64_t n) {
   Bits found = 0;
   for (std::int64_t i = 0; i < n; ++i) {
@@ -276,7 +294,8 @@ void transpose4(std::uint32_t* dst, std::int64_t dst_stride, const std::uint32_t
 
 const TileTable& tile_table() {
   static constexpr TileTable table{
-      Functions<elementwise_ops::All>::table, kCasts.table, Pairs<Arithmetic>::find, fill, any_nonfinite, transpose4};
+      Functions<elementwise_ops::All>::table, kCasts.table, Pairs<Arithmetic>::find, fill, strided, any_nonfinite,
+      transpose4};
   return table;
 }
 

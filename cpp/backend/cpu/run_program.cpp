@@ -56,7 +56,7 @@ struct Straight {
 };
 
 // The program itself, or one that reads dense copies in place of transposed inputs. Stages make the copies but the last,
-// of which a chunk is to be copied right before the program runs over its elements, in the cache.
+// which is to be made piece by piece, each right before the program runs over its elements, in the cache.
 Straight make_dense(const Program& program, std::vector<const void*>& inputs, const std::vector<void*>& outputs,
                     Launch& launch) {
   std::shared_ptr<Program> changed;
@@ -104,8 +104,7 @@ void launch_program(const Program& program, std::vector<const void*> inputs, std
   auto interpreter = std::make_shared<Interpreter>(*straight, inputs.data(), outputs.data(), watch);
   if (last.copy) {
     launch.stage(last.copy->chunks(), [interpreter, straight = straight, last = last](std::int64_t chunk) {
-      last.copy->run(chunk, last.to, last.from);
-      interpreter->run(last.copy->ranges(chunk));
+      last.copy->run(chunk, last.to, last.from, [&interpreter](const Ranges& r) { interpreter->run(r); });
     });
     return;
   }

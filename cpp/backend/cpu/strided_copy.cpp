@@ -13,6 +13,10 @@ namespace {
 constexpr std::int64_t kChunkElements = 1 << 16;
 // The chunk of a transpose: few enough rows on either side that their pages fit the TLB.
 constexpr std::int64_t kBlockRows = 512, kBlockColumns = 128;
+// Of a chunk whose destination is contiguous, which needs no more pages for more columns.
+constexpr std::int64_t kBlockElements = 1 << 15;
+// Transposed at a time: whole cache lines of the source, and few enough elements for the L1 cache.
+constexpr std::int64_t kLineColumns = 16, kPartElements = 1 << 13;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -111,7 +115,9 @@ StridedCopy::StridedCopy(const Shape& shape, const Strides& strides, std::size_t
     if (strides_[i] == 1 && axes_.lengths[0] >= 4 && axes_.lengths[i] >= 4) {
       transpose_axis_ = i;
       transpose_stride_ = stride;
-      chunks_ = ceil_div(axes_.lengths[0], kBlockRows) * ceil_div(axes_.lengths[i], kBlockColumns) *
+      const bool contiguous = i == 1 && axes_.lengths[0] <= kBlockRows;
+      columns_ = contiguous ? std::max(kBlockColumns, kBlockElements / axes_.lengths[0] / 16 * 16) : kBlockColumns;
+      chunks_ = ceil_div(axes_.lengths[0], kBlockRows) * ceil_div(axes_.lengths[i], columns_) *
                 (size_ / axes_.lengths[0] / axes_.lengths[i]);
       return;
     }
@@ -119,26 +125,18 @@ StridedCopy::StridedCopy(const Shape& shape, const Strides& strides, std::size_t
   }
 }
 
-void StridedCopy::run(std::int64_t chunk, void* dst, const void* src) const {
-  if (transpose_axis_ != 0) return run_transpose(chunk, dst, src);
-  const std::int64_t begin = chunk * kChunkElements;
+void StridedCopy::run(std::int64_t chunk, void* dst, const void* src, const FinishRanges& then) const {
+  if (transpose_axis_ != 0) return run_transpose(chunk, dst, src, then);
+  const std::int64_t begin = chunk * kChunkElements, n = std::min(kChunkElements, size_ - begin);
   gather(static_cast<char*>(dst) + begin * static_cast<std::int64_t>(itemsize_), src, axes_, strides_, itemsize_, begin,
-         std::min(kChunkElements, size_ - begin));
+         n);
+  if (then) then({begin, n});
 }
 
-Ranges StridedCopy::ranges(std::int64_t chunk) const {
-  if (transpose_axis_ == 0) {
-    const std::int64_t begin = chunk * kChunkElements;
-    return {begin, std::min(kChunkElements, size_ - begin)};
-  }
-  const Block b = block(chunk);
-  return {b.to, b.rows, transpose_stride_, b.columns};
-}
-
-StridedCopy::Block StridedCopy::block(std::int64_t chunk) const {
+void StridedCopy::run_transpose(std::int64_t chunk, void* dst, const void* src, const FinishRanges& then) const {
   const std::int64_t across = ceil_div(axes_.lengths[0], kBlockRows);
-  const std::int64_t down = ceil_div(axes_.lengths[transpose_axis_], kBlockColumns);
-  const std::int64_t row = chunk % across * kBlockRows, column = chunk / across % down * kBlockColumns;
+  const std::int64_t down = ceil_div(axes_.lengths[transpose_axis_], columns_);
+  const std::int64_t row = chunk % across * kBlockRows, column = chunk / across % down * columns_;
   // The other axes give the plane's offset.
   std::int64_t plane = chunk / across / down, stride = axes_.lengths[0];
   std::int64_t from = column + row * strides_[0], to = row + column * transpose_stride_;
@@ -151,16 +149,17 @@ StridedCopy::Block StridedCopy::block(std::int64_t chunk) const {
     }
     stride *= axes_.lengths[i];
   }
-  return {std::min(kBlockRows, axes_.lengths[0] - row),
-          std::min(kBlockColumns, axes_.lengths[transpose_axis_] - column), from, to};
-}
-
-void StridedCopy::run_transpose(std::int64_t chunk, void* dst, const void* src) const {
-  const Block b = block(chunk);
-  with_element(itemsize_, [&]<class T>(T*) {
-    transpose_typed(static_cast<T*>(dst) + b.to, transpose_stride_, static_cast<const T*>(src) + b.from, strides_[0],
-                    b.rows, b.columns);
-  });
+  const std::int64_t rows = std::min(kBlockRows, axes_.lengths[0] - row);
+  const std::int64_t columns = std::min(columns_, axes_.lengths[transpose_axis_] - column);
+  const std::int64_t part = std::max(kLineColumns, kPartElements / rows / kLineColumns * kLineColumns);
+  for (std::int64_t at = 0; at < columns; at += part) {
+    const std::int64_t n = std::min(part, columns - at), begin = to + at * transpose_stride_;
+    with_element(itemsize_, [&]<class T>(T*) {
+      transpose_typed(static_cast<T*>(dst) + begin, transpose_stride_, static_cast<const T*>(src) + from + at,
+                      strides_[0], rows, n);
+    });
+    if (then) then({begin, rows, transpose_stride_, n});
+  }
 }
 
 }  // namespace owl::cpu

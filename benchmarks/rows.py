@@ -71,6 +71,7 @@ ROWS = (
     Row("attention of 8 heads, [256, 128, 8], forward and backward, ms", owl("attention.py"), (
         peer("torch", 0.80, "attention.py"),
     )),
+    Row("single operations, geometric mean, us", owl("cliffs.py"), (peer("torch", 0.65, "cliffs.py"),)),
     Row("x = x + 1.0 on 1x1, us", owl("ops.py"), (
         peer("numpy", 0.60, "ops.py"),
         peer("torch", 0.20, "ops.py"),

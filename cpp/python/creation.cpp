@@ -341,9 +341,10 @@ PyMethodDef creation_functions[] = {
         "randb(shape, prob, dtype='float32')\n--\n\n1 with probability prob, else 0.\n\n"
         "ValueError: prob outside 0 to 1."),
     method<draw_part>("draw_part",
-        "draw_part(kind, first, shape, a, b, dtype)\n--\n\nAs rand(shape, a, b), randn(shape, a, b) or randb(shape, a), by "
-        "kind, but of a larger random array the\nelements from the first on, in the order of memory: a range along the last "
-        "axis has the bits that it has in the\nwhole array, which takes the same place of the generator."),
+        "draw_part(kind, first, shape, a, b, dtype)\n--\n\n"
+        "As rand(shape, a, b), randn(shape, a, b) or randb(shape, a), by kind, but of a larger random array the elements\n"
+        "from the first on, in the order of memory: a range along the last axis has the bits that it has in the whole\n"
+        "array, which takes the same place of the generator."),
     method<seed>("seed",
         "seed(n)\n--\n\nRestarts the random numbers: the same seed and the same calls give the same numbers, on any\n"
         "number of threads, any device and with any timing. n is from 0 to 2**64 - 1."),

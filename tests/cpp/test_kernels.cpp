@@ -508,18 +508,20 @@ void check_softmax(const Shape& shape, SoftOp op, DType type) {
   const bool instance = op == SoftOp::kInstance;
   const auto length = instance ? (last ? shape.size() / shape[last] : shape.size()) : shape[last - 1];
   const auto outer = instance ? (last ? shape[last] : 1) : shape[last], inner = shape.size() / length / outer;
-  std::vector<double> y(static_cast<std::size_t>(shape.size())), ln = y, back = y;
+  std::vector<double> y(static_cast<std::size_t>(shape.size())), ln = y, back = y, ln_back = y;
   for (std::int64_t o = 0; o < outer; ++o)
     for (std::int64_t i = 0; i < inner; ++i) {
       const auto place = [&](std::int64_t j) { return (o * length + j) * inner + i; };
-      double total = 0, mean = 0;
+      double total = 0, mean = 0, errors = 0;
       for (std::int64_t j = 0; j < length; ++j) total += std::exp(x.at(place(j)));
       for (std::int64_t j = 0; j < length; ++j) mean += x.at(place(j)) * err.at(place(j));
+      for (std::int64_t j = 0; j < length; ++j) errors += err.at(place(j));
       for (std::int64_t j = 0; j < length; ++j) {
         const auto at = static_cast<std::size_t>(place(j));
         y[at] = std::exp(x.at(place(j))) / total;
         ln[at] = x.at(place(j)) - std::log(total);
         back[at] = x.at(place(j)) * (err.at(place(j)) - mean);
+        ln_back[at] = err.at(place(j)) - y[at] * errors;
       }
     }
   const SoftmaxParams params(op, shape.ndim());
@@ -527,6 +529,8 @@ void check_softmax(const Shape& shape, SoftOp op, DType type) {
   expect_near(run("log_softmax", {x.ref()}, shape, type, &params), ln, 4, "log_softmax of " + shape.str());
   expect_near(run("softmax_back", {err.ref(), x.ref()}, shape, type, &params), back, static_cast<double>(length),
               "softmax_back of " + shape.str());
+  expect_near(run("log_softmax_back", {err.ref(), x.ref()}, shape, type, &params), ln_back, static_cast<double>(length),
+              "log_softmax_back of " + shape.str());
 }
 
 TEST(Kernels, Softmax) {

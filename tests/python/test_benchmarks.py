@@ -29,6 +29,7 @@ RUNS = {
     "layers.py": ["--units", "8", "--images", "300", "--rounds", "1"],
     "take.py": ["--rows", "30", "--width", "4", "--rounds", "1"],
     "cliffs.py": ["--only", "1K", "--seconds", "0"],
+    "calls.py": ["--elements", "100", "--seconds", "0.01"],
     "memory.py": ["--hidden", "16", "--images", "1024"],
     "planning.py": ["--hidden", "16", "--images", "1024", "--epochs", "1"],
     "loader.py": ["--hidden", "16", "--images", "1024", "--epochs", "1"],
@@ -103,6 +104,18 @@ PEERS = {
     "resnet.py": ["--samples", "1", "--size", "32", "--rounds", "1"],
     "softmax.py": ["--columns", "100", "--rounds", "1"],
 }
+
+
+def test_the_cost_of_waking_is_measured():
+    if not (BUILD / "wake").exists():
+        pytest.skip("wake is not built (make build)")
+    done = subprocess.run([BUILD / "wake"], capture_output=True, text=True, timeout=300, check=True)
+    assert len(re.findall(r"to wake it +\d+, until it runs +\d+", done.stdout)) == 3
+
+
+def test_peers_of_calls():
+    for work in ("add", "product", "item", "to_numpy", "from_numpy"):
+        figures(sys.executable, FOLDER / "peers/calls.py", "numpy", "--work", work, "--elements", "100", "--seconds", "0.01")
 
 
 @pytest.mark.parametrize("script", PEERS)

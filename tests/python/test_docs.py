@@ -236,7 +236,7 @@ def test_cpp_programs_compile(path, tmp_path):
 
 @pytest.mark.parametrize("module", ["owl", "owl.inspection", "owl._user_op", "owl.data.datasets", "owl.data.loader",
                                     "owl.data.transforms", "owl.train", "owl.train.trainer", "owl.train.history", "owl.nn",
-                                    "owl.nn.module", "owl.nn.linear", "owl.optim"])  # fmt: skip
+                                    "owl.nn.module", "owl.nn.linear", "owl.optim", "owl.distributed"])  # fmt: skip
 def test_examples_in_docstrings(module):
     assert doctest.testmod(importlib.import_module(module), extraglobs={"owl": owl}).failed == 0
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from owl import _owl
 from owl._owl import NArray
 from owl.data.pool import Pool
 
@@ -116,6 +117,38 @@ def range_of(labels: Array) -> tuple[int, int] | None:
 def gives_new_arrays(dataset: Any) -> bool:
     """Whether no one else has the arrays that samples() gives."""
     return isinstance(dataset, ArrayDataset) or (isinstance(dataset, Part) and gives_new_arrays(dataset.dataset))
+
+
+class Shared:
+    """The arrays of a data set as owl's, in the same memory, and which of their samples it has."""
+
+    def __init__(self, arrays: tuple[Array, ...], chosen: Array | None) -> None:
+        self.arrays = [_owl.from_dlpack(array) for array in arrays]
+        self.labels = arrays[-1]
+        self._chosen = chosen
+
+    def places(self, indices: Array) -> Array:
+        """Where these samples of the data set are in the arrays."""
+        return indices if self._chosen is None else self._chosen[indices]
+
+
+_OWN_TYPES = frozenset(map(np.dtype, ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")))
+
+
+def shared_arrays(dataset: Any) -> Shared | None:
+    """Of an ArrayDataset, or some samples of one, if owl can read its arrays where they are."""
+    chosen = None
+    while type(dataset) is Part:
+        chosen = dataset.indices if chosen is None else dataset.indices[chosen]
+        dataset = dataset.dataset
+    if type(dataset) is not ArrayDataset:  # a class derived from it may give others
+        return None
+
+    def is_readable(array: Array) -> bool:
+        flags = array.flags
+        return type(array) is np.ndarray and array.dtype in _OWN_TYPES and flags.c_contiguous and flags.aligned and flags.writeable
+
+    return Shared(dataset.arrays, chosen) if all(map(is_readable, dataset.arrays)) else None
 
 
 def _as_array(array: Any, place: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from owl import _owl
 from owl._arguments import hinted
 from owl._owl import NArray
 from owl.data.ahead import Ahead
-from owl.data.datasets import Array, ArrayDataset, gives_new_arrays, range_of, samples
+from owl.data.datasets import Array, ArrayDataset, Shared, gives_new_arrays, range_of, samples, shared_arrays
 
 Transform = Callable[[Any, np.random.Generator], Any]
 
@@ -26,8 +27,10 @@ class Loader:
     With ``shuffle``, each epoch has an order of its own, a function of ``(seed, epoch)`` alone. The last batch is the rest,
     or with ``drop_last`` left out. ``transform(x, rng)`` gets a batch's first array, a NumPy array with samples first, and a
     random generator that depends on seed, epoch and batch alone, and returns the new first array; or a list of them.
-    Threads gather up to ``prefetch`` batches while the script works; 0 gathers in the script's thread. Arrays are on
-    ``device``, by default the one that is current where the loop begins.
+    Batches are gathered while the script works, ``prefetch`` of them ahead by threads; 0 gathers in the script's thread.
+    Of an ArrayDataset in contiguous memory, without transforms, a batch is :func:`owl.take` of the whole array, recorded and
+    run like any operation; the loop's end waits until its batches are gathered, so that the NumPy arrays may change then.
+    Arrays are on ``device``, by default the one that is current where the loop begins.
 
     Each loop, finished or not, is the next epoch. :meth:`state` says where the loop stands, between two batches too;
     :meth:`load_state` goes on there with the same bits, in another process too. An exception of the data set or a transform
@@ -90,6 +93,10 @@ class Loader:
 
     def _batches(self, epoch: int, start: int, device: int) -> Iterator[tuple[NArray, ...]]:
         order = self._order(epoch)
+        whole = None if self.transforms or not self.prefetch else shared_arrays(self.dataset)
+        if whole is not None:
+            yield from self._taken(epoch, start, order, device, whole)
+            return
 
         def gather(batch: int) -> tuple[tuple[NArray, ...], tuple[int, int] | None]:
             return self._gather(epoch, batch, order, device)
@@ -107,6 +114,29 @@ class Loader:
             raise
         finally:
             ahead.close(patience_s)
+
+    def _taken(
+        self, epoch: int, start: int, order: Array, device: int, whole: Shared
+    ) -> Iterator[tuple[NArray, ...]]:
+        """Batches that the engine gathers: their recording takes a few microseconds, so that it needs no thread."""
+        latest: deque[tuple[NArray, ...]] = deque(maxlen=self.prefetch)
+        for batch in range(start, len(self)):
+            chosen = whole.places(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+            indices = _owl.from_numpy(chosen)
+            taken = tuple(_owl.take(array, indices, -1) for array in whole.arrays)
+            latest.append(taken)
+            if self._epoch == epoch:
+                self._position = batch + 1
+                if self.notes_labels and len(whole.arrays) > 1:
+                    self._note(range_of(whole.labels[chosen]))
+            try:
+                yield tuple(array if array.device == device else array.copy_to(device) for array in taken)
+            except GeneratorExit:  # the loop ends early
+                break
+        # Takes run in the order of recording: where these have, the earlier ones have read the user's arrays too.
+        for taken in latest:
+            for array in taken:
+                array.wait_for_eval()
 
     def _order(self, epoch: int) -> Array:
         if not self.shuffle:

@@ -25,6 +25,11 @@ def loader(**options):
     return data.Loader(data.ArrayDataset(X, LABELS), **{"batch_size": 8, "shuffle": True, **options})
 
 
+def threaded(**options):
+    """A loader that needs threads: the engine gathers no transformed batches."""
+    return loader(transform=lambda x, rng: x, **options)
+
+
 def values(batches):
     return [tuple(part.to_numpy() for part in batch) for batch in batches]
 
@@ -108,6 +113,47 @@ def test_batches(prefetch):
     assert np.array_equal(np.concatenate([x for x, _ in values(batches)]), X)
     assert labels_of(batches).tolist() == list(range(50))
     assert not loader_threads()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8", "u1", "?", "f2"])
+def test_the_engine_gathers_what_threads_would(dtype):
+    """Batches of arrays in contiguous memory are recorded; their bits are those of the other ways."""
+    arrays = (X * 9).astype(dtype), LABELS
+    for dataset in (data.ArrayDataset(*arrays), data.datasets.Part(data.ArrayDataset(*arrays), np.arange(49, 3, -2))):
+        epochs = []
+        for options in ({}, {"prefetch": 0}, {"transform": lambda x, rng: x}):
+            one = data.Loader(dataset, 8, shuffle=True, seed=5, **options)
+            it = iter(one)
+            next(it)
+            assert bool(loader_threads()) == ("transform" in options)
+            epochs.append(list(it) + list(one))
+        assert equal(epochs[0], epochs[1]) and equal(epochs[0], epochs[2])
+
+
+def read_only():
+    x = X.copy()
+    x.flags.writeable = False
+    return x
+
+
+@pytest.mark.parametrize("x", [X[:, ::-1], X.astype("i2"), X.astype(">f4"), np.asfortranarray(X), read_only()])
+def test_other_arrays_are_gathered_by_threads(x):
+    it = iter(data.Loader((x, LABELS), 8))
+    next(it)
+    assert loader_threads()
+    assert sum(len(labels.to_numpy()) for _, labels in it) == 42
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_arrays_may_change_when_the_loop_has_ended(steps):
+    x = np.zeros((50, 100000), np.float32)
+    kept = []
+    for step, (batch, _) in enumerate(data.Loader((x, LABELS), 8), 1):
+        kept.append(batch + 1)
+        if step == steps:
+            break
+    x += 1
+    assert all((batch.to_numpy() == 1).all() for batch in kept)
 
 
 def test_lengths():
@@ -260,16 +306,16 @@ def test_several_threads_work_at_once():
 
 
 def test_threads_end_with_the_loop():
-    for _ in loader():
+    for _ in threaded():
         break
     assert not loader_threads()
-    it = iter(loader())
+    it = iter(threaded())
     next(it)
     assert loader_threads()
     del it
     assert not loader_threads()
     with pytest.raises(ZeroDivisionError):
-        for _ in loader():
+        for _ in threaded():
             1 / 0
     assert eventually(lambda: not loader_threads())
 
@@ -328,7 +374,7 @@ def test_ctrl_c_while_the_threads_are_started(begun, monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        next(iter(loader()))
+        next(iter(threaded()))
     monkeypatch.undo()
     assert eventually(lambda: not loader_threads())
     ahead._close_all()  # as at the interpreter's end

@@ -293,8 +293,10 @@ def test_injected_faults(seed):
     begun = time.monotonic()
     out, err = job.finish(expect=0 if what == "slow" else None, timeout=60)
     seconds = time.monotonic() - begun
-    if what in ("skip", "shape", "dtype"):
+    if what in ("shape", "dtype"):
         assert "the ranks do not do the same" in err, (what, at, err)
+    elif what == "skip":  # the script may fail first: what it did not gather has another shape
+        assert re.search(r"the ranks do not do the same|rank \d failed", err), (what, at, err)
     elif what in ("raise", "memory"):
         assert re.search(r"rank \d failed", err), (what, at, err)
     assert what == "slow" or out.count("ended") < count, (what, at, out, err)

@@ -171,7 +171,7 @@ def run(steps, folder):
     environment["XDG_CACHE_HOME"] = str(Path(folder, "cache"))
     environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), environment["PATH"]])
     if any("mpirun" in step.code for step in steps):
-        environment["PATH"] = os.pathsep.join([str(mpi.prefix_of("Open MPI") / "bin"), environment["PATH"]])
+        environment["PATH"] += os.pathsep + str(mpi.prefix_of("Open MPI") / "bin")
         environment |= mpi.OPEN_MPI
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(owl.__file__).parents[1]), str(ROOT / "apps/mnist")])
     sent = [{"kind": s.kind, "code": s.code, "name": s.name, "rows": s.rows} for s in steps]

@@ -2,6 +2,7 @@
 
 For each constant of the model what this machine gives, and for each case the model's estimate (owl.explain's cost)
 beside the best time measured. The model is rough: it decides what shares a task and which thread runs it, and no values.
+The program `wake` of the build folder measures kWakeNs and kWakeLatencyNs.
 """
 import os
 import time

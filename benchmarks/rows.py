@@ -44,6 +44,18 @@ TRAINED_WIDER = ("--units", "1000", "--images", "6000")
 WIDE = ("--classes", "1000", "--columns", "10000")
 PUT_ADD = ("--work", "put_add")
 
+# Of single operations that the script waits for.
+CALLS = (
+    ("add of 1K floats, waited for", 2.0, ("--work", "add", "--elements", "1024")),
+    ("item of (x[0, 0] + 1), waited for", 2.0, ("--work", "item", "--elements", "1024")),
+    ("add of 64K floats, waited for", 1.5, ("--work", "add")),
+    ("add of 256K floats, waited for", 1.5, ("--work", "add", "--elements", "262144")),
+    ("product of 64x64, waited for", 1.5, ("--work", "product", "--elements", "4096")),
+    ("product of 128x128, waited for", 1.5, ("--work", "product", "--elements", "16384")),
+    ("to_numpy of a sum of 4M floats", 1.0, ("--work", "to_numpy", "--elements", "4194304")),
+    ("from_numpy of 4M floats", 1.0, ("--work", "from_numpy", "--elements", "4194304")),
+)
+
 ROWS = (
     Row("MLP epoch, H=256, s", owl("mlp.py"), (
         peer("torch-tuned", 0.80, "mlp.py"),
@@ -71,10 +83,15 @@ ROWS = (
     Row("attention of 8 heads, [256, 128, 8], forward and backward, ms", owl("attention.py"), (
         peer("torch", 0.80, "attention.py"),
     )),
+    Row("single operations, geometric mean, us", owl("cliffs.py"), (peer("torch", 0.65, "cliffs.py"),)),
     Row("x = x + 1.0 on 1x1, us", owl("ops.py"), (
         peer("numpy", 0.60, "ops.py"),
         peer("torch", 0.20, "ops.py"),
     )),
+    *(Row(f"{named}, us", owl("calls.py", *options), (
+        peer("numpy", at_most, "calls.py", *options),
+        peer("torch", at_most, "calls.py", *options),
+    )) for named, at_most, options in CALLS),
     Row("two chains of 200 products 64x64, two workers, s", owl("chains.py", "--workers", "2"), (
         Against("one worker", 0.55, owl("chains.py", "--workers", "1")),
     )),

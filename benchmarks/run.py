@@ -130,7 +130,7 @@ def results_of(row, seen, reasons):
 def other_figures(row, seen):
     """What the last run printed besides `best`: accuracies, which must agree, and the parts of a figure."""
     for name, turns in seen.items():
-        more = {k: v for k, v in (turns or [{}])[-1].items() if k not in ("work", "peer", "best", "median")}
+        more = {k: v for k, v in (turns or [{}])[-1].items() if k not in ("work", "peer", "best", "median", "times")}
         if more:
             yield f"- {row.work}: {name or 'owl'}: " + ", ".join(f"{k} {v:.4g}" for k, v in more.items())
 

@@ -127,9 +127,9 @@ def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
     """``fn``, whose inner values are not kept for the backward pass: less memory for more computing.
 
     The backward pass records the operations of ``fn`` again when it comes to them. Python is not called again, random
-    numbers are the same ones, and so are all bits. Kept are the arrays that ``fn`` read from outside, and the results of what
-    is not to happen twice: copies between devices and ``all_reduce``. Without an open tape it is ``fn``. A checkpoint
-    inside another is part of that.
+    numbers are the same ones, and so are all bits, of higher derivatives too. Kept are the arrays that ``fn`` read from
+    outside, and the results of what is not to happen twice: copies between devices and ``all_reduce``. Without an open
+    tape it is ``fn``. A checkpoint inside another is part of that.
 
     >>> block = owl.checkpoint(lambda x, w: owl.relu(w * owl.tanh(w * x)))
     >>> w, x = owl.randn([64, 64]), owl.randn([64, 256])

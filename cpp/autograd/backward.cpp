@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdlib>
+#include <numeric>
 
 #include "autograd/checkpoint.h"
 #include "autograd/records_for.h"
@@ -58,6 +59,18 @@ NArray put_back(const NArray& gradient, const ShapedSlot& from, const std::vecto
   return ordered.shape() == whole ? ordered : ordered.reshape(lengths);
 }
 
+// The part with its axes in the order in which they lie in memory: a transposed one is dense then, and is not copied.
+ViewPart in_order_of_memory(ViewPart part) {
+  const Strides strides = strides_of(*part.x.node());
+  std::vector<std::int64_t> axes(static_cast<std::size_t>(part.x.ndim()));
+  std::iota(axes.begin(), axes.end(), 0);
+  std::ranges::stable_sort(axes, {}, [&](std::int64_t axis) { return strides[static_cast<std::size_t>(axis)]; });
+  if (std::ranges::is_sorted(axes)) return part;
+  ViewPart ordered{part.x.transpose(axes), part.offset, {}};
+  for (std::size_t i = 0; i < axes.size(); ++i) ordered.strides[i] = part.strides[static_cast<std::size_t>(axes[i])];
+  return ordered;
+}
+
 void sum_parts(Flow& flow, const Shape& whole) {
   if (flow.parts.empty()) return;
   flow.sum = add_views(flow.sum, std::move(flow.parts), whole);
@@ -79,7 +92,8 @@ void add_to(Flow& flow, const ShapedSlot& from, const Term& gradient) {
       return;
     }
   }
-  flow.parts.push_back({to_array(gradient, from.shape, from.slot.dtype), view->offset, view->strides});
+  flow.parts.push_back(
+      in_order_of_memory({to_array(gradient, from.shape, from.slot.dtype), view->offset, view->strides}));
   flow.part_elements += from.shape.size();
   if (flow.part_elements >= view->whole.size()) sum_parts(flow, view->whole);
 }
@@ -110,8 +124,8 @@ class TapeRule final : public Rule {
   const ResultType& result_type(std::size_t i) const override { return noted_.results()[i].type; }
   bool is_transposed(std::size_t i) const override {
     const ShapedSlot x = noted_.operand(i);
-    return x.slot.view && x.shape.ndim() == 2 && x.shape.size() == x.whole().size() &&
-           order_of_memory(x) == std::vector<int>{1, 0};
+    return x.slot.view && x.shape.ndim() >= 2 && x.slot.view->strides[1] > 0 &&
+           x.slot.view->strides[1] < x.slot.view->strides[0];
   }
   bool wants(std::size_t i) const override { return wants_[i]; }
   void require_all_given() const {

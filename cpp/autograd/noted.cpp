@@ -10,7 +10,7 @@ struct Identity {
   Ref<Mark> again, first;  // `again` is held so that no other mark gets its address
 };
 thread_local std::unordered_map<const Mark*, Identity> identities;
-constinit thread_local bool has_identities = false;  // cheaper to look at
+std::atomic<int> threads_with_identities{0};  // cheaper to look at
 
 bool is_whole(const Node& node) {
   return !node.base || node.alias || (node.offset == 0 && !node.strides && node.shape == node.whole_shape());
@@ -19,19 +19,19 @@ bool is_whole(const Node& node) {
 }  // namespace
 
 void identify(Mark& again, Mark& first) {
+  if (identities.empty()) threads_with_identities.fetch_add(1, std::memory_order_relaxed);
   identities.insert_or_assign(&again, Identity{Ref<Mark>::borrow(&again), Ref<Mark>::borrow(&first)});
-  has_identities = true;
 }
 
 void forget_identities() {
-  if (!has_identities) return;
+  if (identities.empty()) return;
   identities.clear();
-  has_identities = false;
+  threads_with_identities.fetch_sub(1, std::memory_order_relaxed);
 }
 
 Mark& owner_mark(Node& node) {
   Mark& mark = (node.base ? *node.base : node).mark();
-  if (!has_identities) [[likely]] return mark;
+  if (threads_with_identities.load(std::memory_order_relaxed) == 0) [[likely]] return mark;
   const auto found = identities.find(&mark);
   return found == identities.end() ? mark : *found->second.first;
 }
@@ -39,7 +39,7 @@ Mark& owner_mark(Node& node) {
 void Slot::set(Node& node) {
   owner = MarkUse(owner_mark(node));
   if (node.base) own = Ref<Mark>::borrow(&node.mark());
-  made_of = node.made_of;
+  if (node.made_of) made_of = node.made_of;
   result = node.result;
   dtype = node.dtype;
   device = node.device;

@@ -1,6 +1,7 @@
 #include "autograd/tape.h"
 
 #include <algorithm>
+#include <mutex>
 #include <optional>
 
 #include "autograd/backward.h"
@@ -77,7 +78,8 @@ Ref<const Noted> noted_of(const Node& operation, std::span<Node* const> inputs, 
     Mark& owner = (node.base ? *node.base : node).mark();
     if (i == 0) noted->made = Ref<Mark>::borrow(&owner);
     NotedResult& result = noted->results()[i];
-    result.type = {node.shape, node.dtype};
+    result.type.shape = node.shape;
+    result.type.dtype = node.dtype;
     result.value = {&owner, node.result};
     if (saves_result(saves, i) && !place.checkpoint) result.saved = handle_on(&node);
   }
@@ -158,7 +160,7 @@ TapeState::~TapeState() = default;
 
 void TapeState::open() {
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(lock_);
     if (thread_ != std::thread::id())
       throw Error(thread_ == std::this_thread::get_id()
                       ? "Tape: it was entered before; a tape is entered once"
@@ -183,7 +185,7 @@ void TapeState::keep(Ref<const Noted> noted) {
   std::optional<Storage::DeferForeign> deferred;  // until the lock is gone
   const bool look = ++noted_ % kOften == 0;
   if (look) deferred.emplace();
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   if (used_up_) return;
   notes_.push_back(std::move(noted));
   if (!look) return;
@@ -211,14 +213,14 @@ void TapeState::require_unused() const {
 std::vector<NArray> TapeState::gradient(const GradientRequest& request) {
   std::vector<Ref<const Noted>> notes;
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(lock_);
     require_unused();
     notes = notes_;
   }
   Backward backward(std::move(notes), request);  // a mistake leaves the tape as it is
   if (!persistent_) {
     std::vector<Ref<const Noted>> dropped;  // after the lock
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(lock_);
     require_unused();
     used_up_ = true;
     dropped.swap(notes_);

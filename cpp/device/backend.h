@@ -43,9 +43,9 @@ class Backend {
   // Whether the host can read its memory.
   virtual bool host_readable() const { return true; }
 
-  // Copies host memory to the storage, which no task uses yet; the caller may change `host` afterwards. download copies
-  // back, and waits.
-  virtual void upload(Storage& to, const void* host) = 0;
+  // Copies host memory to the storage, which no task uses yet and the host cannot access; the caller may change `host`
+  // afterwards. download copies back, and waits.
+  virtual void upload(Storage& /*to*/, const void* /*host*/) {}
   virtual void download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) = 0;
   // The same for a strided view, as a dense copy. Only if the host can read the memory.
   virtual void download_strided(void* host, const Storage& from, std::size_t offset, const Shape& shape,

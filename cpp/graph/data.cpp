@@ -56,7 +56,9 @@ NArray record_data(const void* data, const Shape& shape, DType dtype) {
       make_truths(truths.data(), shape.size());
       data = truths.data();
     }
-    if (storage->bytes > 0) node->device->backend->upload(*storage, data);
+    Device& device = *node->device;
+    if (device.backend->host_readable()) sink().copy_memory(device, storage->data, data, storage->bytes);
+    else if (storage->bytes > 0) device.backend->upload(*storage, data);
   }
   return hand_out_data(node.detach(), std::move(storage));
 }

@@ -48,7 +48,7 @@ class Rule {
   virtual std::size_t operand_count() const = 0;
   virtual const Shape& shape(std::size_t i) const = 0;  // of operand i, an array
   virtual const ResultType& result_type(std::size_t i = 0) const = 0;
-  virtual bool is_transposed(std::size_t i) const = 0;  // operand i: all of an array, with its two axes exchanged
+  virtual bool is_transposed(std::size_t i) const = 0;  // operand i: in memory, axis 1 comes before axis 0
 
   // Whether the gradient of operand i is asked for. A rule calls `to` for each that is.
   virtual bool wants(std::size_t i) const = 0;

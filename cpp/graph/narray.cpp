@@ -68,7 +68,9 @@ void NArray::copy_to_host(void* destination) const {
   const auto offset = static_cast<std::size_t>(node_->offset) * itemsize(dtype());
   if (node_->strides)
     return backend.download_strided(destination, *node_->storage(), offset, shape(), *node_->strides, dtype());
-  backend.download(destination, *node_->storage(), offset, static_cast<std::size_t>(size()) * itemsize(dtype()));
+  const auto bytes = static_cast<std::size_t>(size()) * itemsize(dtype());
+  if (!backend.host_readable()) return backend.download(destination, *node_->storage(), offset, bytes);
+  sink().copy_memory(*node_->device, destination, static_cast<const std::byte*>(node_->storage()->data) + offset, bytes);
 }
 
 void detail::refuse_item(const Shape& shape) {

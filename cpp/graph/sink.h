@@ -1,6 +1,7 @@
 // The graph's interface to the engine: takes recorded operations.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 
 #include "base/module_api.h"
@@ -28,6 +29,8 @@ class Sink {
   // Memory for imported data; may wait for running work. OutOfMemoryError: no running or waiting task would free
   // enough.
   virtual void allocate_for_data(Storage& storage) = 0;
+  // Copies memory of the host to memory that the host can access; idle workers of the device take part.
+  virtual void copy_memory(Device& device, void* to, const void* from, std::size_t bytes) = 0;
   // The value on another device: copied on first use and cached with the node. A copy that failed, of a value that did
   // not, is made again.
   virtual Ref<Node> peer_copy_of(Node* node, Device* device, Ref<Node> (*make)(Node*, Device*)) = 0;

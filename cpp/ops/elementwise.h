@@ -283,7 +283,13 @@ struct Minimum {
 };
 struct Clip {
   static constexpr ElementwiseInfo info{"clip", "minimum(maximum(x, low), high)", 3, TypeRule::kArithmetic, true, 2};
-  OWL_EVAL T eval(T x, T low, T high) { return Minimum::eval<T>(Maximum::eval<T>(x, low), high); }
+  // Each choice is one instruction, which gives x if it is a NaN but does not propagate a bound that is one.
+  OWL_EVAL T eval(T x, T low, T high) {
+    const T m = low > x ? low : x;
+    return high < m ? high : m;
+  }
+  OWL_EVAL bool rare(T, T low, T high) { return (low != low) | (high != high); }
+  OWL_EVAL T eval_rare(T x, T low, T high) { return Minimum::eval<T>(Maximum::eval<T>(x, low), high); }
 };
 struct Where {
   static constexpr ElementwiseInfo info{"where", "x where the condition holds, else y", 3, TypeRule::kSelect};

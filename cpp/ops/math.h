@@ -3,7 +3,8 @@
 // that a value's bits are the same on every instruction set, in a vector, in a tail or on another kind of device.
 //
 // float32: own polynomials (minimax, fitted for these ranges), at most 2 ulp; pow, gelu and others, and the argument
-// reduction of sin and cos, work in double inside. float64: the C library's functions.
+// reduction of sin and cos, work in double inside. float64: exp, ln, tanh and what is made of them, also at most 2 ulp;
+// the others are the C library's functions.
 //
 // Everything is in an anonymous namespace on purpose: this header is compiled for several instruction sets, and the
 // linker must never merge those copies.
@@ -419,13 +420,108 @@ OWL_MATH float pow(float x, float y) {
   return ((y == 0.0f) | (x == 1.0f)) ? 1.0f : r;
 }
 
-// float64: the C library's.
-OWL_MATH double exp(double x) { return __builtin_exp(x); }
+// ---- float64 --------------------------------------------------------------------------------------------------------
+
+// 2^n for an integer n in the exponent's range: n stands in the low bits of the sum.
+OWL_MATH double pow2(double n) { return from_bits((bits(n + kRoundDouble) + 1023) << 52); }
+
+// As in float32; `n * kLn2HighDouble` is exact.
+inline constexpr double kLog2E = 1.4426950408889634;
+inline constexpr double kLn2HighDouble = 6.93147180369123816490e-01, kLn2LowDouble = 1.90821492927058770002e-10;
+struct ReducedDouble {
+  double n, r, e;
+};
+OWL_MATH ReducedDouble reduce_ln2(double x) {
+  const double n = (x * kLog2E + kRoundDouble) - kRoundDouble;
+  const double high = x - n * kLn2HighDouble;
+  const double r = high - n * kLn2LowDouble;
+  return {n, r, (high - r) - n * kLn2LowDouble};
+}
+// (e^r - 1 - r) / r^2, to 2^-60 of e^r
+OWL_MATH double expm1_poly(double r) {
+  return poly(r, 0.5, 0.1666666666666667, 0.04166666666666667, 0.008333333333326136, 0.0013888888888883748,
+              0.00019841269874820627, 2.4801587325547743e-05, 2.7557255400206422e-06, 2.75572736431103e-07,
+              2.5105217004720745e-08, 2.0914686968086876e-09);
+}
+OWL_MATH double exp(double x) {
+  x = x > 710.0 ? 710.0 : x;  // e^710 is infinite, e^-746 is 0; a NaN stays
+  x = x < -746.0 ? -746.0 : x;
+  const ReducedDouble d = reduce_ln2(x);
+  const double half = (d.n * 0.5 + kRoundDouble) - kRoundDouble;  // 2^n alone may be out of range
+  return (1.0 + (d.r + (d.e + d.r * d.r * expm1_poly(d.r)))) * pow2(half) * pow2(d.n - half);
+}
 OWL_MATH double exp_not_positive(double x) { return exp(x); }
-OWL_MATH double expm1(double x) { return __builtin_expm1(x); }
-OWL_MATH double ln(double x) { return __builtin_log(x); }
-OWL_MATH double log1p(double x) { return __builtin_log1p(x); }
-OWL_MATH double tanh(double x) { return __builtin_tanh(x); }
+OWL_MATH double expm1(double x) {
+  double y = x > 710.0 ? 710.0 : x;
+  y = y < -60.0 ? -60.0 : y;
+  const ReducedDouble d = reduce_ln2(y);
+  const double half = pow2(d.n - 1.0);  // 2^1024 is out of range
+  const double rest = d.r * d.r * expm1_poly(d.r) + d.e;
+  const double result = 2.0 * ((half * d.r + (half - 0.5)) + half * rest);
+  return abs(x) < 1e-16 ? x : result;
+}
+OWL_MATH double tanh(double x) {
+  const double a = abs(x), b = a > 22.0 ? 22.0 : a;
+  const double n = (-2.0 * kLog2E * b + kRoundDouble) - kRoundDouble;
+  const double t = pow2(n), r = (-(b + b) - n * kLn2HighDouble) - n * kLn2LowDouble;
+  const double tp = t * (r + r * r * expm1_poly(r));
+  return copysign(((1.0 - t) - tp) / ((1.0 + t) + tp), x);
+}
+OWL_MATH double sigm(double x) {
+  const double e = exp(-abs(x));
+  return (x < 0.0 ? e : 1.0) / (1.0 + e);
+}
+
+// x = 2^k * (1 + f) with 1 + f between sqrt(1/2) and sqrt(2); x positive and normal.
+struct LogarithmDouble {
+  double k, f;
+};
+OWL_MATH LogarithmDouble split_exponent(double x) {
+  const std::uint64_t one = 0x3ff0000000000000, root_half = 0x3fe6a09e667f3bcd;
+  const std::uint64_t biased = (bits(x) - root_half + one) >> 52;  // exponent + 1023
+  const double k = from_bits(biased | 0x4330000000000000) - (4503599627370496.0 + 1023.0);
+  return {k, from_bits(bits(x) - (biased << 52) + one) - 1.0};
+}
+// k * ln 2 + log(1 + f) + c by log(1 + f) = 2 artanh(f / (2 + f)); its coefficients are those of Sun's fdlibm.
+OWL_MATH double ln_from(LogarithmDouble d, double c) {
+  const double s = d.f / (2.0 + d.f), z = s * s, half = 0.5 * d.f * d.f;
+  const double r = z * poly(z, 6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01,
+                            2.222219843214978396e-01, 1.818357216161805012e-01, 1.531383769920937332e-01,
+                            1.479819860511658591e-01);
+  return d.k * kLn2HighDouble - ((half - (s * (half + r) + (d.k * kLn2LowDouble + c))) - d.f);
+}
+OWL_MATH double ln(double x) {
+  const bool small = x < 2.2250738585072014e-308;  // denormal
+  LogarithmDouble d = split_exponent(small ? x * 18014398509481984.0 : x);
+  d.k = small ? d.k - 54.0 : d.k;
+  double result = ln_from(d, 0.0);
+  result = x < static_cast<double>(kInf) ? result : x;  // infinity, NaN
+  result = x < 0.0 ? static_cast<double>(kNaN) : result;
+  return x == 0.0 ? -static_cast<double>(kInf) : result;
+}
+// As in float32.
+OWL_MATH double log1p_from(double x, double u) {
+  LogarithmDouble d = split_exponent(u);
+  const bool near = d.k == 0.0;
+  const double lost = x > 1.0 ? 1.0 - (u - x) : x - (u - 1.0);
+  const double k = d.k > 64.0 ? 64.0 : d.k;  // beyond, nothing was lost
+  const double c = near ? 0.0 : lost * pow2(-k) * (1.0 - d.f);
+  d.f = near ? x : d.f;
+  return ln_from(d, c);
+}
+OWL_MATH double log1p(double x) {
+  double result = log1p_from(x, 1.0 + x);
+  result = x < static_cast<double>(kInf) ? result : x;  // infinity, NaN
+  result = x < -1.0 ? static_cast<double>(kNaN) : result;
+  result = x == -1.0 ? -static_cast<double>(kInf) : result;
+  return abs(x) < 1e-16 ? x : result;
+}
+OWL_MATH double softplus(double x) {
+  const double e = exp(-abs(x));
+  return (x > 0.0 ? x : 0.0) + log1p_from(e, 1.0 + e);
+}
+
+// The C library's.
 OWL_MATH double sin(double x) { return __builtin_sin(x); }
 OWL_MATH double cos(double x) { return __builtin_cos(x); }
 OWL_MATH double tan(double x) { return __builtin_tan(x); }
@@ -441,17 +537,12 @@ OWL_MATH double exp2(double x) { return __builtin_exp2(x); }
 OWL_MATH double fmod(double x, double y) { return __builtin_fmod(x, y); }
 OWL_MATH double erf(double x) { return __builtin_erf(x); }
 OWL_MATH double pow(double x, double y) { return __builtin_pow(x, y); }
-OWL_MATH double sigm(double x) {
-  const double e = __builtin_exp(-abs(x));
-  return (x < 0.0 ? e : 1.0) / (1.0 + e);
-}
-OWL_MATH double softplus(double x) { return (x > 0.0 ? x : 0.0) + __builtin_log1p(__builtin_exp(-abs(x))); }
 OWL_MATH double silu(double x) {
-  const double y = x / (1.0 + __builtin_exp(-x));
+  const double y = x / (1.0 + exp(-x));
   return x < -750.0 ? -0.0 : y;
 }
 OWL_MATH double mish(double x) {
-  const double w = __builtin_exp(x > 300.0 ? 300.0 : x), n = w * (w + 2.0);
+  const double w = exp(x > 300.0 ? 300.0 : x), n = w * (w + 2.0);
   const double y = x * (n / (n + 2.0));
   return x < -750.0 ? -0.0 : y;
 }
@@ -460,7 +551,7 @@ OWL_MATH double gelu(double x) {
   return x < -40.0 ? -0.0 : y;
 }
 OWL_MATH double gelu_tanh(double x) {
-  const double y = x / (1.0 + __builtin_exp(-1.5957691216057308 * (x + 0.044715 * (x * x * x))));
+  const double y = x / (1.0 + exp(-1.5957691216057308 * (x + 0.044715 * (x * x * x))));
   return x < -40.0 ? -0.0 : y;
 }
 

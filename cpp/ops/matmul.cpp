@@ -45,6 +45,8 @@ NArray transposed(const NArray& x) {
   return x.transpose(axes);
 }
 
+Shape with_exchanged_axes(const Shape& shape) { return shape.with(0, shape[1]).with(1, shape[0]); }
+
 bool is_one_matrix(const Shape& shape) {
   for (int i = 2; i < shape.ndim(); ++i)
     if (shape[i] != 1) return false;
@@ -53,23 +55,25 @@ bool is_one_matrix(const Shape& shape) {
 
 // In the precision of the product. What one matrix on the left gets from many on the right is one product, too. The
 // gradient of a transposed matrix is computed as that of the matrix itself, so that what reads it, an update for instance,
-// can run in the product's task.
+// can run in the product's task, and its place in a larger array is one in memory.
 void matmul_rule(Rule& r) {
   const auto product = [&](const NArray& a, const NArray& b) {
     return record(op_matmul, {a.node(), b.node()}, r.shared_params());
   };
-  const auto onto = [](const NArray& x, const Shape& shape) { return sum_to(x, x.shape(), shape); };
+  const auto onto = [](const NArray& x, const Shape& shape) { return sum_to(x, x.shape(), shape).array(); };
   const Shape &a = r.shape(0), &b = r.shape(1);
   const NArray e = r.error_array();
   r.to(0, [&]() -> Term {
-    if (r.is_transposed(0) && b.ndim() == 2) return product(r.array(1), e.trans()).trans();
-    if (!is_one_matrix(a) || is_one_matrix(b)) return onto(product(e, transposed(r.array(1))), a);
+    if (!is_one_matrix(a) || is_one_matrix(b)) {
+      if (r.is_transposed(0)) return transposed(onto(product(r.array(1), transposed(e)), with_exchanged_axes(a)));
+      return onto(product(e, transposed(r.array(1))), a);
+    }
     const NArray flat = product(e.reshape({a[0], e.size() / std::max<std::int64_t>(1, a[0])}),
                                 r.array(1).reshape({b[0], b.size() / std::max<std::int64_t>(1, b[0])}).trans());
     return flat.reshape(std::vector<std::int64_t>(a.begin(), a.end()));
   });
   r.to(1, [&]() -> Term {
-    if (r.is_transposed(1) && a.ndim() == 2) return product(e.trans(), r.array(0)).trans();
+    if (r.is_transposed(1)) return transposed(onto(product(transposed(e), r.array(0)), with_exchanged_axes(b)));
     return onto(product(transposed(r.array(0)), e), b);
   });
 }

@@ -19,7 +19,7 @@
   X(check_indices) X(take) X(put_add)                                /* take.cpp */           \
   X(sort)                                                            /* sort.cpp */           \
   X(matmul)                                                          /* matmul.cpp */         \
-  X(softmax) X(log_softmax) X(softmax_back)                          /* softmax.cpp */        \
+  X(softmax) X(log_softmax) X(softmax_back) X(log_softmax_back)      /* softmax.cpp */        \
   X(layer_norm) X(layer_norm_back)                                   /* norm.cpp */           \
   X(conv) X(conv_back_data) X(conv_back_weight) X(conv_back_bias)    /* conv.cpp */           \
   X(pool) X(pool_back)                                               /* pool.cpp */           \

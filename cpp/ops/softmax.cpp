@@ -1,4 +1,4 @@
-// Softmax, its logarithm and its gradient.
+// Softmax, its logarithm and their gradients.
 //
 // instance: one distribution over all axes but the last, so that the last counts samples; a 1-d array is one sample.
 // channel: one distribution along axis -2 for every index of the other axes. Or along any one axis.
@@ -28,6 +28,8 @@ Over over(const char* op, const NArray& x, std::int64_t axis) {
 }
 
 Results infer_softmax(std::span<Node* const> in, const Params*) { return {in[0]->shape, in[0]->dtype}; }
+
+Results infer_log_softmax_back(std::span<Node* const> in, const Params*) { return {in[1]->shape, in[1]->dtype}; }
 
 Results infer_softmax_back(std::span<Node* const> in, const Params*) {
   if (in[0]->shape != in[1]->shape)
@@ -65,9 +67,20 @@ void softmax_rule(Rule& r) {
   r.to(0, record(op_softmax_back, {e.node(), r.result().node()}, r.shared_params()));
 }
 
+// From x, not from the result: a step that does not read the loss need not compute the result.
 void log_softmax_rule(Rule& r) {
   const NArray e = r.error_array();
-  r.to(0, e - elewise::mult(exp(r.result()), sum_of_each(e, r)));
+  r.to(0, record(op_log_softmax_back, {e.node(), r.array(0).node()}, r.shared_params()));
+}
+
+// Of err - p * sum of err, where p is softmax(x).
+void log_softmax_back_rule(Rule& r) {
+  const NArray e = r.error_array(), p = record(op_softmax, {r.array(1).node()}, r.shared_params());
+  r.to(0, [&] { return e - sum_of_each(elewise::mult(e, p), r); });
+  r.to(1, [&] {
+    const NArray back = record(op_softmax_back, {e.node(), p.node()}, r.shared_params());
+    return -elewise::mult(back, sum_of_each(r.array(0), r));
+  });
 }
 
 // Of y * (err - sum of err * y): symmetric in err, a product in y.
@@ -81,7 +94,8 @@ void softmax_back_rule(Rule& r) {
   });
 }
 
-constexpr Gradient softmax_gradient{{result()}, softmax_rule}, log_softmax_gradient{{result()}, log_softmax_rule},
+constexpr Gradient softmax_gradient{{result()}, softmax_rule}, log_softmax_gradient{{operand(0)}, log_softmax_rule},
+    log_softmax_back_gradient{{operand(1), operand(0) | operand(1)}, log_softmax_back_rule},
     softmax_back_gradient{{operand(1), operand(0) | operand(1)}, softmax_back_rule};
 
 }  // namespace
@@ -103,6 +117,13 @@ const OpRecord op_softmax_back{.name = "softmax_back",
                                .arity = 2,
                                .infer = infer_softmax_back,
                                .gradient = &softmax_back_gradient};
+
+const OpRecord op_log_softmax_back{.name = "log_softmax_back",
+                                   .doc = "the gradient of log_softmax: err, x -> err - softmax(x) * sum of err, x's shape",
+                                   .arity = 2,
+                                   .infer = infer_log_softmax_back,
+                                   .cost = softmax_cost,
+                                   .gradient = &log_softmax_back_gradient};
 
 namespace conv {
 

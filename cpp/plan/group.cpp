@@ -64,7 +64,7 @@ Load load_of(const Batch& batch, const Node& node, GroupId g) {
 }
 
 std::int64_t max_pending_bytes(Device& device) {
-  const auto limit = static_cast<std::int64_t>(device.allocator.stats().limit);
+  const auto limit = static_cast<std::int64_t>(device.allocator.limit());
   return limit ? std::min(limit / 8, kMaxPendingBytes) : kMaxPendingBytes;
 }
 

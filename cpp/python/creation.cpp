@@ -349,9 +349,10 @@ PyMethodDef creation_functions[] = {
         "randb(shape, prob, dtype='float32')\n--\n\n1 with probability prob, else 0.\n\n"
         "ValueError: prob outside 0 to 1."),
     method<draw_part>("draw_part",
-        "draw_part(kind, first, shape, a, b, dtype)\n--\n\nAs rand(shape, a, b), randn(shape, a, b) or randb(shape, a), by "
-        "kind, but of a larger random array the\nelements from the first on, in the order of memory: a range along the last "
-        "axis has the bits that it has in the\nwhole array, which takes the same place of the generator."),
+        "draw_part(kind, first, shape, a, b, dtype)\n--\n\n"
+        "As rand(shape, a, b), randn(shape, a, b) or randb(shape, a), by kind, but of a larger random array the elements\n"
+        "from the first on, in the order of memory: a range along the last axis has the bits that it has in the whole\n"
+        "array, which takes the same place of the generator."),
     method<draw_samples>("draw_samples",
         "draw_samples(start, count)\n--\n\nFrom now on, random arrays of this thread whose last axis has count elements are "
         "parts of those for a larger\nbatch, from sample start on; with a count of 0 no longer."),

@@ -89,6 +89,8 @@ PyObject* stats_dict(PyObject*, const Call& call) {
   d["bytes_written"] = s.bytes_written;
   d["tasks_skipped"] = s.tasks_skipped;
   d["inline_tasks"] = s.inline_tasks;
+  d["waiter_tasks"] = s.waiter_tasks;
+  d["wakes"] = s.wakes;
   d["conversions"] = s.conversions;
   d["graph_captures"] = s.graph_captures;
   d["graph_replays"] = s.graph_replays;

@@ -179,7 +179,9 @@ PyObject* ready(PyObject* self, const Call& call) {
 
 PyObject* numpy_copy(PyObject* self, const Call& call) {
   call.expect_none("to_numpy");
-  return to_numpy(narray(self)).release().ptr();
+  auto* const object = reinterpret_cast<PyNArray*>(self);
+  const bool gives_up = !object->weakrefs && is_temporary(self, call.values);
+  return (gives_up ? to_numpy(std::move(object->value)) : to_numpy(object->value)).release().ptr();
 }
 
 PyObject* array_protocol(PyObject* self, const Call& call) {
@@ -315,7 +317,8 @@ PyMethodDef narray_methods[] = {
     method<numpy_copy>("to_numpy",
         "to_numpy($self)\n--\n\n"
         "Waits for x; returns a new NumPy array, C-order, with the axes reversed ([w, h, n] gives (n, h, w)).\n"
-        "numpy.asarray(x) is the same."),
+        "A large value that no name refers to, as in (x + 1).to_numpy(), gives the array its memory in place of a copy:\n"
+        "memory_stats counts it until NumPy frees it. numpy.asarray(x) always copies."),
     method<to_cupy>("to_cupy",
         "to_cupy($self)\n--\n\n"
         "A CuPy array that shares the memory of x on its GPU, axes reversed; do not write to it. Never waits: CuPy's\n"

@@ -20,6 +20,9 @@ namespace {
 // For copies above this many bytes, release the GIL.
 constexpr std::int64_t kLongCopy = 1 << 18;
 
+// From this size on the memory of a temporary is handed over: a smaller copy takes no longer than the capsule.
+constexpr std::int64_t kHandedOver = 1 << 15;
+
 bool all_fit_int64(const py::array& a) {
   if (a.size() == 0) return true;
   return a.attr("max")().attr("item")() <= py::int_(std::numeric_limits<std::int64_t>::max());
@@ -60,12 +63,15 @@ void refuse_masked(PyObject* a) {
     throw py::type_error("from_numpy: the array has masked elements, and owl has no masks; pass a.filled(value)");
 }
 
-py::array copy_of(const NArray& x, const py::dtype& dtype) {
-  x.wait_for_eval();  // first, so that too large a value raises owl's error, not NumPy's
-  const Shape& shape = x.shape();
+std::vector<py::ssize_t> numpy_lengths(const Shape& shape) {
   std::vector<py::ssize_t> lengths(shape.begin(), shape.end());
   std::reverse(lengths.begin(), lengths.end());
-  py::array result(dtype, lengths);
+  return lengths;
+}
+
+py::array copy_of(const NArray& x, const py::dtype& dtype) {
+  x.wait_for_eval();  // first, so that too large a value raises owl's error, not NumPy's
+  py::array result(dtype, numpy_lengths(x.shape()));
   void* to = result.mutable_data();
   if (result.nbytes() < kLongCopy) {
     x.copy_to_host(to);
@@ -74,6 +80,16 @@ py::array copy_of(const NArray& x, const py::dtype& dtype) {
     x.copy_to_host(to);
   }
   return result;
+}
+
+// Whether the handle is all that refers to a whole value in a CPU's memory. Under a limit the value's memory must return
+// to owl with its handle.
+bool is_sole_owner(const NArray& x) {
+  const Node& node = *x.node();
+  const Storage* const storage = node.storage();
+  return !node.base && !node.strides && node.handles() == 1 && node.refs() == 1 && !node.has_been_copied &&
+         node.device->kind == Device::Kind::kCpu && node.device->allocator.limit() == 0 && storage->refs() == 1 &&
+         storage->ready() && storage->data && !storage->foreign_release;
 }
 
 PyObject* from_numpy(PyObject*, const Call& call) {
@@ -131,6 +147,20 @@ bool readable_on_host(const NArray& x) {
   const Storage* storage = node.storage();
   const bool in_host_memory = node.device->kind == Device::Kind::kCpu || node.device->simulated;
   return in_host_memory && storage && storage->ready() && (storage->data || x.size() == 0);
+}
+
+py::array to_numpy(NArray&& x) {
+  const py::dtype dtype = array_dtype(x.dtype());
+  const auto bytes = x.size() * static_cast<std::int64_t>(itemsize(x.dtype()));
+  if (bytes < kHandedOver) return copy_of(x, dtype);
+  x.wait_for_eval();
+  if (!is_sole_owner(x)) return copy_of(x, dtype);
+  const auto lengths = numpy_lengths(x.shape());
+  auto storage = Ref<Storage>::borrow(x.node()->storage());
+  const py::capsule owner(storage.get(), [](void* memory) { static_cast<Storage*>(memory)->release(); });
+  void* const data = storage.detach()->data;
+  x = NArray();
+  return py::array(dtype, lengths, {}, data, owner);
 }
 
 py::array to_numpy(const NArray& x) { return copy_of(x, array_dtype(x.dtype())); }

@@ -24,6 +24,9 @@ struct Device::Queue {
   int started_workers = 0;
   int sleeping = 0;
   int waking = 0;            // of these, already notified
+  int spinning = 0;          // workers that are awake and look for a task
+  int called = 0;            // of these, for whom a task was left
+  std::int64_t work_ns = 0;  // estimate of the tasks in flight, on one thread
   int running = 0;           // threads inside a task of this device
   int starved = 0;           // of these, waiting for memory
   int blocked = 0;           // workers that wait inside host-language code (Scheduler::Outside)

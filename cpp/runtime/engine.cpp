@@ -14,6 +14,7 @@
 #include <mutex>
 
 #include "backend/cpu/backend.h"
+#include "backend/cpu/cost.h"
 #include "backend/gpu.h"
 #include "base/counters.h"
 #include "base/env.h"
@@ -45,6 +46,7 @@ thread_local StopAtExit stop_at_exit;
 // A window of few but large results is cut by bytes; this many of the newest operations stay for fusion.
 constexpr std::size_t kWindowBytes = std::size_t{1} << 30;
 constexpr std::size_t kKeptWhenLarge = 16;
+constexpr std::size_t kCopyPiece = 1 << 20;  // bytes that a thread copies at a time
 constexpr std::size_t kHeldWindow = std::size_t{1} << 40;  // operations: a held window
 
 std::size_t bytes_of(const Node& node) { return static_cast<std::size_t>(node.shape.size()) * itemsize(node.dtype); }
@@ -130,12 +132,12 @@ void Engine::set_memory_limit(std::size_t bytes) {
     memory_limit_ = bytes;
     for (auto& d : devices_) d->allocator.set_limit(bytes);
   }
-  release_held();  // under a limit each task counts for itself
+  release_held(nullptr);  // under a limit each task counts for itself
 }
 
 void Engine::set_memory_limit(std::size_t bytes, Device& device) {
   device.allocator.set_limit(bytes);
-  release_held();
+  release_held(nullptr);
 }
 
 Device& Engine::device(int id) {
@@ -345,20 +347,22 @@ std::vector<std::unique_ptr<Task>> Engine::plan_batch(const std::vector<Node*>& 
   return tasks;
 }
 
-void Engine::release_held() {
+bool Engine::release_held(Device* returns_to) {
   std::vector<Task*> inline_tasks;
   {
     Storage::DeferForeign deferred;
     std::lock_guard planning(plan_mutex_);
     std::vector<std::unique_ptr<Task>> tasks;
     alike_.release_all(tasks);
-    Scheduler::get().submit(std::move(tasks), &inline_tasks);
+    Scheduler::get().submit(std::move(tasks), &inline_tasks, returns_to);
     holds_back_.store(false, std::memory_order_seq_cst);
   }
-  Scheduler::get().run_inline(inline_tasks);
+  return Scheduler::get().run_inline(inline_tasks, returns_to);
 }
 
-void Engine::flush(std::size_t keep, bool inline_ok) {
+void Engine::flush(std::size_t keep, bool inline_ok) { flush(keep, inline_ok, nullptr); }
+
+bool Engine::flush(std::size_t keep, bool inline_ok, Device* returns_to) {
   std::vector<Task*> inline_tasks;
   {
     Storage::DeferForeign deferred;  // released after the locks
@@ -368,11 +372,11 @@ void Engine::flush(std::size_t keep, bool inline_ok) {
     const auto batch = take_batch(keep);
     if (!batch.empty() || (keep == 0 && !alike_.empty())) {
       profile::Span span("plan");
-      Scheduler::get().submit(plan_batch(batch, keep > 0), inline_ok ? &inline_tasks : nullptr);
+      Scheduler::get().submit(plan_batch(batch, keep > 0), inline_ok ? &inline_tasks : nullptr, returns_to);
     }
     holds_back_.store(!alike_.empty(), std::memory_order_seq_cst);
   }
-  Scheduler::get().run_inline(inline_tasks);
+  return Scheduler::get().run_inline(inline_tasks, returns_to);
 }
 
 void Engine::allocate_for_data(Storage& storage) {
@@ -384,20 +388,34 @@ void Engine::allocate_for_data(Storage& storage) {
   refuse_memory(storage, injected);
 }
 
+void Engine::copy_memory(Device& device, void* to, const void* from, std::size_t bytes) {
+  const auto piece = [=](std::int64_t i) {
+    const auto at = static_cast<std::size_t>(i) * kCopyPiece;
+    std::memcpy(static_cast<char*>(to) + at, static_cast<const char*>(from) + at, std::min(kCopyPiece, bytes - at));
+  };
+  if (bytes <= kCopyPiece) return piece(0);
+  const auto pieces = static_cast<std::int64_t>((bytes + kCopyPiece - 1) / kCopyPiece);
+  Scheduler::get().share_out(device, "copy of memory", cpu::cost::kCopyNs * static_cast<double>(bytes), pieces, piece);
+}
+
 void Engine::give_up(Ref<Storage> value) { Scheduler::get().give_up(std::move(value)); }
 
 // ---- waiting
 
 // Of a planned value what is held back may run now, and what is still in the window stays there.
-void Engine::start(Node* node) {
+void Engine::start(Node* node) { start(node, nullptr); }
+
+bool Engine::start(Node* node, Device* returns_to) {
   const Node* owner = node->base ? node->base : node;
-  if (!owner->planned()) return flush(0, true);
+  if (!owner->planned()) return flush(0, true, returns_to);
   const bool pending = node->storage()->state.load(std::memory_order_acquire) == Storage::State::kPending;
-  if (pending && holds_back_.load(std::memory_order_seq_cst)) release_held();
+  return pending && holds_back_.load(std::memory_order_seq_cst) && release_held(returns_to);
 }
 
 bool Engine::wait(Node* node, std::optional<double> timeout_s) {
-  start(node);
+  // A task may take longer than the timeout.
+  Device* const returns_to = timeout_s ? nullptr : Scheduler::waiter_device(*node->device);
+  const bool left = start(node, returns_to);
   Scheduler::Deadline deadline;
   if (timeout_s)
     deadline = std::chrono::steady_clock::now() +
@@ -405,7 +423,7 @@ bool Engine::wait(Node* node, std::optional<double> timeout_s) {
                    std::chrono::duration<double>(std::clamp(*timeout_s, 0.0, 1e9)));
   Storage* storage = node->storage();
   if (!storage->ready() || storage->device->backend->is_async()) storage->device->require_own_process();
-  if (!Scheduler::get().wait_value(*storage, deadline)) return false;
+  if (!Scheduler::get().wait_value(*storage, deadline, returns_to, left)) return false;
   if (!storage->ready()) raise_failure(storage->failure);
   Backend& backend = *storage->device->backend;
   if (!backend.is_complete(*storage) && !Scheduler::get().wait_complete(backend, storage, deadline)) return false;
@@ -422,8 +440,9 @@ void Engine::order(Node* node) {
 }
 
 void Engine::wait_for_all() {
-  flush(0, true);
-  Scheduler::get().wait_idle();
+  Device* const returns_to = Scheduler::waiter_device(current_device());
+  flush(0, true, returns_to);
+  Scheduler::get().wait_idle(returns_to);
   std::shared_ptr<const Failure> first;  // reported by a device
   for (Device* device : all_devices()) {
     Backend& backend = *device->backend;

@@ -43,6 +43,7 @@ class Engine final : public Sink, public Window {
   void forget_peer_copies(Node& node) override;
   void give_up(Ref<Storage> value) override;
   void allocate_for_data(Storage& storage) override;
+  void copy_memory(Device& device, void* to, const void* from, std::size_t bytes) override;
   bool drop_peer_copies(Device& device, std::size_t bytes) override;
 
   // --- waiting
@@ -77,7 +78,10 @@ class Engine final : public Sink, public Window {
   Engine();
   void drop_dead_locked();
   void drop_peer_copies_locked(Device& device, std::size_t bytes, std::vector<Ref<Node>>& dropped);
-  void release_held();
+  // `returns_to`: see Scheduler::submit. Whether tasks are left that this thread returns to.
+  bool flush(std::size_t keep, bool inline_ok, Device* returns_to);
+  bool start(Node* node, Device* returns_to);
+  bool release_held(Device* returns_to);
   std::vector<Node*> take_batch(std::size_t keep);
   std::vector<std::unique_ptr<Task>> plan_batch(const std::vector<Node*>& batch, bool hold);
   void dump(const std::vector<Node*>& batch);

@@ -43,7 +43,8 @@ void Scheduler::after_fork_child() {
     new (&q.wake) RankedCondition;
     new (&q.memory_freed) RankedCondition;
     new (&q.workers) std::vector<std::thread>;  // not destroyed: a joinable thread would end the process
-    q.started_workers = q.sleeping = q.waking = q.running = q.starved = q.blocked = q.memory_waiters = 0;
+    q.started_workers = q.sleeping = q.waking = q.spinning = q.called = 0;
+    q.running = q.starved = q.blocked = q.memory_waiters = 0;
     if (d->kind == Device::Kind::kGpu || d->kind == Device::Kind::kRanks) d->lost_in_fork = true;
   }
   running_ = sleeping_ = 0;

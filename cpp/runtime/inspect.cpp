@@ -101,6 +101,8 @@ Stats stats() {
   s.bytes_written = counters.bytes_written;
   s.tasks_skipped = counters.tasks_skipped;
   s.inline_tasks = counters.inline_tasks;
+  s.waiter_tasks = counters.waiter_tasks;
+  s.wakes = counters.wakes;
   s.conversions = counters.conversions;
   s.graph_captures = counters.graph_captures;
   s.graph_replays = counters.graph_replays;

@@ -150,7 +150,7 @@ void Scheduler::park(Task* task) {
   Task* const earliest = first->queue->parked.front();
   first->queue->parked.pop_front();
   earliest->last_resort = true;
-  make_ready(earliest, true, first == task->device);
+  make_ready(earliest, true, first == task->device ? first : nullptr);
 }
 
 void Scheduler::unpark() {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "backend/cpu/cost.h"
+#include "base/counters.h"
 #include "runtime/scheduler.h"
 
 namespace owl {
@@ -18,6 +19,9 @@ double bytes_of(const Task& task) {
   return bytes;
 }
 
+// What the task takes at least, for the choice of threads.
+std::int64_t least_ns(const Task& task) { return static_cast<std::int64_t>(cpu::cost::kAtLeast * task.cost_ns); }
+
 int is_user_task(const Task& task) { return task.op && task.op->runs_user_code; }
 
 [[maybe_unused]] bool is_pending(const TaskOperand& in) { return !in.storage->ready() && !in.storage->failed(); }
@@ -26,7 +30,8 @@ int is_user_task(const Task& task) { return task.op && task.op->runs_user_code; 
 
 thread_local std::vector<std::unique_ptr<Task>> Scheduler::finished_tasks;
 
-void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks) {
+void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks,
+                       const Device* returns_to) {
   std::vector<std::pair<Device*, std::shared_ptr<int>>> batches;
   measure_scratch(tasks);
   std::lock_guard lock(mutex_);
@@ -34,28 +39,33 @@ void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Tas
     Task* task = owned.release();
     task->pinned = false;
     assert(task->unfinished_inputs == 0 && !task->started && task->threads == 0);
-    task->order = ++submitted_;
+    enlist(*task);
     if (task->device->backend->is_async()) {
       auto batch = std::ranges::find(batches, task->device, &std::pair<Device*, std::shared_ptr<int>>::first);
       if (batch == batches.end()) batch = batches.emplace(batch, task->device, std::make_shared<int>(0));
       task->batch = batch->second;
       ++*task->batch;
     }
-    in_flight_.fetch_add(1, std::memory_order_relaxed);
-    in_flight_bytes_ += bytes_of(*task);
-    user_tasks_ += is_user_task(*task);
-    task->older = newest_;
-    (newest_ ? newest_->newer : oldest_) = task;
-    newest_ = task;
     for (auto& input : task->inputs) {
       if (Task* producer = input.storage->producer) {
         producer->successors.push_back(task);
         ++task->unfinished_inputs;
       }
     }
-    if (task->unfinished_inputs == 0) push_ready(task, inline_tasks);
+    if (task->unfinished_inputs == 0) push_ready(task, inline_tasks, returns_to);
   }
   if (inline_tasks && !inline_tasks->empty()) ++inline_callers_;
+}
+
+void Scheduler::enlist(Task& task) {
+  task.order = ++submitted_;
+  in_flight_.fetch_add(1, std::memory_order_relaxed);
+  in_flight_bytes_ += bytes_of(task);
+  task.device->queue->work_ns += least_ns(task);
+  user_tasks_ += is_user_task(task);
+  task.older = newest_;
+  (newest_ ? newest_->newer : oldest_) = &task;
+  newest_ = &task;
 }
 
 void Scheduler::give_up(Ref<Storage> value) {
@@ -80,16 +90,16 @@ void Scheduler::give_up(Ref<Storage> value) {
   }
 }
 
-void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks, bool taken_here) {
+void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks, const Device* returns_to) {
   assert(task->unfinished_inputs == 0 && std::ranges::none_of(task->inputs, is_pending));
   if (inline_tasks && task->cost_ns <= cpu::cost::kHandOverNs && task->device->kind == Device::Kind::kCpu) {
     inline_tasks->push_back(task);
     return;
   }
-  make_ready(task, false, taken_here);
+  make_ready(task, false, returns_to);
 }
 
-void Scheduler::make_ready(Task* task, bool first, bool taken_here) {
+void Scheduler::make_ready(Task* task, bool first, const Device* returns_to) {
   auto& queue = *task->device->queue;
   if (first) {
     queue.ready.push_front(task);
@@ -101,30 +111,50 @@ void Scheduler::make_ready(Task* task, bool first, bool taken_here) {
     while (place != queue.ready.begin() && is_later(**std::prev(place))) --place;
     queue.ready.insert(place, task);
   }
-  if (!taken_here || queue.ready.size() > 1) wake_for(*task->device, 1);
+  if (returns_to != task->device || is_worth_sharing(*task->device)) wake_for(*task->device, 1);
 }
 
-void Scheduler::wake_for(Device& device, std::int64_t tasks) {
+void Scheduler::wake_for(Device& device, std::int64_t threads) {
   auto& queue = *device.queue;
   device.pushes.fetch_add(1, std::memory_order_relaxed);
   if (queue.workers.empty()) start_workers(device);
-  for (; tasks > 0 && queue.waking < queue.sleeping; --tasks, ++queue.waking) queue.wake.notify_one();
+  for (; threads > 0 && queue.called < queue.spinning; --threads) ++queue.called;
+  for (; threads > 0 && queue.waking < queue.sleeping; --threads, ++queue.waking) {
+    count(counters.wakes);
+    queue.wake.notify_one();
+  }
+}
+
+int Scheduler::spare_threads(const Device& device) {
+  const auto& queue = *device.queue;
+  const int wanted = device.threads - 1 - (queue.running - queue.starved) - queue.waking - queue.called;
+  const int idle = queue.sleeping - queue.waking + queue.spinning - queue.called;
+  return std::max(0, queue.workers.empty() ? wanted : std::min(wanted, idle));
+}
+
+// This thread is about to take the first ready task.
+bool Scheduler::is_worth_sharing(const Device& device) {
+  const auto& queue = *device.queue;
+  const auto ready = static_cast<std::int64_t>(queue.ready.size());
+  if (ready < 2 || spare_threads(device) < 1) return false;
+  return queue.called < queue.spinning || cpu::cost::helpers(static_cast<double>(queue.work_ns), ready, 1) > 0;
 }
 
 // Lock held. Publishes the results and makes successors ready.
-void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks) {
+void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks, const Device* returns_to) {
   assert(task->threads == 0 && task->helpers == 0);
   const bool waited = publish(*task);
   for (Task* next : task->successors) {
     assert(next->unfinished_inputs > 0);
-    if (--next->unfinished_inputs == 0)  // a worker continues with tasks of its own device
-      push_ready(next, inline_tasks, !inline_tasks && next->device == task->device);
+    if (--next->unfinished_inputs == 0) push_ready(next, inline_tasks, returns_to);
   }
   in_flight_bytes_ = in_flight_bytes_ - bytes_of(*task);
+  task->device->queue->work_ns -= least_ns(*task);
   release_memory(*task);
   user_tasks_ -= is_user_task(*task);
   const auto left = in_flight_.fetch_sub(1, std::memory_order_relaxed) - 1;
   assert(left >= 0);
+  ended_.fetch_add(1, std::memory_order_release);
   if (waited) value_done_.notify_all();
   if (left == 0 && idle_waiters_) idle_done_.notify_all();
   if (slot_waiters_ && has_task_slots()) slots_freed_.notify_all();

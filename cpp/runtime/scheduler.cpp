@@ -45,6 +45,8 @@ void Scheduler::shutdown() {
     slots_freed_.notify_all();
   }
   for (auto& w : workers) w.join();
+  std::unique_lock lock(mutex_);
+  while (running_ > 0) paused_done_.wait(lock);  // other threads, inside tasks that they run themselves
 }
 
 std::string Scheduler::describe() {

@@ -1,6 +1,6 @@
-// Runs tasks whose inputs are ready: on the workers of every device, and tiny ones on the calling thread. A file per
-// concern: queue.cpp (submission, ready tasks, their end), start_task.cpp (memory and launch), worker.cpp (the workers'
-// loop, chunks, watching the window), wait.cpp, memory_wait.cpp, fork.cpp.
+// Runs tasks whose inputs are ready: on the workers of every device, tiny ones on the calling thread, short ones on a
+// thread that waits for a value. A file per concern: queue.cpp (submission, ready tasks, their end), start_task.cpp
+// (memory and launch), worker.cpp (the workers' loop, chunks, watching the window), wait.cpp, memory_wait.cpp, fork.cpp.
 #pragma once
 
 #include <atomic>
@@ -26,20 +26,30 @@ class Scheduler {
   void set_window(Window& window) { window_ = &window; }  // before any device is registered
 
   // Takes over planned tasks, in an order in which inputs come first. Returns tiny ready tasks in `inline_tasks` (if
-  // given) for run_inline; all others go to the devices' workers.
-  void submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks);
-  void run_inline(std::vector<Task*>& tasks);
+  // given) for run_inline; all others go to the devices' queues. `returns_to`: this thread waits next and then takes
+  // tasks of that device (waiter_device), so that no worker is woken for the first.
+  void submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks, const Device* returns_to);
+  // Whether tasks are ready that this thread returns to.
+  bool run_inline(std::vector<Task*>& tasks, const Device* returns_to);
   // No handle, operation or task needs the value: tasks that only it needs, and that have not started, release their
   // operands and are skipped.
   void give_up(Ref<Storage> value);
 
   // Block (see RuntimeHooks) until done; false: the deadline passed. Throw Interrupted.
   using Deadline = std::optional<std::chrono::steady_clock::time_point>;
-  bool wait_value(Storage& storage, Deadline deadline);
+  // `left`: tasks of `returns_to` are ready that no worker has been woken for.
+  bool wait_value(Storage& storage, Deadline deadline, Device* returns_to = nullptr, bool left = false);
   // Then, for an asynchronous device: until the value, or (null) all ordered work, is complete.
   bool wait_complete(Backend& backend, const Storage* storage, Deadline deadline);
-  void wait_idle();
+  void wait_idle(Device* returns_to);
+  // The device if a thread that waits for its values takes part in its work, else null.
+  static Device* waiter_device(Device& device);
   void wait_for_task_slots();  // while the number of tasks in flight exceeds kMaxTasksInFlight
+
+  // Runs the chunks, together `ns` on one thread, on this thread and on idle workers. They must not throw. Returns when
+  // all have ended.
+  void share_out(Device& device, const char* name, double ns, std::int64_t chunks,
+                 const std::function<void(std::int64_t chunk)>& body);
 
   // The script recorded into an empty window that no worker watched: wakes, or starts, a worker of the device.
   void wake_watcher(Device& device);
@@ -97,6 +107,18 @@ class Scheduler {
     Lock& lock;
   };
 
+  // The scope of a waiting thread, which may take part in a device's work: at its end the workers get what is left.
+  struct Returns {
+    ~Returns() {
+      if (device && !lock.owns_lock()) lock.lock();
+      if (device) get().hand_over(*device);
+      if (lock.owns_lock()) lock.unlock();
+      finished_tasks.clear();
+    }
+    Lock& lock;
+    Device* device;
+  };
+
   // Unlocks the lock for a scope.
   struct Unlocked {
     explicit Unlocked(Lock& lock) : lock(lock) {
@@ -109,11 +131,16 @@ class Scheduler {
 
   // With `mutex_` held on entry and return, unless said otherwise.
 
-  // --- queue.cpp. `taken_here`: this thread is about to take a task from the device's queue.
-  void push_ready(Task* task, std::vector<Task*>* inline_tasks, bool taken_here = false);
-  void make_ready(Task* task, bool first, bool taken_here = false);
-  void wake_for(Device& device, std::int64_t tasks);  // wakes workers for this many more chunks or tasks
-  void finish(Task* task, std::vector<Task*>* inline_tasks);
+  // --- queue.cpp. `returns_to`: this thread is about to take a task from that device's queue.
+  void enlist(Task& task);  // among the tasks in flight
+  void push_ready(Task* task, std::vector<Task*>* inline_tasks, const Device* returns_to);
+  void make_ready(Task* task, bool first, const Device* returns_to = nullptr);
+  void wake_for(Device& device, std::int64_t threads);  // so many idle workers look at the queue: spinning ones, then
+                                                        // sleeping ones, which are woken
+  static bool may_block(const Task& task);  // its threads may wait for what other tasks or other threads must do
+  static bool is_worth_sharing(const Device& device);   // whether another thread should take a ready task
+  static int spare_threads(const Device& device);       // that could run beside this one and those that run
+  void finish(Task* task, std::vector<Task*>* inline_tasks, const Device* returns_to);
   bool publish(Task& task);
   void release_memory(Task& task);
 
@@ -137,17 +164,27 @@ class Scheduler {
   void enter(Task& task);
   void leave(Task& task);
   void run_alone(Task& task);  // without the lock: the next stages that have one chunk
+  // Of `spare` threads as many look at the queue as shorten these chunks, which take `ns` on one thread.
+  void share(Task& task, double ns, std::int64_t chunks, int spare);
   void run_chunks(Task& task, const Launch::Stage& stage);  // without the lock: until no chunk is left
   bool run_whole(Task& task);  // without the lock: starts the task and runs it on this thread
   void idle(Lock& lock, Device& device, bool& spun);
-  void spin(Lock& lock, const Device& device);
+  void spin(Lock& lock, Device& device);
   void watch_window(Lock& lock, Device::Queue& queue);
   void pass_watch_on(Device& device);
   void wake_anyone(Device& device);
 
   // --- wait.cpp
   // Returns and throws without the lock, because it takes back the host language's lock at the end.
-  bool block(Lock& lock, RankedCondition& condition, Deadline deadline, const std::function<bool()>& done);
+  bool block(Lock& lock, RankedCondition& condition, Deadline deadline, const std::function<bool()>& done,
+             Device* returns_to = nullptr);
+  // A waiting thread runs a step of the device's first task, if that is short, or spins while others work. False: it
+  // has found nothing to do.
+  bool take_part(Lock& lock, Device& device);
+  bool may_step(const Device& device) const;
+  bool spin_for_change(Lock& lock, const Device& device);
+  void hand_over(Device& device);  // this thread does not return: workers look at the queue
+  void leave_to_workers(Device& device);  // the same without the lock
   void start_missing_workers(Lock& lock);  // throws, without the lock, if the system starts none
   void replace_this_worker(Lock& lock);    // likewise
   [[noreturn]] static void refuse_to_wait(Device& device);  // no thread runs the device's tasks; without the lock
@@ -177,6 +214,7 @@ class Scheduler {
   int idle_waiters_ = 0, slot_waiters_ = 0;
   std::atomic<std::int64_t> in_flight_{0};
   std::atomic<double> in_flight_bytes_{0};
+  std::atomic<std::uint64_t> ended_{0};  // tasks; watched by spinning waiters
   std::atomic<int> user_tasks_{0};  // of those in flight, whose operation calls code of the script
   int running_ = 0;        // threads inside a task, workers and callers
   int inline_callers_ = 0;  // threads that still have inline tasks to run
@@ -186,6 +224,7 @@ class Scheduler {
   std::atomic<bool> halted_{false};  // stopped_ or paused_
   std::vector<Task*> outside_;  // whose chunk is inside an Outside
   bool watching_ = false;  // a worker watches the window
+  std::uint64_t watched_ = 0;  // operations recorded when it began to
   bool watch_owed_ = false;  // the window has no watcher and needs one: the next sleeping worker must be woken
   std::vector<Device*> devices_;
   Task *oldest_ = nullptr, *newest_ = nullptr;  // the tasks in flight, as a list in the order of submission

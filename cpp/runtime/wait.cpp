@@ -5,10 +5,14 @@
 #include <fstream>
 #include <optional>
 
+#include "backend/cpu/cost.h"
+#include "backend/cpu/denormals.h"
+#include "base/counters.h"
 #include "base/hooks.h"
-#include "runtime/profile.h"
 #include "runtime/device_queue.h"
+#include "runtime/profile.h"
 #include "runtime/scheduler.h"
+#include "runtime/spin.h"
 #include "runtime/window.h"
 
 namespace owl {
@@ -19,32 +23,92 @@ namespace {
 constexpr std::int64_t kMaxTasksInFlight = 512;
 constexpr double kMaxBytesInFlight = 2e9;
 
+using Clock = std::chrono::steady_clock;
+
+Clock::time_point next_poll(Scheduler::Deadline deadline, Clock::duration poll) {
+  const auto next = Clock::now() + poll;
+  return deadline ? std::min(*deadline, next) : next;
+}
+
 }  // namespace
 
-bool Scheduler::block(Lock& lock, RankedCondition& condition, Deadline deadline, const std::function<bool()>& done) {
+Device* Scheduler::waiter_device(Device& device) {
+  // Under a limit a task may have to wait for memory.
+  const bool takes_part = device.kind == Device::Kind::kCpu && device.allocator.limit() == 0 && !outside_of_thread;
+  return takes_part ? &device : nullptr;
+}
+
+void Scheduler::hand_over(Device& device) {
+  const auto& queue = *device.queue;
+  const auto left = static_cast<std::int64_t>(queue.ready.size()) - queue.waking - queue.called;
+  if (left > 0 && !stopped_) wake_for(device, left);
+}
+
+void Scheduler::leave_to_workers(Device& device) {
+  std::lock_guard lock(mutex_);
+  hand_over(device);
+}
+
+bool Scheduler::take_part(Lock& lock, Device& device) {
+  if (!finished_tasks.empty()) Unlocked unlocked(lock);  // which deletes them
+  if (!may_step(device)) return spin_for_change(lock, device);
+  DenormalsToZero flush_denormals;
+  if (!device.queue->ready.front()->started) count(counters.waiter_tasks);
+  step(lock, device);
+  return true;
+}
+
+bool Scheduler::may_step(const Device& device) const {
+  const auto& queue = *device.queue;
+  if (paused_ || queue.ready.empty() || queue.running - queue.starved >= device.threads) return false;
+  const Task& task = *queue.ready.front();
+  return task.cost_ns <= cpu::cost::kWaiterNs && !may_block(task);
+}
+
+bool Scheduler::spin_for_change(Lock& lock, const Device& device) {
+  const auto& queue = *device.queue;
+  if (!queue.ready.empty() || queue.running == 0 || queue.running >= device.threads) return false;
+  const auto pushed = device.pushes.load(std::memory_order_relaxed), ended = ended_.load(std::memory_order_relaxed);
+  Unlocked unlocked(lock);
+  profile::Span span("wait");
+  return spin_while([&] {
+    return device.pushes.load(std::memory_order_relaxed) == pushed && ended_.load(std::memory_order_relaxed) == ended;
+  });
+}
+
+bool Scheduler::block(Lock& lock, RankedCondition& condition, Deadline deadline, const std::function<bool()>& done,
+                      Device* returns_to) {
   if (done()) {
+    if (returns_to) hand_over(*returns_to);
     lock.unlock();
     return true;
   }
-  start_missing_workers(lock);
+  if (!returns_to) start_missing_workers(lock);
   std::optional<Counted> blocked;
   if (outside_of_thread && !stopped_) {
     blocked.emplace(outside_of_thread->task_.device->queue->blocked, lock);
     replace_this_worker(lock);
   }
   lock.unlock();
-  profile::Span span("wait");
   Blocking blocking;  // releases the host language's lock
+  Returns returns{lock, returns_to};
   lock.lock();
   bool finished = true;
+  auto until = next_poll(deadline, kSignalPoll);
   while (!done()) {
     if (stopped_) {
       lock.unlock();
       throw Error("owl has been shut down; the value was not computed");
     }
-    auto until = std::chrono::steady_clock::now() + kSignalPoll;
-    if (deadline && *deadline < until) until = *deadline;
-    condition.wait_until(lock, until);
+    if (!returns_to || !take_part(lock, *returns_to)) {
+      if (returns_to) {
+        hand_over(*returns_to);
+        start_missing_workers(lock);
+        if (done()) break;  // while this thread had unlocked
+      }
+      profile::Span span("wait");
+      condition.wait_until(lock, until);
+    }
     const auto now = std::chrono::steady_clock::now();
     if (now < until || done()) continue;
     if (deadline && now >= *deadline) {
@@ -54,8 +118,8 @@ bool Scheduler::block(Lock& lock, RankedCondition& condition, Deadline deadline,
     lock.unlock();
     if (blocking.interrupted()) throw Interrupted();
     lock.lock();
+    until = next_poll(deadline, kSignalPoll);
   }
-  lock.unlock();
   return finished;
 }
 
@@ -114,8 +178,11 @@ bool Scheduler::wait_complete(Backend& backend, const Storage* storage, Deadline
   });
 }
 
-bool Scheduler::wait_value(Storage& storage, Deadline deadline) {
-  if (storage.state.load(std::memory_order_acquire) != Storage::State::kPending) return true;
+bool Scheduler::wait_value(Storage& storage, Deadline deadline, Device* returns_to, bool left) {
+  if (storage.state.load(std::memory_order_acquire) != Storage::State::kPending) {
+    if (left) leave_to_workers(*returns_to);
+    return true;
+  }
   if (outside_of_thread)
     window_->with_window([&](const auto&) {  // no batch is being planned meanwhile
       std::lock_guard lock(mutex_);
@@ -124,7 +191,7 @@ bool Scheduler::wait_value(Storage& storage, Deadline deadline) {
   std::unique_lock lock(mutex_);
   storage.waited = true;
   return block(lock, value_done_, deadline,
-               [&] { return storage.state.load(std::memory_order_relaxed) != Storage::State::kPending; });
+               [&] { return storage.state.load(std::memory_order_relaxed) != Storage::State::kPending; }, returns_to);
 }
 
 // Lock held. Deadlock check: a task's own callback must not wait for its result.
@@ -142,13 +209,13 @@ void Scheduler::refuse_own_value(const Storage& wanted) const {
   }
 }
 
-void Scheduler::wait_idle() {
+void Scheduler::wait_idle(Device* returns_to) {
   if (outside_of_thread)
     throw Error(std::string(outside_of_thread->task_.name) +
                 ": wait_for_all inside an operation would wait for that operation itself; wait for single values");
   std::unique_lock lock(mutex_);
   Counted waiting(idle_waiters_, lock);
-  block(lock, idle_done_, {}, [&] { return in_flight_.load() == 0; });
+  block(lock, idle_done_, {}, [&] { return in_flight_.load() == 0; }, returns_to);
 }
 
 bool Scheduler::has_task_slots() const {

@@ -7,16 +7,27 @@
 #include "backend/cpu/cost.h"
 #include "backend/cpu/denormals.h"
 #include "base/counters.h"
-#include "runtime/profile.h"
 #include "runtime/device_queue.h"
+#include "runtime/profile.h"
 #include "runtime/scheduler.h"
+#include "runtime/spin.h"
 #include "runtime/window.h"
 
 namespace owl {
 
 namespace {
 
-constexpr int kSpins = 2'000;  // about 50 us: the gap between two stages of a task, or two tasks of a chain
+using Clock = std::chrono::steady_clock;
+
+double ns_since(Clock::time_point begin) { return std::chrono::duration<double, std::nano>(Clock::now() - begin).count(); }
+
+// The estimate for the stage that comes next.
+double stage_ns(const Task& task) {
+  std::int64_t chunks = 0;
+  for (const auto& stage : task.launch.stages) chunks += stage.chunks;
+  const auto here = static_cast<double>(task.launch.stages[task.stage].chunks);
+  return cpu::cost::kAtLeast * task.cost_ns * here / static_cast<double>(std::max<std::int64_t>(1, chunks));
+}
 
 }  // namespace
 
@@ -59,6 +70,10 @@ void Scheduler::work(Device& device) {
 
 // ---- tasks
 
+bool Scheduler::may_block(const Task& task) {
+  return task.op && (task.op->runs_user_code || task.op->joins_devices || task.op->copies_in || task.op->effect);
+}
+
 // Lock held, no thread is inside the task. Runs stages of one chunk here; offers the next stage with several to all
 // workers.
 void Scheduler::advance(Lock& lock, Task* task) {
@@ -66,12 +81,12 @@ void Scheduler::advance(Lock& lock, Task* task) {
   assert(task->threads == 0 && task->helpers == 0);
   while (true) {
     while (task->stage < stages.size() && (stages[task->stage].chunks == 0 || task->failure)) ++task->stage;
-    if (task->stage == stages.size()) return finish(task, nullptr);
+    if (task->stage == stages.size()) return finish(task, nullptr, task->device);
     const auto chunks = stages[task->stage].chunks;
     if (chunks > 1 || halted_) {  // halted: back to the queue, where a forked child finds it
       task->next_chunk = 0;
       task->device->queue->ready.push_front(task);
-      return wake_for(*task->device, chunks - 1);  // one is for this thread
+      return share(*task, stage_ns(*task), chunks, spare_threads(*task->device));
     }
     enter(*task);
     {
@@ -96,7 +111,18 @@ void Scheduler::run_alone(Task& task) {
   }
 }
 
+// This thread takes chunks too.
+void Scheduler::share(Task& task, double ns, std::int64_t chunks, int spare) {
+  const auto& queue = *task.device->queue;
+  const int awake = static_cast<int>(std::min<std::int64_t>(queue.spinning - queue.called, chunks - 1));
+  const int threads = std::max(std::min(awake, spare), cpu::cost::helpers(ns, chunks, spare));
+  if (threads > 0) wake_for(*task.device, threads);
+}
+
+// The first chunk's time corrects the estimate.
 void Scheduler::run_chunks(Task& task, const Launch::Stage& stage) {
+  const auto begin = Clock::now();
+  bool measured = false;
   while (!halted_) {
     const auto chunk = task.next_chunk.fetch_add(1, std::memory_order_relaxed);
     if (chunk >= stage.chunks) return;
@@ -109,6 +135,12 @@ void Scheduler::run_chunks(Task& task, const Launch::Stage& stage) {
       task.next_chunk = stage.chunks;
       std::lock_guard lock(mutex_);
       if (!task.failure) task.failure = std::move(failure);
+    }
+    const auto left = stage.chunks - task.next_chunk.load(std::memory_order_relaxed);
+    if (std::exchange(measured, true) || left < 2) continue;
+    if (const double ns = ns_since(begin) * static_cast<double>(left); cpu::cost::helpers(ns, left, 1) > 0) {
+      std::lock_guard lock(mutex_);
+      share(task, ns, left, spare_threads(*task.device) + 1);  // this one runs
     }
   }
 }
@@ -123,7 +155,7 @@ void Scheduler::leave(Task& task) {
   assert(task.threads > 0 && task.device->queue->running > 0 && running_ > 0);
   --task.threads;
   --task.device->queue->running;
-  if (--running_ == 0 && paused_) paused_done_.notify_all();
+  if (--running_ == 0 && halted_) paused_done_.notify_all();
 }
 
 constinit thread_local Scheduler::Outside* Scheduler::outside_of_thread = nullptr;
@@ -153,20 +185,27 @@ void Scheduler::step(Lock& lock, Device& device) {
     ready.pop_front();
     task->last_resort = task->last_resort && !can_free_memory();
     if (!task->last_resort && !reserve(*task)) return park(task);
+    if (!ready.empty() && may_block(*task)) wake_for(device, 1);
     enter(*task);
     bool has_memory;
+    double ns;
     {
       Unlocked unlocked(lock);
+      const auto begin = Clock::now();
       has_memory = start_task(*task, task->last_resort);
       if (has_memory) run_alone(*task);
+      ns = ns_since(begin);
     }
     leave(*task);
     if (!has_memory) return park(task);
+    // Longer than estimated, so the tasks that were left to this thread may be, too.
+    if (ns > cpu::cost::kWakeLatencyNs && !ready.empty() && spare_threads(device) > 0) wake_for(device, 1);
     unpark();
     return advance(lock, task);
   }
   assert(task->stage < task->launch.stages.size());
   const auto& stage = task->launch.stages[task->stage];
+  if (ready.size() > 1 && may_block(*task)) wake_for(device, 1);
   enter(*task);
   ++task->helpers;
   {
@@ -183,8 +222,8 @@ void Scheduler::step(Lock& lock, Device& device) {
   advance(lock, task);
 }
 
-void Scheduler::run_inline(std::vector<Task*>& tasks) {
-  if (tasks.empty()) return;
+bool Scheduler::run_inline(std::vector<Task*>& tasks, const Device* returns_to) {
+  if (tasks.empty()) return returns_to != nullptr;
   DenormalsToZero flush_denormals;
   std::unique_lock lock(mutex_);
   double spent = 0;
@@ -192,7 +231,7 @@ void Scheduler::run_inline(std::vector<Task*>& tasks) {
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     Task* task = tasks[i];
     if (spent > cpu::cost::kInlineBudgetNs || paused_) {
-      push_ready(task, nullptr);
+      push_ready(task, nullptr, returns_to);
       continue;
     }
     spent += task->cost_ns;
@@ -204,15 +243,17 @@ void Scheduler::run_inline(std::vector<Task*>& tasks) {
       has_memory = run_whole(*task);
     }
     leave(*task);
-    if (has_memory) finish(task, &tasks);
+    if (has_memory) finish(task, &tasks, returns_to);
     else make_ready(task, true);
   }
   assert(inline_callers_ > 0);
   --inline_callers_;
   unpark();
   if (paused_ && running_ == 0) paused_done_.notify_all();
+  const bool left = returns_to && !returns_to->queue->ready.empty();
   lock.unlock();
   finished_tasks.clear();
+  return left;
 }
 
 // Without the lock. False: there is no memory for a result now.
@@ -270,7 +311,7 @@ void Scheduler::idle(Lock& lock, Device& device, bool& spun) {
   ++sleeping_;
   if (watching_ || window_->idle_us() < 0 || paused_) {
     queue.wake.wait(lock);
-  } else if (window_->window_empty()) {
+  } else if (window_->window_empty() && window_->recorded() == watched_) {
     watch_owed_ = false;
     unwatched.store(true, std::memory_order_seq_cst);
     if (window_->window_empty()) queue.wake.wait(lock);  // otherwise it was filled meanwhile: check again
@@ -284,22 +325,30 @@ void Scheduler::idle(Lock& lock, Device& device, bool& spun) {
   spun = false;
 }
 
-void Scheduler::spin(Lock& lock, const Device& device) {
+void Scheduler::spin(Lock& lock, Device& device) {
+  auto& queue = *device.queue;
   const auto seen = device.pushes.load(std::memory_order_relaxed);
-  Unlocked unlocked(lock);
-  profile::Span span("wait");
-  for (int i = 0; i < kSpins && device.pushes.load(std::memory_order_relaxed) == seen; ++i) cpu_relax();
+  ++queue.spinning;
+  {
+    Unlocked unlocked(lock);
+    profile::Span span("wait");
+    spin_while([&] { return device.pushes.load(std::memory_order_relaxed) == seen; });
+  }
+  --queue.spinning;
+  queue.called = std::max(0, queue.called - 1);
 }
 
-// Plans the window's operations if the script records nothing for the idle time.
+// Plans the window's operations if the script records nothing for the idle time. While it records, a worker watches even
+// an empty window: the script need not wake one for each value that it waits for.
 void Scheduler::watch_window(Lock& lock, Device::Queue& queue) {
   assert(!watching_);
   watching_ = true;
   watch_owed_ = false;
   unwatched.store(false, std::memory_order_seq_cst);
-  const auto seen = window_->recorded();
+  const auto seen = watched_ = window_->recorded();
   queue.wake.wait_for(lock, std::chrono::microseconds(window_->idle_us()));
-  if (window_->idle_us() >= 0 && window_->recorded() == seen && queue.ready.empty() && !paused_ && !stopped_) {
+  const bool quiet = window_->recorded() == seen && !window_->window_empty();
+  if (quiet && window_->idle_us() >= 0 && queue.ready.empty() && !paused_ && !stopped_) {
     lock.unlock();
     window_->flush(0, false);
     lock.lock();

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from owl import conv, elewise as ele
 from owl._arguments import hinted
 from owl._owl import NArray, ShapeError, arange, matmul, zeros
+from owl._types import kind_of
 from owl.nn.init import glorot_uniform
 from owl.nn.linear import Linear
 from owl.nn.module import Module, misfit, parameter
@@ -53,7 +54,7 @@ class MultiHeadAttention(Module):
         if causal:
             scores = ele.where(arange(t_k).reshape([t_k, 1]) <= arange(t_q).reshape([1, t_q]), scores, -math.inf)
         if mask is not None:
-            scores = ele.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
+            scores = ele.where(mask, scores, -math.inf) if kind_of(mask.dtype) == "b" else scores + mask
         together = matmul(values, conv.softmax(scores, axis=0))  # [head, T_q, heads, N]
         y: NArray = self.out_proj(together.transpose([0, 2, 1, 3]).reshape([dim, t_q, n]))
         return y

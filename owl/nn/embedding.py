@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from owl._arguments import hinted
 from owl._owl import DTypeError, NArray, take
+from owl._types import kind_of
 from owl.nn.init import normal
 from owl.nn.module import Module, misfit, parameter
 
@@ -27,7 +28,7 @@ class Embedding(Module):
     def forward(self, indices: NArray) -> NArray:
         if not isinstance(indices, NArray):
             raise misfit(self, "", indices)
-        if indices.dtype.kind not in "iu":
+        if kind_of(indices.dtype) not in "iu":
             raise DTypeError(f"{self!r} takes integers, got {indices.dtype}")
         return take(self.weight, indices, 1)
 

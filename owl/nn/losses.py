@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from owl import conv, elewise as ele
 from owl._owl import DTypeError, NArray, ShapeError, one_hot
+from owl._types import kind_of
 
 
 def softmax_cross_entropy(logits: NArray, labels: NArray, reduce: Literal["mean", "sum", "none"] = "mean") -> NArray:
@@ -117,7 +118,7 @@ def _classes(name: str, logits: NArray, labels: NArray) -> NArray | None:
     shape, rest = labels.shape, logits.shape[1:]
     if not rest:
         raise ShapeError(f"{name}: logits have the shape [classes, N], got {logits.shape}")
-    if shape in (rest, [1, *rest]) and labels.dtype.kind in "iu":
+    if shape in (rest, [1, *rest]) and kind_of(labels.dtype) in "iu":
         return labels.reshape([1, *rest])
     if shape == logits.shape:
         return None

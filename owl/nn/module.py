@@ -12,6 +12,7 @@ import numpy as np
 
 from owl import files
 from owl._owl import DataError, DTypeError, Error, NArray, ShapeError, zeros
+from owl._types import kind_of
 from owl.nn._summary import Summary, summarised
 
 _Self = TypeVar("_Self", bound="Module")
@@ -47,7 +48,7 @@ def _moved(x: Any, device: int | None, dtype: Any) -> Any:
 
 
 def _is_float(dtype: Any) -> bool:
-    return dtype.kind in "fV"  # V: bfloat16
+    return kind_of(dtype) == "f"
 
 
 def initial(shape: list[int], init: Callable[[list[int]], NArray]) -> NArray:

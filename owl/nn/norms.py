@@ -8,6 +8,7 @@ from typing import Any
 from owl import elewise as ele
 from owl._arguments import hinted
 from owl._owl import NArray, ShapeError, batch_norm, layer_norm, moments, ones, stop_gradient, zeros, zeros_like
+from owl._types import kind_of
 from owl.nn.module import Module, misfit, parameter
 
 
@@ -144,7 +145,7 @@ class GroupNorm(Module):
 
 def _affine(weight: NArray | None, bias: NArray | None, shape: list[int], dtype: Any) -> tuple[NArray, NArray]:
     """Both, or ones and zeros in the place of what a layer lacks."""
-    weight = ones(shape, dtype=dtype if dtype.kind in "fV" else "float32") if weight is None else weight
+    weight = ones(shape, dtype=dtype if kind_of(dtype) == "f" else "float32") if weight is None else weight
     return weight, zeros_like(weight) if bias is None else bias
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 import owl
 from owl._owl import Error, NArray
+from owl._types import kind_of
 
 FIRST_BUCKET, BUCKET = 1 << 20, 16 << 20  # bytes of gradients that are sent together; the first is small, to begin early
 
@@ -117,7 +118,7 @@ def nothing(values: dict[str, Any], *arrays: dict[str, NArray]) -> Any:
 
 def _zero(part: Any) -> Any:
     if isinstance(part, NArray):
-        return owl.full_like(part, -0.0 if part.dtype.kind not in "iub" else 0)
+        return owl.full_like(part, -0.0 if kind_of(part.dtype) not in "iub" else 0)
     return -0.0 if isinstance(part, float) else 0
 
 
@@ -133,7 +134,7 @@ def _buckets(items: list[tuple[str, NArray]]) -> list[dict[str, NArray]]:
     current: dict[str, NArray] = {}
     for name, array in items:
         current[name] = array
-        filled += array.size * array.dtype.itemsize
+        filled += array.nbytes
         if filled >= limit:
             buckets.append(current)
             current, filled, limit = {}, 0, BUCKET

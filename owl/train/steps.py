@@ -9,6 +9,7 @@ from typing import Any
 import owl
 from owl import _owl
 from owl._owl import Error, NArray
+from owl._types import kind_of
 from owl.train.metrics import Function
 from owl.train.ranks import Ranks, nothing
 
@@ -55,7 +56,7 @@ class Steps:
         else:
             last = next(shard for shard in shards if shard is not None)
         values = {name: _joined([shard and shard[0][name] for shard in shards]) for name in last[0]}
-        moving = [name for name, each in last[2].items() if each.dtype.kind == "f"]
+        moving = [name for name, each in last[2].items() if kind_of(each.dtype) == "f"]
         found, total, running = self.ranks.added(
             values,
             added([shard and shard[1] for shard in shards]),

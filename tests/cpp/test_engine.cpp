@@ -2,6 +2,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include <string>
 #include <thread>
 
+#include "backend/cpu/cost.h"
 #include "base/ranked_mutex.h"
 #include "graph/record.h"
 #include "ops/nn.h"
@@ -94,6 +96,134 @@ TEST(Engine, WorkStartsByItself) {
   EXPECT_TRUE(y.ready());
 }
 
+// ---- which thread runs what
+
+bool eventually(const NArray& x) {
+  const auto deadline = std::chrono::steady_clock::now() + 60s;
+  while (!x.ready() && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(100us);
+  return x.ready();
+}
+
+// When `chunks` chunks of `ns` together end, if the calling thread wakes so many others and all take chunks in turn.
+double simulated_end(double ns, std::int64_t chunks, int helpers) {
+  std::vector<double> free_at{cpu::cost::kWakeNs * helpers};
+  for (int i = 1; i <= helpers; ++i) free_at.push_back(cpu::cost::kWakeNs * i + cpu::cost::kWakeLatencyNs);
+  double end = 0;
+  for (std::int64_t i = 0; i < chunks; ++i) {
+    const auto next = std::ranges::min_element(free_at);
+    end = std::max(end, *next += ns / static_cast<double>(chunks));
+  }
+  return end;
+}
+
+TEST(Engine, TheModelWakesAsManyThreadsAsPay) {
+  for (const int threads : {1, 2, 8, 64})
+    for (double ns = 1e3; ns < 1e9; ns *= 3)
+      for (const std::int64_t chunks : {1, 2, 3, 10, 64, 1000}) {
+        const int chosen = cpu::cost::helpers(ns, chunks, threads - 1);
+        ASSERT_GE(chosen, 0);
+        ASSERT_LE(chosen, std::min<std::int64_t>(threads, chunks) - 1);
+        const double alone = simulated_end(ns, chunks, 0), end = simulated_end(ns, chunks, chosen);
+        double best = alone;
+        for (int k = 1; k < threads; ++k) best = std::min(best, simulated_end(ns, chunks, k));
+        EXPECT_LE(end, 1.02 * alone) << ns << " ns in " << chunks << " chunks, " << chosen << " of " << threads;
+        EXPECT_LE(end, 1.25 * best + 10e3) << ns << " ns in " << chunks << " chunks, " << chosen << " of " << threads;
+      }
+  EXPECT_EQ(cpu::cost::helpers(20e3, 2, 63), 0) << "waking takes longer";
+  EXPECT_EQ(cpu::cost::helpers(1e9, 10'000, 63), 63);
+  EXPECT_LT(cpu::cost::helpers(500e3, 500, 63), 32) << "each further thread costs time to wake";
+}
+
+int cpu_threads() { return devices()[0].threads; }
+
+// All workers of the CPU sleep, and none watches the window.
+void let_workers_sleep() {
+  wait_for_all();
+  std::this_thread::sleep_for(20ms);
+}
+
+TEST(Engine, AWaitingThreadRunsWhatIsShortItself) {
+  const Window window(64, -1);
+  const auto x = ramp({64 << 10});
+  (x + 0.5).wait_for_eval();
+  let_workers_sleep();
+  const auto before = stats();
+  for (int i = 0; i < 20; ++i) {
+    const auto y = x + static_cast<double>(i);
+    y.wait_for_eval();
+    ASSERT_EQ((y[{0}]).item(), i);
+  }
+  EXPECT_EQ(stats().waiter_tasks - before.waiter_tasks, 20);
+  EXPECT_EQ(stats().wakes, before.wakes);
+}
+
+TEST(Engine, AWaitingThreadWakesOthersForWhatIsLong) {
+  const Window window(64, -1);
+  const auto x = ramp({2 << 20});
+  (x + 0.5).wait_for_eval();
+  for (const bool with_timeout : {false, true}) {
+    let_workers_sleep();
+    const auto before = stats();
+    const auto y = elewise::tanh(x);
+    ASSERT_TRUE(y.wait_for_eval(with_timeout ? std::optional(60.0) : std::nullopt));
+    const auto wakes = stats().wakes - before.wakes;
+    EXPECT_GE(wakes, 1);
+    EXPECT_LE(wakes, cpu_threads());
+  }
+}
+
+// What a thread leaves behind when its own value is ready is for the workers.
+TEST(Engine, AThreadThatNoLongerWaitsLeavesTheRestToWorkers) {
+  const Window window(64, -1);
+  const auto x = ramp({64 << 10}), small = ramp({4});
+  for (int i = 0; i < 200; ++i) {
+    std::vector<NArray> others;
+    for (int k = 0; k < i % 5; ++k) others.push_back(elewise::tanh(x + static_cast<double>(i + k)));
+    const auto y = small + 1.0;
+    y.wait_for_eval();
+    for (const auto& each : others) ASSERT_TRUE(eventually(each)) << i;
+  }
+}
+
+TEST(Engine, CopiesOfLargeMemoryAreShared) {
+  std::vector<float> values(16 << 20);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 1'000'003);
+  (ramp({64 << 10}) + 1.0).wait_for_eval(60.0);  // starts the workers
+  let_workers_sleep();
+  const auto before = stats();
+  const auto x = from_host(values.data(), {16 << 20}, DType::kFloat32);
+  const auto wakes = stats().wakes - before.wakes;
+  EXPECT_GE(wakes, cpu_threads() > 1);
+  EXPECT_EQ(test::values(x), values);
+  wait_for_all();
+  EXPECT_EQ(stats().tasks_in_flight, 0);
+}
+
+TEST(Engine, AForkMayComeDuringACopy) {
+  if (kNoForkBesideThreads) GTEST_SKIP() << kNoForkBesideThreads;
+  const std::vector<float> values(8 << 20, 3);
+  const auto x = ramp({300'000});
+  (x + 1.0).wait_for_eval();
+  std::atomic<bool> stop{false};
+  std::thread copies([&] {
+    while (!stop) from_host(values.data(), {8 << 20}, DType::kFloat32);
+  });
+  for (int round = 0; round < 30; ++round) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(30);
+      bool ok = (x + 1.0).sum().item() > 0;
+      ok &= test::values(from_host(values.data(), {8 << 20}, DType::kFloat32)) == values;
+      _exit(ok ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0) << "round " << round;
+  }
+  stop = true;
+  copies.join();
+}
+
 // An operation that occupies a worker until the test opens the gate.
 std::atomic<bool> gate_open{true};
 
@@ -109,12 +239,6 @@ NArray record_gate(const NArray& x) {
   };
   Node* const operand = x.node();
   return record_user(user_record("gate"), {&operand, 1}, std::move(params))[0];
-}
-
-bool eventually(const NArray& x) {
-  const auto deadline = std::chrono::steady_clock::now() + 60s;
-  while (!x.ready() && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(100us);
-  return x.ready();
 }
 
 // A worker that watched the window and then found a task must pass the watch on, because no further operation may be

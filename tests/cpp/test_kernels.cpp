@@ -229,6 +229,87 @@ TEST(Kernels, ProductsOfNothingAndOfNaN) {
   }
 }
 
+// ---- folds ----------------------------------------------------------------------------------------------------------
+
+std::vector<const cpu::ReduceTable*> reduce_tables() {
+  std::vector<const cpu::ReduceTable*> tables = {&cpu::baseline::reduce_table()};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) tables.push_back(&cpu::avx2::reduce_table());
+#endif
+  if (&cpu::best_reduce_table() != tables.back()) tables.push_back(&cpu::best_reduce_table());
+  return tables;
+}
+
+// Numbers with ties, zeros of both signs and infinities; and NaNs, where `nans` says so.
+template <class T> std::vector<T> numbers_to_fold(std::mt19937& random, std::int64_t n, bool nans) {
+  std::vector<T> x(static_cast<std::size_t>(n));
+  for (auto& v : x) {
+    v = static_cast<T>(static_cast<int>(random() % 2000) - 1000) / T(8);
+    if (random() % 16 == 0) v = random() % 2 ? T(0) : -T(0);
+    if (random() % 512 == 0) v = static_cast<T>(random() % 2 ? INFINITY : -INFINITY);
+    if (nans && random() % 64 == 0) v = static_cast<T>(random() % 2 ? NAN : -NAN);
+  }
+  return x;
+}
+
+template <class T> void check_folds(DType type) {
+  std::mt19937 random(9);
+  const auto t = static_cast<std::size_t>(type);
+  for (const std::int64_t n : {1, 2, 10, 31, 32, 33, 49, 63, 64, 65, 127, 200, 1000, 4099})
+    for (const bool nans : {false, true}) {
+      const auto x = numbers_to_fold<T>(random, 7 * n, nans);
+      for (int kind = 0; kind < cpu::kReduceKinds; ++kind) {
+        std::vector<std::vector<char>> results;
+        for (const auto* table : reduce_tables()) {
+          const cpu::Fold& fold = table->folds[kind][t];
+          std::vector<char> acc(static_cast<std::size_t>((1 + n) * fold.size));
+          fold.init(acc.data(), 1 + n);
+          fold.row(acc.data(), x.data(), n);
+          fold.columns(acc.data() + fold.size, x.data(), n, 7, n);
+          results.push_back(std::move(acc));
+        }
+        // Which of two NaNs a sum propagates is up to the compiler.
+        if (nans && kind != cpu::kMax && kind != cpu::kMin && kind != cpu::kCountZero) continue;
+        for (const auto& r : results) EXPECT_EQ(r, results[0]) << "fold " << kind << " of " << n << ", type " << t;
+      }
+      for (const bool largest : {true, false}) {
+        const auto better = [largest](T a, T b) { return (largest ? b > a : b < a) || (b != b && a == a); };
+        std::int64_t want = 0;
+        for (std::int64_t i = 1; i < n; ++i)
+          if (better(x[static_cast<std::size_t>(want)], x[static_cast<std::size_t>(i)])) want = i;
+        for (const auto* table : reduce_tables()) {
+          EXPECT_EQ(table->arg_folds[largest ? 0 : 1][t].row(x.data(), n), want) << n << " elements, type " << t;
+          const cpu::Fold& fold = table->folds[largest ? cpu::kMax : cpu::kMin][t];
+          T best;
+          fold.init(&best, 1);
+          fold.row(&best, x.data(), n);
+          const T expected = x[static_cast<std::size_t>(want)];
+          EXPECT_TRUE(best == expected || (best != best && expected != expected)) << n << " elements, type " << t;
+        }
+      }
+    }
+}
+
+TEST(Kernels, FoldsAreTheSameOnEveryInstructionSet) {
+  check_folds<float>(DType::kFloat32);
+  check_folds<double>(DType::kFloat64);
+}
+
+// The sums of a float's neighbours cancel: any that were rounded to float on the way would not.
+TEST(Kernels, SumsOfRowsRunInDouble) {
+  for (const std::int64_t n : {32, 49, 1000, 4099}) {
+    std::vector<float> x(static_cast<std::size_t>(n), 1.0f);
+    x[0] = 1e9f;
+    x[static_cast<std::size_t>(n) - 1] = -1e9f;
+    for (const auto* table : reduce_tables()) {
+      const cpu::Fold& fold = table->folds[cpu::kSum][static_cast<std::size_t>(DType::kFloat32)];
+      double acc = 0;
+      fold.row(&acc, x.data(), n);
+      EXPECT_EQ(acc, static_cast<double>(n - 2)) << n;
+    }
+  }
+}
+
 // ---- convolution
 
 struct ConvCase {
@@ -427,18 +508,20 @@ void check_softmax(const Shape& shape, SoftOp op, DType type) {
   const bool instance = op == SoftOp::kInstance;
   const auto length = instance ? (last ? shape.size() / shape[last] : shape.size()) : shape[last - 1];
   const auto outer = instance ? (last ? shape[last] : 1) : shape[last], inner = shape.size() / length / outer;
-  std::vector<double> y(static_cast<std::size_t>(shape.size())), ln = y, back = y;
+  std::vector<double> y(static_cast<std::size_t>(shape.size())), ln = y, back = y, ln_back = y;
   for (std::int64_t o = 0; o < outer; ++o)
     for (std::int64_t i = 0; i < inner; ++i) {
       const auto place = [&](std::int64_t j) { return (o * length + j) * inner + i; };
-      double total = 0, mean = 0;
+      double total = 0, mean = 0, errors = 0;
       for (std::int64_t j = 0; j < length; ++j) total += std::exp(x.at(place(j)));
       for (std::int64_t j = 0; j < length; ++j) mean += x.at(place(j)) * err.at(place(j));
+      for (std::int64_t j = 0; j < length; ++j) errors += err.at(place(j));
       for (std::int64_t j = 0; j < length; ++j) {
         const auto at = static_cast<std::size_t>(place(j));
         y[at] = std::exp(x.at(place(j))) / total;
         ln[at] = x.at(place(j)) - std::log(total);
         back[at] = x.at(place(j)) * (err.at(place(j)) - mean);
+        ln_back[at] = err.at(place(j)) - y[at] * errors;
       }
     }
   const SoftmaxParams params(op, shape.ndim());
@@ -446,6 +529,8 @@ void check_softmax(const Shape& shape, SoftOp op, DType type) {
   expect_near(run("log_softmax", {x.ref()}, shape, type, &params), ln, 4, "log_softmax of " + shape.str());
   expect_near(run("softmax_back", {err.ref(), x.ref()}, shape, type, &params), back, static_cast<double>(length),
               "softmax_back of " + shape.str());
+  expect_near(run("log_softmax_back", {err.ref(), x.ref()}, shape, type, &params), ln_back, static_cast<double>(length),
+              "log_softmax_back of " + shape.str());
 }
 
 TEST(Kernels, Softmax) {

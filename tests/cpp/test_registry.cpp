@@ -178,6 +178,7 @@ std::map<std::string, Example> examples() {
           {"softmax", {conv::softmax(x), soft}},
           {"log_softmax", {conv::log_softmax(x), soft}},
           {"softmax_back", {conv::softmax_back(x, x), soft}},
+          {"log_softmax_back", {record(op_log_softmax_back, {x.node(), x.node()}, soft[0]), soft}},
           {"layer_norm", {layer_norm(m, ramp({4}), ramp({4})), norm}},
           {"layer_norm_back", {record_all(op_layer_norm_back, std::vector{m.node(), m.node(), ramp({4}).node()}, norm[0])[0], norm}},
           {"conv", {y, of_conv()}},

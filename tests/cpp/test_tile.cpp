@@ -12,8 +12,10 @@
 #include "backend/cpu/isa/kernels.h"
 #include "backend/cpu/run_program.h"
 #include "backend/cpu/tile.h"
+#include "device/allocator.h"
 #include "ops/elementwise.h"
 #include "ops/records.h"
+#include "runtime/engine.h"
 
 namespace owl::cpu {
 namespace {
@@ -46,7 +48,8 @@ Bytes random_array(Random& random, DType type, std::int64_t n) {
 
 struct Case {
   Program program;
-  std::vector<Bytes> inputs;  // the memory of each input
+  std::vector<Bytes> inputs;        // the memory of each input
+  std::vector<std::int64_t> first;  // the place of its first element there, if that is not 0
 };
 
 // A random well-typed program over `shape`; inputs broadcast along random axes.
@@ -117,7 +120,7 @@ std::vector<Bytes> expected(const Case& c) {
   for (std::int64_t at = 0; at < n; ++at) {
     std::size_t v = 0;
     for (std::size_t i = 0; i < p.inputs.size(); ++i) {
-      std::int64_t rest = at, offset = 0;
+      std::int64_t rest = at, offset = c.first.empty() ? 0 : c.first[i];
       for (int a = 0; a < p.shape.ndim(); ++a) {
         offset += rest % p.shape[a] * p.inputs[i].strides[a];
         rest /= p.shape[a];
@@ -147,6 +150,22 @@ std::vector<const void*> pointers(const std::vector<Bytes>& arrays) {
   for (const auto& a : arrays) p.push_back(a.data());
   return p;
 }
+std::vector<const void*> pointers(const Case& c) {
+  auto p = pointers(c.inputs);
+  for (std::size_t i = 0; i < c.first.size(); ++i)
+    p[i] = c.inputs[i].data() + static_cast<std::size_t>(c.first[i]) * itemsize(c.program.inputs[i].dtype);
+  return p;
+}
+
+// The chunks of each stage in the reverse order.
+void launch_and_run(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
+  Launch launch;
+  launch.device = &Engine::get().device(0);
+  launch_program(program, std::move(inputs), std::move(outputs), launch);
+  for (const auto& stage : launch.stages)
+    for (std::int64_t chunk = stage.chunks; chunk-- > 0;) stage.body(chunk);
+  for (auto& [data, bytes] : launch.scratch_blocks) launch.device->allocator.free(data, bytes);
+}
 
 std::vector<Bytes> run(const Case& c, bool launched) {
   std::vector<Bytes> outputs;
@@ -155,12 +174,9 @@ std::vector<Bytes> run(const Case& c, bool launched) {
     outputs.emplace_back(static_cast<std::size_t>(c.program.shape.size()) * itemsize(o.dtype), std::uint8_t{0xee});
   for (auto& o : outputs) out.push_back(o.data());
   if (launched) {
-    Launch launch;
-    launch_program(c.program, pointers(c.inputs), out, launch);
-    for (const auto& stage : launch.stages)
-      for (std::int64_t chunk = stage.chunks; chunk-- > 0;) stage.body(chunk);
+    launch_and_run(c.program, pointers(c), out);
   } else {
-    run_program(c.program, pointers(c.inputs).data(), out.data());
+    run_program(c.program, pointers(c).data(), out.data());
   }
   return outputs;
 }
@@ -171,6 +187,44 @@ TEST(Tile, RandomProgramsMatchElementByElement) {
                           Shape{10, 257}, Shape{3, 4, 5}, Shape{2, 1, 300, 3}, Shape{5000}, Shape{300, 40}};
   for (int trial = 0; trial < 400; ++trial) {
     const Case c = random_case(random, shapes[trial % 12], pick(random, 12));
+    const auto want = expected(c);
+    EXPECT_EQ(run(c, false), want) << "trial " << trial << ", shape " << c.program.shape.str();
+    EXPECT_EQ(run(c, true), want) << "trial " << trial << " in chunks, shape " << c.program.shape.str();
+  }
+}
+
+// Windows, steps, reversed, transposed and repeated axes, over rows around the lengths at which the interpreter begins to
+// run row by row.
+void make_strided(Random& random, Case& c) {
+  const Shape& shape = c.program.shape;
+  c.first.assign(c.inputs.size(), 0);
+  for (std::size_t i = 0; i < c.inputs.size(); ++i) {
+    auto& input = c.program.inputs[i];
+    if (pick(random, 4) == 0) continue;
+    std::vector<int> order;
+    for (int a = 0; a < shape.ndim(); ++a) order.insert(pick(random, 4) ? order.end() : order.begin(), a);
+    std::int64_t size = 1;
+    for (const int a : order) {
+      static constexpr std::int64_t kSteps[] = {1, 1, 1, 2, 3, -1, -2, 0};
+      const std::int64_t step = kSteps[pick(random, 8)];
+      input.strides[a] = shape[a] == 1 ? 0 : step * size;
+      if (step < 0) c.first[i] -= step * size * (shape[a] - 1);
+      if (step != 0) size *= shape[a] * std::abs(step) + pick(random, 2);
+    }
+    input.dense = input.strides == shape.dense_strides();
+    c.inputs[i] = random_array(random, input.dtype, size);
+  }
+}
+
+TEST(Tile, StridedInputsMatchElementByElement) {
+  Random random(17);
+  const Shape shapes[] = {Shape{63, 5},  Shape{64, 6},   Shape{80, 7},   Shape{255, 3},    Shape{256, 4},
+                          Shape{259, 5}, Shape{1024, 4}, Shape{1031, 5}, Shape{2048, 3},   Shape{70, 3, 4},
+                          Shape{272, 2, 3}, Shape{9000}, Shape{7, 9, 5, 3}, Shape{300, 1, 2}, Shape{96, 96, 2}};
+  for (int trial = 0; trial < 600; ++trial) {
+    // Mostly one or two instructions: these have the longest tiles.
+    Case c = random_case(random, shapes[trial % 15], pick(random, 3) ? 1 + pick(random, 2) : pick(random, 12));
+    make_strided(random, c);
     const auto want = expected(c);
     EXPECT_EQ(run(c, false), want) << "trial " << trial << ", shape " << c.program.shape.str();
     EXPECT_EQ(run(c, true), want) << "trial " << trial << " in chunks, shape " << c.program.shape.str();
@@ -199,7 +253,11 @@ TEST(Tile, OutputMayTakeADenseInputsMemory) {
         std::vector<void*> out;
         for (auto& b : outputs) out.push_back(b.data());
         out[o] = inputs[i].data();
-        run_program(c.program, pointers(inputs).data(), out.data());
+        if (trial % 3) {
+          run_program(c.program, pointers(inputs).data(), out.data());
+        } else {
+          launch_and_run(c.program, pointers(inputs), out);
+        }
         outputs[o] = inputs[i];
         EXPECT_EQ(outputs, want) << "trial " << trial << ", output " << o << " in input " << i;
       }

@@ -380,7 +380,8 @@ GRADIENTS = [
      "gradients.a_gradient_that_is_dropped_is_not_computed gradients.a_long_loop_is_flat_in_memory "
      "gradients.losses_that_are_kept_keep_nothing_else plans.a_tape_writes_nothing_that_is_not_read"),
     ("automatic gradients are planned as those by hand", "",
-     "plans.automatic_gradients_plan_into_what_those_by_hand_do gradients.same_bits_lazy_eager_and_with_any_window"),
+     "plans.automatic_gradients_plan_into_what_those_by_hand_do plans.a_loss_costs_what_gradients_by_hand_cost "
+     "gradients.same_bits_on_any_number_of_threads gradients.same_bits_lazy_eager_and_with_any_window"),
     ("operations of the user's own take part", "",
      "gradients.operations_in_python_take_part gradients.an_operation_without_a_backward_function_is_named "
      "gradients.a_failure_of_the_backward_pass_names_the_forward_line Tape.OperationsOfTheUsersTakePart"),

@@ -1,9 +1,14 @@
 """Creating arrays, exchanging them with NumPy, and changing their shape."""
+import functools
 import gc
 import json
+import operator
 import pickle
 import re
+import sys
+import sysconfig
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ from hypothesis import given, settings, strategies as st
 
 import children
 import owl
+import owl.elewise as ele
 from conftest import SOAK, Counted, same_bits, unflushed
 from reference import DTYPES, NUMPY_TYPES, arr, dtype_of, val
 
@@ -189,6 +195,179 @@ def test_numpy_arrays_outlive_their_source():
     for _ in range(20):
         (owl.ones([200, 300]) * 9).wait_for_eval()
     assert same_bits(a, counting((200, 300)).T) and same_bits(b, a)
+
+
+# --- a temporary's memory is handed over
+
+LARGE = [400, 300]  # large enough to be handed over
+hands_over = pytest.mark.skipif(sys.version_info < (3, 11) or sysconfig.get_config_var("Py_GIL_DISABLED") == 1,
+                                reason="a temporary cannot be told from a held array")
+
+
+def is_handed_over(a):
+    """Whether a NumPy array has owl's memory; every array that to_numpy gives is its own and can be written."""
+    assert a.flags.writeable and a.flags.c_contiguous and a.flags.aligned
+    return type(a.base).__name__ == "PyCapsule"
+
+
+@hands_over
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_temporary_hands_its_memory_over(dtype):
+    x = owl.from_numpy(counting(LARGE[::-1]) % 7).astype(dtype)
+    owl.wait_for_all()
+    before = owl.memory_stats(0)["allocated"]
+    a = ele.where(x == x, x, x).to_numpy()
+    assert is_handed_over(a) and same_bits(a, x.to_numpy())
+    assert owl.memory_stats(0)["allocated"] >= before + a.nbytes, "it stays accounted"
+    a[:] = 3
+    part = a[10:20]
+    del a
+    y = [ele.where(x == x, x, x) for _ in range(3)]
+    owl.wait_for_all()
+    assert (part == part.dtype.type(3)).all(), "the memory is not used again"
+    del part, y
+    gc.collect()
+    owl.wait_for_all()
+    assert owl.memory_stats(0)["allocated"] == before
+
+
+def name(x):
+    y = x + 1
+    return y.to_numpy(), y
+
+
+def bound(x):
+    f = (x + 1).to_numpy
+    return f(), f.__self__
+
+
+def partial(x):
+    f = functools.partial(owl.NArray.to_numpy, x + 1)
+    return f(), f.args[0]
+
+
+def starred(x):
+    held = (x + 1,)
+    return owl.NArray.to_numpy(*held), held[0]
+
+
+def mapped(x):
+    held = [x + 1]
+    return next(map(owl.NArray.to_numpy, held)), held[0]
+
+
+def call_by_name(x):
+    held = [x + 1]
+    return operator.methodcaller("to_numpy")(held[0]), held[0]
+
+
+def attribute(x):
+    class Holder:
+        y = x + 1
+    return Holder.y.to_numpy(), Holder.y
+
+
+def weakly(x):
+    refs = []
+
+    def noted(y):
+        refs.append(weakref.ref(y))
+        return y
+    return noted(x + 1).to_numpy(), x + 1
+
+
+def wrapped(x):
+    class Wrapper:
+        inner = x + 1
+        to_numpy = functools.partial(owl.NArray.to_numpy, inner)
+    return Wrapper().to_numpy(), Wrapper.inner
+
+
+def viewed(x):
+    y = x + 1
+    return y[:].to_numpy(), y
+
+
+def view_of_a_temporary(x):
+    return (x + 1)[:, 0:300].to_numpy(), x + 1
+
+
+def read_later(x):
+    y = [None]
+
+    def noted(t):
+        y[0] = t * 1
+        return t
+    return noted(x + 1).to_numpy(), y[0]
+
+
+def exported(x):
+    shared = []
+
+    def noted(t):
+        shared.append(np.from_dlpack(t))
+        return t
+    a = noted(x + 1).to_numpy()
+    a[:] = 0
+    return owl.from_numpy(shared[0]).to_numpy(), x + 1
+
+
+def on_a_tape(x):
+    with owl.Tape() as tape:
+        y = []
+
+        def noted(t):
+            y.append(ele.mult(t, t).sum())
+            return t
+        a = noted(x + 1).to_numpy()
+    kept = a.copy()
+    a[:] = 0
+    g = tape.gradient(y[0], x)
+    assert (g.to_numpy() == 2 * kept).all()
+    return kept, x + 1
+
+
+def imported(x):
+    numbers = np.ones(LARGE[::-1], F32)
+    a = owl.from_dlpack(numbers).to_numpy()
+    a[:] = 0
+    assert (numbers == 1).all()
+    return (x + 1).to_numpy(), x + 1
+
+
+@pytest.mark.parametrize("way", [name, bound, partial, starred, mapped, call_by_name, attribute, weakly, wrapped, viewed,
+                                 view_of_a_temporary, read_later, exported, on_a_tape, imported])
+def test_no_memory_is_handed_over_that_others_can_reach(way):
+    numbers = counting(LARGE[::-1])
+    x = owl.from_numpy(numbers)
+    a, held = way(x)
+    assert same_bits(a, numbers + 1)
+    a[:] = -1
+    assert same_bits(np.asarray(held), numbers + 1) and same_bits(np.asarray(x), numbers)
+
+
+@hands_over
+def test_nothing_is_handed_over_under_a_memory_limit():
+    x = owl.ones(LARGE)
+    a = (x + 1).to_numpy()  # in an assert pytest would refer to the temporary
+    assert is_handed_over(a)
+    owl.set_memory_limit(100 << 20)
+    try:
+        a = (x + 1).to_numpy()
+        assert not is_handed_over(a)
+    finally:
+        owl.set_memory_limit(0)
+
+
+def test_small_temporaries_are_copied():
+    x = owl.ones([4, 4])
+    a = (x + 1).to_numpy()
+    assert not is_handed_over(a)
+
+
+def test_a_failed_temporary_raises_its_error():
+    with pytest.raises(owl.ShapeError):
+        (owl.ones(LARGE) + owl.ones([3, 7])).to_numpy()
 
 
 def test_asarray_with_a_type():

@@ -28,6 +28,8 @@ RUNS = {
     "updates.py": ["--arrays", "5", "--side", "4", "--steps", "2", "--rounds", "1"],
     "layers.py": ["--units", "8", "--images", "300", "--rounds", "1"],
     "take.py": ["--rows", "30", "--width", "4", "--rounds", "1"],
+    "cliffs.py": ["--only", "1K", "--seconds", "0"],
+    "calls.py": ["--elements", "100", "--seconds", "0.01"],
     "memory.py": ["--hidden", "16", "--images", "1024"],
     "planning.py": ["--hidden", "16", "--images", "1024", "--epochs", "1"],
     "loader.py": ["--hidden", "16", "--images", "1024", "--epochs", "1"],
@@ -104,10 +106,33 @@ PEERS = {
 }
 
 
+def test_the_cost_of_waking_is_measured():
+    if not (BUILD / "wake").exists():
+        pytest.skip("wake is not built (make build)")
+    done = subprocess.run([BUILD / "wake"], capture_output=True, text=True, timeout=300, check=True)
+    assert len(re.findall(r"to wake it +\d+, until it runs +\d+", done.stdout)) == 3
+
+
+def test_peers_of_calls():
+    for work in ("add", "product", "item", "to_numpy", "from_numpy"):
+        figures(sys.executable, FOLDER / "peers/calls.py", "numpy", "--work", work, "--elements", "100", "--seconds", "0.01")
+
+
 @pytest.mark.parametrize("script", PEERS)
 def test_a_peer_reports_one_line_of_json(script):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     figures(sys.executable, FOLDER / "peers" / script, "torch", *PEERS[script])
+
+
+def test_single_operations_in_turn_with_a_peer():
+    done = subprocess.run([sys.executable, FOLDER / "cliffs.py", "--against", sys.executable, "--turns", "1", "--only", "1K",
+                           "--seconds", "0"], capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {row[0]: row for row in ([c.strip() for c in line.split("|")[1:-1]] for line in done.stdout.splitlines()) if row}
+    for name in ("add 1K", "pow array 1K", "sum all 1K"):
+        owls, numpys, ratio = float(rows[name][1]), float(rows[name][3]), float(rows[name][4])
+        assert owls > 0 and numpys > 0 and ratio >= 0.99 * owls / numpys
+    assert "geometric mean" in done.stdout
 
 
 def test_table_says_what_was_not_run():

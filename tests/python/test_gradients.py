@@ -162,6 +162,9 @@ ROWS = {
     "softmax": unary(lambda x: [conv.softmax(x, instance), conv.softmax(x, channel), conv.softmax(x[:, 0, 0]), conv.softmax(x, axis=0),
                                 conv.softmax(x, axis=-1)]),
     "log_softmax": unary(lambda x: [conv.log_softmax(x, instance), conv.log_softmax(x, channel), conv.log_softmax(x, axis=0)]),
+    "log_softmax_back": binary(lambda e, x: [
+        owl.grad(lambda x: mult(e, f(x)).sum())(x) for f in (
+            lambda x: conv.log_softmax(x, instance), lambda x: conv.log_softmax(x, channel), lambda x: conv.log_softmax(x, axis=0))]),
     "softmax_back": binary(lambda x, y: [conv.softmax_back(x, y, instance), conv.softmax_back(x, y, channel),
                                          conv.softmax_back(x, y, axis=0)]),
     "layer_norm": ([SHAPE, (4,), (4,)], (-2, 2), lambda x, w, b: [

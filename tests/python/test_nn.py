@@ -4,12 +4,12 @@ import copy
 import math
 import pickle
 import re
-import sys
 import threading
 
 import numpy as np
 import pytest
 
+import children
 import interchange
 import owl
 import reference
@@ -765,13 +765,11 @@ def test_strict_loading_lists_everything():
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-def test_files_of_other_types(suffix, dtype, tmp_path, monkeypatch):
+def test_files_of_other_types(suffix, dtype, tmp_path):
     if suffix == ".safetensors":
         pytest.importorskip("safetensors")
         if dtype == "bfloat16" and not reference.bfloat16:
             pytest.skip("needs ml_dtypes")
-    else:
-        monkeypatch.setitem(sys.modules, "ml_dtypes", None)  # an .npz needs it not
     net, same, single = drawn(Net()).to(dtype=dtype), Net().to(dtype=dtype), Net()
     net.save(tmp_path / f"net{suffix}")
     for other in (same, single):
@@ -892,6 +890,30 @@ def test_to_a_device():
     assert {a.device for a in net.state().values()} == {other}
     with pytest.raises(owl.DeviceError):
         net.to(99)
+
+
+def test_layers_and_losses_without_ml_dtypes():
+    """Then the type of bfloat16 is a text."""
+    children.run("""
+        import sys
+        sys.modules["ml_dtypes"] = None
+        import owl
+        from owl import nn
+        x = owl.randn([4, 6]).astype("bfloat16")
+        assert x.dtype == "bfloat16"
+        for layer in (nn.Linear(4, 3), nn.BatchNorm(4), nn.BatchNorm(4, affine=False), nn.LayerNorm(4, affine=False), nn.Dropout(0.1)):
+            layer.to(dtype="bfloat16")(x)
+            layer.load_state(layer.state())
+        x3 = x.reshape([4, 2, 3])
+        nn.LSTM(4, 2).to(dtype="bfloat16")(x3)
+        nn.MultiHeadAttention(4, 2).to(dtype="bfloat16")(x3, mask=owl.zeros([2, 2], "bfloat16"))
+        nn.softmax_cross_entropy(x, owl.conv.softmax(x, axis=0))
+        try:
+            nn.Embedding(4, 2)(x)
+        except owl.DTypeError as error:
+            assert "takes integers, got bfloat16" in str(error)
+        owl.wait_for_all()
+    """)
 
 
 def test_to_a_type():

@@ -167,21 +167,39 @@ def automatic():
 
         return gradients
 
+    def by_loss(network):
+        def gradients(*parameters):
+            with owl.Tape() as tape:
+                loss = owl.nn.softmax_cross_entropy(network(*parameters), label, "sum")
+            return tape.gradient(loss, parameters)
+
+        return gradients
+
     def step(gradients, parameters):
         return lambda: [p - 0.1 * g for p, g in zip(parameters, gradients(*parameters), strict=True)]
 
-    return {"mlp": (step(mlp_by_hand, mlp), step(by_tape(of_mlp), mlp)),
-            "cnn": (step(cnn_by_hand, cnn), step(by_tape(of_cnn), cnn))}  # fmt: skip
+    return {"mlp": [step(g, mlp) for g in (mlp_by_hand, by_tape(of_mlp), by_loss(of_mlp))],
+            "cnn": [step(g, cnn) for g in (cnn_by_hand, by_tape(of_cnn), by_loss(of_cnn))]}  # fmt: skip
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 def test_automatic_gradients_plan_into_what_those_by_hand_do(automatic, network):
-    by_hand, by_tape = automatic[network]
+    by_hand, by_tape, _ = automatic[network]
     want, got = owl.explain(by_hand), owl.explain(by_tape)
     for field in ("operations", "shape", "bytes_read", "bytes_written", "reuses", "channels_last", "kind"):
         assert [getattr(task, field) for task in got.tasks] == [getattr(task, field) for task in want.tasks], field
     for a, b in zip(by_tape(), by_hand(), strict=True):
         assert a.to_numpy().tobytes() == b.to_numpy().tobytes()
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_a_loss_costs_what_gradients_by_hand_cost(automatic, network):
+    """As many tasks, and as many bytes written: of the loss itself, which no step reads, nothing is computed."""
+    by_hand, _, by_loss = automatic[network]
+    want, got = owl.explain(by_hand).tasks, owl.explain(by_loss).tasks
+    assert len(got) == len(want)
+    assert [task.bytes_written for task in got] == [task.bytes_written for task in want]
+    assert [task.operations for task in got if "log_softmax_back" in task.operations] == [["mult", "log_softmax_back"]]
 
 
 def test_a_tape_writes_nothing_that_is_not_read():

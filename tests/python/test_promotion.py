@@ -164,7 +164,7 @@ def test_sentences():
 
 # Operations that are recorded by themselves, wait for their value, keep the type of what several devices hold, or have no
 # name in Python.
-IN_NO_TABLE = {"copy", "device_copy", "count_zero", "all_reduce", "place_views", "add_views", "layer_norm_back"}
+IN_NO_TABLE = {"copy", "device_copy", "count_zero", "all_reduce", "place_views", "add_views", "layer_norm_back", "log_softmax_back"}
 
 
 def recorded_by_the_tables():

@@ -2,6 +2,7 @@
 import json
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -206,6 +207,18 @@ def test_an_operation_takes_as_many_threads_as_pay(tmp_path):
     small, large = owl.rand([20, 20]), owl.rand([2000, 2000])
     assert most(lambda: small * small) == most(lambda: owl.elewise.tanh(small)) == most(lambda: small.sum(0)) == 1
     assert most(lambda: large.trans() * large) > 1 and most(lambda: owl.elewise.tanh(large)) > 1
+
+
+def test_threads_without_work_spin_for_a_bounded_time():
+    """In processor time: a thread that looked for work until the next value came would use all of it."""
+    x = owl.ones([256, 256])
+    x.wait_for_eval()
+    pause, times = 0.004, 100
+    begin = time.process_time()
+    for i in range(times):
+        (x + i).wait_for_eval()
+        time.sleep(pause)
+    assert time.process_time() - begin < 0.3 * times * pause
 
 
 def test_copies_overlap_with_computation():

@@ -58,13 +58,12 @@ class CpuBackend : public Backend {
  public:
   void* allocate(std::size_t bytes) override {
     if (bytes < kMapped) return std::aligned_alloc(64, bytes);
-    return bytes < 2 * kHugePage ? map(whole_pages(bytes)) : map_huge(whole_pages(bytes));
+    return bytes < kHugePage ? map(whole_pages(bytes)) : map_huge(whole_pages(bytes));
   }
   void free(void* data, std::size_t bytes, std::uint64_t) override {
     if (bytes < kMapped) std::free(data);
     else munmap(data, whole_pages(bytes));
   }
-  void upload(Storage& to, const void* host) override { std::memcpy(to.data, host, to.bytes); }
   void download(void* host, const Storage& from, std::size_t offset, std::size_t bytes) override {
     std::memcpy(host, static_cast<const std::byte*>(from.data) + offset, bytes);
   }
@@ -149,7 +148,6 @@ class NullBackend : public Backend {
   double long_kernel_ns() const override { return cost::kLongKernelNs; }
   void* allocate(std::size_t) override { return nullptr; }
   void free(void*, std::size_t, std::uint64_t) override {}
-  void upload(Storage&, const void*) override {}
   void download(void*, const Storage&, std::size_t, std::size_t) override {}
   void download_strided(void*, const Storage&, std::size_t, const Shape&, const Strides&, DType) override {}
   void clear(void*, std::size_t) override {}

@@ -18,7 +18,14 @@ constexpr std::int64_t kCacheBytes = 24 * 1024;  // of the L1 cache, for the til
 // Short enough that out-of-order execution reaches the next tile's inputs while it computes this one, so that the
 // processor reads memory continuously instead of in bursts.
 constexpr std::int64_t kTileBytes = 512;
-constexpr std::int64_t kMinTile = 64, kMaxPeriod = 4096;  // elements
+// A single instruction has nothing to interleave. Its operands that are filled registers limit the tile.
+constexpr std::int64_t kSingleTileBytes = 2048, kSingleTileOfRowsBytes = 1024;
+constexpr std::int64_t kUnlimited = std::int64_t{1} << 40;  // bytes: beyond any row
+constexpr std::int64_t kMinTile = 64, kMaxPeriod = 4096;    // elements
+// The shortest rows to run one by one where that saves gathering: if they end in a part of a block, that part costs as
+// much as some blocks. And where it only saves registers.
+constexpr std::int64_t kShortRow = 64, kShortOddRow = 256, kLongRow = 1024;
+constexpr std::int64_t kGrain = 128, kLongestGrain = 1 << 14;
 
 TileFn find_function(const Program::Instruction& i) {
   return i.code == kCastCode ? cast_function(i.dtype, i.result) : tile_function(i.code, i.dtype);
@@ -35,6 +42,14 @@ void store_constant(void* to, const Program::Constant& c) {
 }
 
 }  // namespace
+
+// One call of run().
+struct Interpreter::Run {
+  char* memory;  // the arena's
+  char* last;    // where the last output's element 0 would be
+  void* where[kMaxValues];
+  const char* from[kMaxInputs];  // the next element of an input that is copied for each tile
+};
 
 Arena::~Arena() { std::free(data_); }
 
@@ -70,6 +85,8 @@ Interpreter::Interpreter(const Program& program, const void* const* inputs, void
   place_results();
 }
 
+std::int64_t Interpreter::grain() const { return row_ < size_ && row_ <= kLongestGrain ? row_ : kGrain; }
+
 void Interpreter::classify_inputs() {
   Strides* strided[kMaxInputs];
   int strided_count = 0;
@@ -77,32 +94,48 @@ void Interpreter::classify_inputs() {
     const auto& from = program_.inputs[i];
     Input& to = input_[i];
     to.item = static_cast<std::uint8_t>(itemsize(from.dtype));
-    to.keep = false;
+    to.keep = to.by_row = false;
     to.source = Source::kDirect;
     if (from.dense) continue;
     to.strides = from.strides;
     strided[strided_count++] = &to.strides;
   }
+  row_ = std::max(std::int64_t{1}, size_);
   if (strided_count == 0) return;
   // Only the strided inputs limit merging: dense ones allow any.
   axes_ = merge_axes(program_.shape, strided, strided_count);
+  bool gathers = false;
+  for (int i = 0; i < input_count_; ++i) {
+    if (program_.inputs[i].dense) continue;
+    classify(input_[i]);
+    gathers = gathers || input_[i].source == Source::kStrided;
+  }
+  const std::int64_t length = axes_.lengths[0];
+  if (axes_.count > 1 && length < (!gathers ? kLongRow : length % kBlock == 0 ? kShortRow : kShortOddRow)) return;
+  row_ = length;
   for (int i = 0; i < input_count_; ++i) {
     Input& in = input_[i];
-    if (program_.inputs[i].dense) continue;
-    int repeated = axes_.count;  // the first of the trailing axes whose strides are all 0
-    while (repeated > 0 && in.strides[repeated - 1] == 0) --repeated;
-    std::int64_t period = 1;
-    bool dense = true;
-    for (int k = 0; k < repeated; ++k) {
-      dense = dense && in.strides[k] == period;
-      period *= axes_.lengths[k];
-    }
-    in.period = period;
-    in.source = repeated == 0 ? Source::kScalar
-                : dense && repeated == axes_.count ? Source::kDirect
-                : dense && period <= kMaxPeriod ? Source::kPeriodic
-                                                : Source::kStrided;
+    if (program_.inputs[i].dense || in.source == Source::kScalar) continue;
+    in.by_row = true;
+    in.source = in.strides[0] == 0 ? Source::kScalar : in.strides[0] == 1 ? Source::kDirect : Source::kStrided;
   }
+}
+
+// A strided input's source, if the program does not run row by row.
+void Interpreter::classify(Input& in) const {
+  int repeated = axes_.count;  // the first of the trailing axes whose strides are all 0
+  while (repeated > 0 && in.strides[repeated - 1] == 0) --repeated;
+  std::int64_t period = 1;
+  bool dense = true;
+  for (int k = 0; k < repeated; ++k) {
+    dense = dense && in.strides[k] == period;
+    period *= axes_.lengths[k];
+  }
+  in.period = period;
+  in.source = repeated == 0 ? Source::kScalar
+              : dense && repeated == axes_.count ? Source::kDirect
+              : dense && period <= kMaxPeriod ? Source::kPeriodic
+                                              : Source::kStrided;
 }
 
 // A step is an instruction, or two if the first one's result has no other use and a kernel exists for the pair.
@@ -199,14 +232,28 @@ void Interpreter::place_results() {
     for (int k = step.arity; k < 3; ++k) step.in[k] = step.in[0];  // never read, but its address is computed
   }
 
+  choose_tile(registers);
+}
+
+std::int64_t Interpreter::wanted_tile_bytes(int buffers) const {
+  if (step_count_ > 1 || store_count_ > 0 || watch_) return kTileBytes;
+  if (buffers == 0) return kUnlimited;
+  for (int i = 0; i < input_count_; ++i)
+    if (input_[i].source == Source::kScalar && input_[i].by_row) return kSingleTileOfRowsBytes;
+  return kSingleTileBytes;
+}
+
+// The tile's length, and where its buffers are in the arena.
+void Interpreter::choose_tile(int registers) {
+  const int first_result = input_count_ + constant_count_;
   int buffers = registers + constant_count_, streams = output_count_;
   for (int i = 0; i < input_count_; ++i) {
     if (input_[i].source == Source::kDirect && !input_[i].keep) ++streams;
     else buffers += input_[i].source == Source::kPeriodic ? 2 : 1;
   }
-  const std::int64_t fitting = kCacheBytes / (std::max(1, buffers + streams) * item_) / 64 * 64;
-  tile_ = std::clamp(fitting, kMinTile, kTileBytes / item_);
-  tile_ = std::min(tile_, (size_ + kBlock - 1) / kBlock * kBlock);
+  const std::int64_t fitting = buffers == 0 ? kUnlimited : kCacheBytes / ((buffers + streams) * item_) / 64 * 64;
+  tile_ = std::max(kMinTile, std::min(fitting, wanted_tile_bytes(buffers) / item_));
+  tile_ = std::min(tile_, (row_ + kBlock - 1) / kBlock * kBlock);
 
   const std::int64_t bytes = (tile_ * item_ + 63) & ~std::int64_t{63};
   for (int s = 0; s < step_count_; ++s)
@@ -218,14 +265,23 @@ void Interpreter::place_results() {
     const bool direct = in.source == Source::kDirect && !in.keep;
     in.offset = reserve(direct ? kBlock : in.source == Source::kPeriodic ? in.period + tile_ : tile_);
     offset_[i] = in.offset;
+    if (direct) moving_[moving_count_++] = {static_cast<std::uint16_t>(i), in.item};
+    else if (in.source != Source::kScalar) loaded_[loaded_count_++] = static_cast<std::uint8_t>(i);
   }
-  for (int v = first_result; v < value_count_; ++v)
-    if (direct_output_[v] >= 0) offset_[v] = reserve(kBlock);
+  for (int v = first_result; v < value_count_; ++v) {
+    const int o = direct_output_[v];
+    if (o < 0) continue;
+    offset_[v] = reserve(kBlock);
+    moving_[moving_count_++] = {static_cast<std::uint16_t>(v),
+                                static_cast<std::uint8_t>(itemsize(program_.outputs[o].dtype))};
+  }
 }
 
-// Prepares the values that are the same for all tiles of a chunk.
-void Interpreter::load_fixed(char* memory, void** where) const {
+// Prepares the values that are the same for all tiles.
+void Interpreter::load_fixed(Run& run) const {
   const auto fill = best_tile_table().fill;
+  char* const memory = run.memory;
+  void** const where = run.where;
   for (int v = 0; v < input_count_ + constant_count_; ++v) where[v] = memory + offset_[v];
   for (int s = 0; s < step_count_; ++s) where[step_[s].dst] = memory + offset_[step_[s].dst];
   for (int c = 0; c < constant_count_; ++c) {
@@ -235,7 +291,7 @@ void Interpreter::load_fixed(char* memory, void** where) const {
   }
   for (int i = 0; i < input_count_; ++i) {
     const Input& in = input_[i];
-    if (in.source == Source::kScalar) {
+    if (in.source == Source::kScalar && !in.by_row) {
       fill(where[i], in_[i], in.item, tile_);
     } else if (in.source == Source::kPeriodic) {
       char* to = static_cast<char*>(where[i]);
@@ -250,58 +306,85 @@ void Interpreter::load_fixed(char* memory, void** where) const {
 
 void Interpreter::run(const Ranges& ranges, char* last) const {
   if (ranges.count > 1 && ranges.stride == ranges.n) return run({ranges.begin, ranges.n * ranges.count}, last);
-  void* where[kMaxValues];
-  char* memory = arena.at_least(static_cast<std::size_t>(arena_bytes_));
-  load_fixed(memory, where);
+  Run run;
+  run.memory = arena.at_least(static_cast<std::size_t>(arena_bytes_));
+  load_fixed(run);
   const auto item = static_cast<std::int64_t>(itemsize(program_.outputs.back().dtype));
   for (std::int64_t r = 0; r < ranges.count; ++r) {
-    const std::int64_t begin = ranges.begin + r * ranges.stride, whole = ranges.n / kBlock * kBlock;
-    // The address that the last output's element 0 would have.
-    char* const base = last ? last + (r * ranges.n - begin) * item : static_cast<char*>(out_[output_count_ - 1]);
-    for (std::int64_t at = 0; at < whole; at += tile_)
-      run_tile(begin + at, std::min(tile_, whole - at), memory, where, base);
-    if (whole < ranges.n) run_tile(begin + whole, ranges.n - whole, memory, where, base);
+    const std::int64_t begin = ranges.begin + r * ranges.stride;
+    run.last = last ? last + (r * ranges.n - begin) * item : static_cast<char*>(out_[output_count_ - 1]);
+    run_range(begin, ranges.n, run);
   }
 }
 
-// `n` elements from `begin` on: whole blocks, or less than one.
-void Interpreter::run_tile(std::int64_t begin, std::int64_t n, char* memory, void** where, char* last) const {
-  const auto target = [&](int output) {
-    char* const base = output == output_count_ - 1 ? last : static_cast<char*>(out_[output]);
-    return base + begin * static_cast<std::int64_t>(itemsize(program_.outputs[output].dtype));
-  };
-  const bool partial = n < kBlock;
+// Row by row; without rows the whole array is one.
+void Interpreter::run_range(std::int64_t begin, std::int64_t n, Run& run) const {
+  std::int64_t at[kMaxAxes] = {};  // of the row
+  std::int64_t rows = begin / row_, column = begin - rows * row_;
+  for (int k = 1; k < axes_.count && rows != 0; ++k) {
+    at[k] = rows % axes_.lengths[k];
+    rows /= axes_.lengths[k];
+  }
+  for (const std::int64_t end = begin + n; begin < end;) {
+    const std::int64_t here = std::min(end - begin, row_ - column), whole = here / kBlock * kBlock;
+    start_row(begin, column, at, here, run);
+    for (std::int64_t done = 0; done < whole; done += tile_) run_tile(begin + done, std::min(tile_, whole - done), run);
+    if (whole < here) run_partial(begin + whole, here - whole, run);
+    begin += here;
+    column = 0;
+    for (int k = 1; k < axes_.count && ++at[k] == axes_.lengths[k]; ++k) at[k] = 0;
+  }
+}
+
+char* Interpreter::target(int output, std::int64_t begin, const Run& run) const {
+  char* const base = output == output_count_ - 1 ? run.last : static_cast<char*>(out_[output]);
+  return base + begin * static_cast<std::int64_t>(itemsize(program_.outputs[output].dtype));
+}
+
+// The addresses for `n` elements from `begin` on, which is `column` in its row.
+void Interpreter::start_row(std::int64_t begin, std::int64_t column, const std::int64_t* at, std::int64_t n,
+                            Run& run) const {
   for (int i = 0; i < input_count_; ++i) {
     const Input& in = input_[i];
-    switch (in.source) {
-      case Source::kScalar: break;
-      case Source::kPeriodic: where[i] = memory + in.offset + begin % in.period * in.item; break;
-      case Source::kDirect: {
-        const char* from = static_cast<const char*>(in_[i]) + begin * in.item;
-        if (partial || in.keep) {
-          where[i] = memory + in.offset;
-          std::memcpy(where[i], from, static_cast<std::size_t>(n * in.item));
-          if (partial) std::memset(static_cast<char*>(where[i]) + n * in.item, 0,
-                                   static_cast<std::size_t>((kBlock - n) * in.item));
-        } else {
-          where[i] = const_cast<char*>(from);
-        }
-        break;
-      }
-      case Source::kStrided:
-        gather(where[i], in_[i], axes_, in.strides, in.item, begin, n);
-        if (partial) std::memset(static_cast<char*>(where[i]) + n * in.item, 0,
-                                 static_cast<std::size_t>((kBlock - n) * in.item));
-        break;
+    std::int64_t element = begin;
+    if (in.by_row) {
+      element = column * in.strides[0];
+      for (int k = 1; k < axes_.count; ++k) element += at[k] * in.strides[k];
+    }
+    const char* const from = static_cast<const char*>(in_[i]) + element * in.item;
+    if (in.source == Source::kDirect && !in.keep) run.where[i] = const_cast<char*>(from);
+    else run.from[i] = from;
+    if (in.source == Source::kScalar && in.by_row)
+      best_tile_table().fill(run.where[i], from, in.item, std::min(tile_, (n + kBlock - 1) / kBlock * kBlock));
+  }
+  for (int k = 0; k < moving_count_; ++k) {
+    const int v = moving_[k].value;
+    if (v >= input_count_) run.where[v] = target(direct_output_[v], begin, run);
+  }
+}
+
+// Copies the next `n` elements, from `begin` on, of the inputs that are not read in place.
+void Interpreter::load_tile(std::int64_t begin, std::int64_t n, Run& run) const {
+  for (int k = 0; k < loaded_count_; ++k) {
+    const int i = loaded_[k];
+    const Input& in = input_[i];
+    char* const to = run.memory + in.offset;
+    if (in.source == Source::kPeriodic) {
+      run.where[i] = to + begin % in.period * in.item;
+    } else if (in.source == Source::kDirect) {
+      std::memcpy(to, run.from[i], static_cast<std::size_t>(n * in.item));
+      run.from[i] += n * in.item;
+    } else if (in.by_row) {
+      best_tile_table().strided(to, run.from[i], in.strides[0], in.item, n);
+      run.from[i] += n * in.strides[0] * in.item;
+    } else {
+      gather(to, in_[i], axes_, in.strides, in.item, begin, n);
     }
   }
-  const int first_result = input_count_ + constant_count_;
-  for (int o = 0; o < output_count_; ++o) {
-    const int v = program_.outputs[o].value;
-    if (v < first_result || direct_output_[v] != o) continue;
-    where[v] = partial ? memory + offset_[v] : target(o);
-  }
-  const std::int64_t count = partial ? kBlock : n;
+}
+
+void Interpreter::run_steps(std::int64_t begin, std::int64_t n, std::int64_t count, Run& run) const {
+  void** const where = run.where;
   for (int s = 0; s < step_count_; ++s) {
     const Step& step = step_[s];
     step.fn(where[step.dst], where[step.in[0]], where[step.in[1]], where[step.in[2]], count);
@@ -310,14 +393,43 @@ void Interpreter::run_tile(std::int64_t begin, std::int64_t n, char* memory, voi
       watch_->look(s, where[step.dst], operands, begin, n);
     }
   }
-  const auto store = [&](int value, int output) {
-    const auto item = static_cast<std::int64_t>(itemsize(program_.outputs[output].dtype));
-    std::memmove(target(output), where[value], static_cast<std::size_t>(n * item));
-  };
-  for (int k = 0; k < store_count_; ++k) store(store_[k].value, store_[k].output);
-  if (partial)
-    for (int v = first_result; v < value_count_; ++v)
-      if (direct_output_[v] >= 0) store(v, direct_output_[v]);
+  for (int k = 0; k < store_count_; ++k) store(store_[k].value, store_[k].output, begin, n, run);
+}
+
+void Interpreter::store(int value, int output, std::int64_t begin, std::int64_t n, Run& run) const {
+  const auto item = static_cast<std::int64_t>(itemsize(program_.outputs[output].dtype));
+  std::memmove(target(output, begin, run), run.where[value], static_cast<std::size_t>(n * item));
+}
+
+// `n` elements from `begin` on: whole blocks.
+void Interpreter::run_tile(std::int64_t begin, std::int64_t n, Run& run) const {
+  if (loaded_count_ > 0) load_tile(begin, n, run);
+  run_steps(begin, n, n, run);
+  for (int k = 0; k < moving_count_; ++k) {
+    void*& where = run.where[moving_[k].value];
+    where = static_cast<char*>(where) + n * moving_[k].item;
+  }
+}
+
+// The last `n` elements of a row, less than a block: through copies padded with zeros.
+void Interpreter::run_partial(std::int64_t begin, std::int64_t n, Run& run) const {
+  if (loaded_count_ > 0) load_tile(begin, n, run);
+  for (int k = 0; k < moving_count_; ++k) {
+    const int v = moving_[k].value;
+    char* const padded = run.memory + offset_[v];
+    if (v < input_count_) std::memcpy(padded, run.where[v], static_cast<std::size_t>(n * moving_[k].item));
+    run.where[v] = padded;
+  }
+  for (int i = 0; i < input_count_; ++i) {
+    const Input& in = input_[i];
+    if (in.source != Source::kDirect && in.source != Source::kStrided) continue;
+    std::memset(static_cast<char*>(run.where[i]) + n * in.item, 0, static_cast<std::size_t>((kBlock - n) * in.item));
+  }
+  run_steps(begin, n, kBlock, run);
+  for (int k = 0; k < moving_count_; ++k) {
+    const int v = moving_[k].value;
+    if (v >= input_count_) store(v, direct_output_[v], begin, n, run);
+  }
 }
 
 }  // namespace owl::cpu

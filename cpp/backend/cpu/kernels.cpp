@@ -77,6 +77,8 @@ const Table& table() {
       {&op_softmax, {{.reads_ranges = softmax_reads_ranges, .in_place = 0, .finishes_ranges = true}, softmax}},
       {&op_log_softmax, {{.reads_ranges = softmax_reads_ranges, .in_place = 0, .finishes_ranges = true}, log_softmax}},
       {&op_softmax_back, {{.in_place = 0, .finishes_ranges = true}, softmax_back}},
+      {&op_log_softmax_back,
+       {{.reads_ranges = softmax_reads_ranges, .in_place = 1, .finishes_ranges = true}, log_softmax_back}},
       {&op_layer_norm, {{.reads_ranges = layer_norm_reads_ranges, .in_place = 0, .finishes_ranges = true}, layer_norm}},
       {&op_layer_norm_back, {{.reads_ranges = layer_norm_reads_ranges}, layer_norm_back}},
       {&op_conv, imaging(conv, conv_channels_last)},

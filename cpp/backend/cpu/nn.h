@@ -29,6 +29,7 @@ bool softmax_reads_ranges(const Shape& x, const Params* params);
 void softmax(const KernelArgs& args, Launch& launch);
 void log_softmax(const KernelArgs& args, Launch& launch);
 void softmax_back(const KernelArgs& args, Launch& launch);
+void log_softmax_back(const KernelArgs& args, Launch& launch);
 
 bool layer_norm_reads_ranges(const Shape& x, const Params* params);
 void layer_norm(const KernelArgs& args, Launch& launch);

@@ -35,24 +35,51 @@ bool is_copy(const Program& program) {
 
 constexpr std::int64_t kSmall = 1 << 13;  // elements: small enough to gather from the cache
 
-// The program itself, or one whose transposed inputs are dense copies made by preceding stages.
-std::shared_ptr<const Program> make_dense(const Program& program, std::vector<const void*>& inputs, Launch& launch) {
+// An output that nothing reads or writes before the program has run, for a copy of an input with items of that size:
+// in there the copy is overwritten by results of the same elements. Null if there is none.
+void* unused_output(const Program& program, const std::vector<const void*>& inputs, const std::vector<void*>& outputs,
+                    std::size_t item) {
+  for (std::size_t o = 0; o < outputs.size(); ++o)
+    if (itemsize(program.outputs[o].dtype) == item && std::ranges::find(inputs, outputs[o]) == inputs.end())
+      return outputs[o];
+  return nullptr;
+}
+
+struct CopyOf {
+  std::shared_ptr<const StridedCopy> copy;  // null: nothing to copy
+  void* to = nullptr;
+  const void* from = nullptr;
+};
+struct Straight {
+  std::shared_ptr<const Program> program;
+  CopyOf last;
+};
+
+// The program itself, or one that reads dense copies in place of transposed inputs. Stages make the copies but the last,
+// which is to be made piece by piece, each right before the program runs over its elements, in the cache.
+Straight make_dense(const Program& program, std::vector<const void*>& inputs, const std::vector<void*>& outputs,
+                    Launch& launch) {
   std::shared_ptr<Program> changed;
+  CopyOf last;
   if (program.shape.size() > kSmall)
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const auto& in = program.inputs[i];
       if (in.dense) continue;
-      auto copy = std::make_shared<StridedCopy>(program.shape, in.strides, itemsize(in.dtype));
+      const auto item = itemsize(in.dtype);
+      auto copy = std::make_shared<const StridedCopy>(program.shape, in.strides, item);
       if (!copy->transposes()) continue;
-      void* to = launch.scratch(static_cast<std::size_t>(program.shape.size()) * itemsize(in.dtype));
-      launch.stage(copy->chunks(), [copy, to, from = inputs[i]](std::int64_t chunk) { copy->run(chunk, to, from); });
+      if (last.copy)
+        launch.stage(last.copy->chunks(), [last](std::int64_t chunk) { last.copy->run(chunk, last.to, last.from); });
+      void* to = unused_output(program, inputs, outputs, item);
+      if (to == nullptr) to = launch.scratch(static_cast<std::size_t>(program.shape.size()) * item);
+      last = {std::move(copy), to, inputs[i]};
       if (changed == nullptr) changed = std::make_shared<Program>(program);
       changed->inputs[i].dense = true;
       changed->inputs[i].strides = program.shape.dense_strides();
       inputs[i] = to;
     }
-  if (changed != nullptr) return changed;
-  return {std::shared_ptr<void>(), &program};  // not owned
+  if (changed != nullptr) return {std::move(changed), std::move(last)};
+  return {{std::shared_ptr<void>(), &program}, {}};  // not owned
 }
 
 }  // namespace
@@ -73,12 +100,18 @@ void launch_program(const Program& program, std::vector<const void*> inputs, std
     return;
   }
   // A transposed input would be gathered element by element, each from another cache line: copied by blocks first.
-  const auto straight = make_dense(program, inputs, launch);
+  const auto [straight, last] = make_dense(program, inputs, outputs, launch);
   auto interpreter = std::make_shared<Interpreter>(*straight, inputs.data(), outputs.data(), watch);
-  const std::int64_t tile = interpreter->tile(), size = interpreter->size();
+  if (last.copy) {
+    launch.stage(last.copy->chunks(), [interpreter, straight = straight, last = last](std::int64_t chunk) {
+      last.copy->run(chunk, last.to, last.from, [&interpreter](const Ranges& r) { interpreter->run(r); });
+    });
+    return;
+  }
+  const std::int64_t grain = interpreter->grain(), size = interpreter->size();
   const auto wanted = static_cast<std::int64_t>(cost::kProgramChunkNs / element_ns(program));
-  const std::int64_t chunk_size = std::max(std::int64_t{1}, wanted / tile) * tile;
-  launch.stage((size + chunk_size - 1) / chunk_size, [interpreter, straight, chunk_size, size](std::int64_t chunk) {
+  const std::int64_t chunk_size = std::max(std::int64_t{1}, wanted / grain) * grain;
+  launch.stage((size + chunk_size - 1) / chunk_size, [interpreter, straight = straight, chunk_size, size](std::int64_t chunk) {
     interpreter->run(chunk * chunk_size, std::min(size, (chunk + 1) * chunk_size));
   });
 }

@@ -1,4 +1,4 @@
-// Softmax, its logarithm and its gradient: rows if the distributions are contiguous, otherwise blocks of columns.
+// Softmax, its logarithm and their gradients: rows if the distributions are contiguous, otherwise blocks of columns.
 #include <algorithm>
 
 #include "backend/cpu/nn.h"
@@ -61,6 +61,21 @@ template <class T> void launch_softmax_back(const KernelArgs& args, Launch& laun
       });
 }
 
+template <class T> void launch_log_softmax_back(const KernelArgs& args, Launch& launch) {
+  const SoftmaxLayout l(args.out.shape, args.params);
+  const auto& k = nn_table().kernels<T>();
+  const T *const err = args.in[0].as<const T>(), *const x = args.in[1].as<const T>();
+  T* const dx = args.out.as<T>();
+  launch_layout(
+      l, args, launch,
+      [=, kernel = k.log_softmax_back, read = args.read](auto at, auto n) {
+        kernel(dx + at, read ? static_cast<const T*>(read({at, n * l.length})) : err + at, x + at, n, l.length);
+      },
+      [=, kernel = k.log_softmax_back_columns](auto at, auto n) {
+        kernel(dx + at, err + at, x + at, n, l.length, l.inner);
+      });
+}
+
 void softmax_of(const KernelArgs& args, bool logarithm, Launch& launch) {
   if (args.out.shape.size() == 0) return;
   visit_float("softmax", args.out.dtype, [&]<class T>() { launch_softmax<T>(args, logarithm, launch); });
@@ -81,6 +96,11 @@ void log_softmax(const KernelArgs& args, Launch& launch) { softmax_of(args, true
 void softmax_back(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;
   visit_float("softmax_back", args.out.dtype, [&]<class T>() { launch_softmax_back<T>(args, launch); });
+}
+
+void log_softmax_back(const KernelArgs& args, Launch& launch) {
+  if (args.out.shape.size() == 0) return;
+  visit_float("log_softmax_back", args.out.dtype, [&]<class T>() { launch_log_softmax_back<T>(args, launch); });
 }
 
 }  // namespace owl::cpu

@@ -13,6 +13,10 @@ namespace {
 constexpr std::int64_t kChunkElements = 1 << 16;
 // The chunk of a transpose: few enough rows on either side that their pages fit the TLB.
 constexpr std::int64_t kBlockRows = 512, kBlockColumns = 128;
+// Of a chunk whose destination is contiguous, which needs no more pages for more columns.
+constexpr std::int64_t kBlockElements = 1 << 15;
+// Transposed at a time: whole cache lines of the source, and few enough elements for the L1 cache.
+constexpr std::int64_t kLineColumns = 16, kPartElements = 1 << 13;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -25,13 +29,13 @@ void gather_typed(T* dst, const T* src, const Axes& axes, const Strides& strides
     offset += at[i] * strides[i];
   }
   const std::int64_t step = strides[0], length = axes.lengths[0];
-  const auto fill = best_tile_table().fill;
+  const auto& table = best_tile_table();
   while (n > 0) {
     const std::int64_t run = std::min(n, length - at[0]);
     const T* s = src + offset;
     if (step == 1) std::memcpy(dst, s, static_cast<std::size_t>(run) * sizeof(T));
-    else if (step == 0) fill(dst, s, sizeof(T), run);
-    else for (std::int64_t i = 0; i < run; ++i) dst[i] = s[i * step];
+    else if (step == 0) table.fill(dst, s, sizeof(T), run);
+    else table.strided(dst, s, step, sizeof(T), run);
     dst += run;
     n -= run;
     offset -= at[0] * step;
@@ -111,7 +115,9 @@ StridedCopy::StridedCopy(const Shape& shape, const Strides& strides, std::size_t
     if (strides_[i] == 1 && axes_.lengths[0] >= 4 && axes_.lengths[i] >= 4) {
       transpose_axis_ = i;
       transpose_stride_ = stride;
-      chunks_ = ceil_div(axes_.lengths[0], kBlockRows) * ceil_div(axes_.lengths[i], kBlockColumns) *
+      const bool contiguous = i == 1 && axes_.lengths[0] <= kBlockRows;
+      columns_ = contiguous ? std::max(kBlockColumns, kBlockElements / axes_.lengths[0] / 16 * 16) : kBlockColumns;
+      chunks_ = ceil_div(axes_.lengths[0], kBlockRows) * ceil_div(axes_.lengths[i], columns_) *
                 (size_ / axes_.lengths[0] / axes_.lengths[i]);
       return;
     }
@@ -119,17 +125,18 @@ StridedCopy::StridedCopy(const Shape& shape, const Strides& strides, std::size_t
   }
 }
 
-void StridedCopy::run(std::int64_t chunk, void* dst, const void* src) const {
-  if (transpose_axis_ != 0) return run_transpose(chunk, dst, src);
-  const std::int64_t begin = chunk * kChunkElements;
+void StridedCopy::run(std::int64_t chunk, void* dst, const void* src, const FinishRanges& then) const {
+  if (transpose_axis_ != 0) return run_transpose(chunk, dst, src, then);
+  const std::int64_t begin = chunk * kChunkElements, n = std::min(kChunkElements, size_ - begin);
   gather(static_cast<char*>(dst) + begin * static_cast<std::int64_t>(itemsize_), src, axes_, strides_, itemsize_, begin,
-         std::min(kChunkElements, size_ - begin));
+         n);
+  if (then) then({begin, n});
 }
 
-void StridedCopy::run_transpose(std::int64_t chunk, void* dst, const void* src) const {
+void StridedCopy::run_transpose(std::int64_t chunk, void* dst, const void* src, const FinishRanges& then) const {
   const std::int64_t across = ceil_div(axes_.lengths[0], kBlockRows);
-  const std::int64_t down = ceil_div(axes_.lengths[transpose_axis_], kBlockColumns);
-  const std::int64_t row = chunk % across * kBlockRows, column = chunk / across % down * kBlockColumns;
+  const std::int64_t down = ceil_div(axes_.lengths[transpose_axis_], columns_);
+  const std::int64_t row = chunk % across * kBlockRows, column = chunk / across % down * columns_;
   // The other axes give the plane's offset.
   std::int64_t plane = chunk / across / down, stride = axes_.lengths[0];
   std::int64_t from = column + row * strides_[0], to = row + column * transpose_stride_;
@@ -142,11 +149,17 @@ void StridedCopy::run_transpose(std::int64_t chunk, void* dst, const void* src) 
     }
     stride *= axes_.lengths[i];
   }
-  with_element(itemsize_, [&]<class T>(T*) {
-    transpose_typed(static_cast<T*>(dst) + to, transpose_stride_, static_cast<const T*>(src) + from, strides_[0],
-                    std::min(kBlockRows, axes_.lengths[0] - row),
-                    std::min(kBlockColumns, axes_.lengths[transpose_axis_] - column));
-  });
+  const std::int64_t rows = std::min(kBlockRows, axes_.lengths[0] - row);
+  const std::int64_t columns = std::min(columns_, axes_.lengths[transpose_axis_] - column);
+  const std::int64_t part = std::max(kLineColumns, kPartElements / rows / kLineColumns * kLineColumns);
+  for (std::int64_t at = 0; at < columns; at += part) {
+    const std::int64_t n = std::min(part, columns - at), begin = to + at * transpose_stride_;
+    with_element(itemsize_, [&]<class T>(T*) {
+      transpose_typed(static_cast<T*>(dst) + begin, transpose_stride_, static_cast<const T*>(src) + from + at,
+                      strides_[0], rows, n);
+    });
+    if (then) then({begin, rows, transpose_stride_, n});
+  }
 }
 
 }  // namespace owl::cpu

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/module_api.h"
+#include "device/launch.h"
 #include "graph/op.h"
 
 namespace owl::cpu {
@@ -26,10 +27,11 @@ class StridedCopy {
 
   std::int64_t chunks() const { return chunks_; }
   bool transposes() const { return transpose_axis_ != 0; }
-  void run(std::int64_t chunk, void* dst, const void* src) const;
+  // `then`, if set, is called for elements that have just been written, until it had all of the chunk.
+  void run(std::int64_t chunk, void* dst, const void* src, const FinishRanges& then = nullptr) const;
 
  private:
-  void run_transpose(std::int64_t chunk, void* dst, const void* src) const;
+  void run_transpose(std::int64_t chunk, void* dst, const void* src, const FinishRanges& then) const;
 
   Axes axes_;
   Strides strides_{};
@@ -37,6 +39,7 @@ class StridedCopy {
   std::int64_t size_, chunks_;
   int transpose_axis_ = 0;             // the axis that is contiguous in the source; 0: none, or the first axis
   std::int64_t transpose_stride_ = 0;  // of that axis in the destination
+  std::int64_t columns_ = 0;           // a chunk's elements along that axis
 };
 
 }  // namespace owl::cpu

@@ -79,6 +79,8 @@ const Table& table() {
       {&op_softmax, distribution(softmax)},
       {&op_log_softmax, distribution(log_softmax)},
       {&op_softmax_back, {{.in_place = 0, .finishes_ranges = true}, softmax_back, false, false, true}},
+      {&op_log_softmax_back,
+       {{.reads_ranges = has_elements, .in_place = 1, .finishes_ranges = true}, log_softmax_back, true, false, true}},
       {&op_layer_norm, distribution(layer_norm)},
       {&op_layer_norm_back, {{}, layer_norm_back}},
       {&op_conv, {{.finishes_ranges = true}, conv, false, false, false, true}},

@@ -39,6 +39,7 @@ void cumsum(const Args&, Emit&);
 void softmax(const Args&, Emit&);
 void log_softmax(const Args&, Emit&);
 void softmax_back(const Args&, Emit&);
+void log_softmax_back(const Args&, Emit&);
 void pool(const Args&, Emit&);
 void pool_back(const Args&, Emit&);
 void layer_norm(const Args&, Emit&);

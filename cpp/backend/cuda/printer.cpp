@@ -18,7 +18,8 @@ std::string n(std::int64_t number) { return std::to_string(number); }
 template <class... Ops>
 bool has_rare(elementwise_ops::OpList<Ops...>, int code) {
   constexpr bool all[] = {(requires { Ops::template eval_rare<float>(0.0f); } ||
-                           requires { Ops::template eval_rare<float>(0.0f, 0.0f); })...};
+                           requires { Ops::template eval_rare<float>(0.0f, 0.0f); } ||
+                           requires { Ops::template eval_rare<float>(0.0f, 0.0f, 0.0f); })...};
   return all[code];
 }
 

@@ -1,4 +1,4 @@
-// Softmax, its logarithm and its gradient: chooses the number of threads of a distribution (see device/softmax.h).
+// Softmax, its logarithm and their gradients: chooses the number of threads of a distribution (see device/softmax.h).
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/printer.h"
 #include "ops/nn.h"
@@ -28,7 +28,7 @@ struct Layout : SoftmaxLayout {
   }
 };
 
-void launch(const char* name, const std::string& which, const Args& args, const void* y, Emit& emit) {
+void launch(const char* name, const std::string& which, const Args& args, const void* second, Emit& emit) {
   const Layout l(args.out.shape, args.params);
   const auto lanes = l.lanes();
   const std::string type = type_name(args.out.dtype);
@@ -36,7 +36,7 @@ void launch(const char* name, const std::string& which, const Args& args, const 
   slots.add(l.inner);
   slots.add(l.length);
   slots.add(l.distributions());
-  if (y) slots.add(y);
+  if (second) slots.add(second);
   const auto across = kBlock / lanes;
   emit.launch({name, text::softmax,
                "using T = " + type + ";\nusing R = T;\nconstexpr bool kRows = " + (l.inner == 1 ? "true" : "false") +
@@ -54,6 +54,10 @@ void log_softmax(const Args& args, Emit& emit) {
 }
 void softmax_back(const Args& args, Emit& emit) {
   launch("owl_softmax_back", "#define OWL_SOFTMAX_BACK\n", args, args.in[1].data, emit);
+}
+
+void log_softmax_back(const Args& args, Emit& emit) {
+  launch("owl_log_softmax_back", "#define OWL_LOG_SOFTMAX_BACK\n", args, args.in[1].data, emit);
 }
 
 }  // namespace owl::cuda

@@ -69,6 +69,7 @@ struct Stats {
   std::int64_t in_place = 0, copies = 0;         // outputs that took over an input's memory; layout or device copies
   std::int64_t buffers_written = 0, bytes_written = 0;
   std::int64_t tasks_skipped = 0, inline_tasks = 0;
+  std::int64_t waiter_tasks = 0, wakes = 0;      // tasks run by threads that wait for a value; sleeping workers woken
   std::int64_t conversions = 0;                  // of weights to a kernel-specific layout
   std::int64_t graph_captures = 0, graph_replays = 0;  // CUDA graphs made, and command lists run as one
 };

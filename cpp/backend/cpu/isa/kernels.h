@@ -21,7 +21,9 @@ struct TileTable {
   // One pass for two operations over whole blocks: second(first(a, b), c), or second(c, first(a, b)) if `swapped`. Same
   // bits as one after the other. Null if there is none: only float arithmetic is worth the code.
   Fn (*pair)(int first, int second, bool swapped, int type);
-  void (*fill)(void* dst, const void* value, std::int64_t item, std::int64_t n);  // items of 1, 2, 4 or 8 bytes
+  // Items of 1, 2, 4 or 8 bytes: dst[i] = *value, and dst[i] = src[i * step].
+  void (*fill)(void* dst, const void* value, std::int64_t item, std::int64_t n);
+  void (*strided)(void* dst, const void* src, std::int64_t step, std::int64_t item, std::int64_t n);
   // Whether any of n elements of a float type is a NaN or infinite.
   bool (*any_nonfinite)(const void* x, DType type, std::int64_t n);
   // dst[i + j * dst_stride] = src[j + i * src_stride] for 4-byte elements, i < rows, j < columns.

@@ -23,11 +23,14 @@ template <class T> struct NnKernels {
   // Rows of `length` contiguous elements; y may be x, dx may be err.
   void (*softmax)(T* y, const T* x, std::int64_t rows, std::int64_t length, bool logarithm);
   void (*softmax_back)(T* dx, const T* err, const T* y, std::int64_t rows, std::int64_t length);
+  void (*log_softmax_back)(T* dx, const T* err, const T* x, std::int64_t rows, std::int64_t length);  // dx may be x
   // `columns` <= kSoftmaxColumns adjacent columns, each of `length` elements, `stride` apart.
   void (*softmax_columns)(T* y, const T* x, std::int64_t columns, std::int64_t length, std::int64_t stride,
                           bool logarithm);
   void (*softmax_back_columns)(T* dx, const T* err, const T* y, std::int64_t columns, std::int64_t length,
                                std::int64_t stride);
+  void (*log_softmax_back_columns)(T* dx, const T* err, const T* x, std::int64_t columns, std::int64_t length,
+                                   std::int64_t stride);
 
   // Rows of `length` contiguous elements, each normalised (ops/norm.cpp); y may be x.
   void (*layer_norm)(T* y, const T* x, const T* weight, const T* bias, std::int64_t rows, std::int64_t length,

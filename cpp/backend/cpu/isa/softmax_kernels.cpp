@@ -1,4 +1,4 @@
-// Softmax, its logarithm and its gradient, and sums: one row, or one column of a block, is one distribution.
+// Softmax, its logarithm and their gradients, and sums: one row, or one column of a block, is one distribution.
 #include "backend/cpu/isa/lane_sums.h"
 #include "backend/cpu/isa/nn_kernels.h"
 #include "ops/math.h"
@@ -130,6 +130,15 @@ template <class T> void softmax_back(T* dx, const T* err, const T* y, std::int64
   }
 }
 
+template <class T> void log_softmax_back(T* dx, const T* err, const T* x, std::int64_t rows, std::int64_t length) {
+  softmax(dx, x, rows, length, false);
+  for (std::int64_t r = 0; r < rows; ++r, dx += length, err += length) {
+    const T total = static_cast<T>(sum(err, length));
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < length; ++i) dx[i] = err[i] - dx[i] * total;
+  }
+}
+
 template <class T>
 void softmax_columns(T* y, const T* x, std::int64_t columns, std::int64_t length, std::int64_t stride,
                      bool logarithm) {
@@ -173,6 +182,23 @@ void softmax_back_columns(T* dx, const T* err, const T* y, std::int64_t columns,
     const T *e = err + j * stride, *p = y + j * stride;
 #pragma GCC ivdep
     for (std::int64_t i = 0; i < columns; ++i) out[i] = p[i] * (e[i] - mean[i]);
+  }
+}
+
+template <class T>
+void log_softmax_back_columns(T* dx, const T* err, const T* x, std::int64_t columns, std::int64_t length,
+                              std::int64_t stride) {
+  softmax_columns(dx, x, columns, length, stride, false);
+  double sums[kSoftmaxColumns] = {};
+  for (std::int64_t j = 0; j < length; ++j)
+    for (std::int64_t i = 0; i < columns; ++i) sums[i] += static_cast<double>(err[j * stride + i]);
+  T total[kSoftmaxColumns];
+  for (std::int64_t i = 0; i < columns; ++i) total[i] = static_cast<T>(sums[i]);
+  for (std::int64_t j = 0; j < length; ++j) {
+    T* out = dx + j * stride;
+    const T* e = err + j * stride;
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < columns; ++i) out[i] = e[i] - out[i] * total[i];
   }
 }
 
@@ -228,8 +254,10 @@ template <class T> void sum_rows(T* dst, const T* src, std::int64_t n, std::int6
 template <class T> void fill(NnKernels<T>& k) {
   k.softmax = softmax<T>;
   k.softmax_back = softmax_back<T>;
+  k.log_softmax_back = log_softmax_back<T>;
   k.softmax_columns = softmax_columns<T>;
   k.softmax_back_columns = softmax_back_columns<T>;
+  k.log_softmax_back_columns = log_softmax_back_columns<T>;
   k.sum = sum<T>;
   k.sum_rows = sum_rows<T>;
 }

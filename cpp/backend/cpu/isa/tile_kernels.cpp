@@ -35,7 +35,8 @@ constexpr bool returns_bool(TypeRule rule) { return rule == TypeRule::kCompare |
 
 // Whether an operation has a slow path, with as many operands as it has.
 template <class Op> constexpr bool has_rare =
-    requires { Op::template eval_rare<float>(0.0f); } || requires { Op::template eval_rare<float>(0.0f, 0.0f); };
+    requires { Op::template eval_rare<float>(0.0f); } || requires { Op::template eval_rare<float>(0.0f, 0.0f); } ||
+    requires { Op::template eval_rare<float>(0.0f, 0.0f, 0.0f); };
 
 // One operation over n elements. The result may be the same memory as an operand, element by element; `ivdep` states
 // that there is no other overlap. kRare: some of these elements need Op's slow path.
@@ -50,10 +51,14 @@ template <class Op, class T, class R, bool kRare>
     if constexpr (kRare && Op::info.arity == 1) {
       for (std::int64_t i = 0; i < n; ++i)
         dst[i] = Op::template rare<T>(x[i]) ? Op::template eval_rare<T>(x[i]) : Op::template eval<T>(x[i]);
-    } else if constexpr (kRare) {
+    } else if constexpr (kRare && Op::info.arity == 2) {
       for (std::int64_t i = 0; i < n; ++i)
         dst[i] = Op::template rare<T>(x[i], b[i]) ? Op::template eval_rare<T>(x[i], b[i])
                                                   : Op::template eval<T>(x[i], b[i]);
+    } else if constexpr (kRare) {
+      for (std::int64_t i = 0; i < n; ++i)
+        dst[i] = Op::template rare<T>(x[i], b[i], c[i]) ? Op::template eval_rare<T>(x[i], b[i], c[i])
+                                                        : Op::template eval<T>(x[i], b[i], c[i]);
     } else if constexpr (Op::info.arity == 1) {
 #pragma GCC ivdep
       for (std::int64_t i = 0; i < n; ++i) dst[i] = Op::template eval<T>(x[i]);
@@ -67,12 +72,15 @@ template <class Op, class T, class R, bool kRare>
   }
 }
 
-template <class Op, class T> [[gnu::always_inline]] inline bool any_rare(const T* x, const T* y, std::int64_t n) {
+template <class Op, class T>
+[[gnu::always_inline]] inline bool any_rare(const T* x, const T* y, const T* z, std::int64_t n) {
   std::int32_t any = 0;
   if constexpr (Op::info.arity == 1)
     for (std::int64_t i = 0; i < n; ++i) any |= Op::template rare<T>(x[i]);
-  else
+  else if constexpr (Op::info.arity == 2)
     for (std::int64_t i = 0; i < n; ++i) any |= Op::template rare<T>(x[i], y[i]);
+  else
+    for (std::int64_t i = 0; i < n; ++i) any |= Op::template rare<T>(x[i], y[i], z[i]);
   return any != 0;
 }
 
@@ -80,7 +88,7 @@ template <class Op, class T, class R>
 void blocks(R* dst, const void* a, const T* b, const T* c, std::int64_t n) {
   n &= ~(kBlock - 1);  // tells the compiler that no tail is needed
   if constexpr (has_rare<Op>) {
-    if (any_rare<Op, T>(static_cast<const T*>(a), b, n)) return loop<Op, T, R, true>(dst, a, b, c, n);
+    if (any_rare<Op, T>(static_cast<const T*>(a), b, c, n)) return loop<Op, T, R, true>(dst, a, b, c, n);
   }
   loop<Op, T, R, false>(dst, a, b, c, n);
 }
@@ -215,6 +223,24 @@ void fill(void* dst, const void* value, std::int64_t item, std::int64_t n) {
   else fill_items<std::uint64_t>(dst, value, n);
 }
 
+// With a step that the compiler knows, it loads vectors and shuffles them.
+template <class T, std::int64_t step> void strided_by(T* __restrict dst, const T* __restrict src, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) dst[i] = src[i * step];
+}
+template <class T> void strided_items(void* dst, const void* src, std::int64_t step, std::int64_t n) {
+  T* __restrict d = static_cast<T*>(dst);
+  const T* __restrict s = static_cast<const T*>(src);
+  if (step == 2) return strided_by<T, 2>(d, s, n);
+  if (step == -1) return strided_by<T, -1>(d, s, n);
+  for (std::int64_t i = 0; i < n; ++i) d[i] = s[i * step];
+}
+void strided(void* dst, const void* src, std::int64_t step, std::int64_t item, std::int64_t n) {
+  if (item == 4) strided_items<std::uint32_t>(dst, src, step, n);
+  else if (item == 1) strided_items<std::uint8_t>(dst, src, step, n);
+  else if (item == 2) strided_items<std::uint16_t>(dst, src, step, n);
+  else strided_items<std::uint64_t>(dst, src, step, n);
+}
+
 template <class Bits, Bits exponent> [[gnu::always_inline]] inline bool any_full_exponent(const void* x, std::int64_t n) {
   Bits found = 0;
   for (std::int64_t i = 0; i < n; ++i) {
@@ -268,7 +294,8 @@ void transpose4(std::uint32_t* dst, std::int64_t dst_stride, const std::uint32_t
 
 const TileTable& tile_table() {
   static constexpr TileTable table{
-      Functions<elementwise_ops::All>::table, kCasts.table, Pairs<Arithmetic>::find, fill, any_nonfinite, transpose4};
+      Functions<elementwise_ops::All>::table, kCasts.table, Pairs<Arithmetic>::find, fill, strided, any_nonfinite,
+      transpose4};
   return table;
 }
 

@@ -1,11 +1,11 @@
-// Softmax, its logarithm and its gradient. The array is [inner, length, outer]: inner * outer distributions of `length`
+// Softmax, its logarithm and their gradients. The array is [inner, length, outer]: inner * outer distributions of `length`
 // elements, `inner` apart. kLanes threads process a distribution; element j belongs to lane j % kLanes.
 //
 // Defined in front: T and R, the elements' type; kLanes, a power of 2; kRows, whether inner is 1: then the lanes of a
-// distribution are adjacent threads, else the distributions are; and one of OWL_SOFTMAX, with kLogarithm, and
-// OWL_SOFTMAX_BACK.
+// distribution are adjacent threads, else the distributions are; and one of OWL_SOFTMAX, with kLogarithm,
+// OWL_SOFTMAX_BACK and OWL_LOG_SOFTMAX_BACK.
 //
-// Slots: 2 inner, 3 length, 4 the number of distributions; for the gradient 5, the softmax.
+// Slots: 2 inner, 3 length, 4 the number of distributions; 5 for the gradients: the softmax, or x.
 
 constexpr int kAcross = kBlock / kLanes;  // distributions of a block
 
@@ -98,6 +98,50 @@ OWL_KERNEL(owl_softmax_back) {
     for (Index k = 0; k < share.count; ++k) {
       const Index i = share.first + k * share.step;
       store(args, i, y[i] * (load(args, i) - mean));
+    }
+  }
+}
+
+#endif
+
+#ifdef OWL_LOG_SOFTMAX_BACK
+
+// err - softmax(x) * sum of err
+OWL_KERNEL(owl_log_softmax_back) {
+  using namespace owl;
+  OWL_SHARED T top[kBlock];
+  OWL_SHARED double total[kBlock];
+  OWL_SHARED double errors[kBlock];
+  const T* const x = pointer<const T>(args, 5);
+  OWL_THREADS(t) {
+    const Share share = share_of(args, block, t);
+    T most = static_cast<T>(-__builtin_inf());
+    double sum = 0;
+    for (Index k = 0; k < share.count; ++k) {
+      const Index i = share.first + k * share.step;
+      most = x[i] > most ? x[i] : most;
+      sum += load(args, i);
+    }
+    top[t] = most;
+    errors[t] = sum;
+  }
+  join_lanes(top, [](T a, T b) { return b > a ? b : a; });
+  join_lanes(errors, [](double a, double b) { return a + b; });
+  OWL_THREADS(t) {
+    const Share share = share_of(args, block, t);
+    const T most = top[first_lane_of(t)];
+    double sum = 0;
+    for (Index k = 0; k < share.count; ++k) sum += math::exp_not_positive(x[share.first + k * share.step] - most);
+    total[t] = sum;
+  }
+  join_lanes(total, [](double a, double b) { return a + b; });
+  OWL_THREADS(t) {
+    const Share share = share_of(args, block, t);
+    const T most = top[first_lane_of(t)], sum = static_cast<T>(total[first_lane_of(t)]);
+    const T err = static_cast<T>(errors[first_lane_of(t)]);
+    for (Index k = 0; k < share.count; ++k) {
+      const Index i = share.first + k * share.step;
+      store(args, i, load(args, i) - math::exp_not_positive(x[i] - most) / sum * err);
     }
   }
 }

@@ -9,7 +9,9 @@ Both compute two shards, so that they end with the same parameters, whose hash i
 """
 import argparse
 import hashlib
+import json
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +29,27 @@ def convolutional(_):
 
 
 NETWORKS = {"mlp": (perceptron, (784,), 100), "cnn": (convolutional, (1, 28, 28), 256)}
+
+
+def union(spans):
+    """Spans of time that do not overlap."""
+    joined = []
+    for begin, end in sorted(spans):
+        if joined and begin <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], end)
+        else:
+            joined.append([begin, end])
+    return joined
+
+
+def hidden_share(path):
+    """The share of the time of all sums in which another thread of rank 0 computed."""
+    events = [e for e in json.loads(Path(path).read_text())["traceEvents"] if e.get("ph") == "X"]
+    sums = [(e["ts"], e["ts"] + e["dur"]) for e in events if e["name"].startswith("distributed.all_reduce")]
+    others = union((e["ts"], e["ts"] + e["dur"]) for e in events
+                   if not e["name"].startswith(("distributed", "wait", "plan")))  # fmt: skip
+    beside = sum(max(0, min(end, b) - max(begin, a)) for begin, end in sums for a, b in others)
+    return beside / max(1e-9, sum(end - begin for begin, end in sums))
 
 
 def main():
@@ -62,6 +85,8 @@ def main():
     if distributed.rank() == 0:
         print(f"{found.network}, batches of {batch}, {distributed.size()} ranks of {owl.devices()[0].threads} threads: "
               f"{1e3 * min(times[1:]) / found.steps:.2f} ms a step, parameters {state.hexdigest()[:12]}")  # fmt: skip
+        if found.profile and distributed.size() > 1:
+            print(f"{100 * hidden_share(found.profile):.0f} % of the time of the sums is beside computing")
 
 
 if __name__ == "__main__":

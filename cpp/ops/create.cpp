@@ -199,9 +199,13 @@ template <class Half> double below(double high, Half (*round)(double)) {
   return to_float(half);
 }
 
+constinit thread_local SampleRange samples;
+
 // Narrow types and int64 are converted from float32 numbers.
 NArray random(const OpRecord& op, std::int64_t first, const Shape& shape, DType dtype, CreateParams::Names names,
               double a, double b) {
+  if (samples.count > 0 && shape.ndim() > 0 && shape[shape.ndim() - 1] == samples.count)
+    first += samples.start * (shape.size() / samples.count);
   if (first < 0 || first > std::numeric_limits<std::int64_t>::max() - shape.size())
     throw ValueError(std::string(op.name) + ": the first element of a part must be from 0 to 2**63 - 1 less its size, got " +
                      std::to_string(first));
@@ -248,6 +252,7 @@ NArray randn(const Shape& shape, double mu, double sigma, DType dtype) {
   return randn_part(0, shape, mu, sigma, dtype);
 }
 NArray randb(const Shape& shape, double prob, DType dtype) { return randb_part(0, shape, prob, dtype); }
+void set_samples(const SampleRange& range) { samples = range; }
 void seed(std::uint64_t n) { generator.set_state({n, 0}); }
 RandomState random_state() { return generator.state(); }
 void set_random_state(const RandomState& state) { generator.set_state(state); }

@@ -46,4 +46,11 @@ OWL_MODULE_API NArray rand_part(std::int64_t first, const Shape& shape, double l
 OWL_MODULE_API NArray randn_part(std::int64_t first, const Shape& shape, double mu, double sigma, DType dtype);
 OWL_MODULE_API NArray randb_part(std::int64_t first, const Shape& shape, double prob, DType dtype);
 
+// While set, with a count above 0, every random array that this thread draws and whose last axis has `count` elements is
+// the part of one for a larger batch that begins with sample `start`. So the shards of a batch draw what the whole draws.
+struct SampleRange {
+  std::int64_t start = 0, count = 0;
+};
+OWL_MODULE_API void set_samples(const SampleRange& range);
+
 }  // namespace owl

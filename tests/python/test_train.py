@@ -332,6 +332,31 @@ def test_bits_depend_on_the_shards_and_not_on_the_devices():
     assert plain.history["accuracy"] == sharded.history["accuracy"]
 
 
+class Masks(nn.Module):
+    """Notes the random arrays that it draws: three for the batch, and one whose last axis is not the batch's."""
+
+    def __init__(self, drawn):
+        self.w, self.note = owl.ones([4, 3]), drawn.append
+
+    def forward(self, x):
+        drawn = owl.randb([4, x.shape[-1]], 0.5), owl.randn([2, 3, x.shape[-1]]), owl.rand([x.shape[-1]]), owl.randn([50, 50])
+        self.note(drawn)
+        return self.w.T * owl.mult(x[:4], drawn[0])
+
+
+def test_shards_draw_what_the_whole_batch_draws():
+    found = []
+    for shards in (1, 2, 4, 8, 64):
+        owl.seed(3)
+        drawn = []
+        fit(train.Trainer(Masks(drawn), "softmax_cross_entropy", "sgd", shards=shards), 1, (X[:37], LABELS[:37]), batch_size=37)
+        assert len(drawn) == min(shards, 37)
+        *masks, same = zip(*drawn)
+        assert len({each.to_numpy().tobytes() for each in same}) == 1
+        found.append(([owl.concat(parts, -1).to_numpy().tobytes() for parts in masks], same[0].tolist(), owl.random_state()))
+    assert all(each == found[0] for each in found)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_running_statistics_are_averaged_over_shards(dtype):
     own = trainer(model=network(nn.BatchNorm(16)).to(dtype=dtype), shards=2)

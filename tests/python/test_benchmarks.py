@@ -73,7 +73,7 @@ def rows_of(done):
 
 
 def test_every_benchmark_is_run_here():
-    assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, *MODULES, "costs.py"}
+    assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, *MODULES, "costs.py", "distributed.py"}
     assert {p.stem for p in FOLDER.glob("*.cpp")} == {*FLOORS}
 
 
@@ -89,6 +89,14 @@ def test_costs_are_those_of_the_model():
     printed = re.findall(r"^(k\w+),.* [-\d.]+$", done.stdout, re.MULTILINE)
     model = (ROOT / "cpp/backend/cpu/cost.h").read_text(encoding="utf-8")
     assert len(printed) == 5 and set(printed) <= set(re.findall(r"double (k\w+) =", model))
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_the_ranks_benchmark_tells_of_a_step(network):
+    options = ["--unit", "8", "--batch-size", "8", "--steps", "2", "--network", network]
+    done = subprocess.run([sys.executable, FOLDER / "distributed.py", *options], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"1 ranks of \d+ threads: [\d.]+ ms a step", done.stdout)
 
 
 @pytest.mark.parametrize("program", FLOORS)

@@ -354,7 +354,7 @@ def test_table_of_train_mnist(data, tmp_path):
 def test_keras_exercise(data, tmp_path):
     done = succeed("keras_exercise", "--data", data, "--epoch", 4, "--batchsize", 32, "--out", tmp_path)
     assert "2,836 training images, 2,364 validation images" in done.stdout
-    assert len(re.findall(r"^epoch \d/4: loss [\d.]+, accuracy [\d.]+, val_loss", done.stdout, re.M)) == 10
+    assert len(re.findall(r"^epoch \d/4: loss [\d.]+, accuracy [\d.]+, val_loss", done.stdout, re.M)) == 12
     table = {name: list(map(float, numbers.split())) for name, numbers in
              re.findall(r"^(sigmoid|relu|relu, dropout 0.2) +((?: +[\d.]+){6})$", done.stdout, re.M)}  # fmt: skip
     assert list(table) == ["sigmoid", "relu", "relu, dropout 0.2"]

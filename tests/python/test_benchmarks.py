@@ -73,7 +73,7 @@ def rows_of(done):
 
 
 def test_every_benchmark_is_run_here():
-    assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, *MODULES, "costs.py"}
+    assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, *MODULES, "costs.py", "distributed.py"}
     assert {p.stem for p in FOLDER.glob("*.cpp")} == {*FLOORS}
 
 
@@ -89,6 +89,13 @@ def test_costs_are_those_of_the_model():
     printed = re.findall(r"^(k\w+),.* [-\d.]+$", done.stdout, re.MULTILINE)
     model = (ROOT / "cpp/backend/cpu/cost.h").read_text(encoding="utf-8")
     assert len(printed) == 5 and set(printed) <= set(re.findall(r"double (k\w+) =", model))
+
+
+def test_the_step_of_an_mpi_job():
+    for network in ("mlp", "cnn"):
+        command = [sys.executable, FOLDER / "distributed.py", "--network", network, "--unit", "8", "--batch-size", "4", "--steps", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert re.fullmatch(rf"{network}, batches of 4, 1 ranks of \d+ threads: [\d.]+ ms a step, parameters \w+\n", done.stdout), done.stderr
 
 
 @pytest.mark.parametrize("program", FLOORS)

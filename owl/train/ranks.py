@@ -134,7 +134,7 @@ def _buckets(items: list[tuple[str, NArray]]) -> list[dict[str, NArray]]:
     current: dict[str, NArray] = {}
     for name, array in items:
         current[name] = array
-        filled += array.nbytes
+        filled += array.size * getattr(array.dtype, "itemsize", 2)  # a text: bfloat16 without ml_dtypes
         if filled >= limit:
             buckets.append(current)
             current, filled, limit = {}, 0, BUCKET

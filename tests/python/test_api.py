@@ -385,7 +385,7 @@ GRADIENTS = [
     ("operations of the user's own take part", "",
      "gradients.operations_in_python_take_part gradients.an_operation_without_a_backward_function_is_named "
      "gradients.a_failure_of_the_backward_pass_names_the_forward_line Tape.OperationsOfTheUsersTakePart"),
-    ("the same in C++", "", "Tape.GradientsOfALoss Tape.TapesNest Tape.Mistakes"),
+    ("the same in C++", "", "Tape.GradientsOfALoss Tape.TapesNest Tape.Mistakes cpp_apps.the_tape_follows_gradients_by_hand"),
 ]
 
 NN = [

@@ -93,7 +93,7 @@ def with_hints(method: _Function) -> _Function:
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        if len(arguments) > 1 and (isinstance(arguments[1], (list, tuple)) or getattr(arguments[1], "ndim", 0)):
+        if len(arguments) > 1 and (isinstance(arguments[1], (list, tuple)) or getattr(arguments[1], "ndim", 0) > 0):
             raise TypeError(f"{name} takes the data as one tuple: {name}((x, labels){', epochs' if name == 'fit' else ''})")
         if keywords:
             _refuse_keywords(name, method, keywords)

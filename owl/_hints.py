@@ -77,7 +77,6 @@ _GROUPS = {
     "dim ndimension": "`x.ndim`",
     "numel nelement": "`x.size`",
     "Size": "`x.shape` is a list of the lengths",
-    "nbytes": "`x.size * x.dtype.itemsize`",
     "itemsize element_size": "`x.dtype.itemsize`",
     "strides stride data data_ptr storage storage_offset untyped_storage flags base ctypes is_contiguous": _LAYOUT,
     "contiguous is_pinned pin_memory layout memory_format": _LAYOUT,

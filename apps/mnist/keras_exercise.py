@@ -106,7 +106,7 @@ def draw_histories(options, histories):
                 axes.plot(history["epoch"], history[what], label="training")
                 axes.plot(history["epoch"], history[f"val_{what}"], label="validation")
                 axes.set_title(f"{name}: {what}")
-                axes.legend()
+                axes.legend(loc="upper right" if what == "loss" else "lower right")
             axes.set_xlabel("epoch")
         figure.savefig(path)
 

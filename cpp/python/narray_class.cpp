@@ -35,6 +35,10 @@ PyObject* get_shape(PyObject* self, void*) noexcept {
 
 PyObject* get_ndim(PyObject* self, void*) noexcept { return PyLong_FromLong(narray(self).ndim()); }
 PyObject* get_size(PyObject* self, void*) noexcept { return PyLong_FromLongLong(narray(self).size()); }
+PyObject* get_nbytes(PyObject* self, void*) noexcept {
+  const NArray& x = narray(self);
+  return PyLong_FromLongLong(x.size() * static_cast<std::int64_t>(itemsize(x.dtype())));
+}
 PyObject* get_dtype(PyObject* self, void*) noexcept { return numpy_dtype(narray(self).dtype()).inc_ref().ptr(); }
 PyObject* get_device(PyObject* self, void*) noexcept { return PyLong_FromLong(narray(self).device()); }
 
@@ -49,6 +53,7 @@ PyGetSetDef properties[] = {
     {"shape", get_shape, nullptr, "The lengths of the axes, a list; the first axis varies fastest in memory.", nullptr},
     {"ndim", get_ndim, nullptr, "The number of axes, at least 1.", nullptr},
     {"size", get_size, nullptr, "The number of elements.", nullptr},
+    {"nbytes", get_nbytes, nullptr, "The bytes of its elements: size times the bytes of one.", nullptr},
     {"dtype", get_dtype, nullptr, "The element type, a numpy.dtype (of bfloat16 ml_dtypes', or the text where that is not installed).", nullptr},
     {"device", get_device, nullptr, "The id of the device that holds, or will hold, the value.", nullptr},
     {"T", get_transposed, nullptr, "x.trans(): the 2-d transpose.", nullptr},

@@ -264,6 +264,40 @@ TEST(Tile, OutputMayTakeADenseInputsMemory) {
   }
 }
 
+// A dense copy of a transposed operand may be made in an output's memory, unless that is another operand's.
+TEST(Tile, TransposedOperandsBesideAnOutputInPlace) {
+  Random random(19);
+  const auto f = DType::kFloat32;
+  for (const Shape& shape : {Shape{120, 110}, Shape{600, 40}, Shape{8, 1500}, Shape{64, 20, 9}}) {
+    Case c;
+    c.program.shape = shape;
+    Strides transposed{}, dense = shape.dense_strides();
+    std::int64_t step = 1;
+    for (int a = shape.ndim(); a-- > 0; step *= shape[a]) transposed[static_cast<std::size_t>(a)] = step;
+    c.program.inputs = {{f, transposed, false}, {f, dense, true}, {f, transposed, false}};
+    for (int i = 0; i < 3; ++i) c.inputs.push_back(random_array(random, f, shape.size()));
+    const auto sub = find_elementwise("sub")->code, mult = find_elementwise("mult")->code;
+    c.program.instructions = {{sub, f, f, 2, {0, 1, 0}}, {mult, f, f, 2, {3, 2, 0}}};
+    for (const bool both : {false, true}) {
+      c.program.outputs = {{4, f}};
+      if (both) c.program.outputs.push_back({3, f});
+      const auto want = expected(c);
+      EXPECT_EQ(run(c, true), want) << shape.str();
+      for (std::size_t o = 0; o < want.size(); ++o) {  // each output in the dense operand's memory
+        auto inputs = c.inputs;
+        auto outputs = want;
+        for (auto& bytes : outputs) std::ranges::fill(bytes, std::uint8_t{0xee});
+        std::vector<void*> out;
+        for (auto& bytes : outputs) out.push_back(bytes.data());
+        out[o] = inputs[1].data();
+        launch_and_run(c.program, pointers(inputs), out);
+        outputs[o] = inputs[1];
+        EXPECT_EQ(outputs, want) << shape.str() << ", output " << o;
+      }
+    }
+  }
+}
+
 TEST(Tile, StridedCopies) {
   Random random(3);
   const Shape shapes[] = {Shape{67, 45}, Shape{128, 96, 3}, Shape{5, 7, 9, 2}, Shape{1, 300}, Shape{700, 300}};
@@ -336,6 +370,26 @@ TEST(Tile, InstructionSetsAgree) {
       std::memcpy(at, &nan, sizeof nan);
     }
   }
+}
+
+// clip has a fast path for tiles whose bounds are numbers.
+TEST(Tile, ClipIsTheMinimumOfAMaximum) {
+  Random random(8);
+  constexpr std::int64_t n = 4096 + 5;
+  const auto code = [](const char* name) { return find_elementwise(name)->code; };
+  for (const auto* table : tile_tables())
+    for (const DType type : {DType::kInt32, DType::kFloat32, DType::kFloat64})
+      for (int with_nans = 0; with_nans < 8; ++with_nans) {  // a bit for each operand
+        const auto t = static_cast<std::size_t>(type);
+        Bytes operands[] = {random_array(random, type, n), random_array(random, type, n), random_array(random, type, n)};
+        for (int k = 0; k < 3; ++k)
+          if (with_nans >> k & 1) put_nans(random, operands[k], type);
+        Bytes larger(operands[0].size()), want(operands[0].size()), got(operands[0].size());
+        table->functions[code("maximum")][t](larger.data(), operands[0].data(), operands[1].data(), nullptr, n);
+        table->functions[code("minimum")][t](want.data(), larger.data(), operands[2].data(), nullptr, n);
+        table->functions[code("clip")][t](got.data(), operands[0].data(), operands[1].data(), operands[2].data(), n);
+        EXPECT_TRUE(got == want) << name(type) << ", NaNs in " << with_nans;
+      }
 }
 
 // Two operations in one pass give the bits of two passes.

@@ -72,7 +72,7 @@ ARRAYS = [
      "take.sort_and_argsort_are_stable_with_nan_last take.topk_has_nan_first_and_of_equals_the_first "
      "take.axis_0_is_the_default take.gradients_of_topk_go_to_the_elements_chosen cuda.sorting Api.ChoosingAndSorting"),
     ("shape, ndim, size, dtype, device, len never wait",
-     "NArray NArray.shape NArray.ndim NArray.size NArray.dtype NArray.device",
+     "NArray NArray.shape NArray.ndim NArray.size NArray.nbytes NArray.dtype NArray.device",
      "arrays.properties arrays.properties_do_not_wait"),
     ("print and repr wait; cut as in NumPy; the text does not depend on timing; a failed value shows its error", "",
      "arrays.repr_waits_and_is_the_same_whatever_the_timing arrays.repr_cuts_as_numpy_does "
@@ -385,7 +385,7 @@ GRADIENTS = [
     ("operations of the user's own take part", "",
      "gradients.operations_in_python_take_part gradients.an_operation_without_a_backward_function_is_named "
      "gradients.a_failure_of_the_backward_pass_names_the_forward_line Tape.OperationsOfTheUsersTakePart"),
-    ("the same in C++", "", "Tape.GradientsOfALoss Tape.TapesNest Tape.Mistakes"),
+    ("the same in C++", "", "Tape.GradientsOfALoss Tape.TapesNest Tape.Mistakes cpp_apps.the_tape_follows_gradients_by_hand"),
 ]
 
 NN = [

@@ -631,7 +631,8 @@ def test_properties():
     assert (x.ndim, x.size, len(x), dtype_of(x), x.device) == (3, 24, 2, "int32", 0)
     x.shape.append(9)
     assert x.shape == [2, 3, 4]
-    for name in ("shape", "ndim", "size", "dtype", "device"):
+    assert [owl.zeros([3, 4], dtype=dtype).nbytes for dtype in ("bool", "float16", "bfloat16", "int64")] == [12, 24, 24, 96]
+    for name in ("shape", "ndim", "size", "nbytes", "dtype", "device"):
         with pytest.raises((AttributeError, TypeError)):
             setattr(x, name, 1)
     with pytest.raises(TypeError):

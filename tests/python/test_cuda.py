@@ -300,6 +300,7 @@ def test_softmax(gpu, shape, op):
         return
     x, err = numbers(*shape) * 5, numbers(*shape, seed=1)
     agree(gpu, lambda x, e: [conv.softmax(x, op), conv.log_softmax(x, op), conv.softmax_back(e, conv.softmax(x, op), op),
+                             owl.grad(lambda x: elewise.mult(e, conv.log_softmax(x, op)).sum())(x),
                              conv.softmax(x * 2 - 1, op), conv.softmax(x, op) + e], x, err)
 
 

@@ -33,6 +33,7 @@ import owl
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 NUMBERS_VARY = "<!-- numbers vary -->"
+BUILD = os.path.abspath(os.environ.get("BUILD", ROOT / "build"))
 
 MAKE = f"make -C {ROOT} -o build -o module PY={sys.executable}"
 INSTEAD = [  # commands that a test replaces
@@ -40,6 +41,8 @@ INSTEAD = [  # commands that a test replaces
     (r"make bench\b.*", f'{MAKE} bench ARGS="--help"'),
     (r"make( help)?", f"{MAKE} help"),
     (r"python apps/mnist/(.*)", rf"python {ROOT}/apps/mnist/\1 --max-steps 3"),
+    (r"python apps/text/(.*)", rf"python {ROOT}/apps/text/\1 --max-steps 3 --unit 16"),
+    (r"build/(mnist_tape.*)", rf"if test -x {BUILD}/mnist_tape; then {BUILD}/\1 --max-steps 3; fi"),
     (r"python (apps/digits/digits\.py)", rf"python {ROOT}/\1 --epoch 1 || ! python -c 'import sklearn'"),
     (r"python (tests/python/interchange\.py)", rf"python {ROOT}/\1 || ! python -c 'import torch, safetensors'"),
     (r"python -m owl\.data fetch mnist", "python -m owl.data --help"),

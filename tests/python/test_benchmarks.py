@@ -74,7 +74,7 @@ def rows_of(done):
 
 def test_every_benchmark_is_run_here():
     assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, *MODULES, "costs.py", "distributed.py"}
-    assert {p.stem for p in FOLDER.glob("*.cpp")} == {*FLOORS}
+    assert {p.stem for p in FOLDER.glob("*.cpp")} == {*FLOORS, "wake"}
 
 
 @pytest.mark.parametrize("script", RUNS)
@@ -106,19 +106,19 @@ def test_a_floor_reports_one_line_of_json(program):
     assert figures(BUILD / program, *FLOORS[program])["threads"] == owl.devices()[0].threads
 
 
+def test_the_cost_of_waking_is_measured():
+    if not (BUILD / "wake").exists():
+        pytest.skip("wake is not built (make build)")
+    done = subprocess.run([BUILD / "wake"], capture_output=True, text=True, timeout=300, check=True)
+    assert len(re.findall(r"to wake it +\d+, until it runs +\d+", done.stdout)) == 3
+
+
 PEERS = {
     "layer_norm.py": ["--features", "10", "--vectors", "20", "--rounds", "1"],
     "attention.py": ["--features", "8", "--heads", "2", "--steps", "4", "--rounds", "1"],
     "resnet.py": ["--samples", "1", "--size", "32", "--rounds", "1"],
     "softmax.py": ["--columns", "100", "--rounds", "1"],
 }
-
-
-def test_the_cost_of_waking_is_measured():
-    if not (BUILD / "wake").exists():
-        pytest.skip("wake is not built (make build)")
-    done = subprocess.run([BUILD / "wake"], capture_output=True, text=True, timeout=300, check=True)
-    assert len(re.findall(r"to wake it +\d+, until it runs +\d+", done.stdout)) == 3
 
 
 def test_peers_of_calls():

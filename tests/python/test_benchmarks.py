@@ -113,17 +113,17 @@ def test_the_cost_of_waking_is_measured():
     assert len(re.findall(r"to wake it +\d+, until it runs +\d+", done.stdout)) == 3
 
 
+def test_peers_of_calls():
+    for work in ("add", "product", "item", "to_numpy", "from_numpy"):
+        figures(sys.executable, FOLDER / "peers/calls.py", "numpy", "--work", work, "--elements", "100", "--seconds", "0.01")
+
+
 PEERS = {
     "layer_norm.py": ["--features", "10", "--vectors", "20", "--rounds", "1"],
     "attention.py": ["--features", "8", "--heads", "2", "--steps", "4", "--rounds", "1"],
     "resnet.py": ["--samples", "1", "--size", "32", "--rounds", "1"],
     "softmax.py": ["--columns", "100", "--rounds", "1"],
 }
-
-
-def test_peers_of_calls():
-    for work in ("add", "product", "item", "to_numpy", "from_numpy"):
-        figures(sys.executable, FOLDER / "peers/calls.py", "numpy", "--work", work, "--elements", "100", "--seconds", "0.01")
 
 
 @pytest.mark.parametrize("script", PEERS)

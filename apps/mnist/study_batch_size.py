@@ -81,9 +81,9 @@ def above_0(text):
 def study(options):
     train, test = owl.data.mnist(options.data, flat=True)
     runs, results = runs_of(options, len(train)), Results(options, len(train))
-    budget, code = Budget(options.max_steps), 0
-    say(f"{len(runs)} runs, {sum(run.name in results for run in runs)} of them done before")
+    budget, code, run = Budget(options.max_steps), 0, runs[0]
     try:
+        say(f"{len(runs)} runs, {sum(each.name in results for each in runs)} of them done before")
         for number, run in enumerate(runs, 1):
             if run.name not in results:
                 begun = time.perf_counter()
@@ -152,11 +152,13 @@ class Results(dict):
     def _read(self):
         try:
             content = json.loads(self._path.read_text())
-            settings, results = content["settings"], dict(content["results"])
+            settings, results = dict(content["settings"]), dict(content["results"])
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self._path}: not the results of a study: {error}") from None
         if settings != self.settings:
-            raise RunError(f"{self._path}: of a study with {settings}, not {self.settings}")
+            other = ", ".join(f"{name} {settings.get(name)}, not {value}" for name, value in self.settings.items()
+                              if settings.get(name) != value)  # fmt: skip
+            raise RunError(f"{self._path}: of a study with {other}")
         self.update(results)
 
     def __setitem__(self, name, result):

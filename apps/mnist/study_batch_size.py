@@ -428,7 +428,7 @@ def draw(options, runs, results):
                               (by_sharpness, f"Adam until the training loss is {options.loss:g}, a point a seed",
                                f"sharpness, epsilon {EPSILONS[0]:g}")]:  # fmt: skip
         axes.set(title=title, xlabel=what, ylabel="test error, %")
-        if axes is not by_epoch:
+        if axes in (by_rate, by_step):
             axes.set_xscale("log")
         if axes is not by_sharpness:
             axes.set_yscale("log")

@@ -393,6 +393,7 @@ void Engine::copy_memory(Device& device, void* to, const void* from, std::size_t
     const auto at = static_cast<std::size_t>(i) * kCopyPiece;
     std::memcpy(static_cast<char*>(to) + at, static_cast<const char*>(from) + at, std::min(kCopyPiece, bytes - at));
   };
+  if (bytes == 0) return;  // of an empty array, which may have no memory
   if (bytes <= kCopyPiece) return piece(0);
   const auto pieces = static_cast<std::int64_t>((bytes + kCopyPiece - 1) / kCopyPiece);
   Scheduler::get().share_out(device, "copy of memory", cpu::cost::kCopyNs * static_cast<double>(bytes), pieces, piece);

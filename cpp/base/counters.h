@@ -13,6 +13,7 @@ struct Counters {
   Count live_nodes{0}, live_storages{0};
   Count recorded{0}, dropped{0}, kernels{0}, fused_operations{0}, in_place{0}, copies{0};
   Count buffers_written{0}, bytes_written{0}, tasks_skipped{0}, inline_tasks{0}, waiter_tasks{0}, wakes{0}, conversions{0};
+  Count plans_reused{0};
   Count graph_captures{0}, graph_replays{0};
 };
 OWL_MODULE_API extern Counters counters;

@@ -12,6 +12,7 @@ namespace owl {
 struct Source {
   const void* code = nullptr;
   std::int32_t offset = -1;
+  bool operator==(const Source&) const = default;
 };
 OWL_MODULE_API extern constinit thread_local Source current_source;
 

@@ -30,6 +30,7 @@ struct ArrayRef {
 
   template <class T> T* as() const { return static_cast<T*>(data); }
   std::size_t nbytes() const { return static_cast<std::size_t>(shape.size()) * itemsize(dtype); }
+  bool operator==(const ArrayRef&) const = default;
 };
 
 // The order of the axes of images [W, H, C, N] in memory with channels last, fastest first. A value may have this

@@ -85,6 +85,7 @@ class Node : public Recycled<Node> {
   // computed.
   struct Result {
     std::atomic<int> nodes{0};  // that refer to it: its own, and views
+    bool wanted = false;        // whether there were any when the planner began; guarded by its mutex
     Shape shape;
     Ref<Storage> storage;       // set by the planner, if such nodes existed
   };
@@ -115,12 +116,15 @@ class Node : public Recycled<Node> {
   std::vector<PeerCopy> peer_copies;  // copies on other devices; guarded by the engine (Sink::peer_copy_of)
   std::atomic<bool> has_been_copied{false};  // peer_copies was not always empty: read it under the lock
 
-  struct {                       // the planner's data while it plans this node's batch
+  struct {                       // the planner's data while it plans a batch with this node, or one that reads it
     std::int32_t index = -1;     // in the batch; -1: not in it
-    std::uint16_t value = 0;     // number in the fused program
+    std::int32_t other = -1;     // among the operands that are not in the batch; -1: none of them
+    bool has_handle = false;     // when the planning began: other threads may drop handles meanwhile
+    bool held = false;           // likewise: has a handle, or a reader outside the batch
     TaskPart part{};             // the part of its group's task that computes it
-    std::int32_t uses = 0;       // readers in the same group
-    std::int32_t outside_uses = 0;  // readers in other groups of the batch
+    std::uint16_t value = 0;     // number in the fused program
+    std::int32_t reads = 0;      // how often the batch's operations read it
+    std::int32_t uses = 0;       // of these, in the same group
   } plan;
 
  private:

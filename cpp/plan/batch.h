@@ -1,6 +1,7 @@
 // What the planner's passes share: a batch of recorded operations, the groups that they form, and questions about both.
 #pragma once
 
+#include <bit>
 #include <bitset>
 #include <cstddef>
 #include <cstdint>
@@ -62,14 +63,10 @@ struct Group {
   const Part& part(TaskPart p) const { return p == TaskPart::kAfter ? after : before; }
 };
 
-// While it lives, Node::plan of its nodes holds what the passes note there.
+// While it lives, Node::plan of its nodes, and of those that they read, holds what the passes note there.
 struct Batch {
-  explicit Batch(std::span<Node* const> recorded) : nodes(recorded), group_of(recorded.size(), kNoGroup) {
-    for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i]->plan = {.index = static_cast<std::int32_t>(i)};
-  }
-  ~Batch() {
-    for (Node* node : nodes) node->plan.index = -1;
-  }
+  explicit Batch(std::span<Node* const> recorded);  // notes which values are held now, for all passes
+  ~Batch();
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
 
@@ -89,6 +86,7 @@ struct Batch {
   }
 
   const std::span<Node* const> nodes;  // in the order of recording
+  std::vector<Node*> others;           // operands that are none of them, views included, in the order of first reads
   std::vector<GroupId> group_of;       // by position in `nodes`
   std::vector<Group> groups;
 };
@@ -98,8 +96,8 @@ struct Batch {
 
 inline bool is_elementwise(const Node& node) { return node.op->cls == OpRecord::Class::kElementwise; }
 
-// Whether the value is read from outside its group, so that it must be in memory. (One reference is the batch's own.)
-inline bool is_wanted(const Node& node) { return node.handles() > 0 || node.refs() > 1 + node.plan.uses; }
+// Whether the value is read from outside its group, so that it must be in memory.
+inline bool is_wanted(const Node& node) { return node.plan.held || node.plan.reads > node.plan.uses; }
 
 // The type to which an elementwise operation converts operand i.
 inline DType operand_type(const Node& node, std::size_t i) {
@@ -117,6 +115,14 @@ inline int casts(const Node& node) {
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (inputs[i] && node.op->rule != TypeRule::kCast) n += inputs[i]->dtype != operand_type(node, i);
   return n;
+}
+
+// The operation's position in its batch.
+inline std::uint16_t position_of(const Node& node) { return static_cast<std::uint16_t>(node.plan.index); }
+
+// Whether two number operands have the same bits.
+inline bool is_same_number(const Scalar& a, const Scalar& b) {
+  return a.integer == b.integer && std::bit_cast<std::uint64_t>(a.value) == std::bit_cast<std::uint64_t>(b.value);
 }
 
 inline std::vector<Shape> shapes_of_inputs(const Node& node) {

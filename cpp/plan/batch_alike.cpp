@@ -35,22 +35,8 @@ bool is_small_program(const Task& task) {
          std::ranges::all_of(task.inputs, is_dense) && std::ranges::all_of(task.outputs, is_small);
 }
 
-// Equal for programs that are alike; 0: the task is not to be joined.
-std::uint64_t key_of(const Task& task) {
-  if (!is_small_program(task)) return 0;
-  std::uint64_t key = 14695981039346656037u;  // FNV-1a, a number at a time
-  const auto mix = [&key](std::uint64_t part) { key = (key ^ part) * 1099511628211u; };
-  const Program& program = *task.before;
-  mix(static_cast<std::uint64_t>(task.device->id));
-  for (const auto& i : program.inputs) mix(static_cast<std::uint64_t>(i.dtype) * 2 + i.dense);
-  for (const auto& c : program.constants) mix(16 + static_cast<std::uint64_t>(c.dtype));
-  for (const auto& i : program.instructions) {
-    mix(std::uint64_t{i.code} << 16 | static_cast<std::uint64_t>(i.dtype) << 8 | static_cast<std::uint64_t>(i.result));
-    for (int k = 0; k < i.arity; ++k) mix(i.in[k]);
-  }
-  for (const auto& o : program.outputs) mix(std::uint64_t{o.value} << 8 | static_cast<std::uint64_t>(o.dtype));
-  return key | 1;
-}
+// 0: the task is not to be joined.
+std::uint64_t key_of(const Task& task) { return is_small_program(task) ? task.alike_key : 0; }
 
 template <class T, class Same> bool all_same(const std::vector<T>& a, const std::vector<T>& b, Same same) {
   return std::ranges::equal(a, b, same);
@@ -89,6 +75,20 @@ bool is_full(const Task& task) {
 }
 
 }  // namespace
+
+std::uint64_t alike_key(const Device& device, const Program& program) {
+  std::uint64_t key = 14695981039346656037u;  // FNV-1a, a number at a time
+  const auto mix = [&key](std::uint64_t part) { key = (key ^ part) * 1099511628211u; };
+  mix(static_cast<std::uint64_t>(device.id));
+  for (const auto& i : program.inputs) mix(static_cast<std::uint64_t>(i.dtype) * 2 + i.dense);
+  for (const auto& c : program.constants) mix(16 + static_cast<std::uint64_t>(c.dtype));
+  for (const auto& i : program.instructions) {
+    mix(std::uint64_t{i.code} << 16 | static_cast<std::uint64_t>(i.dtype) << 8 | static_cast<std::uint64_t>(i.result));
+    for (int k = 0; k < i.arity; ++k) mix(i.in[k]);
+  }
+  for (const auto& o : program.outputs) mix(std::uint64_t{o.value} << 8 | static_cast<std::uint64_t>(o.dtype));
+  return key | 1;
+}
 
 void append_alike(Task& to, Task& from) {
   const auto close_segment = [&to](std::unique_ptr<Program> program) {

@@ -35,7 +35,7 @@ class AlikeTasks {
 
  private:
   struct Bucket {
-    std::uint64_t key;  // of its program: see key_of
+    std::uint64_t key;  // alike_key of its program
     std::unique_ptr<Task> task;
     std::size_t operations, bytes;
   };
@@ -50,6 +50,8 @@ class AlikeTasks {
   Keys last_keys_;               // of the last plan's small programs
 };
 
+// Not 0; equal for programs that are alike.
+std::uint64_t alike_key(const Device& device, const Program& program);
 // Appends a task's program and operands to those of `to`, which is alike.
 void append_alike(Task& to, Task& from);
 

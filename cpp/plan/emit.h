@@ -1,17 +1,14 @@
-// The planner's last pass: tasks from groups.
+// The planner's fourth pass: a task for each group, without values yet.
 #pragma once
 
-#include <memory>
 #include <span>
-#include <vector>
 
 #include "plan/batch.h"
-#include "plan/dry_plan.h"
+#include "plan/task_plan.h"
 
 namespace owl::planner {
 
-// Appends a task for each group, and copies that kernels need of views. Values that reach memory get their storages;
-// with `dry` these go there, and the nodes stay as they are.
-void emit(const Batch& batch, std::span<const GroupId> order, std::vector<std::unique_ptr<Task>>& tasks, DryPlan* dry);
+// With copies that kernels need of views.
+BatchPlan emit(const Batch& batch, std::span<const GroupId> order);
 
 }  // namespace owl::planner

@@ -57,7 +57,7 @@ Load load_of(const Batch& batch, const Node& node, GroupId g) {
     const GroupId from = batch.producer(in);
     load.inputs += in->base || from != g;
     load.gathers |= in->strides != nullptr;
-    if (from != kNoGroup && from != g && in->handles() == 0)
+    if (from != kNoGroup && from != g && !in->plan.has_handle)
       load.pending_bytes += in->shape.size() * static_cast<std::int64_t>(itemsize(in->dtype));
   }
   return load;
@@ -234,13 +234,13 @@ void assign(Batch& batch, Node& node) {
 void count_uses(const Batch& batch, const Node& reader) {
   const GroupId home = batch.producer(&reader);
   for (Node* in : reader.inputs())
-    if (in && !in->base && in->plan.index >= 0)
-      ++(batch.producer(in) == home ? in->plan.uses : in->plan.outside_uses);
+    if (in && !in->base && batch.producer(in) == home) ++in->plan.uses;
 }
 
 }  // namespace
 
 void group(Batch& batch) {
+  batch.group_of.assign(batch.nodes.size(), kNoGroup);
   batch.groups.reserve(batch.nodes.size());
   for (Node* node : batch.nodes) assign(batch, *node);
   for (const Node* node : batch.nodes) count_uses(batch, *node);

@@ -17,8 +17,7 @@ constexpr std::int64_t kLeastChannels = 8;  // with fewer, vectors over the chan
 // Whether the value is a float32 image of many channels that only operations of this batch read, or stays in its task.
 bool may_be_channels_last(const Node* node) {
   return node->shape.ndim() == 4 && node->shape[2] >= kLeastChannels && !node->traced &&
-         (!is_wanted(*node) || (node->dtype == DType::kFloat32 && node->handles() == 0 &&
-                                node->refs() == 1 + node->plan.uses + node->plan.outside_uses));
+         (!is_wanted(*node) || (node->dtype == DType::kFloat32 && !node->plan.held));
 }
 
 bool may_be_channels_last(const Group& group, bool kernel_knows) {

@@ -1,10 +1,11 @@
-// Plans a batch in passes, a file each: group, lay out, order, emit, join what is alike. Debug builds verify the plan
-// between them.
+// Plans a batch in passes, a file each: group, lay out, order, emit, fill in, join what is alike. A batch like an earlier
+// one has that one's plan, and only the last two are left. Debug builds verify the plan between the passes.
 #include "plan/planner.h"
 
 #include "plan/batch.h"
 #include "plan/cut.h"
 #include "plan/emit.h"
+#include "plan/fill_in.h"
 #include "plan/group.h"
 #include "plan/layout.h"
 #include "plan/order.h"
@@ -14,19 +15,30 @@ namespace owl {
 
 namespace {
 
+using planner::Batch;
+using planner::BatchPlan;
 using planner::kVerify;
 using Tasks = std::vector<std::unique_ptr<Task>>;
 
-void plan_batch(std::span<Node* const> nodes, Tasks& tasks, DryPlan* dry) {
-  planner::Batch batch(nodes);
+BatchPlan make_plan(Batch& batch) {
   planner::group(batch);
   if (kVerify) planner::verify_groups(batch);
   planner::lay_out(batch);
   if (kVerify) planner::verify_layouts(batch);
   const auto order = planner::order(batch);
   if (kVerify) planner::verify_order(batch, order);
+  return planner::emit(batch, order);
+}
+
+// With the plan that is known for such batches, if `known` is given.
+void plan_batch(std::span<Node* const> nodes, Tasks& tasks, planner::KnownPlans* known, DryPlan* dry) {
+  Batch batch(nodes);
+  const auto make = [&batch] { return make_plan(batch); };
+  BatchPlan made;
+  const BatchPlan& plan = known ? known->plan_of(batch, make) : (made = make());
+  if (kVerify && known) planner::verify_known(plan, batch.groups.empty() ? make() : plan);
   const auto earlier = tasks.size();
-  planner::emit(batch, order, tasks, dry);
+  planner::fill_in(plan, nodes, tasks, dry);
   if (kVerify) planner::verify_tasks(batch, std::span(tasks).subspan(earlier), dry);
 }
 
@@ -39,11 +51,11 @@ template <class F> void for_each_batch(std::span<Node* const> nodes, F f) {
 
 }  // namespace
 
-Tasks plan(const std::vector<Node*>& recorded, planner::AlikeTasks* alike) {
+Tasks plan(const std::vector<Node*>& recorded, planner::KnownPlans& known, planner::AlikeTasks* alike) {
   Tasks tasks;
   for_each_batch(recorded, [&](std::span<Node* const> nodes) {
     Tasks planned;
-    plan_batch(nodes, alike ? planned : tasks, nullptr);
+    plan_batch(nodes, alike ? planned : tasks, &known, nullptr);
     if (alike) alike->add(std::move(planned), tasks);  // before other threads learn of the values
     for (Node* node : nodes) {
       node->clear_inputs();
@@ -57,9 +69,9 @@ DryPlan plan_dry(const std::vector<Node*>& recorded, bool join_alike) {
   DryPlan dry;
   planner::AlikeTasks alike;
   for_each_batch(recorded, [&](std::span<Node* const> nodes) {
-    if (!join_alike) return plan_batch(nodes, dry.tasks, &dry);
+    if (!join_alike) return plan_batch(nodes, dry.tasks, nullptr, &dry);
     Tasks planned;
-    plan_batch(nodes, planned, &dry);
+    plan_batch(nodes, planned, nullptr, &dry);
     alike.add(std::move(planned), dry.tasks);
   });
   alike.release_all(dry.tasks);

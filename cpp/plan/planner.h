@@ -7,6 +7,7 @@
 #include "graph/node.h"
 #include "plan/batch_alike.h"
 #include "plan/dry_plan.h"
+#include "plan/known_plans.h"
 #include "plan/task.h"
 
 namespace owl {
@@ -14,7 +15,8 @@ namespace owl {
 // Takes over the batch's references. The nodes, in the order of recording, get their storages; the tasks come in an
 // order in which inputs precede. Those that `alike` (null: the pass is left out) holds back come later, out of it.
 // Called by one thread at a time.
-std::vector<std::unique_ptr<Task>> plan(const std::vector<Node*>& batch, planner::AlikeTasks* alike);
+std::vector<std::unique_ptr<Task>> plan(const std::vector<Node*>& batch, planner::KnownPlans& known,
+                                        planner::AlikeTasks* alike);
 
 // `join_alike`: as `plan` would at once, with nothing held back. Otherwise DryPlan::task_of tells the nodes' tasks.
 DryPlan plan_dry(const std::vector<Node*>& batch, bool join_alike);

@@ -14,11 +14,13 @@ struct Program {
     DType dtype;
     Strides strides;  // over `shape`, in elements; 0 along a broadcast axis
     bool dense;       // strides are those of a dense array of `shape`
+    bool operator==(const Input&) const = default;
   };
   struct Constant {
     DType dtype;
     double value;
     std::int64_t integer = 0;  // the value of an int64, which a double may not hold
+    bool operator==(const Constant&) const = default;
   };
   struct Instruction {
     std::uint16_t code;   // tile function (OpRecord::code)
@@ -28,10 +30,12 @@ struct Program {
     std::uint16_t in[3];  // value numbers
     Source source{};      // where the script recorded it
     std::uint64_t sequence = 0;
+    bool operator==(const Instruction&) const = default;
   };
   struct Output {
     std::uint16_t value;
     DType dtype;
+    bool operator==(const Output&) const = default;
   };
 
   Shape shape;  // the iteration space; outputs are dense arrays of it
@@ -39,6 +43,7 @@ struct Program {
   std::vector<Constant> constants;
   std::vector<Instruction> instructions;
   std::vector<Output> outputs;
+  bool operator==(const Program&) const = default;
 };
 
 }  // namespace owl

@@ -1,14 +1,13 @@
 // Builds the program of a part of a group.
 #pragma once
 
-#include <memory>
 #include <optional>
 #include <vector>
 
 #include "device/launch.h"
 #include "graph/op.h"
 #include "plan/batch.h"
-#include "plan/program.h"
+#include "plan/task_plan.h"
 
 namespace owl::planner {
 
@@ -23,21 +22,19 @@ class ProgramWriter {
   std::optional<std::uint16_t> find_input(const Node& node) const;
   // Adds an input; `strides` are those of its memory.
   std::uint16_t input(const Node& node, const Strides& strides);
-  bool is_dense(std::uint16_t input) const { return program_->inputs[input].dense; }
+  bool is_dense(std::uint16_t input) const { return plan_.program.inputs[input].dense; }
   // The kernel's result, a dense value that is not among the task's operands.
   std::uint16_t result_of(const Node& kernel);
-  std::uint16_t constant(DType dtype, const Scalar& value);
+  // The reader's operand, a number.
+  std::uint16_t constant(DType dtype, const Node& reader, std::size_t operand);
   // The value in another type, converted once for all readers.
   std::uint16_t converted(std::uint16_t value, DType from, DType to, const Node& reader) {
     return from == to ? value : convert(value, from, to, reader);
   }
-  std::uint16_t add(const Program::Instruction& instruction) {
-    program_->instructions.push_back(instruction);
-    return static_cast<std::uint16_t>(kResult + program_->instructions.size() - 1);
-  }
-  void output(std::uint16_t value, DType dtype) { program_->outputs.push_back({value, dtype}); }
+  std::uint16_t add(const Program::Instruction& instruction, const Node& operation);
+  void output(std::uint16_t value, DType dtype) { plan_.program.outputs.push_back({value, dtype}); }
 
-  std::unique_ptr<Program> finish();
+  ProgramPlan finish();
 
  private:
   static constexpr std::uint16_t kConstant = 0x4000, kResult = 0x8000;
@@ -52,8 +49,9 @@ class ProgramWriter {
   };
   const Shape shape_;
   const bool channels_last_;
-  std::unique_ptr<Program> program_;
+  ProgramPlan plan_;
   std::vector<const Node*> inputs_;
+  std::vector<Scalar> constants_;
   std::vector<Conversion> conversions_;
 };
 

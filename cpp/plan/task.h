@@ -51,6 +51,7 @@ struct Task : Recycled<Task> {
   Source source;
   std::uint64_t sequence = 0;
   double cost_ns = 0;            // estimate on one thread
+  std::uint64_t alike_key = 0;   // of a program alone (plan/batch_alike.h)
   bool traced = false;           // watched for NaN and infinity: takes over no memory, keeps its operands
 
   // Scheduling, guarded by the scheduler's mutex.

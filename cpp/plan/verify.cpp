@@ -153,17 +153,20 @@ void check_needs(const Batch& batch) {
 }
 
 void check_uses(const Batch& batch) {
-  std::vector<std::int32_t> inside(batch.nodes.size()), outside(batch.nodes.size());
+  std::vector<std::int32_t> reads(batch.nodes.size()), inside(batch.nodes.size());
   for (const Node* reader : batch.nodes)
-    for (const Node* in : reader->inputs())
-      if (in && in->plan.index >= 0 && !in->base)
-        ++(batch.producer(in) == batch.producer(reader) ? inside : outside)[static_cast<std::size_t>(in->plan.index)];
-  for (std::size_t i = 0; i < inside.size(); ++i) {
+    for (const Node* in : reader->inputs()) {
+      if (!in || in->plan.index < 0 || in->base) continue;
+      const auto i = static_cast<std::size_t>(in->plan.index);
+      ++reads[i];
+      if (batch.producer(in) == batch.producer(reader)) ++inside[i];
+    }
+  for (std::size_t i = 0; i < reads.size(); ++i) {
     const auto& noted = batch.nodes[i]->plan;
-    if (noted.uses != inside[i] || noted.outside_uses != outside[i])
-      broken(text(*batch.nodes[i]) + " is read " + std::to_string(inside[i]) + " times in its group and " +
-             std::to_string(outside[i]) + " outside, but noted are " + std::to_string(noted.uses) + " and " +
-             std::to_string(noted.outside_uses));
+    if (noted.reads != reads[i] || noted.uses != inside[i])
+      broken(text(*batch.nodes[i]) + " is read " + std::to_string(reads[i]) + " times, " + std::to_string(inside[i]) +
+             " of them in its group, but noted are " + std::to_string(noted.reads) + " and " +
+             std::to_string(noted.uses));
   }
 }
 
@@ -177,7 +180,7 @@ void check_channels_last(const Group& group, GroupId g) {
     if (node.shape.ndim() != 4) broken(text(node) + " is channels last in " + text(g) + " and no image");
     if (!is_wanted(node)) return;
     if (node.dtype != DType::kFloat32) broken(text(node) + " is channels last and not float32");
-    if (node.handles() > 0 || node.refs() > 1 + node.plan.uses + node.plan.outside_uses)
+    if (node.plan.held)
       broken(text(node) + " is channels last and may be read outside this batch");
   };
   if (group.kernel) check(*group.kernel);

@@ -92,6 +92,7 @@ PyObject* stats_dict(PyObject*, const Call& call) {
   d["waiter_tasks"] = s.waiter_tasks;
   d["wakes"] = s.wakes;
   d["conversions"] = s.conversions;
+  d["plans_reused"] = s.plans_reused;
   d["graph_captures"] = s.graph_captures;
   d["graph_replays"] = s.graph_replays;
   return d.release().ptr();

@@ -14,6 +14,7 @@
 #include "graph/sink.h"
 #include "owl/device.h"
 #include "plan/batch_alike.h"
+#include "plan/known_plans.h"
 #include "runtime/window.h"
 
 namespace owl {
@@ -99,6 +100,7 @@ class Engine final : public Sink, public Window {
 
   RankedMutex<LockRank::kPlanner> plan_mutex_;  // one planner at a time, in the order of recording
   planner::AlikeTasks alike_;                   // guarded by it
+  planner::KnownPlans known_plans_;             // likewise
   std::atomic<bool> holds_back_{false};         // whether tasks are in there, or a plan is being made that may hold some
 
   RankedMutex<LockRank::kPeerCopies> peers_mutex_;

@@ -104,6 +104,7 @@ Stats stats() {
   s.waiter_tasks = counters.waiter_tasks;
   s.wakes = counters.wakes;
   s.conversions = counters.conversions;
+  s.plans_reused = counters.plans_reused;
   s.graph_captures = counters.graph_captures;
   s.graph_replays = counters.graph_replays;
   return s;

@@ -40,6 +40,44 @@ def test_same_bits_for_every_window(devices, program, seed):
                 assert same_bits(a, b), f"value {i} with window {w}, waits {waits}"
 
 
+class Turn(programs.Owl):
+    """A program's turn in a loop: with arrays and numbers of its own."""
+
+    def __init__(self, turn, **options):
+        super().__init__(**options)
+        self.turn = turn
+
+    def leaf(self, a, dtype):
+        return super().leaf(a + self.turn / 8, dtype)
+
+    def number(self, x, n, number, swap):
+        return super().number(x, n, number + self.turn, swap)
+
+
+def test_same_bits_where_a_plan_is_used_again():
+    """A program in a loop, the arrays and numbers of each turn its own."""
+    reused = 0
+
+    def loop(program, seed):
+        owl.seed(seed)
+        return [programs.digest(programs.values(programs.Machine(Turn(turn, rough=True)).run(program)))
+                for turn in range(3)]
+
+    @given(program=program_text, seed=st.integers(0, 2**31))
+    @settings(max_examples=60 * SOAK)
+    def check(program, seed):
+        nonlocal reused
+        with owl.eager():
+            want = loop(program, seed)
+        with window(1 << 20, -1):
+            before = owl.stats()["plans_reused"]
+            assert loop(program, seed) == want
+            reused += owl.stats()["plans_reused"] - before
+
+    check()
+    assert reused > 60
+
+
 FAMILIES = [  # programs over arrays of their own: (a, b, number) to what they make
     lambda a, b, n: [a * n + b],
     lambda a, b, n: [owl.elewise.mult(a, b) - n, owl.elewise.exp(a * 0.1)],

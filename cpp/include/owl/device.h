@@ -71,6 +71,7 @@ struct Stats {
   std::int64_t tasks_skipped = 0, inline_tasks = 0;
   std::int64_t waiter_tasks = 0, wakes = 0;      // tasks run by threads that wait for a value; sleeping workers woken
   std::int64_t conversions = 0;                  // of weights to a kernel-specific layout
+  std::int64_t plans_reused = 0;                 // batches of operations that had the plan of an earlier one
   std::int64_t graph_captures = 0, graph_replays = 0;  // CUDA graphs made, and command lists run as one
 };
 Stats stats();

@@ -1,0 +1,150 @@
+#include "plan/fill_in.h"
+
+#include <string>
+#include <utility>
+
+#include "base/counters.h"
+#include "base/env.h"
+#include "device/device.h"
+#include "graph/op.h"
+
+namespace owl::planner {
+
+namespace {
+
+void log_plan(const Task& task, std::size_t fused) {
+  const auto operations = std::to_string(fused) + (fused == 1 ? " operation" : " operations");
+  const auto shape = shown_result(task).shape.str();
+  if (task.op)
+    return log_line("plan kernel " + std::string(task.name) + " " + shape + (fused ? " with " + operations : ""));
+  log_line("plan program of " + operations + " over " + shape + ", " + std::to_string(task.inputs.size()) +
+           " inputs, " + std::to_string(task.outputs.size()) + " outputs");
+}
+
+bool is_copy(const TaskPlan& plan) { return !plan.outputs.front().value; }
+
+class Filling {
+ public:
+  Filling(std::span<Node* const> nodes, std::vector<std::unique_ptr<Task>>& tasks, DryPlan* dry)
+      : nodes_(nodes), tasks_(tasks), first_(tasks.size()), dry_(dry) {}
+
+  void add(const TaskPlan& plan) {
+    Node& shown = *nodes_[plan.shown];
+    auto task = std::make_unique<Task>();
+    task->pinned = true;
+    task->device = plan.device;
+    task->name = plan.name;
+    task->source = shown.source;
+    task->sequence = shown.sequence;
+    task->traced = plan.traced;
+    task->cost_ns = plan.cost_ns;
+    task->alike_key = plan.alike_key;
+    if (plan.before) task->before = program(*plan.before);
+    if (plan.after) task->after = program(*plan.after);
+    task->inputs.reserve(plan.inputs.size());
+    for (const auto& in : plan.inputs) task->inputs.push_back(operand(in));
+    task->outputs.reserve(plan.outputs.size());
+    for (const auto& out : plan.outputs) task->outputs.push_back(result(out, *task));
+    if (plan.has_kernel) add_kernel(plan, shown, *task);
+    if (!dry_) note(plan, *task);
+    tasks_.push_back(std::move(task));
+    if (dry_) note_task_of(plan);
+  }
+
+ private:
+  std::unique_ptr<Program> program(const ProgramPlan& plan) const {
+    auto program = std::make_unique<Program>(plan.program);
+    for (std::size_t i = 0; i < plan.numbers.size(); ++i) {
+      const Scalar& number = nodes_[plan.numbers[i].reader]->scalars[plan.numbers[i].operand];
+      program->constants[i].value = number.value;
+      program->constants[i].integer = number.integer;
+    }
+    for (std::size_t i = 0; i < plan.operations.size(); ++i) {
+      const Node& operation = *nodes_[plan.operations[i]];
+      program->instructions[i].source = operation.source;
+      program->instructions[i].sequence = operation.sequence;
+    }
+    return program;
+  }
+
+  Storage* storage_of(const Node& node) const {
+    if (dry_)
+      if (const auto found = dry_->storages.find(DryPlan::value_of(node)); found != dry_->storages.end())
+        return found->second.get();
+    return node.storage();
+  }
+
+  TaskOperand operand(const OperandPlan& plan) const {
+    const Node& node = *nodes_[plan.reader]->inputs()[plan.operand];
+    TaskOperand o;
+    o.array = plan.array;
+    o.part = plan.part;
+    o.replaceable = plan.replaceable;
+    if (plan.copy) {
+      o.storage = tasks_[first_ + *plan.copy]->outputs.front().storage;
+    } else {
+      o.storage = Ref<Storage>::borrow(storage_of(node));
+      o.offset = node.offset;
+    }
+    return o;
+  }
+
+  TaskOperand result(const ResultPlan& plan, Task& task) {
+    Node& maker = *nodes_[plan.maker];
+    const char* const name = plan.value ? maker.op->name : task.name;
+    auto storage = Storage::create(*plan.device, plan.array.shape, plan.array.dtype, name, maker.source);
+    storage->producer = &task;
+    storage->token = plan.token;
+    if (plan.value) note_value(maker, plan.result, storage);
+    TaskOperand o;
+    o.storage = std::move(storage);
+    o.array = plan.array;
+    o.part = plan.part;
+    return o;
+  }
+
+  void note_value(Node& maker, std::uint16_t result, const Ref<Storage>& storage) {
+    if (dry_) dry_->storages[{&maker, result}] = storage;
+    else if (maker.results) maker.results[result].storage = storage;
+    else maker.set_storage(storage);
+  }
+
+  void add_kernel(const TaskPlan& plan, Node& node, Task& task) const {
+    task.op = node.op;
+    task.kernel_output = plan.kernel_output;
+    task.kernel_outputs = plan.kernel_outputs;
+    // A planned node releases it, like its operands; what has none keeps it, so that a tape can draw it again.
+    task.params = dry_ || node.op->arity == 0 ? node.params : std::move(node.params);
+    if (node.results && !dry_) node.set_storage({});  // its results have theirs
+  }
+
+  void note(const TaskPlan& plan, const Task& task) const {
+    if (is_copy(plan)) return count(counters.copies);
+    count(counters.fused_operations, static_cast<std::int64_t>(plan.fused));
+    if (settings().log_plan) log_plan(task, plan.fused);
+  }
+
+  void note_task_of(const TaskPlan& plan) {
+    if (is_copy(plan)) return;
+    const auto task = tasks_.size() - 1;
+    for (const auto* part : {&plan.before, &plan.after})
+      if (*part)
+        for (const Position operation : (*part)->operations) dry_->task_of[nodes_[operation]] = task;
+    dry_->task_of[nodes_[plan.shown]] = task;
+  }
+
+  const std::span<Node* const> nodes_;
+  std::vector<std::unique_ptr<Task>>& tasks_;
+  const std::size_t first_;  // of the plan's tasks
+  DryPlan* const dry_;
+};
+
+}  // namespace
+
+void fill_in(const BatchPlan& plan, std::span<Node* const> nodes, std::vector<std::unique_ptr<Task>>& tasks,
+             DryPlan* dry) {
+  Filling filling(nodes, tasks, dry);
+  for (const auto& task : plan) filling.add(task);
+}
+
+}  // namespace owl::planner

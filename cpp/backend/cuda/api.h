@@ -100,5 +100,11 @@ void check(ncclResult_t result, const char* what);
 std::string text_of(CUresult result);  // "out of memory (CUDA_ERROR_OUT_OF_MEMORY)"
 // Whether a kernel caused the error: then every later call of the process on this GPU returns it.
 bool is_sticky(CUresult result);
+// Whether CUDA refused the call because another library is capturing: not a fault.
+inline bool is_about_capture(CUresult result) {
+  return result >= CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED && result <= CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
+}
+
+inline CUdeviceptr address(const void* data) { return reinterpret_cast<CUdeviceptr>(data); }
 
 }  // namespace owl::cuda

@@ -1,5 +1,7 @@
 #include "python/source.h"
 
+#include <array>
+#include <cstdint>
 #include <string>
 #include <unordered_map>
 
@@ -28,7 +30,15 @@ struct Known {
 ForkMutex known_mutex;  // threads without the GIL ask for places too
 auto& known = *new std::unordered_map<const void*, Known>;
 
-bool is_own_code(PyCodeObject* code) {
+// The package's code objects that were met last, by their address: each operation that the package records for a script
+// walks past some ten of its frames. Guarded by the GIL; entries are never freed, as all code objects in `known`.
+std::array<PyCodeObject*, 512> recent_own{};
+
+PyCodeObject*& recent_own_place(PyCodeObject* code) {
+  return recent_own[(reinterpret_cast<std::uintptr_t>(code) >> 5) % recent_own.size()];
+}
+
+bool find_whether_own(PyCodeObject* code) {
   {
     std::lock_guard lock(known_mutex);
     if (auto found = known.find(code); found != known.end()) return found->second.own;
@@ -38,6 +48,14 @@ bool is_own_code(PyCodeObject* code) {
   const bool own = !package_folder().empty() && file.starts_with(package_folder());
   std::lock_guard lock(known_mutex);
   if (known.emplace(code, Known{own, std::move(file)}).second) Py_INCREF(code);
+  return own;
+}
+
+bool is_own_code(PyCodeObject* code) {
+  PyCodeObject*& recent = recent_own_place(code);
+  if (recent == code) return true;
+  const bool own = find_whether_own(code);
+  if (own) recent = code;
   return own;
 }
 

@@ -87,15 +87,16 @@ class Optimizer:
             shape = x.shape if type(x) is NArray and type(g) is NArray else None
             if shape is None or g.shape != shape or g.dtype is not x.dtype or self._shapes.get(name, shape) != shape:
                 self._refuse(name, x, g)
-        lr = self.lr
+        lr, all_slots, counts, step = self.lr, self._slots, self._counts, self.step
         for name, g in grads.items():
             _, _, container, key = places[name]
             x = container[key]
-            if name not in self._slots:
-                self._slots[name] = {each: zeros_like(x) for each in self.SLOTS}
+            slots = all_slots.get(name)
+            if slots is None:
+                slots = all_slots[name] = {each: zeros_like(x) for each in self.SLOTS}
                 self._shapes[name] = x.shape
-            t = self._counts[name] = self._counts.get(name, 0) + 1
-            container[key] = self.step(x, g, self._slots[name], t, lr)
+            t = counts[name] = counts.get(name, 0) + 1
+            container[key] = step(x, g, slots, t, lr)
         self.steps += 1
 
     def _refuse_name(self, name: str, places: Mapping[str, Slot]) -> NoReturn:

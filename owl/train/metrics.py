@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,7 @@ from owl.nn.losses import right
 Function = Callable[..., Any]
 
 READ_LAG = 64  # steps that may be recorded ahead of the oldest loss that was not read
+READ_S = 0.01  # between two readings: several quick steps are read together
 
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mse", "l1", "huber", "nll")
 OPTIMIZERS = {
@@ -90,14 +92,15 @@ def _hits(output: NArray, labels: NArray) -> tuple[NArray, int]:
 class Totals:
     """The sums and counts of the loss and the metrics.
 
-    ``add`` takes arrays as they are recorded; ``read`` adds up those that are computed, in order. Reading never waits for a
-    step that is less than READ_LAG steps back.
+    ``add`` takes arrays as they are recorded; ``read`` adds up those that are computed, in order, every READ_S seconds.
+    Reading never waits for a step that is less than READ_LAG steps back.
     """
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.counts: dict[str, float] = {}
         self._pending: deque[tuple[int, dict[str, Any], int]] = deque()
+        self._due = 0.0  # when the next reading is
 
     def add(self, step: int, values: dict[str, Any], samples: int) -> None:
         """The loss and metrics of a batch: each a mean over its samples, or a sum and a count."""
@@ -106,7 +109,10 @@ class Totals:
     def read(self, wait: bool = False) -> list[tuple[int, float]]:
         """Adds up what is computed, or with ``wait`` everything; gives the steps and their losses."""
         found: list[tuple[int, float]] = []
-        pending = self._pending
+        pending, now = self._pending, time.monotonic()
+        if not wait and now < self._due and len(pending) <= READ_LAG:
+            return found
+        self._due = now + READ_S
         while pending and (wait or len(pending) > READ_LAG or _ready(pending[0][1])):
             step, values, samples = pending[0]
             parts = {name: _sum_and_count(name, value, samples) for name, value in values.items()}

@@ -15,6 +15,7 @@ import reference
 from conftest import same_bits, settle
 from nn_layers import LAYERS, drawn, first
 from owl import nn
+from owl.nn.module import Trained, values
 
 
 class Net(nn.Module):
@@ -98,6 +99,41 @@ def test_arrays_in_lists_and_dicts():
     assert own.w[0].tolist() == [0, 0] and own.w[1]["deep"].tolist() == [0, 0, 0]
     own.freeze("w.0")
     assert list(own.trainable_parameters()) == ["w.1.deep"]
+
+
+CHANGES = {
+    "an attribute": lambda net: setattr(net, "more", nn.Linear(1, 1)),
+    "an array": lambda net: setattr(net, "shift", owl.zeros([1])),
+    "no array any more": lambda net: setattr(net, "scale", None),
+    "another module": lambda net: setattr(net.heads["a"], "weight", nn.Linear(2, 1)),
+    "a deleted attribute": lambda net: delattr(net, "scale"),
+    "a list": lambda net: net.layers.append(nn.Linear(2, 2)),
+    "a list's element": lambda net: net.layers.__setitem__(1, nn.Linear(4, 2, bias=False)),
+    "a dict": lambda net: net.heads.update(c=nn.Linear(2, 1)),
+    "a dict's element": lambda net: net.heads.update(a=nn.Linear(2, 1, bias=False)),
+    "a dict's order": lambda net: net.heads.update(a=net.heads.pop("a")),
+    "a list in a dict": lambda net: net.heads["b"].pop(),
+    "a part of a part": lambda net: setattr(net.pair[0], "weight", None),
+    "a buffer": lambda net: net.buffer("scale", owl.ones([1])),
+    "a freeze": lambda net: net.freeze("layers.0"),
+    "an unfreeze": lambda net: net.unfreeze("heads.a.bias"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_loop_notices_each_change_of_a_module(change):
+    net = Net()
+    net.freeze("heads.a.bias")
+    kept = Trained(net)
+    before = kept.slots()
+    assert list(before) == list(net.trainable_parameters())
+    net(owl.randn([3, 5]))
+    owl.optim.SGD(0.1).update(net, {name: owl.ones_like(x) for name, x in net.trainable_parameters().items()})
+    net.eval().train()
+    assert kept.slots() is before  # new arrays, counters and modes are no change
+    CHANGES[change](net)
+    assert kept.slots() is not before and list(kept.slots()) == list(net.trainable_parameters())
+    assert all(x is y for x, y in zip(values(kept.slots()).values(), net.trainable_parameters().values()))
 
 
 def test_parts_in_several_places():

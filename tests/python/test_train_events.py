@@ -15,7 +15,7 @@ import pytest
 
 import children
 import owl
-from conftest import run_on_terminal
+from conftest import run_on_terminal, same_bits
 from owl import nn, optim, train
 from training_parts import LABELS, Dropout, X, fit, loader, network, predicted, trainer, weights
 
@@ -72,6 +72,19 @@ def test_a_callback_that_raises_leaves_a_usable_trainer(method):
     fit(own, 3, validation=(X, LABELS))
     assert weights(own) == weights(whole)
     assert own.history["val_loss"] == whole.history["val_loss"] and own.history["loss"] == whole.history["loss"]
+
+
+def test_a_callback_changes_what_is_trained():
+    class Freezes:
+        def on_step(self, own, step):
+            if step == 2:
+                own.model.freeze("0")
+                self.frozen, self.free = (own.model[i].weight.to_numpy() for i in (0, 2))
+
+    own, change = trainer(), Freezes()
+    fit(own, 1, callbacks=[change])
+    assert own.steps > 2 and same_bits(own.model[0].weight.to_numpy(), change.frozen)
+    assert not same_bits(own.model[2].weight.to_numpy(), change.free)
 
 
 def test_early_stopping():

@@ -59,9 +59,26 @@ bool is_own_code(PyCodeObject* code) {
   return own;
 }
 
+// The line that Held found; {} outside its block.
+thread_local Source held;
+
+// A block of the package's own code that records many operations: the line is found once for all of them.
+class Held {
+ public:
+  void enter() {
+    note_source();
+    held = current_source;
+  }
+  void exit(const py::args&) { held = {}; }
+};
+
 }  // namespace
 
 void note_unseen_source(PyFrameObject* frame, PyCodeObject* code) {
+  if (held.code && is_own_code(code)) {
+    current_source = held;
+    return;
+  }
   Py_INCREF(frame);
   while (is_own_code(code)) {
     PyFrameObject* caller = PyFrame_GetBack(frame);
@@ -91,6 +108,10 @@ void bind_source(py::module_& m) {
   m.def(
       "set_package_folder", [](const py::str& folder) { package_folder() = to_utf8(folder); }, py::arg("folder"),
       "Frames of files in this folder are skipped when owl looks for the line that recorded an operation.");
+  py::class_<Held>(m, "HeldSource", "A block in which operations that the package records have the line of its begin.")
+      .def(py::init<>())
+      .def("__enter__", &Held::enter)
+      .def("__exit__", &Held::exit);
 }
 
 }  // namespace owl::python

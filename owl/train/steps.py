@@ -10,7 +10,7 @@ import owl
 from owl import _owl
 from owl._owl import Error, NArray
 from owl._types import kind_of
-from owl.nn.module import Module, Trained, values
+from owl.nn.module import Module, Slot, Trained, values
 from owl.optim.optimizer import Optimizer
 from owl.train.metrics import Function
 from owl.train.ranks import Ranks, nothing
@@ -42,6 +42,7 @@ class Steps:
         self.check: Callable[[Any, NArray], None] | None = None
         self.ranks = ranks
         self._trained = Trained(model) if isinstance(model, Module) else None
+        self._slots: dict[str, Slot] = {}  # of the latest gradients' parameters
 
     def gradients(self, batch: Batch) -> tuple[dict[str, Any], Gradients]:
         """The loss and metrics of a batch, and the gradients of its mean loss."""
@@ -98,7 +99,9 @@ class Steps:
             if self.check is not None:
                 self.check(output, batch[-1])
             loss = self.loss(output, batch[-1])
-        trained = values(self._trained.slots()) if self._trained else self.model.trainable_parameters()
+        if self._trained:
+            self._slots = self._trained.slots()
+        trained = values(self._slots) if self._trained else self.model.trainable_parameters()
         if not trained:
             raise Error("fit: the model has no parameters to train; model.unfreeze() returns frozen ones")
         gradients: Gradients = tape.gradient(loss, trained)
@@ -107,7 +110,7 @@ class Steps:
     def update(self, optimizer: Any, gradients: Gradients) -> None:
         """Makes the step."""
         if self._trained and getattr(type(optimizer), "update", None) is Optimizer.update:
-            optimizer._update(self._trained.slots(), gradients)
+            optimizer._update(self._slots, gradients)
         else:
             optimizer.update(self.model, gradients)
 

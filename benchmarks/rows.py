@@ -107,6 +107,9 @@ ROWS = (
     Row("owl.nn and owl.optim, 784-1000-1000-10 with Adam, ms a step", owl("layers.py", *TRAINED_WIDER), (
         Against("by hand", 1.05, owl("layers.py", *TRAINED_WIDER, "--plain", "1")),
     )),
+    Row("owl.train.Trainer, 784-50-50-10 with Adam, ms a step", owl("trainer.py"), (
+        Against("by hand", 1.05, owl("trainer.py", "--plain", "1")),
+    )),
     Row("MLP epoch, memory beyond weights and data, MB", owl("memory.py"), (
         Against("one step's live set", 1.50, figure="live_set"),
     )),

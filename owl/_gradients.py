@@ -57,13 +57,16 @@ class Tape:
         """
         if unused not in ("error", "zeros"):
             raise ValueError(f'gradient: unused must be "error" or "zeros", not {unused!r}')
-        for array, what in ((y, "y"), *([] if seed is None else [(seed, "the seed")])):
-            _require_array(array, f"gradient: {what}")
-        sources = _without_modules(sources)
-        named = _arrays_of(sources)
-        names = [f"source {path}" if path else "the source" for path, _ in named]
-        gradients = self._state.gradient(y, [array for _, array in named], names, seed, unused == "zeros")
-        return _rebuilt(sources, iter(gradients))
+        _require_array(y, "gradient: y")
+        if seed is not None:
+            _require_array(seed, "gradient: the seed")
+        if type(sources) is not dict or any(type(each) is not NArray for each in sources.values()):
+            sources = _without_modules(sources)
+            named = _arrays_of(sources)
+            names = [f"source {path}" if path else "the source" for path, _ in named]
+            return _rebuilt(sources, iter(self._state.gradient(y, [array for _, array in named], names, seed, unused == "zeros")))
+        names = [f"source {key!r}" for key in sources]
+        return dict(zip(sources, self._state.gradient(y, [*sources.values()], names, seed, unused == "zeros")))
 
 
 def value_and_grad(fn: Callable[..., Any], wrt: int | Sequence[int] = 0) -> Callable[..., Any]:

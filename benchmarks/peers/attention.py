@@ -1,21 +1,10 @@
 """The peer of ../attention.py: PyTorch's scaled_dot_product_attention between its four projections, forward and backward,
 in milliseconds."""
-import argparse
-import json
-import os
-import time
-
 import torch
+from timing import arguments, report, use_all_cores
 
-p = argparse.ArgumentParser(description=__doc__)
-p.add_argument("peer", choices=["torch"])
-p.add_argument("--features", type=int, default=256)
-p.add_argument("--heads", type=int, default=8)
-p.add_argument("--steps", type=int, default=128)
-p.add_argument("--samples", type=int, default=8)
-p.add_argument("--rounds", type=int, default=40)
-A = p.parse_args()
-torch.set_num_threads(len(os.sched_getaffinity(0)))
+A = arguments(__doc__, "torch", features=256, heads=8, steps=128, samples=8, rounds=40).parse_args()
+use_all_cores(torch)
 shape = A.samples, A.steps, A.features
 x, err = torch.randn(shape, requires_grad=True), torch.randn(shape)
 into, out = torch.nn.Linear(A.features, 3 * A.features), torch.nn.Linear(A.features, A.features)
@@ -29,10 +18,4 @@ def work():
     return torch.autograd.grad(y, sources, err)
 
 
-work()
-milliseconds = []
-for _ in range(A.rounds):
-    start = time.perf_counter()
-    work()
-    milliseconds.append((time.perf_counter() - start) * 1e3)
-print(json.dumps({"work": "attention-ms", "peer": A.peer, "best": min(milliseconds)}))
+report("attention-ms", A.peer, work, A.rounds)

@@ -1,18 +1,9 @@
 """The peer of ../layer_norm.py: layer normalisation over PyTorch's last axis, forward and backward, in milliseconds."""
-import argparse
-import json
-import os
-import time
-
 import torch
+from timing import arguments, report, use_all_cores
 
-p = argparse.ArgumentParser(description=__doc__)
-p.add_argument("peer", choices=["torch"])
-p.add_argument("--features", type=int, default=1024)
-p.add_argument("--vectors", type=int, default=4096)
-p.add_argument("--rounds", type=int, default=15)
-A = p.parse_args()
-torch.set_num_threads(len(os.sched_getaffinity(0)))
+A = arguments(__doc__, "torch", features=1024, vectors=4096, rounds=15).parse_args()
+use_all_cores(torch)
 x, err = torch.randn(A.vectors, A.features, requires_grad=True), torch.randn(A.vectors, A.features)
 weight, bias = (torch.rand(A.features) + 0.5).requires_grad_(), torch.randn(A.features).requires_grad_()
 
@@ -22,10 +13,4 @@ def work():
     return torch.autograd.grad(y, [x, weight, bias], err)
 
 
-work()
-milliseconds = []
-for _ in range(A.rounds):
-    start = time.perf_counter()
-    work()
-    milliseconds.append((time.perf_counter() - start) * 1e3)
-print(json.dumps({"work": "layer-norm-ms", "peer": A.peer, "best": min(milliseconds)}))
+report("layer-norm-ms", A.peer, work, A.rounds)

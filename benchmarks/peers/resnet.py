@@ -1,19 +1,10 @@
 """The peer of ../resnet.py: the same network and gradients in PyTorch, eagerly, in milliseconds."""
-import argparse
-import json
-import os
-import time
-
 import torch
+from timing import arguments, report, use_all_cores
 from torch.nn.functional import conv2d, max_pool2d, relu
 
-p = argparse.ArgumentParser(description=__doc__)
-p.add_argument("peer", choices=["torch"])
-p.add_argument("--samples", type=int, default=8)
-p.add_argument("--size", type=int, default=224)
-p.add_argument("--rounds", type=int, default=12)
-A = p.parse_args()
-torch.set_num_threads(len(os.sched_getaffinity(0)))
+A = arguments(__doc__, "torch", samples=8, size=224, rounds=12).parse_args()
+use_all_cores(torch)
 
 
 def weight(n_in, n_out, kernel):
@@ -43,10 +34,4 @@ def work():
     return loss
 
 
-loss = work().item()
-milliseconds = []
-for _ in range(A.rounds):
-    start = time.perf_counter()
-    work()
-    milliseconds.append((time.perf_counter() - start) * 1e3)
-print(json.dumps({"work": "resnet-ms", "peer": A.peer, "best": min(milliseconds), "loss": loss}))
+report("resnet-ms", A.peer, work, A.rounds, loss=work().item())

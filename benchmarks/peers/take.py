@@ -1,16 +1,9 @@
 """The peer of ../take.py: NumPy's take, and its quickest sum by random indices, argsort and add.reduceat."""
-import argparse
-import json
-import time
-
 import numpy as np
+from timing import arguments, report
 
-p = argparse.ArgumentParser(description=__doc__)
-p.add_argument("peer", choices=["numpy"])
+p = arguments(__doc__, "numpy", rows=1_000_000, width=64, rounds=9)
 p.add_argument("--work", choices=["take", "put_add"], default="take")
-p.add_argument("--rows", type=int, default=1_000_000)
-p.add_argument("--width", type=int, default=64)
-p.add_argument("--rounds", type=int, default=9)
 A = p.parse_args()
 rng = np.random.default_rng(1)
 x = rng.standard_normal((A.rows, A.width), "f4")
@@ -32,10 +25,4 @@ def take():
 
 
 work = {"take": take, "put_add": put_add}[A.work]
-work()
-milliseconds = []
-for _ in range(A.rounds):
-    start = time.perf_counter()
-    work()
-    milliseconds.append((time.perf_counter() - start) * 1e3)
-print(json.dumps({"work": f"{A.work}-ms", "peer": A.peer, "best": min(milliseconds)}))
+report(f"{A.work}-ms", A.peer, work, A.rounds)

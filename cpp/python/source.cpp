@@ -1,5 +1,7 @@
 #include "python/source.h"
 
+#include <array>
+#include <cstdint>
 #include <string>
 #include <unordered_map>
 
@@ -28,7 +30,15 @@ struct Known {
 ForkMutex known_mutex;  // threads without the GIL ask for places too
 auto& known = *new std::unordered_map<const void*, Known>;
 
-bool is_own_code(PyCodeObject* code) {
+// The package's code objects that were met last, by their address: each operation that the package records for a script
+// walks past some ten of its frames. Guarded by the GIL; entries are never freed, as all code objects in `known`.
+std::array<PyCodeObject*, 512> recent_own{};
+
+PyCodeObject*& recent_own_place(PyCodeObject* code) {
+  return recent_own[(reinterpret_cast<std::uintptr_t>(code) >> 5) % recent_own.size()];
+}
+
+bool find_whether_own(PyCodeObject* code) {
   {
     std::lock_guard lock(known_mutex);
     if (auto found = known.find(code); found != known.end()) return found->second.own;
@@ -41,9 +51,34 @@ bool is_own_code(PyCodeObject* code) {
   return own;
 }
 
+bool is_own_code(PyCodeObject* code) {
+  PyCodeObject*& recent = recent_own_place(code);
+  if (recent == code) return true;
+  const bool own = find_whether_own(code);
+  if (own) recent = code;
+  return own;
+}
+
+// The line that Held found; {} outside its block.
+thread_local Source held;
+
+// A block of the package's own code that records many operations: the line is found once for all of them.
+class Held {
+ public:
+  void enter() {
+    note_source();
+    held = current_source;
+  }
+  void exit(const py::args&) { held = {}; }
+};
+
 }  // namespace
 
 void note_unseen_source(PyFrameObject* frame, PyCodeObject* code) {
+  if (held.code && is_own_code(code)) {
+    current_source = held;
+    return;
+  }
   Py_INCREF(frame);
   while (is_own_code(code)) {
     PyFrameObject* caller = PyFrame_GetBack(frame);
@@ -73,6 +108,10 @@ void bind_source(py::module_& m) {
   m.def(
       "set_package_folder", [](const py::str& folder) { package_folder() = to_utf8(folder); }, py::arg("folder"),
       "Frames of files in this folder are skipped when owl looks for the line that recorded an operation.");
+  py::class_<Held>(m, "HeldSource", "A block in which operations that the package records have the line of its begin.")
+      .def(py::init<>())
+      .def("__enter__", &Held::enter)
+      .def("__exit__", &Held::exit);
 }
 
 }  // namespace owl::python

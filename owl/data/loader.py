@@ -123,7 +123,7 @@ class Loader:
         for batch in range(start, len(self)):
             chosen = whole.places(order[batch * self.batch_size : (batch + 1) * self.batch_size])
             indices = _owl.from_numpy(chosen)
-            taken = tuple(_owl.take(array, indices, -1) for array in whole.arrays)
+            taken = tuple([_owl.take(array, indices, -1) for array in whole.arrays])
             latest.append(taken)
             if self._epoch == epoch:
                 self._position = batch + 1
@@ -168,8 +168,14 @@ class Loader:
 
         The state also has what the order depends on, which :meth:`load_state` compares.
         """
-        at_end = self._position == len(self)
-        epoch, position = (self._epoch + 1, 0) if at_end else (self._epoch, self._position)
+        return self._state_at(*self._place())
+
+    def _place(self) -> tuple[int, int]:
+        """The state's epoch and position: after an epoch's last batch, the beginning of the next one."""
+        return (self._epoch + 1, 0) if self._position == len(self) else (self._epoch, self._position)
+
+    def _state_at(self, epoch: int, position: int) -> dict[str, Any]:
+        """The state of a loader that stands there."""
         return {"epoch": epoch, "position": position, **self._fixed()}
 
     def load_state(self, state: dict[str, Any]) -> None:

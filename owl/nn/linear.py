@@ -32,14 +32,15 @@ class Linear(Module):
     def forward(self, x: NArray) -> NArray:
         if type(x) is not NArray:
             raise misfit(self, "", x)
-        shape = x.shape
-        if type(self.weight) is not NArray:
+        shape, weight, bias = x.shape, self.weight, self.bias
+        if type(weight) is not NArray:
             self._size(shape[0])
-        if shape[0] != self.weight.shape[0]:
-            raise misfit(self, f"arrays of shape [{self.weight.shape[0]}, ...]", x)
-        y = self.weight.T * (x if len(shape) == 2 else x.reshape([shape[0], -1]))
-        y = y if self.bias is None else y + self.bias
-        return y if len(shape) == 2 else y.reshape([self.n_out, *shape[1:]])
+            weight = self.weight
+        if shape[0] != weight.shape[0]:
+            raise misfit(self, f"arrays of shape [{weight.shape[0]}, ...]", x)
+        if len(shape) != 2:
+            return self.forward(x.reshape([shape[0], -1])).reshape([self.n_out, *shape[1:]])
+        return weight.T * x if bias is None else weight.T * x + bias
 
     def _arguments(self) -> str:
         return f"{self.weight.shape[0]}, {self.n_out}" + ("" if self.bias is not None else ", bias=False")
@@ -87,8 +88,9 @@ class Sequential(Module):
         setattr(self, str(i), module)
 
     def forward(self, x: Any) -> Any:
-        for module in self:
-            x = module(x)
+        parts = vars(self)
+        for i in range(self._length):
+            x = parts[str(i)](x)
         return x
 
     def __len__(self) -> int:

@@ -77,15 +77,18 @@ def accuracy(logits: NArray, labels: NArray) -> NArray:
 
     With one logit a sample, ``[1, N]``, its sign decides: above 0 the label is 1.
     """
+    return right(logits, labels).astype("float32").mean()
+
+
+def right(logits: NArray, labels: NArray) -> NArray:
+    """Which samples :func:`accuracy` counts: bools, ``[1, N]``."""
     _check("accuracy", "mean", logits, labels)
-    classes = _classes("accuracy", logits, labels)
+    are_classes = _are_classes("accuracy", logits, labels)
+    if are_classes:
+        labels = labels if len(labels.shape) == len(logits.shape) else labels.reshape([1, *labels.shape])
     if logits.shape[0] == 1:
-        right = (logits > 0.0) == ((labels if classes is None else classes) > 0.5)
-    elif classes is None:
-        right = logits.argmax(0) == labels.argmax(0)
-    else:
-        right = logits.argmax(0) == classes
-    return right.astype("float32").mean()
+        return (logits > 0.0) == (labels > 0.5)
+    return logits.argmax(0) == (labels if are_classes else labels.argmax(0))
 
 
 def _check(name: str, reduce: str, x: Any, t: Any) -> None:
@@ -105,23 +108,23 @@ def _check_equal(name: str, reduce: str, x: Any, t: Any) -> None:
 
 
 def _at_labels(name: str, log_probabilities: NArray, labels: NArray, reduce: Literal["mean", "sum", "none"]) -> NArray:
-    classes = _classes(name, log_probabilities, labels)
-    if classes is not None:
+    if _are_classes(name, log_probabilities, labels):
         shape, dtype = log_probabilities.shape, log_probabilities.dtype
-        labels = one_hot(classes.reshape([classes.size]), shape[0], dtype).reshape(shape)
+        labels = one_hot(labels if len(shape) == 2 else labels.reshape([labels.size]), shape[0], dtype)
+        labels = labels if len(shape) == 2 else labels.reshape(shape)
     losses = -ele.mult(log_probabilities, labels).sum(0)
     return _reduced(losses.reshape(losses.shape[1:]) if reduce == "none" else losses, reduce)
 
 
-def _classes(name: str, logits: NArray, labels: NArray) -> NArray | None:
-    """The labels, [1, N], if they are classes; None if they are probabilities of the logits' shape."""
+def _are_classes(name: str, logits: NArray, labels: NArray) -> bool:
+    """Whether the labels are classes, [N] or [1, N], or else probabilities of the logits' shape."""
     shape, rest = labels.shape, logits.shape[1:]
     if not rest:
         raise ShapeError(f"{name}: logits have the shape [classes, N], got {logits.shape}")
     if shape in (rest, [1, *rest]) and kind_of(labels.dtype) in "iu":
-        return labels.reshape([1, *rest])
+        return True
     if shape == logits.shape:
-        return None
+        return False
     if shape in (rest, [1, *rest]):
         raise DTypeError(f'{name}: labels are of type {labels.dtype}; classes are integers, labels.astype("int32")')
     raise ShapeError(

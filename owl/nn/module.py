@@ -101,6 +101,7 @@ class Module:
     _buffers: frozenset[str] = frozenset()  # local names of what is saved and not trained
     _frozen: frozenset[str] = frozenset()  # local names of parameters that are not trained
     _counters: frozenset[str] = frozenset()  # buffers that files hold as PyTorch's: int64, without axes
+    _changes = 0  # of Module: how often any module has got an attribute of another kind (Trained)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes, recorded: nothing waits. Calling the module runs it."""
@@ -116,11 +117,11 @@ class Module:
 
         A part that stands in several places has the name of the first. Error: a size is not known before the first call.
         """
-        return self._parameters(frozen=True)
+        return {name: _value(name, slot) for name, slot in self._slots(once=True).items() if slot[1] not in slot[0]._buffers}
 
     def trainable_parameters(self) -> dict[str, NArray]:
         """The parameters that are not frozen: what ``tape.gradient(loss, module)`` is about."""
-        return self._parameters(frozen=False)
+        return values(_trained(self._slots(once=True)))
 
     def buffers(self) -> dict[str, NArray]:
         """What is saved and not trained, such as running statistics: arrays by dotted name."""
@@ -290,6 +291,16 @@ class Module:
         """What a layer shows of itself in its repr."""
         return ""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        before, kind = type(self.__dict__.get(name)), type(value)
+        object.__setattr__(self, name, value)
+        if not (kind is before is NArray or (kind in _PLAIN and before in _PLAIN)):
+            Module._changes += 1
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        Module._changes += 1
+
     def __getattr__(self, name: str) -> Any:  # called for names that are not there
         hint = _HINTS.get(name)
         told = f": {hint}" if hint and " is " in hint else f": write {hint}" if hint else ""
@@ -300,19 +311,7 @@ class Module:
 
     def _slots(self, once: bool = False) -> dict[str, Slot]:
         """Every array by its name, in the order of attributes; of a part in several places, all names or the first."""
-        found: dict[str, Slot] = {}
-        _collect(self, "", found, set(), once)
-        return found
-
-    def _parameters(self, frozen: bool) -> dict[str, NArray]:
-        """The parameters by their first names: all, or those that are not frozen."""
-        found = {}
-        for name, slot in self._slots(once=True).items():
-            owner, local, container, key = slot
-            if local not in owner._buffers and (frozen or local not in owner._frozen):
-                array = container[key]
-                found[name] = array if type(array) is NArray else _value(name, slot)
-        return found
+        return _Walk(self, once).found
 
     def _size(self, length: int) -> None:
         """Makes this layer's parameters whose first call has told their shape."""
@@ -364,38 +363,84 @@ _HINTS = {
 
 
 _LEAVES = frozenset({bool, int, float, str, set, frozenset, type(None), FunctionType})
+_PLAIN = _LEAVES - {frozenset}  # names of buffers and of frozen parameters are frozensets
 
 
-def _collect(module: Module, prefix: str, found: dict[str, Slot], seen: set[int], once: bool) -> None:
-    """Adds the arrays of a module and its parts; a part that contains itself is left out there."""
-    if id(module) in seen:
-        return
-    seen.add(id(module))
-    attributes = vars(module)
-    for key, value in attributes.items():
-        kind = type(value)
-        if kind is NArray or kind is Unsized:
-            found[prefix + key] = (module, key, attributes, key)
-        elif kind not in _LEAVES:
-            _collect_of(value, prefix + key, module, key, found, seen, once)
-    if not once:
-        seen.discard(id(module))
+class _Walk:
+    """The arrays of a module and its parts; a part that contains itself is left out there."""
 
+    def __init__(self, module: Module, once: bool) -> None:
+        self.found: dict[str, Slot] = {}
+        self.containers: list[Any] = []  # the lists and dicts that may hold arrays or modules
+        self._once, self._seen = once, set[int]()
+        self._add(module, "")
 
-def _collect_of(
-    value: Any, name: str, owner: Module, local: str, found: dict[str, Slot], seen: set[int], once: bool
-) -> None:
-    """The arrays of an attribute, or of a part of one: a module, or a container of modules and arrays."""
-    if isinstance(value, Module):
-        _collect(value, name + ".", found, seen, once)
-    elif isinstance(value, (list, tuple, dict)):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            kind = type(part)
+    def _add(self, module: Module, prefix: str) -> None:
+        if id(module) in self._seen:
+            return
+        self._seen.add(id(module))
+        attributes = vars(module)
+        for key, value in attributes.items():
+            kind = type(value)
             if kind is NArray or kind is Unsized:
-                if not isinstance(value, tuple):
-                    found[f"{name}.{key}"] = (owner, f"{local}.{key}", value, key)
+                self.found[prefix + key] = (module, key, attributes, key)
             elif kind not in _LEAVES:
-                _collect_of(part, f"{name}.{key}", owner, f"{local}.{key}", found, seen, once)
+                self._add_attribute(value, prefix + key, module, key)
+        if not self._once:
+            self._seen.discard(id(module))
+
+    def _add_attribute(self, value: Any, name: str, owner: Module, local: str) -> None:
+        """An attribute, or a part of one: a module, or a container of modules and arrays."""
+        if isinstance(value, Module):
+            self._add(value, name + ".")
+        elif isinstance(value, (list, tuple, dict)):
+            fixed = isinstance(value, tuple)
+            if not fixed:
+                self.containers.append(value)
+            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+                kind = type(part)
+                if kind is NArray or kind is Unsized:
+                    if not fixed:
+                        self.found[f"{name}.{key}"] = (owner, f"{local}.{key}", value, key)
+                elif kind not in _LEAVES:
+                    self._add_attribute(part, f"{name}.{key}", owner, f"{local}.{key}")
+
+
+class Trained:
+    """Where a module's trained parameters are kept, for a loop: walks through the module anew only if it has changed.
+
+    An attribute that is bound to another kind of thing is a change, of any module; so is another element in a list or a dict
+    that the walk has met. An array in the place of an array is none.
+    """
+
+    def __init__(self, module: Module) -> None:
+        self._module, self._changes = module, -1
+        self._containers: list[tuple[Any, list[Any]]] = []
+        self._slots: dict[str, Slot] = {}
+
+    def slots(self) -> dict[str, Slot]:
+        """Slots by the parameters' first names, those that are frozen left out."""
+        if self._changes != Module._changes or any(not _same(_outline(each), before) for each, before in self._containers):
+            self._changes = Module._changes
+            walk = _Walk(self._module, once=True)
+            self._containers = [(each, _outline(each)) for each in walk.containers]
+            self._slots = _trained(walk.found)
+        return self._slots
+
+
+def _outline(container: Any) -> list[Any]:
+    """What tells a container from itself at another time: its keys, and its elements with their kind in the place of arrays."""
+    elements = container.values() if isinstance(container, dict) else container
+    kinds = [type(each) if type(each) is NArray or type(each) in _LEAVES else each for each in elements]
+    return [*container, *kinds] if isinstance(container, dict) else kinds
+
+
+def _same(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other))
+
+
+def _trained(slots: Mapping[str, Slot]) -> dict[str, Slot]:
+    return {name: slot for name, slot in slots.items() if slot[1] not in slot[0]._buffers and slot[1] not in slot[0]._frozen}
 
 
 def _parts(attributes: Any, prefix: str = "") -> Iterator[tuple[str, Module]]:
@@ -420,6 +465,15 @@ def misfit(layer: Module, takes: str, x: Any) -> Exception:
         made = "; owl.from_numpy makes one, with the axes reversed" if isinstance(x, np.ndarray) else ""
         return DTypeError(f"{layer!r} takes an NArray, not {type(x).__name__}{made}")
     return ShapeError(f"{layer!r} takes {takes}, got {x.shape}")
+
+
+def values(slots: Mapping[str, Slot]) -> dict[str, NArray]:
+    """The arrays that are kept there. Error: a shape is not known yet."""
+    found = {}
+    for name, slot in slots.items():
+        array = slot[2][slot[3]]
+        found[name] = array if type(array) is NArray else _value(name, slot)
+    return found
 
 
 def _value(name: str, slot: Slot) -> NArray:

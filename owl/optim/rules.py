@@ -106,12 +106,13 @@ class Adam(Optimizer):
         return self._moved(x, _decayed(g, x, self.weight_decay), slots, t, lr)
 
     def _moved(self, x: NArray, g: NArray, slots: dict[str, NArray], t: int, lr: float) -> NArray:
-        m = slots["exp_avg"] = slots["exp_avg"] * self.b1 + g * (1 - self.b1)
-        v = slots["exp_avg_sq"] = slots["exp_avg_sq"] * self.b2 + ele.mult(g, g) * (1 - self.b2)
+        b1, b2 = self.b1, self.b2
+        m = slots["exp_avg"] = slots["exp_avg"] * b1 + g * (1 - b1)
+        v = slots["exp_avg_sq"] = slots["exp_avg_sq"] * b2 + ele.mult(g, g) * (1 - b2)
         if self.amsgrad:
             v = slots["max_exp_avg_sq"] = ele.maximum(slots["max_exp_avg_sq"], v)
-        root = math.sqrt(1 - self.b2**t)  # sqrt(v / c2) + eps is (sqrt(v) + eps * root) / root
-        return x - m * (lr * root / (1 - self.b1**t)) / (ele.sqrt(v) + self.eps * root)
+        root = math.sqrt(1 - b2**t)  # sqrt(v / c2) + eps is (sqrt(v) + eps * root) / root
+        return x - m * (lr * root / (1 - b1**t)) / (ele.sqrt(v) + self.eps * root)
 
 
 class AdamW(Adam):

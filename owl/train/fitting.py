@@ -130,7 +130,7 @@ class Fit:
                 sums.add(gradients, samples)
                 measured.append((values, samples))
                 count += samples
-        trainer.optimizer.update(trainer.model, sums.mean())
+        trainer.parts.update(trainer.optimizer, sums.mean())
         trainer.steps += 1
         for values, samples in measured:
             totals.add(trainer.steps, values, samples)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from owl import elewise as ele
 from owl._owl import NArray
+from owl.nn.losses import right
 
 Function = Callable[..., Any]
 
 READ_LAG = 64  # steps that may be recorded ahead of the oldest loss that was not read
+READ_S = 0.01  # between two readings: several quick steps are read together
 
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mse", "l1", "huber", "nll")
 OPTIMIZERS = {
@@ -83,23 +85,22 @@ def _require_known(what: str, name: str, known: Iterable[str]) -> None:
 
 def _hits(output: NArray, labels: NArray) -> tuple[NArray, int]:
     """How many samples are right: a whole number, so that the accuracy does not depend on how the data is cut."""
-    from owl import nn
-
-    count = output.size // max(1, output.shape[0])
-    return ele.floor(nn.accuracy(output, labels) * float(count) + 0.5), count
+    found = right(output, labels)
+    return found.sum(), found.size
 
 
 class Totals:
     """The sums and counts of the loss and the metrics.
 
-    ``add`` takes arrays as they are recorded; ``read`` adds up those that are computed, in order. Reading never waits for a
-    step that is less than READ_LAG steps back.
+    ``add`` takes arrays as they are recorded; ``read`` adds up those that are computed, in order, every READ_S seconds.
+    Reading never waits for a step that is less than READ_LAG steps back.
     """
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.counts: dict[str, float] = {}
         self._pending: deque[tuple[int, dict[str, Any], int]] = deque()
+        self._due = 0.0  # when the next reading is
 
     def add(self, step: int, values: dict[str, Any], samples: int) -> None:
         """The loss and metrics of a batch: each a mean over its samples, or a sum and a count."""
@@ -107,13 +108,15 @@ class Totals:
 
     def read(self, wait: bool = False) -> list[tuple[int, float]]:
         """Adds up what is computed, or with ``wait`` everything; gives the steps and their losses."""
-        found = []
-        while self._pending:
-            step, values, samples = self._pending[0]
-            if not (wait or len(self._pending) > READ_LAG or _ready(values)):
-                break
+        found: list[tuple[int, float]] = []
+        pending, now = self._pending, time.monotonic()
+        if not wait and now < self._due and len(pending) <= READ_LAG:
+            return found
+        self._due = now + READ_S
+        while pending and (wait or len(pending) > READ_LAG or _ready(pending[0][1])):
+            step, values, samples = pending[0]
             parts = {name: _sum_and_count(name, value, samples) for name, value in values.items()}
-            self._pending.popleft()
+            pending.popleft()
             self.add_numbers(parts)
             if "loss" in parts:
                 found.append((step, parts["loss"][0] / samples))
@@ -147,8 +150,11 @@ class Totals:
 
 
 def _ready(values: dict[str, Any]) -> bool:
-    arrays = (part for value in values.values() for part in (value if isinstance(value, tuple) else (value,)))
-    return all(part.ready() for part in arrays if isinstance(part, NArray))
+    for value in values.values():
+        for part in value if type(value) is tuple else (value,):
+            if type(part) is NArray and not part.ready():
+                return False
+    return True
 
 
 def _sum_and_count(name: str, value: Any, samples: int) -> tuple[float, float]:

@@ -16,14 +16,23 @@ class Place:
         self.totals: Totals | None = None  # of the epoch that is not finished; None between two epochs
         self.trained = False  # whether that epoch lacks only its validation
         self.samples = 0  # of that epoch
-        self.loaders: dict[str, dict[str, Any]] = {}  # their states after the latest step
+        self._loaders: dict[str, dict[str, Any]] = {}
+        self._reached: tuple[int, int] | None = None  # where the data's loader stands after the latest step
         self._callback_states: dict[str, Any] = {}
         self._loader: Loader | None = None
         self._validation: Loader | None = None
         self._callbacks: dict[str, Any] = {}
 
+    @property
+    def loaders(self) -> dict[str, dict[str, Any]]:
+        """The loaders' states after the latest step."""
+        if self._loader is not None and self._reached is not None:
+            self._loaders["data"] = self._loader._state_at(*self._reached)
+        return self._loaders
+
     def watch(self, loader: Loader, validation: Loader | None, callbacks: Sequence[Any]) -> None:
         """From now on the state is that of these; callbacks get what was known of them."""
+        self._loaders, self._reached = self.loaders, None
         self._loader, self._validation, self._callbacks = loader, validation, {}
         for callback in callbacks:
             if hasattr(callback, "state") and hasattr(callback, "load_state"):
@@ -38,15 +47,14 @@ class Place:
     def step(self, samples: int) -> None:
         """A step of so many samples was made."""
         assert self._loader is not None
-        state = self._loader.state()
-        self.loaders["data"] = state
-        self.trained = state["position"] == 0
+        self._reached = self._loader._place()
+        self.trained = self._reached[1] == 0
         self.samples += samples
 
     def state(self) -> dict[str, Any]:
         """All of it, but the totals as they are: a copy that goes on by itself."""
         if self._validation is not None:
-            self.loaders["validation"] = self._validation.state()
+            self._loaders["validation"] = self._validation.state()
         self._callback_states |= {name: callback.state() for name, callback in self._callbacks.items()}
         return {
             "totals": None if self.totals is None else self.totals.copy(),
@@ -64,5 +72,5 @@ class Place:
             totals.load_state(state["totals"])
         loaders, callbacks = dict(state["loaders"]), dict(state["callbacks"])
         trained, samples = bool(state["trained"]), int(state["samples"])
-        self.totals, self.trained, self.samples, self.loaders = totals, trained, samples, loaders
+        self.totals, self.trained, self.samples, self._loaders, self._reached = totals, trained, samples, loaders, None
         self._callback_states, self._callbacks, self._loader, self._validation = callbacks, {}, None, None

@@ -10,6 +10,8 @@ import owl
 from owl import _owl
 from owl._owl import Error, NArray
 from owl._types import kind_of
+from owl.nn.module import Module, Slot, Trained, values
+from owl.optim.optimizer import Optimizer
 from owl.train.metrics import Function
 from owl.train.ranks import Ranks, nothing
 
@@ -39,6 +41,8 @@ class Steps:
         #: Called with output and labels before the loss, while fit runs.
         self.check: Callable[[Any, NArray], None] | None = None
         self.ranks = ranks
+        self._trained = Trained(model) if isinstance(model, Module) else None
+        self._slots: dict[str, Slot] = {}  # of the latest gradients' parameters
 
     def gradients(self, batch: Batch) -> tuple[dict[str, Any], Gradients]:
         """The loss and metrics of a batch, and the gradients of its mean loss."""
@@ -95,12 +99,20 @@ class Steps:
             if self.check is not None:
                 self.check(output, batch[-1])
             loss = self.loss(output, batch[-1])
-        # By name here, because gradient(loss, model) would walk through the modules twice.
-        trained = self.model.trainable_parameters()
+        if self._trained:
+            self._slots = self._trained.slots()
+        trained = values(self._slots) if self._trained else self.model.trainable_parameters()
         if not trained:
             raise Error("fit: the model has no parameters to train; model.unfreeze() returns frozen ones")
         gradients: Gradients = tape.gradient(loss, trained)
         return {"loss": loss, **self._measured(output, batch[-1])}, gradients
+
+    def update(self, optimizer: Any, gradients: Gradients) -> None:
+        """Makes the step."""
+        if self._trained and getattr(type(optimizer), "update", None) is Optimizer.update:
+            optimizer._update(self._slots, gradients)
+        else:
+            optimizer.update(self.model, gradients)
 
     def measure(self, batch: Batch) -> dict[str, Any]:
         """The loss and metrics of a batch, without gradients."""
@@ -155,8 +167,11 @@ class Sums:
         return {name: g * (1 / sum(self._samples)) for name, g in self._total.items()}
 
 
-def _on(devices: Sequence[int], shard: int, shards: int) -> owl.device:
-    return owl.device(devices[shard * len(devices) // shards] if devices else owl.current_device())
+def _on(devices: Sequence[int], shard: int, shards: int) -> contextlib.AbstractContextManager[Any]:
+    return owl.device(devices[shard * len(devices) // shards]) if devices else _HERE
+
+
+_HERE = contextlib.nullcontext()
 
 
 def _as_sum(value: Any, samples: int) -> tuple[Any, Any]:

@@ -392,32 +392,32 @@ NN = [
     ("Module: parameters, buffers and state by PyTorch's names; parts in attributes, lists and dicts",
      "nn nn.Module nn.Module.parameters nn.Module.trainable_parameters nn.Module.buffers nn.Module.buffer nn.Module.state "
      "nn.Module.forward nn.Module.modules nn.Sequential",
-     "nn.names nn.arrays_in_lists_and_dicts nn.parts_in_several_places nn.a_tape_takes_a_module nn.modules_among_other_arguments nn.copies_and_pickles nn.mistakes"),
+     "train.names modules.arrays_in_lists_and_dicts modules.parts_in_several_places modules.a_tape_takes_a_module modules.modules_among_other_arguments modules.copies_and_pickles modules.mistakes"),
     ("update binds; load_state and load are strict and list everything; save writes what PyTorch reads",
      "nn.Module.update nn.Module.load_state nn.Module.load nn.Module.save",
-     "nn.update_binds nn.strict_loading_lists_everything nn.files nn.the_number_of_batches_is_written_as_pytorch_does nn.pytorch"),
+     "modules.update_binds modules.strict_loading_lists_everything modules.files modules.the_number_of_batches_is_written_as_pytorch_does nn.pytorch"),
     ("train, eval, freeze, unfreeze, to",
-     "nn.Module.training nn.Module.train nn.Module.eval nn.Module.freeze nn.Module.unfreeze nn.Module.to", "nn.modes nn.freeze nn.to_a_device"),
-    ("summary, repr", "nn.Module.summary", "nn.summary nn.repr"),
+     "nn.Module.training nn.Module.train nn.Module.eval nn.Module.freeze nn.Module.unfreeze nn.Module.to", "modules.modes modules.freeze modules.to_a_device"),
+    ("summary, repr", "nn.Module.summary", "modules.summary modules.repr"),
     ("layers: PyTorch's values, gradients, names and reversed shapes; n_in=None is found out by the first call",
      "nn.Linear nn.Conv2d nn.MaxPool2d nn.AvgPool2d nn.GlobalAvgPool2d nn.LocalResponseNorm nn.BatchNorm nn.LayerNorm nn.GroupNorm "
      "nn.Flatten nn.RNN nn.LSTM nn.GRU nn.MultiHeadAttention",
      "nn.values nn.gradients_by_differences nn.pytorch nn.every_layer_is_compared nn.names_and_shapes_are_pytorchs_reversed nn.no_gradient_flows_through_running_statistics nn.statistics_of_batch_norm "
-     "nn.states_of_recurrent_layers nn.masks_of_attention nn.sizes_found_out_by_the_first_call nn.one_sample_and_no_samples"),
+     "nn.states_of_recurrent_layers nn.masks_of_attention modules.sizes_found_out_by_the_first_call modules.one_sample_and_no_samples"),
     ("Dropout, Embedding", "nn.Dropout nn.Embedding", "nn.dropout nn.dropout_keeps_no_mask nn.embedding nn.embedding_of_pytorch"),
     ("activations as modules",
      "nn.ReLU nn.LeakyReLU nn.ELU nn.GELU nn.SiLU nn.Sigmoid nn.Tanh nn.Softplus nn.Softmax nn.LogSoftmax nn.Hardsigmoid "
      "nn.Hardswish nn.Mish", "nn.values nn.gradients_by_differences nn.pytorch"),
     ("losses and accuracy want equal shapes; labels are integers or probabilities",
      "nn.softmax_cross_entropy nn.nll nn.binary_cross_entropy nn.mse nn.l1 nn.huber nn.accuracy",
-     "nn.softmax_cross_entropy nn.labels_of_sequences nn.losses_of_equal_shapes nn.losses_of_pytorch nn.huber_of_another_delta nn.float64_stays "
-     "nn.accuracy nn.large_logits_stay_finite nn.mistakes_of_losses nn.a_label_out_of_range"),
+     "losses.softmax_cross_entropy losses.labels_of_sequences losses.losses_of_equal_shapes losses.losses_of_pytorch losses.huber_of_another_delta losses.float64_stays "
+     "losses.accuracy losses.large_logits_stay_finite losses.mistakes_of_losses losses.a_label_out_of_range"),
     ("first values",
      "nn.init nn.init.glorot_uniform nn.init.glorot_normal nn.init.he_uniform nn.init.he_normal nn.init.lecun_normal "
      "nn.init.orthogonal nn.init.normal nn.init.uniform nn.init.constant",
      "nn.variances nn.constant_and_settings nn.orthogonal nn.defaults_of_layers nn.init_is_given_to_a_layer"),
     ("networks learn, in bounded memory, with the bits of the same step by hand", "",
-     "nn.a_network_learns_digits nn.a_step_waits_for_nothing nn.a_training_loop_leaves_no_history nn.a_plain_loop_and_the_same_by_hand_end_with_the_same_bits"),
+     "modules.a_network_learns_digits modules.a_step_waits_for_nothing modules.a_training_loop_leaves_no_history modules.a_plain_loop_and_the_same_by_hand_end_with_the_same_bits"),
 ]
 
 OPTIM = [

@@ -27,6 +27,7 @@ RUNS = {
     "chains.py": ["--workers", "1", "--length", "3", "--rounds", "1"],
     "updates.py": ["--arrays", "5", "--side", "4", "--steps", "2", "--rounds", "1"],
     "layers.py": ["--units", "8", "--images", "300", "--rounds", "1"],
+    "trainer.py": ["--units", "8", "--images", "300", "--rounds", "1"],
     "take.py": ["--rows", "30", "--width", "4", "--rounds", "1"],
     "cliffs.py": ["--only", "1K", "--seconds", "0"],
     "calls.py": ["--elements", "100", "--seconds", "0.01"],
@@ -36,7 +37,7 @@ RUNS = {
     "import_time.py": ["--runs", "2"],
     "products.py": ["--turns", "1", "--gflop", "0.001"],
 }
-MODULES = {"run.py", "rows.py", "machine.py", "figure.py", "common.py", "network.py"}
+MODULES = {"run.py", "rows.py", "machine.py", "figure.py", "common.py", "network.py", "tutorial.py"}
 FLOORS = {
     "products_floor": ["--hidden", "16", "--images", "512", "--epochs", "1"],
     "conv_floor": ["--images", "2", "--batches", "2", "--rounds", "1"],

@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -461,3 +462,25 @@ def test_what_is_no_array_is_told(show, x, told):
     with pytest.raises(TypeError, match=rf"^{show.__name__}: x must be an NArray, .* {told}$"):
         show(x)
     owl.wait_for_all()
+
+
+class OwnStep(owl.optim.Optimizer):
+    def step(self, x, g, slots, t, lr):
+        return owl.nn.mse(x, g, "none")  # line of a step
+
+
+@pytest.mark.parametrize("make, blamed", [(owl.optim.Adam, "update"), (owl.optim.SGD, "update"), (OwnStep, "of a step")])
+def test_an_optimizers_operations_have_the_line_of_the_update(make, blamed):
+    lines = inspect.getsource(sys.modules[__name__]).splitlines()
+
+    def line_of(error):
+        return lines[int(re.search(rf"{re.escape(__file__)}:(\d+)", str(error.value))[1]) - 1].partition("  # line ")[2]
+
+    x, large, optimizer = owl.ones([4]), owl.full([4], 3e38), make(10.0)
+    with owl.trace_nan():
+        with pytest.raises(owl.NaNError) as error:
+            optimizer.update({"x": x}, {"x": large})["x"].wait_for_eval()  # line update
+        assert line_of(error) == blamed
+        with pytest.raises(owl.NaNError) as error:
+            owl.nn.mse(large, x, "none").wait_for_eval()  # line after
+        assert line_of(error) == "after"

@@ -19,7 +19,7 @@ disable_error_code = import-untyped
 # Differences that mypy.stubtest cannot resolve, with reasons.
 ALLOWED = r"""
 # classes made by pybind11 have a metaclass of its own
-owl\._owl\.(CheckpointScope|DeviceInfo|HoldWindow|TapeState)
+owl\._owl\.(CheckpointScope|DeviceInfo|HeldSource|HoldWindow|TapeState)
 owl\.conv\.(Convolver|Lrner|Pooler)(\.__signature__)?
 owl\._owl\.DeviceInfo\.__init__
 owl\.conv\.(pool|soft)_op\.__pybind11_native_enum__

@@ -149,6 +149,27 @@ def test_operations_are_recorded_and_never_dropped(launcher):
     assert out.count("done") == 2
 
 
+def test_the_link_cuts_no_programs(launcher):
+    """While the devices' workers are busy, the idle thread of the link does not plan what the script slowly records."""
+    out, _ = mpi.run(launcher, 2, begin("""
+        distributed.all_reduce(owl.ones([2])).wait_for_eval()
+        a = owl.ones([1500, 1500])
+        a.wait_for_eval()
+        before = owl.stats()["kernels"]
+        busy = [a * a for _ in range(4)]      # some hundred milliseconds of one thread
+        x = owl.ones([1000])
+        for _ in range(10):
+            time.sleep(0.002)
+            x = owl.elewise.sin(x + 1.0)
+        assert not busy[-1].wait_for_eval(timeout=0) or rank < 0, "the products ended too early"
+        x.wait_for_eval()
+        count = owl.stats()["kernels"] - before    # four products, ones, and one or two programs
+        assert count <= 8, count
+        print("few")
+    """.replace("\n        ", "\n")))
+    assert out.count("few") == 2
+
+
 def test_gradients_of_sums(launcher):
     out, _ = mpi.run(launcher, 2, begin("""
         w = owl.full([3], 2.0)
@@ -357,6 +378,36 @@ def test_the_library_is_found_beside_mpirun(launcher):
     assert out.count("[2.0]") == 2
 
 
+# ---- several machines -------------------------------------------------------------------------------------------------
+
+
+def test_ranks_on_machines_of_their_own(launcher):
+    """In namespaces, over cables of 100 Mbit/s: 4 MB take 2 MB in each direction, twice."""
+    out, _ = mpi.run(launcher, 3, begin("""
+        import socket
+        x = owl.full([1_000_000], 1.0 + rank)
+        x.wait_for_eval()
+        distributed.barrier()
+        begun = time.perf_counter()
+        total = distributed.all_reduce(x)
+        assert total.min().tolist() == total.max().tolist() == [6.0]
+        seconds = time.perf_counter() - begun
+        assert seconds > 0.3, seconds
+        print(socket.gethostname(), flush=True)
+    """.replace("\n        ", "\n")), rate="100mbit")
+    assert sorted(out.split()) == ["machine1", "machine2", "machine3"]
+
+
+def test_a_rank_that_dies_on_another_machine_ends_the_others(launcher):
+    failing(launcher, """
+        import os, signal
+        for step in range(100000):
+            if rank == 1 and step == 20:
+                os.kill(os.getpid(), signal.SIGKILL)
+            distributed.all_reduce(owl.ones([4])).wait_for_eval()
+    """, rate="")
+
+
 # ---- Trainer ----------------------------------------------------------------------------------------------------------
 
 TRAINING = """\
@@ -418,6 +469,12 @@ def test_files_are_the_same_on_any_number_of_ranks(tmp_path, samples, norm):
         for rank in range(1 if name == "devices" else int(name[-1])):
             assert (tmp_path / f"{name}_{rank}.txt").read_text() == (tmp_path / "alone_0.txt").read_text()
         assert (tmp_path / f"{name}.csv").exists()
+
+
+def test_files_are_the_same_from_ranks_on_several_machines(launcher, tmp_path):
+    alone(tmp_path, "alone", "alone", 502, "plain")
+    mpi.run(launcher, 2, TRAINING, "ranks", "machines", 502, "plain", folder=tmp_path, rate="1gbit")
+    assert (tmp_path / "machines.npz").read_bytes() == (tmp_path / "alone.npz").read_bytes()
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(launcher, tmp_path):

@@ -61,6 +61,7 @@ class OWL_MODULE_API Group {
  private:
   struct Message;
   struct Received;
+  struct Share;
   using Requests = std::vector<Handle>;
 
   std::vector<Received> exchange(const Meeting& meeting, std::span<const std::byte> payload);
@@ -72,6 +73,7 @@ class OWL_MODULE_API Group {
   void receive(void* data, std::size_t bytes, int from, int tag, Requests& requests);
   void reduce_small(const Meeting& meeting, std::span<const Part> parts, distributed::Combine how);
   void reduce_large(std::span<const Part> parts, distributed::Combine how);
+  void reduce_in_place(std::span<const Part> arrays, distributed::Combine how);
 
   const Library& library_;
   const int process_;
@@ -81,6 +83,7 @@ class OWL_MODULE_API Group {
   double warn_after_;
   std::uint64_t meetings_ = 0;
   std::vector<std::string> last_;  // what each rank said last
+  std::vector<std::byte> arrived_;  // blocks of the others, to be added
   std::string broken_;             // why no further meeting is possible
   std::atomic<bool> broken_flag_{false}, given_up_{false};
 };

@@ -81,6 +81,19 @@ def test_a_launcher_without_a_library_is_an_error(tmp_path):
     assert "Open MPI's mpirun started this process (OMPI_COMM_WORLD_SIZE=2), but there is no MPI library: pip install" in done.stderr
 
 
+def test_a_library_without_a_launcher_is_a_group_of_one(launcher):
+    path = mpi.prefix_of(launcher) / "lib" / mpi.LIBRARIES[launcher]
+    code = "from owl import distributed; distributed.init(); print(distributed.rank(), distributed.size())"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"OWL_MPI": str(path)}, capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "1"], done.stderr
+
+
+def test_a_launcher_whose_ranks_have_no_library(launcher, tmp_path):
+    """Every rank says so."""
+    _, err = mpi.run(launcher, 2, begin(""), env={"OWL_MPI": str(tmp_path / "libmpi.so.40")}, expect=None)
+    assert f"{launcher}'s mpirun started this process" in err and "there is no MPI library: pip install" in err
+
+
 def test_srun_without_mpi_is_an_error():
     code = "from owl import distributed; distributed.init()"
     env = os.environ | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}
@@ -170,14 +183,44 @@ def test_the_link_cuts_no_programs(launcher):
     assert out.count("few") == 2
 
 
-def test_gradients_of_sums(launcher):
+def test_gradients(launcher):
+    """Those of the sum of all ranks' losses."""
     out, _ = mpi.run(launcher, 2, begin("""
-        w = owl.full([3], 2.0)
+        def gradient(operation, weights):
+            w = owl.full([3], 2.0)
+            with owl.Tape() as tape:
+                loss = owl.mult(operation(w * (rank + 1.0)), weights).sum()
+            return tape.gradient(loss, w).tolist()
+        each = (rank + 1.0) * owl.arange(3)      # weights that differ: sums are [0, 3, 6]
+        assert gradient(distributed.all_reduce, each) == [3.0 * i * (rank + 1) for i in range(3)]
+        both = owl.concat([each, each + 10.0], -1)
+        wanted = [(3.0 * i + 20 * rank) * (rank + 1) for i in range(3)]
+        assert gradient(distributed.all_gather, both) == wanted, wanted
+        for root in (0, 1):
+            wanted = [3.0 * i * (rank + 1) * (rank == root) for i in range(3)]
+            assert gradient(lambda x: distributed.broadcast(x, root), each) == wanted, wanted
+        w = owl.full([2, 3], 1.0)
+        with owl.Tape() as tape:     # errors that are numbers, and parts
+            y = distributed.all_reduce(w)
+            loss = y.sum() + (2.0 * owl.slice(y, 0, 0, 1)).sum() + (5.0 * owl.slice(y, 0, 1, 1)).sum()
+        assert tape.gradient(loss, w).tolist() == [[6.0] * 3, [12.0] * 3]
         with owl.Tape() as tape:
-            loss = owl.mult(distributed.all_reduce(w * (rank + 1.0)), owl.arange(3)).sum()
-        print(tape.gradient(loss, w).tolist())
+            loss = distributed.broadcast(w, 1).sum()
+        assert tape.gradient(loss, w).tolist() == [[2.0 * rank] * 3] * 2
+        with owl.Tape() as outer:
+            with owl.Tape() as inner:
+                y = owl.elewise.square(distributed.all_gather(w))
+                loss = owl.elewise.square(y).sum()  # of all ranks: 2 w^4
+            g = inner.gradient(loss, w).sum()
+        assert outer.gradient(g, w).tolist() == owl.full([2, 3], 24.0).tolist(), rank
+        try:
+            with owl.Tape() as tape:
+                top = distributed.all_reduce(w, "max").sum()
+            tape.gradient(top, w)
+        except owl.Error as error:
+            print("refused", "max" in str(error) or "all_reduce" in str(error))
     """.replace("\n        ", "\n")))
-    assert out.count("[0.0, 2.0, 4.0]") == out.count("[0.0, 4.0, 8.0]") == 1
+    assert out.count("refused True") == 2, out
 
 
 # ---- failures ---------------------------------------------------------------------------------------------------------
@@ -209,6 +252,49 @@ def test_ranks_that_do_not_match(launcher, what):
     assert "went on" not in out or what == "only one"
     assert re.search(message, err), err
     assert err.count("the ranks do not do the same") >= (1 if what == "only one" else 2), err
+
+
+def test_different_scripts_are_named(launcher, tmp_path):
+    """mpirun -n 2 with a program that runs another file on rank 1."""
+    for name in "ab":
+        (tmp_path / f"script_{name}.py").write_text(begin("\n\ndistributed.all_reduce(owl.ones([3])).wait_for_eval()\n"))
+    text = """
+        import os, runpy
+        rank = os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK"))
+        runpy.run_path(f"script_{'ab'[int(rank)]}.py")
+    """
+    _, err = mpi.run(launcher, 2, text, folder=tmp_path, expect=None)
+    assert err.count("rank 0 is at distributed.all_reduce of float32 [3] (script_a.py:9); rank 1 is at "
+                     "distributed.all_reduce of float32 [3] (script_b.py:9)") == 2, err  # fmt: skip
+
+
+def test_different_versions_are_named(launcher):
+    text = """
+        import os, owl
+        rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")))
+        owl.__version__ = "0.9.8" if rank == 1 else "0.9.7"
+        from owl import distributed
+        distributed.init()
+    """
+    _, err = mpi.run(launcher, 3, text, expect=None)
+    assert "owl.Error: the ranks have different versions of owl: ranks 0 and 2 have 0.9.7; rank 1 has 0.9.8" in err, err
+
+
+def test_a_barrier_waits_for_what_was_recorded(launcher):
+    out, _ = mpi.run(launcher, 2, begin("""
+        a = owl.ones([1000, 1000])
+        b = a
+        for _ in range(5 + 20 * rank):
+            b = a * b * 0.001
+        distributed.barrier()
+        print(b.ready())
+        c = owl.take(owl.ones([4]), owl.from_numpy(np.array([9], np.int32)), 0)
+        try:
+            distributed.barrier()
+        except IndexError:
+            print("raised")
+    """.replace("\n        ", "\n")))
+    assert out.count("True") == out.count("raised") == 2
 
 
 def test_three_of_four_ranks_are_named_together(launcher):
@@ -475,6 +561,27 @@ def test_files_are_the_same_from_ranks_on_several_machines(launcher, tmp_path):
     alone(tmp_path, "alone", "alone", 502, "plain")
     mpi.run(launcher, 2, TRAINING, "ranks", "machines", 502, "plain", folder=tmp_path, rate="1gbit")
     assert (tmp_path / "machines.npz").read_bytes() == (tmp_path / "alone.npz").read_bytes()
+
+
+def test_more_ranks_than_samples(launcher, tmp_path):
+    """Two ranks have none, and all end with the file of one process that has as many shards."""
+    text = """
+        import sys
+        import numpy as np, owl
+        from owl import nn, optim, train
+        rng = np.random.default_rng(0)
+        x, labels = rng.standard_normal((2, 5)).astype(np.float32), np.array([0, 2], np.int32)
+        owl.seed(3)
+        own = train.Trainer(nn.Linear(5, 3), "softmax_cross_entropy", optim.Adam(0.1), metrics={"accuracy": "accuracy"},
+                            distributed=sys.argv[1] == "ranks", shards=4)
+        own.fit((x, labels), 3, batch_size=2, progress=False)
+        own.save(sys.argv[1] + ".npz")
+        print(f"loss {own.evaluate((x, labels))['loss']}", flush=True)
+    """
+    out, _ = mpi.run(launcher, 4, text, "ranks", folder=tmp_path)
+    alone_out, _ = mpi.run(launcher, 1, text, "alone", folder=tmp_path)
+    assert out.count(alone_out.strip()) == 4, (out, alone_out)
+    assert (tmp_path / "ranks.npz").read_bytes() == (tmp_path / "alone.npz").read_bytes()
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(launcher, tmp_path):

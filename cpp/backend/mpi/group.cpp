@@ -21,7 +21,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t kTextBytes = 472;
+constexpr std::size_t kTextBytes = 472, kVersionBytes = 32;
 constexpr std::size_t kPayload = 4096;          // data of at most so many bytes is in the message
 constexpr std::size_t kLargest = 1 << 30;       // bytes of one transfer: MPI counts with an int
 constexpr std::size_t kPacked = 64 << 10;       // smaller arrays are copied to one transfer
@@ -87,7 +87,8 @@ struct Group::Received {
   const std::byte* payload() const { return bytes.data() + sizeof(Message); }
 };
 
-Group::Group(const Library& library, double warn_after) : library_(library), process_(getpid()), warn_after_(warn_after) {
+Group::Group(const Library& library, double warn_after, const std::string& version)
+    : library_(library), process_(getpid()), warn_after_(warn_after) {
   int started = 0;
   library_.check(library_.MPI_Initialized(&started), "MPI_Initialized");
   if (!started) {
@@ -105,6 +106,30 @@ Group::Group(const Library& library, double warn_after) : library_(library), pro
     library_.check(library_.MPI_Comm_dup(library_.world, made), "MPI_Comm_dup");
     library_.check(library_.MPI_Comm_set_errhandler(*made, library_.errors_return), "MPI_Comm_set_errhandler");
   }
+  require_same_version(version);
+}
+
+// Other versions may record other operations, or send other messages.
+void Group::require_same_version(const std::string& own) {
+  using Text = std::array<char, kVersionBytes>;
+  std::vector<Text> versions(static_cast<std::size_t>(size_));
+  Text& sent = versions[static_cast<std::size_t>(rank_)];
+  sent.fill(0);
+  std::copy_n(own.begin(), std::min(own.size(), sent.size() - 1), sent.begin());
+  Requests requests;
+  for (int apart = 1; apart < size_; ++apart) {
+    const int r = (rank_ + apart) % size_;
+    receive(versions[static_cast<std::size_t>(r)].data(), sent.size(), r, 0, requests);
+    send(sent.data(), sent.size(), r, 0, requests);
+  }
+  finish(requests);
+  std::map<std::string, std::vector<int>> ranks_of;
+  for (int r = 0; r < size_; ++r) ranks_of[versions[static_cast<std::size_t>(r)].data()].push_back(r);
+  if (ranks_of.size() == 1) return;
+  std::string text = "the ranks have different versions of owl:";
+  for (const auto& [version, ranks] : ranks_of)
+    text += (text.back() == ':' ? " " : "; ") + names_of(ranks) + (ranks.size() == 1 ? " has " : " have ") + version;
+  throw Error(text);
 }
 
 void Group::finalize() {

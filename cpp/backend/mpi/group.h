@@ -39,8 +39,8 @@ struct Meeting {
 
 class OWL_MODULE_API Group {
  public:
-  // Starts MPI, unless another library of this process has.
-  Group(const Library& library, double warn_after);
+  // Starts MPI, unless another library of this process has. Throws Error if the ranks have other versions of owl.
+  Group(const Library& library, double warn_after, const std::string& version);
   int rank() const { return rank_; }
   int size() const { return size_; }
   const Library& library() const { return library_; }
@@ -66,6 +66,7 @@ class OWL_MODULE_API Group {
 
   std::vector<Received> exchange(const Meeting& meeting, std::span<const std::byte> payload);
   void compare(const std::vector<Received>& all);
+  void require_same_version(const std::string& own);
   [[noreturn]] void fail(const std::string& why);
   template <class Stalled> void finish(Requests& requests, Stalled stalled);
   void finish(Requests& requests);

@@ -23,6 +23,7 @@ from pathlib import Path
 RANKS = [2**k for k in range(1, 11)]
 STEPS = 30
 BLOCK = 256 << 10  # bytes that are added at once, beside the transfer of others
+MESSAGE = 4096  # of so many bytes, data goes with the ranks' messages
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Network:
 
 
 NETWORKS = {
-    "cnn": Network([24.0, 59.0], 59.2, 1.2, [1_622_040, 102_280]),
+    "cnn": Network([24.0, 49.0, 59.0], 59.2, 1.2, [1_622_040, 100_200, 2_080]),
     "mlp": Network([25.0, 39.0], 39.2, 19.0, [36_132_040, 9_420_000]),
 }
 
@@ -58,6 +59,11 @@ class Cluster:
         messages = rounds if tree else ranks - 1
         return (rounds * self.latency_us + messages * self.message_us) / 1e3
 
+    def sum(self, size, ranks, tree):
+        if size <= MESSAGE and not tree:  # with the message that the ranks exchange anyway
+            return self.meeting(ranks, tree) + self.transfer(size * (ranks - 1))
+        return self.meeting(ranks, tree) + self.reduction(size, ranks, tree)
+
     def reduction(self, size, ranks, tree):
         """All-to-all and all-gather, with the additions beside the first."""
         share = size / ranks * (ranks - 1)
@@ -72,7 +78,7 @@ class Cluster:
 def step_ms(network, cluster, ranks, *, tree=False, cores=1, jitter=0.03, seed=0):
     """The mean of some steps: an event for each bucket of each rank that is ready, and for each end of a sum."""
     rng = random.Random(seed)
-    costs = [cluster.meeting(ranks, tree) + cluster.reduction(size, ranks, tree) for size in network.bytes]
+    costs = [cluster.sum(size, ranks, tree) for size in network.bytes]
     begun, ends = [0.0] * ranks, []
     for _ in range(STEPS):
         speed = [(1 + abs(rng.gauss(0, jitter))) / cores for _ in range(ranks)]

@@ -183,6 +183,27 @@ def test_the_link_cuts_no_programs(launcher):
     assert out.count("few") == 2
 
 
+def test_large_arrays_are_sent_from_where_they_are(launcher):
+    """What a product gives is not copied to a bucket, nor its sum from one; small arrays are copied to one message."""
+    out, _ = mpi.run(launcher, 2, begin("""
+        w = owl.ones([200, 200])
+        w.wait_for_eval()
+        for small in (0, 3):
+            owl.wait_for_all()
+            before = owl.stats()
+            bucket = [w * w, (w + 1.0) * w, w * (w - 1.0)] + [owl.ones([50]) for _ in range(small)]
+            total = distributed.all_reduce(bucket)
+            del bucket
+            for each in total:
+                each.wait_for_eval()
+            copies = owl.stats()["copies"] - before["copies"]
+            assert copies == small, (copies, small)
+            assert total[0][0, 0].item() == 400.0 and all(each[0].item() == 2.0 for each in total[3:])
+        print("right")
+    """.replace("\n        ", "\n")))
+    assert out.count("right") == 2
+
+
 def test_gradients(launcher):
     """Those of the sum of all ranks' losses."""
     out, _ = mpi.run(launcher, 2, begin("""
@@ -349,6 +370,8 @@ FAULTY = """
 import os, signal
 from owl import _owl, nn, optim, train
 what, at = sys.argv[1], int(sys.argv[2])
+if len(sys.argv) > 3:
+    train.ranks.FIRST_BUCKET = train.ranks.BUCKET = int(sys.argv[3])
 calls = 0
 
 def faulty(call):
@@ -408,6 +431,18 @@ def test_injected_faults(seed):
         assert re.search(r"rank \d failed", err), (what, at, err)
     assert what == "slow" or out.count("ended") < count, (what, at, out, err)
     print(f"{what} at operation {at} of {count} ranks under {library}: {seconds:.1f} s")
+
+
+@pytest.mark.parametrize("at", range(12, 19))
+def test_a_rank_that_dies_at_any_operation_of_a_step(at):
+    """Buckets of 1 kB: a step has a handful of operations."""
+    library = ["Open MPI", "MPICH"][at % 2]
+    job = mpi.Job(library, 2, begin(FAULTY), "kill", at, 1000)
+    while "fault" not in (line := job.process.stdout.readline()):
+        assert line, job.finish()
+    begun = time.monotonic()
+    out, _ = job.finish(expect=None, timeout=60)
+    assert time.monotonic() - begun < 15 and "ended" not in out
 
 
 @pytest.mark.parametrize("how", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
@@ -588,6 +623,17 @@ def test_a_run_goes_on_with_another_number_of_ranks(launcher, tmp_path):
     mpi.run(launcher, 4, TRAINING, "ranks", "whole", 1002, "plain", folder=tmp_path)
     mpi.run(launcher, 2, TRAINING, "ranks", "again", 1002, "plain", "whole_1.npz", folder=tmp_path)
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_buckets():
+    from owl.train.ranks import _buckets
+
+    def of(*sizes):
+        return [[each.size * 4 for each in bucket.values()] for bucket in _buckets([(str(i), owl.ones([n // 4])) for i, n in enumerate(sizes)])]
+
+    assert of(1_000_000, 100_000, 20_000_000, 100_000, 80, 2000) == [[1_000_000, 100_000], [20_000_000], [100_000], [80, 2000]]
+    assert of(2_000_000, 36, 4096) == [[2_000_000], [36], [4096]]
+    assert of(100, 200) == [[100, 200]] and of(5000) == [[5000]] and of() == []
 
 
 DIFFERENT = """

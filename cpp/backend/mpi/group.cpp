@@ -12,6 +12,7 @@
 #include <map>
 
 #include "backend/mpi/combine.h"
+#include "base/counters.h"
 #include "base/env.h"
 #include "owl/error.h"
 
@@ -278,6 +279,7 @@ std::size_t bytes_of(std::span<const Part> parts) {
 std::vector<std::byte> packed(std::span<const Part> parts) {
   std::vector<std::byte> data;
   for (const Part& part : parts) data.insert(data.end(), part.in, part.in + part.bytes());
+  count(counters.copies, static_cast<std::int64_t>(parts.size()));
   return data;
 }
 

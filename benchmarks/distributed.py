@@ -3,13 +3,15 @@
 
     python benchmarks/distributed.py                        # one process
     mpirun -n 2 python benchmarks/distributed.py            # two ranks that share the cores
+    mpirun -n 2 python benchmarks/distributed.py --overlap 3              # and what it gains that sums are beside computing
     mpirun -n 2 python benchmarks/distributed.py --profile trace.json     # what rank 0 does when
 
-Both compute two shards, so that they end with the same parameters, whose hash is printed.
+The first two compute two shards, so that they end with the same parameters, whose hash is printed.
 """
 import argparse
 import hashlib
 import json
+import tempfile
 import time
 from pathlib import Path
 
@@ -42,14 +44,82 @@ def union(spans):
     return joined
 
 
-def hidden_share(path):
-    """The share of the time of all sums in which another thread of rank 0 computed."""
+def spans(path):
+    """The spans of a trace: those of the sums, and those of other threads that compute."""
     events = [e for e in json.loads(Path(path).read_text())["traceEvents"] if e.get("ph") == "X"]
-    sums = [(e["ts"], e["ts"] + e["dur"]) for e in events if e["name"].startswith("distributed.all_reduce")]
-    others = union((e["ts"], e["ts"] + e["dur"]) for e in events
-                   if not e["name"].startswith(("distributed", "wait", "plan")))  # fmt: skip
-    beside = sum(max(0, min(end, b) - max(begin, a)) for begin, end in sums for a, b in others)
-    return beside / max(1e-9, sum(end - begin for begin, end in sums))
+    sums = [e for e in events if e["name"].startswith("distributed.all_reduce")]
+    return sums, union((e["ts"], e["ts"] + e["dur"]) for e in events
+                       if not e["name"].startswith(("distributed", "wait", "plan")))  # fmt: skip
+
+
+def share_beside(path):
+    """The share of the time of all sums in which another thread of rank 0 computed."""
+    sums, others = spans(path)
+    beside = sum(max(0, min(e["ts"] + e["dur"], b) - max(e["ts"], a)) for e in sums for a, b in others)
+    return beside / max(1e-9, sum(e["dur"] for e in sums))
+
+
+class Waiting:
+    """In the place of a trainer's ranks: waits for all gradients before their sums, and for these before the update."""
+
+    def __init__(self, ranks):
+        self.ranks, self.seconds = ranks, 0.0
+
+    def __getattr__(self, name):
+        return getattr(self.ranks, name)
+
+    def added(self, values, gradients, buffers):
+        for each in gradients.values():
+            each.wait_for_eval()
+        distributed.barrier()
+        begun = time.perf_counter()
+        found = self.ranks.added(values, gradients, buffers)
+        for each in found[1].values():
+            each.wait_for_eval()
+        self.seconds += time.perf_counter() - begun
+        return found
+
+
+class Epochs:
+    """Epochs of one trainer, whose time is taken."""
+
+    def __init__(self, trainer, data, batch):
+        self.trainer, self.data, self.batch = trainer, data, batch
+
+    def run(self):
+        owl.wait_for_all()
+        distributed.barrier()
+        begun = time.perf_counter()
+        self.trainer.fit(self.data, len(self.trainer.history) + 1, batch_size=self.batch, progress=False)
+        owl.wait_for_all()
+        distributed.barrier()
+        return time.perf_counter() - begun
+
+    def traced(self, path):
+        if distributed.rank() > 0:
+            return self.run()
+        with owl.profile(path):
+            return self.run()
+
+
+def what_overlap_gives(epochs, steps, rounds):
+    """Steps with the sums beside the backward pass, and behind it, in turn; the least of each, in ms a step."""
+    ranks = epochs.trainer.ranks
+    waiting = Waiting(ranks)
+    beside, behind, sums = [], [], []
+    for _ in range(rounds):
+        beside.append(epochs.run())
+        epochs.trainer.ranks = epochs.trainer.parts.ranks = waiting
+        waiting.seconds = 0.0
+        behind.append(epochs.run())
+        sums.append(waiting.seconds)
+        epochs.trainer.ranks = epochs.trainer.parts.ranks = ranks
+    with tempfile.TemporaryDirectory() as folder:
+        epochs.trainer.ranks = epochs.trainer.parts.ranks = waiting
+        epochs.traced(Path(folder) / "trace.json")
+        epochs.trainer.ranks = epochs.trainer.parts.ranks = ranks
+        processor = distributed.rank() == 0 and sum(e["tdur"] for e in spans(Path(folder) / "trace.json")[0]) / 1e6
+    return [1e3 * each / steps for each in (min(beside), min(behind), min(sums), processor)]
 
 
 def main():
@@ -59,6 +129,8 @@ def main():
     options.add_argument("--batch-size", type=int, help="default: 100 of the perceptron, 256 of the CNN")
     options.add_argument("--steps", type=int, default=40)
     options.add_argument("--shards", type=int, default=2)
+    options.add_argument("--overlap", type=int, default=0, metavar="ROUNDS",
+                         help="also measures steps whose sums wait for the end of the backward pass, in turn")  # fmt: skip
     options.add_argument("--profile", metavar="FILE", help="writes a trace of rank 0's last steps")
     found = options.parse_args()
     make, shape, batch = NETWORKS[found.network]
@@ -69,24 +141,21 @@ def main():
     x = rng.standard_normal((batch * found.steps, *shape), np.float32)
     labels = rng.integers(0, 10, len(x)).astype(np.int32)
     trainer = train.Trainer(make(found.unit), "softmax_cross_entropy", optim.Adam(), distributed=True, shards=found.shards)
-    times = []
-    for epoch in range(1, 4):  # the first warms up
-        owl.wait_for_all()
-        begun = time.perf_counter()
-        if found.profile and epoch == 3 and distributed.rank() == 0:
-            with owl.profile(found.profile):
-                trainer.fit((x, labels), epoch, batch_size=batch, progress=False)
-                owl.wait_for_all()
-        else:
-            trainer.fit((x, labels), epoch, batch_size=batch, progress=False)
-            owl.wait_for_all()
-        times.append(time.perf_counter() - begun)
+    epochs = Epochs(trainer, (x, labels), batch)
+    times = [epochs.run() for _ in range(3)][1:]  # the first warms up
     state = hashlib.sha256(b"".join(each.to_numpy().tobytes() for each in trainer.model.parameters().values()))
     if distributed.rank() == 0:
         print(f"{found.network}, batches of {batch}, {distributed.size()} ranks of {owl.devices()[0].threads} threads: "
-              f"{1e3 * min(times[1:]) / found.steps:.2f} ms a step, parameters {state.hexdigest()[:12]}")  # fmt: skip
-        if found.profile and distributed.size() > 1:
-            print(f"{100 * hidden_share(found.profile):.0f} % of the time of the sums is beside computing")
+              f"{1e3 * min(times) / found.steps:.2f} ms a step, parameters {state.hexdigest()[:12]}")  # fmt: skip
+    if found.overlap and distributed.size() > 1:
+        beside, behind, sums, processor = what_overlap_gives(epochs, found.steps, found.overlap)
+        if distributed.rank() == 0:
+            print(f"sums behind the backward pass: {behind:.2f} ms a step, of which they take {sums:.2f} ms ({processor:.2f} "
+                  f"ms of processor time); beside it: {beside:.2f} ms; {100 * (behind - beside) / sums:.0f} % hidden")  # fmt: skip
+    if found.profile:
+        epochs.traced(found.profile)
+        if distributed.rank() == 0 and distributed.size() > 1:
+            print(f"{100 * share_beside(found.profile):.0f} % of the time of the sums is beside computing")
 
 
 if __name__ == "__main__":

@@ -41,3 +41,22 @@ def draw(results, title, path):
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
+
+
+def draw_lines(lines, across, up, path):
+    """Draws `lines`, each a title, positions and heights, over a logarithmic axis."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 4.5), dpi=120)
+    for title, xs, ys in lines:
+        axes.plot(xs, ys, label=title, marker=".", linestyle="--" if title.endswith("tree") else "-")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lines[0][1], [str(x) for x in lines[0][1]])
+    axes.set_ylim(0, 105)
+    axes.grid(alpha=0.3)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)

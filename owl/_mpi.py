@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 
+import owl
 from owl._owl import DeviceError, _distributed
 
 _INSTALL = "pip install 'owl-engine[mpi]' brings one, with its mpirun"
@@ -49,7 +50,7 @@ def start(found: Launcher, warn_after: float) -> tuple[int, int]:
     described = f"{version} ({path})"
     if found.open_mpi is True and family != "Open MPI" or found.open_mpi is False and family == "Open MPI":
         raise _mismatch(found, described)
-    rank, size = _distributed.start(path, warn_after)
+    rank, size = _distributed.start(path, warn_after, owl.__version__)
     if size == 1 and found.size is not None and found.size > 1:
         raise _mismatch(found, described)
     return rank, size

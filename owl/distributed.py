@@ -45,7 +45,8 @@ def init(warn_after: float = 10.0) -> None:
     file or folder. A rank that waits for others longer than ``warn_after`` seconds prints a line that names them: a slow
     rank is legal. Call it on the main thread, before the first collective operation, which else does it.
 
-    DeviceError: a launcher started several processes, but there is no MPI library, or not the one that belongs to it.
+    DeviceError: a launcher started several processes, but there is no MPI library, or not the one that belongs to it. Error:
+    the ranks have different versions of owl.
     """
     global _group
     if _group is not None:
@@ -90,18 +91,26 @@ def all_reduce(arrays: Any, op: str = "sum") -> Any:
 
 
 def all_gather(arrays: Any) -> Any:
-    """The arrays of all ranks, joined along the last axis in the order of ranks. Structures as for :func:`all_reduce`."""
+    """The arrays of all ranks, joined along the last axis in the order of ranks. Structures and gradient as for
+    :func:`all_reduce`."""
     return _mapped(arrays, _owl._distributed.all_gather)
 
 
 def broadcast(arrays: Any, root: int = 0) -> Any:
-    """The arrays of rank ``root``, on every rank. The others give arrays of the same shapes and types."""
+    """The arrays of rank ``root``, on every rank. The others give arrays of the same shapes and types.
+
+    The gradient of the sum of all ranks' losses is rank ``root``'s, and zero on the others.
+    """
     return _mapped(arrays, _owl._distributed.broadcast, root)
 
 
 def barrier() -> None:
-    """Waits until every rank has come here, with all that it recorded before."""
+    """Waits until every rank has come here and has computed all that it recorded before.
+
+    An error of what this rank recorded is raised here, as by :func:`owl.wait_for_all`.
+    """
     if _joined()[1] > 1:
+        _owl.wait_for_all()
         _owl._distributed.barrier()[0].wait_for_eval()
 
 

@@ -354,6 +354,7 @@ void Backward::run_rule(const Noted& noted, const std::vector<bool>& wants) {
   for (const NotedResult& result : noted.results()) {
     Term error;
     if (const auto found = flows_.find(result.value); found != flows_.end()) {
+      const UseDevice there(*result.type.device);  // an operation's results may live on others than its own
       error = total(found->second, result.type.shape);
       if (value_sources_.contains(result.value)) finished_[result.value] = error;
       flows_.erase(found);

@@ -80,6 +80,7 @@ Ref<const Noted> noted_of(const Node& operation, std::span<Node* const> inputs, 
     NotedResult& result = noted->results()[i];
     result.type.shape = node.shape;
     result.type.dtype = node.dtype;
+    result.type.device = node.device;
     result.value = {&owner, node.result};
     if (saves_result(saves, i) && !place.checkpoint) result.saved = handle_on(&node);
   }

@@ -32,18 +32,36 @@ Results of_all_ranks(std::span<Node* const> in, const Params* params) {
 
 Results no_value(std::span<Node* const>, const Params*) { return Results(Shape{1}, DType::kBool); }
 
-// The job whose loss is the sum of the ranks' losses: every rank's operand is in each rank's result.
+// The gradients of the job whose loss is the sum of the ranks' losses: what flows into the results on all ranks.
+std::vector<NArray> errors_of_all_ranks(Rule& r) {
+  std::vector<NArray> errors;
+  for (std::size_t i = 0; i < r.operand_count(); ++i) errors.push_back(r.error_array(i));
+  return all_reduce(errors, RankParams());
+}
+
+// Every rank's operand is in each rank's result.
 constexpr Gradient all_reduce_gradient{
     .rule =
         [](Rule& r) {
-          std::vector<NArray> errors;
-          for (std::size_t i = 0; i < r.operand_count(); ++i) errors.push_back(r.error_array(i));
-          const auto sums = all_reduce(errors, RankParams());
+          const auto sums = errors_of_all_ranks(r);
           for (std::size_t i = 0; i < sums.size(); ++i) r.to(i, sums[i]);
         },
     .exists = [](const Params* params) { return of(params).combine == Combine::kSum; }};
 
-constexpr Gradient refused_gradient{.rule = [](Rule&) {}, .exists = [](const Params*) { return false; }};
+constexpr Gradient all_gather_gradient{.rule = [](Rule& r) {
+  const auto sums = errors_of_all_ranks(r);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    const int axis = r.shape(i).ndim() - 1;
+    const auto own = r.shape(i)[axis];
+    r.to(i, slice(sums[i], axis, joined->rank * own, own));
+  }
+}};
+
+constexpr Gradient broadcast_gradient{.rule = [](Rule& r) {
+  const auto sums = errors_of_all_ranks(r);
+  const bool is_root = joined->rank == r.params<RankParams>().root;
+  for (std::size_t i = 0; i < sums.size(); ++i) r.to(i, is_root ? Term(sums[i]) : Term());
+}};
 
 // Communication is the host's: a GPU's array is copied there.
 std::vector<NArray> on_host(const std::vector<NArray>& arrays) {
@@ -83,9 +101,9 @@ OpRecord collective(const char* name, const char* doc, int arity, InferFn infer,
 const OpRecord op_all_reduce = collective("distributed.all_reduce", "the sum over all ranks, or the largest or smallest",
                                           -1, same_as_operands, &all_reduce_gradient);
 const OpRecord op_all_gather = collective("distributed.all_gather", "the arrays of all ranks, joined along the last axis",
-                                          -1, of_all_ranks, &refused_gradient);
+                                          -1, of_all_ranks, &all_gather_gradient);
 const OpRecord op_broadcast =
-    collective("distributed.broadcast", "one rank's arrays, on every rank", -1, same_as_operands, &refused_gradient);
+    collective("distributed.broadcast", "one rank's arrays, on every rank", -1, same_as_operands, &broadcast_gradient);
 const OpRecord op_barrier =
     collective("distributed.barrier", "waits until every rank has come to it", 0, no_value, &no_gradient);
 const OpRecord op_end = collective("the end of the script", "the last that a rank does", 0, no_value, &no_gradient);

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "device/device.h"
 #include "graph/record.h"
 #include "owl/elewise.h"
 
@@ -85,6 +86,11 @@ Term sum_to(const Term& a, const Shape& from, const Shape& shape) {
   return sum.reshape(std::vector<std::int64_t>(shape.begin(), shape.end()));
 }
 
-NArray Rule::error_array(std::size_t i) const { return to_array(error(i), result_type(i).shape, result_type(i).dtype); }
+// On the result's device, which may be another than the operation's.
+NArray Rule::error_array(std::size_t i) const {
+  const ResultType& type = result_type(i);
+  const UseDevice there(*type.device);
+  return to_array(error(i), type.shape, type.dtype);
+}
 
 }  // namespace owl

@@ -32,10 +32,10 @@ std::vector<NArray> noted_operands(const py::handle arrays, const char* function
   return all;
 }
 
-py::tuple start(const std::string& path, double warn_after) {
+py::tuple start(const std::string& path, double warn_after, const std::string& version) {
   {
     WithoutGil starting_waits_for_all_ranks;
-    ranks = new mpi::Group(mpi::open_library(path), warn_after);
+    ranks = new mpi::Group(mpi::open_library(path), warn_after, version);
   }
   if (ranks->size() > 1) {
     auto device = mpi::make_device(*ranks);

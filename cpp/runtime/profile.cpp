@@ -151,9 +151,9 @@ void Span::begin(const Task& task, std::int64_t chunk, std::int64_t chunks) {
   name_ = name_of(task);
   category_ = task.op ? "kernel" : "fused";
   source_ = task.source;
+  arguments_ = "\"device\": " + std::to_string(task.device->id);
   if (!task.outputs.empty())
-    arguments_ = "\"device\": " + std::to_string(task.device->id) + ", \"result\": " +
-                 json(std::string(owl::name(shown_result(task).dtype)) + " " + shown_result(task).shape.str());
+    arguments_ += ", \"result\": " + json(std::string(owl::name(shown_result(task).dtype)) + " " + shown_result(task).shape.str());
   if (task.params) arguments_ += ", \"parameters\": " + json(text_of(task.params.get()));
   if (chunk >= 0) arguments_ += ", \"chunk\": \"" + std::to_string(chunk + 1) + " of " + std::to_string(chunks) + "\"";
   begin_ = Clock::now();

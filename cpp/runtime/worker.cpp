@@ -29,6 +29,10 @@ double stage_ns(const Task& task) {
   return cpu::cost::kAtLeast * task.cost_ns * here / static_cast<double>(std::max<std::int64_t>(1, chunks));
 }
 
+// The link to other processes computes nothing: while it is idle, the devices may be busy, and the script slow for lack
+// of a core. Planning the window then would cut what belongs in one program.
+bool may_watch(const Device& device) { return device.kind != Device::Kind::kRanks; }
+
 }  // namespace
 
 // ---- the loop
@@ -289,12 +293,14 @@ void Scheduler::pass_watch_on(Device& device) {
 // Lock held. Prefers the device's own workers to another's, and sleeping ones to those not started yet. If all are
 // busy, the first one to become idle checks the window anyway.
 void Scheduler::wake_anyone(Device& device) {
-  if (device.queue->workers.empty()) return start_workers(device);
-  if (device.queue->sleeping > 0) return device.queue->wake.notify_one();
+  if (may_watch(device)) {
+    if (device.queue->workers.empty()) return start_workers(device);
+    if (device.queue->sleeping > 0) return device.queue->wake.notify_one();
+  }
   for (Device* d : devices_)
-    if (d->queue->sleeping > 0) return d->queue->wake.notify_one();
+    if (may_watch(*d) && d->queue->sleeping > 0) return d->queue->wake.notify_one();
   for (Device* d : devices_)
-    if (d->queue->workers.empty()) return start_workers(*d);
+    if (may_watch(*d) && d->queue->workers.empty()) return start_workers(*d);
 }
 
 void Scheduler::idle(Lock& lock, Device& device, bool& spun) {
@@ -309,7 +315,7 @@ void Scheduler::idle(Lock& lock, Device& device, bool& spun) {
   }
   ++queue.sleeping;
   ++sleeping_;
-  if (watching_ || window_->idle_us() < 0 || paused_) {
+  if (watching_ || window_->idle_us() < 0 || paused_ || !may_watch(device)) {
     queue.wake.wait(lock);
   } else if (window_->window_empty() && window_->recorded() == watched_) {
     watch_owed_ = false;

@@ -11,7 +11,9 @@ import owl
 from owl._owl import Error, NArray
 from owl._types import kind_of
 
-FIRST_BUCKET, BUCKET = 1 << 20, 16 << 20  # bytes of gradients that are sent together; the first is small, to begin early
+# Bytes of gradients that are sent together. The first are few, to begin early; so are the last, because nothing is left to
+# compute beside them: they fit into the message that the ranks exchange before any data.
+FIRST_BUCKET, BUCKET, LAST_BUCKET = 1 << 20, 16 << 20, 4096
 
 Numbers = dict[str, tuple[float, float]]
 
@@ -128,14 +130,21 @@ def _as_array(part: Any) -> NArray:
     return owl.from_numpy(np.array([part], np.int64 if isinstance(part, (int, np.integer)) else np.float64))
 
 
+def _bytes_of(array: NArray) -> int:
+    return array.size * getattr(array.dtype, "itemsize", 2)  # a text: bfloat16 without ml_dtypes
+
+
 def _buckets(items: list[tuple[str, NArray]]) -> list[dict[str, NArray]]:
+    end, left = len(items), LAST_BUCKET
+    while end > 0 and (left := left - _bytes_of(items[end - 1][1])) >= 0:
+        end -= 1
     buckets: list[dict[str, NArray]] = []
     limit, filled = FIRST_BUCKET, 0
     current: dict[str, NArray] = {}
-    for name, array in items:
+    for name, array in items[:end]:
         current[name] = array
-        filled += array.size * getattr(array.dtype, "itemsize", 2)  # a text: bfloat16 without ml_dtypes
+        filled += _bytes_of(array)
         if filled >= limit:
             buckets.append(current)
             current, filled, limit = {}, 0, BUCKET
-    return buckets + ([current] if current else [])
+    return [each for each in (*buckets, current, dict(items[end:])) if each]

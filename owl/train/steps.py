@@ -87,13 +87,12 @@ class Steps:
         own, count = self._own(), stop - start
         owl.set_random_state(random)
         with _on(self.devices, p - own.start, len(own)), _drawing(start, count):
-            measured, shard = self._one(tuple(owl.slice(part, -1, start, count) for part in batch))
-        with _on(self.devices, p - own.start, len(own)):
+            measured, gradients = self._one(tuple(owl.slice(part, -1, start, count) for part in batch), count)
             values = {name: _as_sum(value, count) for name, value in measured.items()}
-            gradients = {name: g * float(count) for name, g in shard.items()}
         return values, gradients, self.model.buffers()
 
-    def _one(self, batch: Batch) -> tuple[dict[str, Any], Gradients]:
+    def _one(self, batch: Batch, weight: int = 1) -> tuple[dict[str, Any], Gradients]:
+        """The loss and metrics, and the gradients of the loss times ``weight``: of a shard's sum, without a pass over them."""
         with owl.Tape() as tape:
             output = self.model(*batch[:-1])
             if self.check is not None:
@@ -104,7 +103,7 @@ class Steps:
         trained = values(self._slots) if self._trained else self.model.trainable_parameters()
         if not trained:
             raise Error("fit: the model has no parameters to train; model.unfreeze() returns frozen ones")
-        gradients: Gradients = tape.gradient(loss, trained)
+        gradients: Gradients = tape.gradient(loss, trained, owl.full_like(loss, weight))
         return {"loss": loss, **self._measured(output, batch[-1])}, gradients
 
     def update(self, optimizer: Any, gradients: Gradients) -> None:

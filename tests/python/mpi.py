@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 TIMEOUT = 120
+MACHINES = Path(__file__).parent / "machines.sh"
 # As root, and with more ranks than cores, Open MPI must be told that this is meant.
 OPEN_MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
             "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}  # fmt: skip
@@ -37,10 +38,24 @@ def prefix_of(library):
     pytest.skip(f"{library} is not installed: python -m venv FOLDER && FOLDER/bin/pip install {package}, and OWL_TEST_MPI=FOLDER")
 
 
-class Job:
-    """A script that runs as a job of `count` ranks, in a folder of its own."""
+def namespaces():
+    """The command that gives a process a network and a host name of its own; skips the test where that is not allowed."""
+    command = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--net", "--uts", MACHINES]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            tried = subprocess.run([*command, "1", "100mbit", folder, "true"], capture_output=True, text=True, timeout=20)
+        except FileNotFoundError:
+            pytest.skip("network namespaces need unshare (util-linux)")
+    if tried.returncode:
+        pytest.skip(f"no network namespaces here: {tried.stderr.strip().splitlines()[-1]}")
+    return command
 
-    def __init__(self, library, count, text, *args, env=None, folder=None):
+
+class Job:
+    """A script that runs as a job of `count` ranks, in a folder of its own. With `rate` each rank is on a "machine" of its
+    own (machines.sh), joined by cables of this rate."""
+
+    def __init__(self, library, count, text, *args, env=None, folder=None, rate=None):
         prefix = prefix_of(library)
         self.holder = tempfile.TemporaryDirectory() if folder is None else None
         self.folder = Path(folder or self.holder.name)
@@ -50,6 +65,16 @@ class Job:
         full |= {"OWL_DATA": os.environ.get("OWL_DATA", ""), "OWL_MPI": str(prefix / "lib" / LIBRARIES[library]),
                  "OWL_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])} | (env or {})  # fmt: skip
         command = [prefix / "bin" / "mpirun", "-n", count, sys.executable, path, *args]
+        if rate is not None:
+            hosts = [f"10.77.{i + 1}.2" for i in range(count)]
+            agent = self.folder / "agent"
+            if library == "Open MPI":
+                full["PRTE_MCA_plm_ssh_agent"] = str(agent)
+                command[1:1] = ["--host", ",".join(f"{host}:1" for host in hosts), "--map-by", "ppr:1:node:oversubscribe"]
+            else:
+                full["UCX_TLS"] = "tcp,self"  # memory that processes of one kernel share is none between machines
+                command[1:1] = ["-launcher", "ssh", "-launcher-exec", agent, "-localhost", "10.77.1.1", "-hosts", ",".join(hosts)]
+            command[:0] = [*namespaces(), count, rate, self.folder]
         self.begun = time.monotonic()
         self.process = subprocess.Popen([*map(str, command)], env={k: v for k, v in full.items() if v}, cwd=self.folder,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

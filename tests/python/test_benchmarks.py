@@ -74,7 +74,7 @@ def rows_of(done):
 
 
 def test_every_benchmark_is_run_here():
-    assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, *MODULES, "costs.py", "distributed.py"}
+    assert {p.name for p in FOLDER.glob("*.py")} == {*RUNS, *MODULES, "costs.py", "distributed.py", "scaling.py"}
     assert {p.stem for p in FOLDER.glob("*.cpp")} == {*FLOORS, "wake"}
 
 
@@ -98,6 +98,22 @@ def test_the_ranks_benchmark_tells_of_a_step(network):
     done = subprocess.run([sys.executable, FOLDER / "distributed.py", *options], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert re.search(r"1 ranks of \d+ threads: [\d.]+ ms a step", done.stdout)
+
+
+def test_scaling_is_simulated():
+    def rows(*options):
+        done = subprocess.run([sys.executable, FOLDER / "scaling.py", *options], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found = re.findall(r"^(\w+), ([\d.]+) Gbit/s, (\w+) +([\d. ]+)  (\d+) ranks$", done.stdout, re.MULTILINE)
+        return {each[:3]: [*map(float, each[3].split())] for each in found}
+
+    table = rows("--jitter", "0")
+    assert len(table) == 8 and all(len(steps) == 11 for steps in table.values())
+    for (name, gigabit, _), steps in table.items():
+        transfer = 2 * 8 * {"cnn": 1.72e6, "mlp": 45.55e6}[name] / float(gigabit) / 1e6  # of many ranks, if nothing hides it
+        assert steps[0] <= steps[1] and steps == sorted(steps) and steps[-1] < steps[0] + 1.1 * transfer + 16, (name, steps)
+    slow = rows("--jitter", "0", "--network", "mlp", "--gigabit", "1", "--cores", "1000000")
+    assert abs(slow["mlp", "1", "direct"][1] - 8 * 45.55) < 8  # two ranks, which compute in no time: the wire's time
 
 
 @pytest.mark.parametrize("program", FLOORS)

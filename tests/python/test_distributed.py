@@ -81,6 +81,19 @@ def test_a_launcher_without_a_library_is_an_error(tmp_path):
     assert "Open MPI's mpirun started this process (OMPI_COMM_WORLD_SIZE=2), but there is no MPI library: pip install" in done.stderr
 
 
+def test_a_library_without_a_launcher_is_a_group_of_one(launcher):
+    path = mpi.prefix_of(launcher) / "lib" / mpi.LIBRARIES[launcher]
+    code = "from owl import distributed; distributed.init(); print(distributed.rank(), distributed.size())"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"OWL_MPI": str(path)}, capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "1"], done.stderr
+
+
+def test_a_launcher_whose_ranks_have_no_library(launcher, tmp_path):
+    """Every rank says so."""
+    _, err = mpi.run(launcher, 2, begin(""), env={"OWL_MPI": str(tmp_path / "libmpi.so.40")}, expect=None)
+    assert f"{launcher}'s mpirun started this process" in err and "there is no MPI library: pip install" in err
+
+
 def test_srun_without_mpi_is_an_error():
     code = "from owl import distributed; distributed.init()"
     env = os.environ | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}
@@ -149,14 +162,86 @@ def test_operations_are_recorded_and_never_dropped(launcher):
     assert out.count("done") == 2
 
 
-def test_gradients_of_sums(launcher):
+def test_the_link_cuts_no_programs(launcher):
+    """While the devices' workers are busy, the idle thread of the link does not plan what the script slowly records."""
     out, _ = mpi.run(launcher, 2, begin("""
-        w = owl.full([3], 2.0)
-        with owl.Tape() as tape:
-            loss = owl.mult(distributed.all_reduce(w * (rank + 1.0)), owl.arange(3)).sum()
-        print(tape.gradient(loss, w).tolist())
+        distributed.all_reduce(owl.ones([2])).wait_for_eval()
+        a = owl.ones([1500, 1500])
+        a.wait_for_eval()
+        before = owl.stats()["kernels"]
+        busy = [a * a for _ in range(4)]      # some hundred milliseconds of one thread
+        x = owl.ones([1000])
+        for _ in range(10):
+            time.sleep(0.002)
+            x = owl.elewise.sin(x + 1.0)
+        assert not busy[-1].wait_for_eval(timeout=0) or rank < 0, "the products ended too early"
+        x.wait_for_eval()
+        count = owl.stats()["kernels"] - before    # four products, ones, and one or two programs
+        assert count <= 8, count
+        print("few")
     """.replace("\n        ", "\n")))
-    assert out.count("[0.0, 2.0, 4.0]") == out.count("[0.0, 4.0, 8.0]") == 1
+    assert out.count("few") == 2
+
+
+def test_large_arrays_are_sent_from_where_they_are(launcher):
+    """What a product gives is not copied to a bucket, nor its sum from one; small arrays are copied to one message."""
+    out, _ = mpi.run(launcher, 2, begin("""
+        w = owl.ones([200, 200])
+        w.wait_for_eval()
+        for small in (0, 3):
+            owl.wait_for_all()
+            before = owl.stats()
+            bucket = [w * w, (w + 1.0) * w, w * (w - 1.0)] + [owl.ones([50]) for _ in range(small)]
+            total = distributed.all_reduce(bucket)
+            del bucket
+            for each in total:
+                each.wait_for_eval()
+            copies = owl.stats()["copies"] - before["copies"]
+            assert copies == small, (copies, small)
+            assert total[0][0, 0].item() == 400.0 and all(each[0].item() == 2.0 for each in total[3:])
+        print("right")
+    """.replace("\n        ", "\n")))
+    assert out.count("right") == 2
+
+
+def test_gradients(launcher):
+    """Those of the sum of all ranks' losses."""
+    out, _ = mpi.run(launcher, 2, begin("""
+        def gradient(operation, weights):
+            w = owl.full([3], 2.0)
+            with owl.Tape() as tape:
+                loss = owl.mult(operation(w * (rank + 1.0)), weights).sum()
+            return tape.gradient(loss, w).tolist()
+        each = (rank + 1.0) * owl.arange(3)      # weights that differ: sums are [0, 3, 6]
+        assert gradient(distributed.all_reduce, each) == [3.0 * i * (rank + 1) for i in range(3)]
+        both = owl.concat([each, each + 10.0], -1)
+        wanted = [(3.0 * i + 20 * rank) * (rank + 1) for i in range(3)]
+        assert gradient(distributed.all_gather, both) == wanted, wanted
+        for root in (0, 1):
+            wanted = [3.0 * i * (rank + 1) * (rank == root) for i in range(3)]
+            assert gradient(lambda x: distributed.broadcast(x, root), each) == wanted, wanted
+        w = owl.full([2, 3], 1.0)
+        with owl.Tape() as tape:     # errors that are numbers, and parts
+            y = distributed.all_reduce(w)
+            loss = y.sum() + (2.0 * owl.slice(y, 0, 0, 1)).sum() + (5.0 * owl.slice(y, 0, 1, 1)).sum()
+        assert tape.gradient(loss, w).tolist() == [[6.0] * 3, [12.0] * 3]
+        with owl.Tape() as tape:
+            loss = distributed.broadcast(w, 1).sum()
+        assert tape.gradient(loss, w).tolist() == [[2.0 * rank] * 3] * 2
+        with owl.Tape() as outer:
+            with owl.Tape() as inner:
+                y = owl.elewise.square(distributed.all_gather(w))
+                loss = owl.elewise.square(y).sum()  # of all ranks: 2 w^4
+            g = inner.gradient(loss, w).sum()
+        assert outer.gradient(g, w).tolist() == owl.full([2, 3], 24.0).tolist(), rank
+        try:
+            with owl.Tape() as tape:
+                top = distributed.all_reduce(w, "max").sum()
+            tape.gradient(top, w)
+        except owl.Error as error:
+            print("refused", "max" in str(error) or "all_reduce" in str(error))
+    """.replace("\n        ", "\n")))
+    assert out.count("refused True") == 2, out
 
 
 # ---- failures ---------------------------------------------------------------------------------------------------------
@@ -188,6 +273,49 @@ def test_ranks_that_do_not_match(launcher, what):
     assert "went on" not in out or what == "only one"
     assert re.search(message, err), err
     assert err.count("the ranks do not do the same") >= (1 if what == "only one" else 2), err
+
+
+def test_different_scripts_are_named(launcher, tmp_path):
+    """mpirun -n 2 with a program that runs another file on rank 1."""
+    for name in "ab":
+        (tmp_path / f"script_{name}.py").write_text(begin("\n\ndistributed.all_reduce(owl.ones([3])).wait_for_eval()\n"))
+    text = """
+        import os, runpy
+        rank = os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK"))
+        runpy.run_path(f"script_{'ab'[int(rank)]}.py")
+    """
+    _, err = mpi.run(launcher, 2, text, folder=tmp_path, expect=None)
+    assert err.count("rank 0 is at distributed.all_reduce of float32 [3] (script_a.py:9); rank 1 is at "
+                     "distributed.all_reduce of float32 [3] (script_b.py:9)") == 2, err  # fmt: skip
+
+
+def test_different_versions_are_named(launcher):
+    text = """
+        import os, owl
+        rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")))
+        owl.__version__ = "0.9.8" if rank == 1 else "0.9.7"
+        from owl import distributed
+        distributed.init()
+    """
+    _, err = mpi.run(launcher, 3, text, expect=None)
+    assert "owl.Error: the ranks have different versions of owl: ranks 0 and 2 have 0.9.7; rank 1 has 0.9.8" in err, err
+
+
+def test_a_barrier_waits_for_what_was_recorded(launcher):
+    out, _ = mpi.run(launcher, 2, begin("""
+        a = owl.ones([1000, 1000])
+        b = a
+        for _ in range(5 + 20 * rank):
+            b = a * b * 0.001
+        distributed.barrier()
+        print(b.ready())
+        c = owl.take(owl.ones([4]), owl.from_numpy(np.array([9], np.int32)), 0)
+        try:
+            distributed.barrier()
+        except IndexError:
+            print("raised")
+    """.replace("\n        ", "\n")))
+    assert out.count("True") == out.count("raised") == 2
 
 
 def test_three_of_four_ranks_are_named_together(launcher):
@@ -242,6 +370,8 @@ FAULTY = """
 import os, signal
 from owl import _owl, nn, optim, train
 what, at = sys.argv[1], int(sys.argv[2])
+if len(sys.argv) > 3:
+    train.ranks.FIRST_BUCKET = train.ranks.BUCKET = int(sys.argv[3])
 calls = 0
 
 def faulty(call):
@@ -303,6 +433,18 @@ def test_injected_faults(seed):
     print(f"{what} at operation {at} of {count} ranks under {library}: {seconds:.1f} s")
 
 
+@pytest.mark.parametrize("at", range(12, 19))
+def test_a_rank_that_dies_at_any_operation_of_a_step(at):
+    """Buckets of 1 kB: a step has a handful of operations."""
+    library = ["Open MPI", "MPICH"][at % 2]
+    job = mpi.Job(library, 2, begin(FAULTY), "kill", at, 1000)
+    while "fault" not in (line := job.process.stdout.readline()):
+        assert line, job.finish()
+    begun = time.monotonic()
+    out, _ = job.finish(expect=None, timeout=60)
+    assert time.monotonic() - begun < 15 and "ended" not in out
+
+
 @pytest.mark.parametrize("how", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_rank_that_dies_ends_the_others(launcher, how):
     failing(launcher, f"""
@@ -355,6 +497,36 @@ def test_the_library_is_found_beside_mpirun(launcher):
     out, _ = mpi.run(launcher, 2, begin("print(distributed.all_reduce(owl.ones([1])).tolist())"),
                      env={"OWL_MPI": "", "PATH": f"{prefix / 'bin'}{os.pathsep}{os.environ['PATH']}"})
     assert out.count("[2.0]") == 2
+
+
+# ---- several machines -------------------------------------------------------------------------------------------------
+
+
+def test_ranks_on_machines_of_their_own(launcher):
+    """In namespaces, over cables of 100 Mbit/s: 4 MB take 2 MB in each direction, twice."""
+    out, _ = mpi.run(launcher, 3, begin("""
+        import socket
+        x = owl.full([1_000_000], 1.0 + rank)
+        x.wait_for_eval()
+        distributed.barrier()
+        begun = time.perf_counter()
+        total = distributed.all_reduce(x)
+        assert total.min().tolist() == total.max().tolist() == [6.0]
+        seconds = time.perf_counter() - begun
+        assert seconds > 0.3, seconds
+        print(socket.gethostname(), flush=True)
+    """.replace("\n        ", "\n")), rate="100mbit")
+    assert sorted(out.split()) == ["machine1", "machine2", "machine3"]
+
+
+def test_a_rank_that_dies_on_another_machine_ends_the_others(launcher):
+    failing(launcher, """
+        import os, signal
+        for step in range(100000):
+            if rank == 1 and step == 20:
+                os.kill(os.getpid(), signal.SIGKILL)
+            distributed.all_reduce(owl.ones([4])).wait_for_eval()
+    """, rate="")
 
 
 # ---- Trainer ----------------------------------------------------------------------------------------------------------
@@ -420,10 +592,48 @@ def test_files_are_the_same_on_any_number_of_ranks(tmp_path, samples, norm):
         assert (tmp_path / f"{name}.csv").exists()
 
 
+def test_files_are_the_same_from_ranks_on_several_machines(launcher, tmp_path):
+    alone(tmp_path, "alone", "alone", 502, "plain")
+    mpi.run(launcher, 2, TRAINING, "ranks", "machines", 502, "plain", folder=tmp_path, rate="1gbit")
+    assert (tmp_path / "machines.npz").read_bytes() == (tmp_path / "alone.npz").read_bytes()
+
+
+def test_more_ranks_than_samples(launcher, tmp_path):
+    """Two ranks have none, and all end with the file of one process that has as many shards."""
+    text = """
+        import sys
+        import numpy as np, owl
+        from owl import nn, optim, train
+        rng = np.random.default_rng(0)
+        x, labels = rng.standard_normal((2, 5)).astype(np.float32), np.array([0, 2], np.int32)
+        owl.seed(3)
+        own = train.Trainer(nn.Linear(5, 3), "softmax_cross_entropy", optim.Adam(0.1), metrics={"accuracy": "accuracy"},
+                            distributed=sys.argv[1] == "ranks", shards=4)
+        own.fit((x, labels), 3, batch_size=2, progress=False)
+        own.save(sys.argv[1] + ".npz")
+        print(f"loss {own.evaluate((x, labels))['loss']}", flush=True)
+    """
+    out, _ = mpi.run(launcher, 4, text, "ranks", folder=tmp_path)
+    alone_out, _ = mpi.run(launcher, 1, text, "alone", folder=tmp_path)
+    assert out.count(alone_out.strip()) == 4, (out, alone_out)
+    assert (tmp_path / "ranks.npz").read_bytes() == (tmp_path / "alone.npz").read_bytes()
+
+
 def test_a_run_goes_on_with_another_number_of_ranks(launcher, tmp_path):
     mpi.run(launcher, 4, TRAINING, "ranks", "whole", 1002, "plain", folder=tmp_path)
     mpi.run(launcher, 2, TRAINING, "ranks", "again", 1002, "plain", "whole_1.npz", folder=tmp_path)
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_buckets():
+    from owl.train.ranks import _buckets
+
+    def of(*sizes):
+        return [[each.size * 4 for each in bucket.values()] for bucket in _buckets([(str(i), owl.ones([n // 4])) for i, n in enumerate(sizes)])]
+
+    assert of(1_000_000, 100_000, 20_000_000, 100_000, 80, 2000) == [[1_000_000, 100_000], [20_000_000], [100_000], [80, 2000]]
+    assert of(2_000_000, 36, 4096) == [[2_000_000], [36], [4096]]
+    assert of(100, 200) == [[100, 200]] and of(5000) == [[5000]] and of() == []
 
 
 DIFFERENT = """

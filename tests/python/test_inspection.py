@@ -203,6 +203,17 @@ def test_profile_has_tasks_lines_and_lanes(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_profile_has_shared_copies_of_memory(tmp_path):
+    path = tmp_path / "trace.json"
+    x = np.ones(20_000_000, np.float32)
+    with owl.profile(path):
+        for _ in range(3):
+            owl.from_numpy(x).wait_for_eval()
+    copies = [e for _, e in spans(path) if e["name"] == "copy of memory"]
+    assert all(set(e["args"]) == {"device", "chunk"} for e in copies)
+    assert copies or owl.devices()[0].threads == 1
+
+
 def test_a_profile_ends_with_an_exception_too(tmp_path):
     path = tmp_path / "trace.json"
     with pytest.raises(KeyError), owl.profile(str(path)):

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <map>
 
 #include "backend/mpi/combine.h"
+#include "base/counters.h"
 #include "base/env.h"
 #include "owl/error.h"
 
@@ -20,10 +22,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t kTextBytes = 472;
+constexpr std::size_t kTextBytes = 472, kVersionBytes = 32;
 constexpr std::size_t kPayload = 4096;          // data of at most so many bytes is in the message
 constexpr std::size_t kLargest = 1 << 30;       // bytes of one transfer: MPI counts with an int
 constexpr std::size_t kPacked = 64 << 10;       // smaller arrays are copied to one transfer
+constexpr std::size_t kBlock = 256 << 10;       // of a large one, what is added at once: it stays in the L2 cache
+constexpr std::size_t kSlots = 3;               // blocks that arrive at once
 constexpr int kSpins = 50;                      // polls before the first sleep
 constexpr long kShortSleepNs = 20'000, kLongSleepNs = 100'000;
 enum State : std::uint32_t { kAtOperation, kFailed, kEnded };
@@ -84,7 +88,8 @@ struct Group::Received {
   const std::byte* payload() const { return bytes.data() + sizeof(Message); }
 };
 
-Group::Group(const Library& library, double warn_after) : library_(library), process_(getpid()), warn_after_(warn_after) {
+Group::Group(const Library& library, double warn_after, const std::string& version)
+    : library_(library), process_(getpid()), warn_after_(warn_after) {
   int started = 0;
   library_.check(library_.MPI_Initialized(&started), "MPI_Initialized");
   if (!started) {
@@ -102,6 +107,30 @@ Group::Group(const Library& library, double warn_after) : library_(library), pro
     library_.check(library_.MPI_Comm_dup(library_.world, made), "MPI_Comm_dup");
     library_.check(library_.MPI_Comm_set_errhandler(*made, library_.errors_return), "MPI_Comm_set_errhandler");
   }
+  require_same_version(version);
+}
+
+// Other versions may record other operations, or send other messages.
+void Group::require_same_version(const std::string& own) {
+  using Text = std::array<char, kVersionBytes>;
+  std::vector<Text> versions(static_cast<std::size_t>(size_));
+  Text& sent = versions[static_cast<std::size_t>(rank_)];
+  sent.fill(0);
+  std::copy_n(own.begin(), std::min(own.size(), sent.size() - 1), sent.begin());
+  Requests requests;
+  for (int apart = 1; apart < size_; ++apart) {
+    const int r = (rank_ + apart) % size_;
+    receive(versions[static_cast<std::size_t>(r)].data(), sent.size(), r, 0, requests);
+    send(sent.data(), sent.size(), r, 0, requests);
+  }
+  finish(requests);
+  std::map<std::string, std::vector<int>> ranks_of;
+  for (int r = 0; r < size_; ++r) ranks_of[versions[static_cast<std::size_t>(r)].data()].push_back(r);
+  if (ranks_of.size() == 1) return;
+  std::string text = "the ranks have different versions of owl:";
+  for (const auto& [version, ranks] : ranks_of)
+    text += (text.back() == ':' ? " " : "; ") + names_of(ranks) + (ranks.size() == 1 ? " has " : " have ") + version;
+  throw Error(text);
 }
 
 void Group::finalize() {
@@ -250,6 +279,7 @@ std::size_t bytes_of(std::span<const Part> parts) {
 std::vector<std::byte> packed(std::span<const Part> parts) {
   std::vector<std::byte> data;
   for (const Part& part : parts) data.insert(data.end(), part.in, part.in + part.bytes());
+  count(counters.copies, static_cast<std::int64_t>(parts.size()));
   return data;
 }
 
@@ -275,71 +305,96 @@ void Group::reduce_small(const Meeting& meeting, std::span<const Part> parts, di
   }
 }
 
-// Each rank adds a piece of every array, and sends it to the others: all-to-all, then all-gather. Large arrays are sent
-// from where they are, and received where the result will be.
+// What a rank adds and sends to the others: a range of one array, cut in blocks. `data` is where the array is sent from,
+// and its sum received.
+struct Group::Share {
+  Part data;
+  int tag;
+  std::int64_t begin, end;  // elements
+
+  std::int64_t blocks() const { return (end - begin + step() - 1) / step(); }
+  std::int64_t step() const { return static_cast<std::int64_t>(kBlock / itemsize(data.dtype)); }
+  std::size_t offset(std::int64_t block) const {
+    return static_cast<std::size_t>(begin + block * step()) * itemsize(data.dtype);
+  }
+  std::int64_t count(std::int64_t block) const { return std::min(step(), end - begin - block * step()); }
+  std::size_t bytes(std::int64_t block) const { return static_cast<std::size_t>(count(block)) * itemsize(data.dtype); }
+};
+
+// Large arrays are sent from where they are, and received where the result will be. Small ones are copied to one array
+// for each type, because a message costs more.
 void Group::reduce_large(std::span<const Part> parts, distributed::Combine how) {
-  std::vector<Part> segments;
+  std::vector<Part> arrays;
   std::map<DType, std::vector<Part>> small;
   for (const Part& part : parts)
-    if (part.bytes() >= kPacked) segments.push_back(part);
+    if (part.bytes() >= kPacked) arrays.push_back(part);
     else if (part.count > 0) small[part.dtype].push_back(part);
+  const std::size_t large = arrays.size();
   std::vector<std::vector<std::byte>> buffers;
+  buffers.reserve(2 * small.size());
   for (const auto& [dtype, group] : small) {
-    auto& in = buffers.emplace_back(packed(group));
-    segments.push_back({in.data(), in.data(), static_cast<std::int64_t>(in.size() / itemsize(dtype)), dtype});
-    // The result must not take the place of what is still being sent.
-    const std::size_t bytes = in.size();
-    segments.back().out = buffers.emplace_back(bytes).data();
+    const auto& in = buffers.emplace_back(packed(group));
+    auto& out = buffers.emplace_back(in.size());
+    arrays.push_back({in.data(), out.data(), static_cast<std::int64_t>(in.size() / itemsize(dtype)), dtype});
   }
-  const auto begin = [&](const Part& s, int r) { return r * s.count / size_ * static_cast<std::int64_t>(itemsize(s.dtype)); };
-  const auto length = [&](const Part& s, int r) { return static_cast<std::size_t>(begin(s, r + 1) - begin(s, r)); };
-  Requests requests;
-  std::vector<std::vector<std::byte*>> pieces;  // of this rank's piece, by segment and rank
-  std::size_t scratch_bytes = 0;
-  for (const Part& s : segments) scratch_bytes += length(s, rank_) * static_cast<std::size_t>(size_ - 1);
-  const std::unique_ptr<std::byte[]> scratch(new std::byte[scratch_bytes]);
-  std::byte* next = scratch.get();
-  for (std::size_t i = 0; i < segments.size(); ++i) {
-    const Part& s = segments[i];
-    auto& from = pieces.emplace_back();
-    for (int r = 0; r < size_; ++r) {
-      if (r == rank_) {
-        from.push_back(const_cast<std::byte*>(s.in) + begin(s, r));
-        continue;
-      }
-      from.push_back(next);
-      receive(next, length(s, rank_), r, static_cast<int>(2 * i), requests);
-      next += length(s, rank_);
-    }
-  }
-  for (std::size_t i = 0; i < segments.size(); ++i)
-    for (int apart = 1; apart < size_; ++apart) {
-      const int r = (rank_ + apart) % size_;
-      send(segments[i].in + begin(segments[i], r), length(segments[i], r), r, static_cast<int>(2 * i), requests);
-    }
-  finish(requests);
-  requests.clear();
-  for (std::size_t i = 0; i < segments.size(); ++i)
-    for (int r = 0; r < size_; ++r)
-      if (r != rank_)
-        receive(segments[i].out + begin(segments[i], r), length(segments[i], r), r, static_cast<int>(2 * i + 1), requests);
-  for (std::size_t i = 0; i < segments.size(); ++i) {
-    const Part& s = segments[i];
-    std::byte* const out = s.out + begin(s, rank_);
-    const auto bytes = length(s, rank_);
-    reduce_by_tree(std::move(pieces[i]), static_cast<std::size_t>(rank_), out, s.dtype, how,
-                   static_cast<std::int64_t>(bytes / itemsize(s.dtype)));
-    for (int apart = 1; apart < size_; ++apart) send(out, bytes, (rank_ + apart) % size_, static_cast<int>(2 * i + 1), requests);
-  }
-  finish(requests);
-  std::size_t at = buffers.size() ? segments.size() - small.size() : 0;
+  reduce_in_place(arrays, how);
+  std::size_t at = large;
   for (const auto& [dtype, group] : small) {
-    const std::byte* from = segments[at++].out;
+    const std::byte* from = arrays[at++].out;
     for (const Part& part : group) {
       std::memcpy(part.out, from, part.bytes());
       from += part.bytes();
     }
   }
+}
+
+// Each rank adds its share of every array, and sends the sum to the others: all-to-all and all-gather, block by block,
+// so that one block is added, while it is in the cache, beside the transfer of others.
+void Group::reduce_in_place(std::span<const Part> arrays, distributed::Combine how) {
+  const auto share = [&](std::size_t i, int r) {
+    const Part& data = arrays[i];
+    return Share{data, static_cast<int>(2 * i), r * data.count / size_, (r + 1) * data.count / size_};
+  };
+  Requests transfers;  // all but the blocks that this rank adds
+  std::vector<std::pair<Share, std::int64_t>> own;
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    for (int apart = 1; apart < size_; ++apart) {
+      const int r = (rank_ + apart) % size_;
+      const Share s = share(i, r);
+      for (std::int64_t b = 0; b < s.blocks(); ++b) {
+        receive(s.data.out + s.offset(b), s.bytes(b), r, s.tag + 1, transfers);
+        send(s.data.in + s.offset(b), s.bytes(b), r, s.tag, transfers);
+      }
+    }
+    const Share s = share(i, rank_);
+    for (std::int64_t b = 0; b < s.blocks(); ++b) own.emplace_back(s, b);
+  }
+  const auto others = static_cast<std::size_t>(size_ - 1);
+  arrived_.resize(std::max(arrived_.size(), kSlots * others * kBlock));
+  std::array<Requests, kSlots> waiting;
+  const auto place = [&](std::size_t n, int r) {
+    return arrived_.data() + ((n % kSlots) * others + static_cast<std::size_t>(r < rank_ ? r : r - 1)) * kBlock;
+  };
+  const auto begin = [&](std::size_t n) {
+    if (n >= own.size()) return;
+    const auto& [s, b] = own[n];
+    waiting[n % kSlots].clear();
+    for (int r = 0; r < size_; ++r)
+      if (r != rank_) receive(place(n, r), s.bytes(b), r, s.tag, waiting[n % kSlots]);
+  };
+  for (std::size_t n = 0; n < kSlots; ++n) begin(n);
+  for (std::size_t n = 0; n < own.size(); ++n) {
+    const auto& [s, b] = own[n];
+    finish(waiting[n % kSlots]);
+    std::vector<std::byte*> pieces;
+    for (int r = 0; r < size_; ++r)
+      pieces.push_back(r == rank_ ? const_cast<std::byte*>(s.data.in) + s.offset(b) : place(n, r));
+    std::byte* const sum = s.data.out + s.offset(b);
+    reduce_by_tree(std::move(pieces), static_cast<std::size_t>(rank_), sum, s.data.dtype, how, s.count(b));
+    for (int apart = 1; apart < size_; ++apart) send(sum, s.bytes(b), (rank_ + apart) % size_, s.tag + 1, transfers);
+    begin(n + kSlots);
+  }
+  finish(transfers);
 }
 
 void Group::all_gather(const Meeting& meeting, std::span<const Part> parts) {

@@ -39,8 +39,8 @@ struct Meeting {
 
 class OWL_MODULE_API Group {
  public:
-  // Starts MPI, unless another library of this process has.
-  Group(const Library& library, double warn_after);
+  // Starts MPI, unless another library of this process has. Throws Error if the ranks have other versions of owl.
+  Group(const Library& library, double warn_after, const std::string& version);
   int rank() const { return rank_; }
   int size() const { return size_; }
   const Library& library() const { return library_; }
@@ -61,10 +61,12 @@ class OWL_MODULE_API Group {
  private:
   struct Message;
   struct Received;
+  struct Share;
   using Requests = std::vector<Handle>;
 
   std::vector<Received> exchange(const Meeting& meeting, std::span<const std::byte> payload);
   void compare(const std::vector<Received>& all);
+  void require_same_version(const std::string& own);
   [[noreturn]] void fail(const std::string& why);
   template <class Stalled> void finish(Requests& requests, Stalled stalled);
   void finish(Requests& requests);
@@ -72,6 +74,7 @@ class OWL_MODULE_API Group {
   void receive(void* data, std::size_t bytes, int from, int tag, Requests& requests);
   void reduce_small(const Meeting& meeting, std::span<const Part> parts, distributed::Combine how);
   void reduce_large(std::span<const Part> parts, distributed::Combine how);
+  void reduce_in_place(std::span<const Part> arrays, distributed::Combine how);
 
   const Library& library_;
   const int process_;
@@ -81,6 +84,7 @@ class OWL_MODULE_API Group {
   double warn_after_;
   std::uint64_t meetings_ = 0;
   std::vector<std::string> last_;  // what each rank said last
+  std::vector<std::byte> arrived_;  // blocks of the others, to be added
   std::string broken_;             // why no further meeting is possible
   std::atomic<bool> broken_flag_{false}, given_up_{false};
 };

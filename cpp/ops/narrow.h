@@ -16,7 +16,8 @@ OWL_MATH float from_bits(std::uint32_t b) { return math::from_bits(static_cast<s
 OWL_MATH float widen(Float16 x) {
   constexpr std::uint32_t kRebias = 112u << 23;  // from an exponent around 15 to one around 127
   const std::uint32_t sign = (x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
-  const std::uint32_t normal = (magnitude << 13) + kRebias, special = normal + kRebias;
+  const std::uint32_t normal = (magnitude << 13) + kRebias;
+  const std::uint32_t special = (normal + kRebias) | (magnitude > 0x7c00u ? 0x400000u : 0u);  // a NaN becomes quiet
   const std::uint32_t small = bits(static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f);
   return from_bits(sign | (magnitude < 0x400u ? small : magnitude < 0x7c00u ? normal : special));
 }

@@ -4,9 +4,12 @@
 #include <atomic>
 #include <cstring>
 #include <functional>
+#include <numeric>
+#include <optional>
 #include <random>
 #include <thread>
 
+#include "backend/cpu/denormals.h"
 #include "backend/cpu/isa/nn_kernels.h"
 #include "backend/cpu/kernels.h"
 #include "ops/nn.h"
@@ -288,6 +291,56 @@ template <class T> void check_folds(DType type) {
         }
       }
     }
+}
+
+// Several short rows at once, and what is left of them one by one.
+template <class T> void check_places_in_rows(DType type) {
+  std::mt19937 random(10);
+  for (const std::int64_t n : {1, 2, 7, 10, 31, 32, 40})
+    for (const std::int64_t count : {1, 15, 16, 17, 50})
+      for (const bool nans : {false, true}) {
+        const auto x = numbers_to_fold<T>(random, n * count, nans);
+        for (const auto* table : reduce_tables())
+          for (const int smallest : {0, 1}) {
+            const cpu::ArgFold& fold = table->arg_folds[smallest][static_cast<std::size_t>(type)];
+            std::vector<std::int32_t> places(static_cast<std::size_t>(count));
+            fold.rows(places.data(), x.data(), n, count);
+            for (std::int64_t r = 0; r < count; ++r)
+              EXPECT_EQ(places[static_cast<std::size_t>(r)], fold.row(x.data() + r * n, n)) << r << " of " << count;
+          }
+      }
+}
+
+TEST(Kernels, PlacesInRows) {
+  check_places_in_rows<float>(DType::kFloat32);
+  check_places_in_rows<double>(DType::kFloat64);
+}
+
+// The processor's conversions against those of ops/narrow.h, of which the baseline is made; NaNs and denormals too.
+TEST(Kernels, HalvesAreConvertedAlikeOnEveryInstructionSet) {
+  constexpr auto half = static_cast<int>(DType::kFloat16), wide = static_cast<int>(DType::kFloat32);
+  const auto& base = cpu::baseline::tile_table();
+  const auto& best = cpu::best_tile_table();
+  std::vector<std::uint16_t> halves(65536), back(65536), other_back(65536);
+  std::iota(halves.begin(), halves.end(), 0);
+  std::vector<std::uint32_t> floats(65536), other(65536);
+  for (const bool zero : {false, true}) {
+    std::optional<DenormalsToZero> denormals_to_zero;
+    if (zero) denormals_to_zero.emplace();
+    base.casts[half][wide](floats.data(), halves.data(), nullptr, nullptr, 65536);
+    best.casts[half][wide](other.data(), halves.data(), nullptr, nullptr, 65536);
+    EXPECT_EQ(floats, other);
+    std::mt19937 random(11);
+    for (int round = 0; round < 32; ++round) {
+      // Near halves, and any bits.
+      for (auto& f : floats)
+        f = round % 2 ? static_cast<std::uint32_t>(random())
+                      : f + static_cast<std::uint32_t>((random() % 3 - 1) * 0x1000 + random() % 3 - 1);
+      base.casts[wide][half](back.data(), floats.data(), nullptr, nullptr, 65536);
+      best.casts[wide][half](other_back.data(), floats.data(), nullptr, nullptr, 65536);
+      EXPECT_EQ(back, other_back);
+    }
+  }
 }
 
 TEST(Kernels, FoldsAreTheSameOnEveryInstructionSet) {

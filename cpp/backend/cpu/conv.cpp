@@ -246,7 +246,8 @@ void launch_back_weight(const ConvGeometry& g, ChannelsLast last, const T* x, T*
   launch_plain_back_weight(g, x, w, y, finished, launch);
 }
 
-// Sums each plane, then over the images: first within chunks of images, at the end over the chunks in order.
+// Sums each plane, then over the images: first within chunks of images, at the end over the chunks in order. Channels
+// are independent of one another, so that how they are shared out changes no bits.
 template <class T> void launch_back_bias(const KernelArgs& args, Launch& launch) {
   const ArrayRef& err = args.in[0];
   T* const b = args.out.as<T>();
@@ -254,21 +255,25 @@ template <class T> void launch_back_bias(const KernelArgs& args, Launch& launch)
   if (channels == 0) return;
   const auto step = std::clamp<std::int64_t>((1 << 17) / std::max<std::int64_t>(1, plane * channels), 1, 1 << 17);
   const auto chunks = ceil_div(images, step);
+  const auto elements = plane * std::min(step, images);  // of a channel in a chunk
+  const auto together = ceil_div(std::max<std::int64_t>(1, (1 << 15) / std::max<std::int64_t>(1, elements)), kBlock);
+  const auto width = std::min(channels, together * kBlock), blocks = ceil_div(channels, width);
   auto* const partial =
       static_cast<double*>(launch.scratch(static_cast<std::size_t>(std::max<std::int64_t>(1, chunks) * channels) *
                                           sizeof(double)));
   const T* const y = err.as<const T>();
-  launch.stage(chunks, [=, last = err.channels_last](std::int64_t chunk) {
-    double* const totals = partial + chunk * channels;
-    std::fill_n(totals, channels, 0.0);
+  launch.stage(chunks * blocks, [=, last = err.channels_last](std::int64_t job) {
+    const auto chunk = job / blocks, first = job % blocks * width, n = std::min(width, channels - first);
+    double* const totals = partial + chunk * channels + first;
+    std::fill_n(totals, n, 0.0);
     const auto sum = nn_table().kernels<T>().sum;
-    const auto bytes = last ? static_cast<std::size_t>(channels) * sizeof(double) : 0;
+    const auto bytes = last ? static_cast<std::size_t>(n) * sizeof(double) : 0;
     ThreadScratch scratch(bytes);
     auto* const sums = reinterpret_cast<double*>(scratch.take(bytes));
     for (auto i = chunk * step; i < std::min(images, (chunk + 1) * step); ++i) {
       const T* const image = y + i * channels * plane;
-      if (last) nn_table().sum_channels(sums, reinterpret_cast<const float*>(image), plane, channels);
-      for (std::int64_t c = 0; c < channels; ++c) totals[c] += last ? sums[c] : sum(image + c * plane, plane);
+      if (last) nn_table().sum_channels(sums, reinterpret_cast<const float*>(image) + first, plane, channels, n);
+      for (std::int64_t c = 0; c < n; ++c) totals[c] += last ? sums[c] : sum(image + (first + c) * plane, plane);
     }
   });
   launch.stage(1, [=, finished = args.finished](std::int64_t) {

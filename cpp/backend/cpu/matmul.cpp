@@ -1,5 +1,6 @@
 // The matrix product, cut into tiles of the result by size alone; each is one single-threaded product.
 #include <algorithm>
+#include <cmath>
 
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/nn.h"
@@ -22,6 +23,7 @@ constexpr std::int64_t kTinyTile = 64;
 constexpr double kLongTileWork = 512e6;     // longer tiles are made smaller than kSmallTile and are cut along k
 constexpr std::int64_t kSliceLength = 8192;
 constexpr std::int64_t kFewResults = 16;    // up to this many, each is one dot product without blocks of k
+constexpr std::int64_t kLeastSlice = 512;   // of the slices of a product too small to be cut along m and n alone
 
 struct Tiling {
   std::int64_t m, n;      // of a tile
@@ -51,6 +53,12 @@ Tiling tile(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t product
   if (products == 1 && (t.work() > kLongTileWork || m * n <= kFewResults) && k >= 2 * kSliceLength) {
     t.slices = (k + kSliceLength - 1) / kSliceLength;
     t.k = kSliceLength;
+  } else if (products == 1 && t.work() > most && k >= 2 * kLeastSlice) {
+    const auto tiles = static_cast<double>(((m + t.m - 1) / t.m) * ((n + t.n - 1) / t.n));
+    const auto wanted = static_cast<std::int64_t>(std::ceil(std::min(t.work() / most, kTiles / tiles)));
+    const auto slices = std::clamp<std::int64_t>(wanted, 1, k / kLeastSlice);
+    t.k = ((k + slices - 1) / slices + 63) / 64 * 64;
+    t.slices = (k + t.k - 1) / t.k;
   }
   return t;
 }

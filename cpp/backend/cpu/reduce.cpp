@@ -288,13 +288,17 @@ void arg_reduce(bool largest, const KernelArgs& args, Launch& launch) {
   const std::int64_t results = at.kept.size, parts = ceil_div(at.inner, kPart);
   if (parts == 1) {
     const std::int64_t together = std::max(std::int64_t{1}, kPart / (at.inner + 16));
+    const bool in_a_row = at.has_row_after_row();
     launch.stage(ceil_div(results, together), [=, &fold, read = args.read, finished = args.finished](std::int64_t chunk) {
-      const std::int64_t first = chunk * together, last = std::min(results, first + together);
-      const char* computed = read ? static_cast<const char*>(read({first * at.inner, (last - first) * at.inner})) : nullptr;
-      for (std::int64_t o = first; o < last; ++o)
-        out[o] = static_cast<std::int32_t>(
-            fold.row(read ? computed + (o - first) * at.inner * item : x + at.kept.offset(o) * item, at.inner));
-      if (finished) finished({first, last - first});
+      const std::int64_t first = chunk * together, n = std::min(results - first, together);
+      if (read) {
+        fold.rows(out + first, read({first * at.inner, n * at.inner}), at.inner, n);
+      } else if (in_a_row) {
+        fold.rows(out + first, x + first * at.inner * item, at.inner, n);
+      } else {
+        for (std::int64_t o = first; o < first + n; ++o) fold.rows(out + o, x + at.kept.offset(o) * item, at.inner, 1);
+      }
+      if (finished) finished({first, n});
     });
     return;
   }

@@ -48,8 +48,9 @@ struct Fold {
 // The index of the first largest (smallest) element; NaN is larger (smaller) than any number.
 struct ArgFold {
   std::int64_t size;  // of an element
-  // The index among n > 0 consecutive elements.
+  // The index among n > 0 consecutive elements; those of `count` such rows, one after another.
   std::int64_t (*row)(const void* x, std::int64_t n);
+  void (*rows)(std::int32_t* out, const void* x, std::int64_t n, std::int64_t count);
   // out[i]: the index r among x[i + r * stride]; n <= kArgColumns.
   void (*columns)(std::int32_t* out, const void* x, std::int64_t stride, std::int64_t rows, std::int64_t n);
   // Whether b replaces a, which came first.

@@ -74,8 +74,8 @@ struct NnTable {
   NnKernels<float> f32;
   NnKernels<double> f64;
   ChannelsLastKernels channels_last;
-  // sums[c] = NnKernels::sum of channel c over n pixels, with channels last.
-  void (*sum_channels)(double* sums, const float* x, std::int64_t n, std::int64_t channels);
+  // sums[c] = NnKernels::sum of channel c over n pixels, with channels last: pixels are `stride` apart.
+  void (*sum_channels)(double* sums, const float* x, std::int64_t n, std::int64_t stride, std::int64_t channels);
   // c[m, n] (+)= a[m, k] * b[k, n], element (i, j) of a at i * a_down + j * a_right, of c at i + j * c_right.
   void (*gemm_f64)(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t a_down,
                    std::int64_t a_right, const double* b, std::int64_t b_down, std::int64_t b_right, double* c,

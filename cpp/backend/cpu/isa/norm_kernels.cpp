@@ -12,17 +12,17 @@ template <class T> struct Moments {
 
   Moments(const T* x, std::int64_t n, double eps) {
     const auto count = static_cast<double>(n);
-    const double mean = sum_of<double>(n, [=](std::int64_t i) { return static_cast<double>(x[i]); }) / count;
+    const double mean = sum_of<double>(n, [=](auto at) { return at(x); }) / count;
     const T h = static_cast<T>(mean), l = static_cast<T>(mean - static_cast<double>(h));
-    const double squares = sum_of<T>(n, [=](std::int64_t i) {
-      const T d = (x[i] - h) - l;
+    const double squares = sum_of<T>(n, [=](auto at) {
+      const auto d = (at(x) - h) - l;
       return d * d;
     });
     high = h;
     low = l;
     root = static_cast<T>(1.0 / math::sqrt(squares / count + eps));
   }
-  [[gnu::always_inline]] T normed(T x) const { return ((x - high) - low) * root; }
+  template <class V> [[gnu::always_inline]] V normed(V x) const { return ((x - high) - low) * root; }
 };
 
 template <class T>
@@ -43,9 +43,9 @@ void layer_norm_back_rows(T* dx, T* dweight, T* dbias, const T* err, const T* x,
     const Moments<T> m(x, length, eps);
     T mean = 0, slope = 0;
     if (kToX) {
-      mean = static_cast<T>(sum_of<T>(length, [=](std::int64_t i) { return err[i] * weight[i]; }) / count);
+      mean = static_cast<T>(sum_of<T>(length, [=](auto at) { return at(err) * at(weight); }) / count);
       slope = static_cast<T>(
-          sum_of<T>(length, [=](std::int64_t i) { return err[i] * weight[i] * m.normed(x[i]); }) / count);
+          sum_of<T>(length, [=](auto at) { return at(err) * at(weight) * m.normed(at(x)); }) / count);
     }
 #pragma GCC ivdep
     for (std::int64_t i = 0; i < length; ++i) {
@@ -98,9 +98,9 @@ template <class T> struct SpreadLoops {
   static void row(void* acc, const void* data, std::int64_t n) {
     const T* const x = static_cast<const T*>(data);
     const auto count = static_cast<double>(n);
-    const double sum = sum_of<double>(n, [=](std::int64_t i) { return static_cast<double>(x[i]); });
+    const double sum = sum_of<double>(n, [=](auto at) { return at(x); });
     const T near = static_cast<T>(sum / count);
-    const double squares = sum_of<T>(n, [=](std::int64_t i) { return (x[i] - near) * (x[i] - near); });
+    const double squares = sum_of<T>(n, [=](auto at) { return (at(x) - near) * (at(x) - near); });
     join(*static_cast<Spread*>(acc), spread_of(count, sum, squares, near));
   }
   static void columns(void* acc, const void* data, std::int64_t stride, std::int64_t rows, std::int64_t n) {

@@ -381,6 +381,34 @@ template <class T, bool kLargest> struct ArgLoops {
     return 0;
   }
 
+  static void rows(std::int32_t* out, const void* data, std::int64_t n, std::int64_t count) {
+    const T* x = static_cast<const T*>(data);
+    std::int64_t r = 0;
+    if (n < kLanes)
+      for (; r + kTogether <= count; r += kTogether, x += kTogether * n) short_rows(out + r, x, n);
+    for (; r < count; ++r, x += n) out[r] = static_cast<std::int32_t>(row(x, n));
+  }
+
+  // kTogether rows of n < kLanes elements, by columns.
+  static constexpr std::int64_t kTogether = 16;
+  static void short_rows(std::int32_t* __restrict out, const T* __restrict x, std::int64_t n) {
+    alignas(64) T column[kLanes][kTogether], best[kTogether];
+    alignas(64) std::int32_t place[kTogether];
+    for (std::int64_t j = 0; j < kTogether; ++j)
+      for (std::int64_t i = 0; i < n; ++i) column[i][j] = x[j * n + i];
+    for (std::int64_t j = 0; j < kTogether; ++j) {
+      best[j] = column[0][j];
+      place[j] = 0;
+    }
+    for (std::int64_t i = 1; i < n; ++i)
+      for (std::int64_t j = 0; j < kTogether; ++j) {
+        const bool better = better_than(best[j], column[i][j]);
+        best[j] = better ? column[i][j] : best[j];
+        place[j] = better ? static_cast<std::int32_t>(i) : place[j];
+      }
+    __builtin_memcpy(out, place, sizeof place);
+  }
+
   static void columns(std::int32_t* __restrict out, const void* data, std::int64_t stride, std::int64_t rows,
                       std::int64_t n) {
     alignas(64) T best[kArgColumns];
@@ -403,7 +431,7 @@ template <class T, bool kLargest> struct ArgLoops {
     return better_than(*static_cast<const T*>(a), *static_cast<const T*>(b));
   }
 
-  static constexpr ArgFold fold{sizeof(T), row, columns, better};
+  static constexpr ArgFold fold{sizeof(T), row, rows, columns, better};
 };
 
 // In DType's order. Narrow types have none: they are converted first.

@@ -12,10 +12,10 @@ constexpr std::int64_t kSegment = 1024;  // elements of shorter rows whose expon
 constexpr std::int64_t kFewRows = 16;  // may be added up in T as well
 
 template <class T> double sum(const T* x, std::int64_t n) {
-  return sum_of<T>(n, [=](std::int64_t i) { return x[i]; });
+  return sum_of<T>(n, [=](auto at) { return at(x); });
 }
 template <class T> double dot(const T* x, const T* y, std::int64_t n) {
-  return sum_of<T>(n, [=](std::int64_t i) { return x[i] * y[i]; });
+  return sum_of<T>(n, [=](auto at) { return at(x) * at(y); });
 }
 
 // May ignore a NaN: subtracting the maximum from it and summing propagates it to the whole row.
@@ -212,25 +212,33 @@ template <class T> void join_channels(double* sums, T (*lane)[kBlockOfChannels],
   for (std::int64_t c = 0; c < width; ++c) sums[c] = static_cast<double>(lane[0][c]);
 }
 
+// kWidth: the number of channels as the compiler knows it, or 0.
+template <int kWidth>
+void sum_some_channels(double* sums, const float* x, std::int64_t n, std::int64_t stride, std::int64_t channels) {
+  const std::int64_t width = kWidth ? kWidth : channels;
+  double total[kLanes][kBlockOfChannels] = {};
+  const std::int64_t lanes = n < kLanes ? 1 : kLanes;
+  std::int64_t begin = 0;
+  do {
+    float lane[kLanes][kBlockOfChannels] = {};
+    const std::int64_t end = n - begin < kPart ? n : begin + kPart;
+    for (std::int64_t i = begin; i < end; ++i) {
+      float* const to = lane[i & (lanes - 1)];
+      for (std::int64_t c = 0; c < width; ++c) to[c] += x[i * stride + c];
+    }
+    if (n <= kPart) join_channels(sums, lane, lanes, width);
+    for (std::int64_t j = 0; j < lanes; ++j)
+      for (std::int64_t c = 0; c < width; ++c) total[j][c] += static_cast<double>(lane[j][c]);
+    begin += kPart;
+  } while (begin < n);
+  if (n > kPart) join_channels(sums, total, lanes, width);
+}
+
 // Sums each channel in the same order as `sum`.
-void sum_channels(double* sums, const float* x, std::int64_t n, std::int64_t channels) {
-  for (std::int64_t first = 0; first < channels; first += kBlockOfChannels) {
-    const std::int64_t width = channels - first < kBlockOfChannels ? channels - first : kBlockOfChannels;
-    double total[kLanes][kBlockOfChannels] = {};
-    const std::int64_t lanes = n < kLanes ? 1 : kLanes;
-    std::int64_t begin = 0;
-    do {
-      float lane[kLanes][kBlockOfChannels] = {};
-      const std::int64_t end = n - begin < kPart ? n : begin + kPart;
-      for (std::int64_t i = begin; i < end; ++i)
-        for (std::int64_t c = 0; c < width; ++c) lane[i % lanes][c] += x[i * channels + first + c];
-      if (n <= kPart) join_channels(sums + first, lane, lanes, width);
-      for (std::int64_t j = 0; j < lanes; ++j)
-        for (std::int64_t c = 0; c < width; ++c) total[j][c] += static_cast<double>(lane[j][c]);
-      begin += kPart;
-    } while (begin < n);
-    if (n > kPart) join_channels(sums + first, total, lanes, width);
-  }
+void sum_channels(double* sums, const float* x, std::int64_t n, std::int64_t stride, std::int64_t channels) {
+  for (; channels >= kBlockOfChannels; channels -= kBlockOfChannels, sums += kBlockOfChannels, x += kBlockOfChannels)
+    sum_some_channels<kBlockOfChannels>(sums, x, n, stride, kBlockOfChannels);
+  if (channels > 0) sum_some_channels<0>(sums, x, n, stride, channels);
 }
 
 template <class T> void sum_rows(T* dst, const T* src, std::int64_t n, std::int64_t rows, std::int64_t stride) {

@@ -1,6 +1,10 @@
 // The loops of the elementwise interpreter: one per operation and element type.
 #include <utility>
 
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 #include "backend/cpu/isa/kernels.h"
 #include "ops/elementwise.h"
 
@@ -131,6 +135,26 @@ template <class From, class To> void cast(void* dst, const void* a, const void*,
 #pragma GCC ivdep
   for (std::int64_t i = 0; i < n; ++i) d[i] = elementwise_ops::convert<From, To>(x[i]);
 }
+#if defined(__F16C__)
+// The processor's conversions give the bits of ops/narrow.h, whether or not denormals are zero.
+template <> void cast<Float16, float>(void* dst, const void* a, const void*, const void*, std::int64_t n) {
+  auto* d = static_cast<float*>(dst);
+  const auto* x = static_cast<const Float16*>(a);
+  std::int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    _mm256_storeu_ps(d + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i))));
+  for (; i < n; ++i) d[i] = elementwise_ops::convert<Float16, float>(x[i]);
+}
+template <> void cast<float, Float16>(void* dst, const void* a, const void*, const void*, std::int64_t n) {
+  auto* d = static_cast<Float16*>(dst);
+  const auto* x = static_cast<const float*>(a);
+  std::int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(d + i),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+  for (; i < n; ++i) d[i] = elementwise_ops::convert<float, Float16>(x[i]);
+}
+#endif
 
 // ---- the tables -----------------------------------------------------------------------------------------------------
 

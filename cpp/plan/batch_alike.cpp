@@ -146,26 +146,26 @@ std::vector<Task*> AlikeTasks::tasks() const {
   return all;
 }
 
-bool AlikeTasks::is_common(std::uint64_t key, const Keys& keys) const {
+bool AlikeTasks::is_common(std::uint64_t key) const {
   const bool has_bucket = std::ranges::find(buckets_, key, &Bucket::key) != buckets_.end();
-  const auto known = std::ranges::count(keys, key) + std::ranges::count(last_keys_, key);
+  const auto known = std::ranges::count(keys_, key) + std::ranges::count(last_keys_, key);
   return has_bucket || static_cast<std::size_t>(known) >= kFewest;
 }
 
 // What is held reads nothing that is held, since a task that does so first lets it go: the programs of one segmented
 // task are independent of one another, and the order in which tasks are let go is free.
 void AlikeTasks::add(Tasks planned, Tasks& ready) {
-  Keys keys;
-  for (const auto& task : planned) keys.push_back(key_of(*task));
+  keys_.clear();
+  for (const auto& task : planned) keys_.push_back(key_of(*task));
   for (std::size_t t = 0; t < planned.size(); ++t) {
     auto& task = planned[t];
     for (const auto& in : task->inputs)
       if (in.storage->held_by) release(in.storage->held_by, ready);
-    if (keys[t] != 0 && is_common(keys[t], keys)) task = hold(std::move(task), keys[t], ready);
+    if (keys_[t] != 0 && is_common(keys_[t])) task = hold(std::move(task), keys_[t], ready);
     if (task) ready.push_back(std::move(task));
   }
-  std::erase(keys, 0);
-  last_keys_ = std::move(keys);
+  std::erase(keys_, 0);
+  keys_.swap(last_keys_);
 }
 
 }  // namespace owl::planner

@@ -43,11 +43,11 @@ class AlikeTasks {
 
   void release(const Task* held, Tasks& ready);
   std::unique_ptr<Task> hold(std::unique_ptr<Task> task, std::uint64_t key, Tasks& ready);
-  bool is_common(std::uint64_t key, const Keys& keys) const;
+  bool is_common(std::uint64_t key) const;
 
   std::vector<Bucket> buckets_;  // in the order in which their first tasks were recorded
   std::size_t bytes_ = 0;        // of what their tasks keep, or will make
-  Keys last_keys_;               // of the last plan's small programs
+  Keys keys_, last_keys_;        // of this plan's tasks (0: not a small program), and of the last plan's small programs
 };
 
 // Not 0; equal for programs that are alike.

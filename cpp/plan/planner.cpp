@@ -43,6 +43,7 @@ void plan_batch(std::span<Node* const> nodes, Tasks& tasks, planner::KnownPlans*
 }
 
 template <class F> void for_each_batch(std::span<Node* const> nodes, F f) {
+  if (nodes.size() <= planner::kMaxBatch) return f(nodes);
   for (const auto length : planner::cut_all(nodes, planner::kMaxBatch)) {
     f(nodes.first(length));
     nodes = nodes.subspan(length);
@@ -51,8 +52,7 @@ template <class F> void for_each_batch(std::span<Node* const> nodes, F f) {
 
 }  // namespace
 
-Tasks plan(const std::vector<Node*>& recorded, planner::KnownPlans& known, planner::AlikeTasks* alike) {
-  Tasks tasks;
+void plan(const std::vector<Node*>& recorded, planner::KnownPlans& known, planner::AlikeTasks* alike, Tasks& tasks) {
   for_each_batch(recorded, [&](std::span<Node* const> nodes) {
     Tasks planned;
     plan_batch(nodes, alike ? planned : tasks, &known, nullptr);
@@ -62,7 +62,6 @@ Tasks plan(const std::vector<Node*>& recorded, planner::KnownPlans& known, plann
       node->release();
     }
   });
-  return tasks;
 }
 
 DryPlan plan_dry(const std::vector<Node*>& recorded, bool join_alike) {

@@ -342,7 +342,7 @@ std::vector<std::unique_ptr<Task>> Engine::plan_batch(const std::vector<Node*>& 
                     std::ranges::none_of(batch, calls_user_code);
   std::vector<std::unique_ptr<Task>> tasks;
   if (!join) alike_.release_all(tasks);
-  for (auto& task : plan(batch, known_plans_, join ? &alike_ : nullptr)) tasks.push_back(std::move(task));
+  plan(batch, known_plans_, join ? &alike_ : nullptr, tasks);
   if (!hold) alike_.release_all(tasks);
   return tasks;
 }

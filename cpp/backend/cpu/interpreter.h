@@ -11,6 +11,7 @@
 #include "backend/cpu/nan_watch.h"
 #include "backend/cpu/strided_copy.h"
 #include "backend/cpu/tile.h"
+#include "base/recycled.h"
 
 namespace owl::cpu {
 
@@ -34,7 +35,7 @@ class Arena {
 // Arrays are sized for the largest program and left uninitialised, so that small programs do not pay for them. The
 // program and its operands' memory must outlive the interpreter. With a watch, every result is checked, and no result
 // replaces an operand.
-class Interpreter {
+class Interpreter : public Recycled<Interpreter, 8> {
  public:
   Interpreter(const Program& program, const void* const* inputs, void* const* outputs, NanWatch* watch = nullptr);
 

@@ -82,6 +82,12 @@ Straight make_dense(const Program& program, std::vector<const void*>& inputs, co
   return {{std::shared_ptr<void>(), &program}, {}};  // not owned
 }
 
+// Not make_shared: an interpreter takes some kilobytes, which malloc would look for each time.
+std::shared_ptr<Interpreter> new_interpreter(const Program& program, const std::vector<const void*>& inputs,
+                                             const std::vector<void*>& outputs, NanWatch* watch) {
+  return std::shared_ptr<Interpreter>(new Interpreter(program, inputs.data(), outputs.data(), watch));
+}
+
 }  // namespace
 
 double program_cost_ns(const Program& program) {
@@ -101,7 +107,7 @@ void launch_program(const Program& program, std::vector<const void*> inputs, std
   }
   // A transposed input would be gathered element by element, each from another cache line: copied by blocks first.
   const auto [straight, last] = make_dense(program, inputs, outputs, launch);
-  auto interpreter = std::make_shared<Interpreter>(*straight, inputs.data(), outputs.data(), watch);
+  auto interpreter = new_interpreter(*straight, inputs, outputs, watch);
   if (last.copy) {
     launch.stage(last.copy->chunks(), [interpreter, straight = straight, last = last](std::int64_t chunk) {
       last.copy->run(chunk, last.to, last.from, [&interpreter](const Ranges& r) { interpreter->run(r); });
@@ -139,7 +145,7 @@ void ProgramList::launch(std::shared_ptr<const ProgramList> list, Launch& launch
 
 ReadRanges read_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
   outputs.push_back(nullptr);
-  const auto interpreter = std::make_shared<Interpreter>(program, inputs.data(), outputs.data());
+  const auto interpreter = new_interpreter(program, inputs, outputs, nullptr);
   return [interpreter, item = static_cast<std::int64_t>(itemsize(program.outputs.back().dtype))](const Ranges& ranges) {
     static thread_local Arena read;
     char* const data = read.at_least(static_cast<std::size_t>(ranges.n * ranges.count * item));
@@ -149,7 +155,7 @@ ReadRanges read_program(const Program& program, std::vector<const void*> inputs,
 }
 
 FinishRanges finish_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
-  const auto interpreter = std::make_shared<Interpreter>(program, inputs.data(), outputs.data());
+  const auto interpreter = new_interpreter(program, inputs, outputs, nullptr);
   return [interpreter](const Ranges& ranges) { interpreter->run(ranges); };
 }
 

@@ -29,7 +29,8 @@ MESSAGE = 4096  # of so many bytes, data goes with the ranks' messages
 @dataclass
 class Network:
     """Milliseconds of a rank of one core: buckets ready after the beginning of a step, the backward pass ended, the update
-    made. Measured on an AMD EPYC by distributed.py --profile, 128 samples (CNN) and 50 (perceptron) a rank."""
+    made. Rounded from traces of distributed.py --profile on an AMD EPYC with other work beside, 128 samples (CNN) and 50
+    (perceptron) a rank; the perceptron's update is an estimate."""
 
     ready: list
     computed: float

@@ -300,17 +300,19 @@ OWL_MATH double exp_double(double x) {
   return p * from_bits((bits(shifted) + 1023) << 52);
 }
 
-// x * Phi(x), the erf form; Phi's lower tail is e^(-x^2/2) * G(|x|), so that it keeps its digits far out.
+// x * Phi(x), the erf form. With z = |x| Phi's lower tail is e^(-z^2/2) * G(z), so that it keeps its digits far out. G is
+// a quotient of polynomials in double; z^2 is exact in two parts, because an error of the exponent grows with it.
 OWL_MATH float gelu(float x) {
-  double z = abs(static_cast<double>(x));
-  z = z > 15.0 ? 15.0 : z;
-  const double t = 1.0 / (1.0 + 0.3 * z);
-  const double g = poly(t, 5.070735595808904e-07, 0.11967486434273811, 0.11969089238640492, 0.10955305204771582,
-                        0.08085741052933237, 0.09026110902504667, -0.06998037036898022, 0.18175003042492024,
-                        -0.22142834854183413, 0.10979349364869155, -0.020172642117559626);
-  const double tail = g * exp_double(-0.5 * z * z);
-  const float y = static_cast<float>(static_cast<double>(x) * (x > 0.0f ? 1.0 - tail : tail));
-  return x < -15.0f ? -0.0f : y;
+  const float z = abs(x), high = from_bits(bits(z) & static_cast<std::int32_t>(0xfffff000));
+  const float rest = (z - high) * (-0.5f * (z + high));
+  const float shifted = z * z * -0.72134752f + kRound, n = shifted - kRound;
+  const float r = ((-0.5f * high * high - n * kLn2High) - n * kLn2Low) + rest;
+  const double w = static_cast<double>(z), p = static_cast<double>(exp_poly_minus_1(r));
+  const double g = w * poly(w, 0.500000002444, 0.435451500077, 0.181133770205, 0.0399261002278, 0.00401162748147) /
+                   poly(w, 1.0, 1.66878791389, 1.1937635715, 0.463923792848, 0.100087361456, 0.0100555133857);
+  const std::int32_t scale = minus(bits(shifted), bits(kRound)), half = scale >> 1;  // as in exp
+  const float tail = static_cast<float>(g + g * p) * pow2(half) * pow2(minus(scale, half));
+  return (x < 0.0f ? -0.0f : x) - (z < 15.0f ? tail : 0.0f);
 }
 // Its approximation by tanh, as x / (1 + e^(-2 u)): 1 + tanh(u) would lose all digits far out.
 OWL_MATH float gelu_tanh(float x) {

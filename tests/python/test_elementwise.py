@@ -1,5 +1,6 @@
 """Elementwise operations: one table row per operation drives values, broadcasting, types, empty axes and errors."""
 import copy
+import math
 import operator
 import pickle
 from dataclasses import dataclass
@@ -412,6 +413,21 @@ def test_a_parameter_is_a_number_an_array_or_left_out(name, ref, default, parame
             function(arr(x), wrong)
     with pytest.raises(TypeError, match=parameter):
         function(arr(x), beta=1)
+
+
+def test_gelu_keeps_its_digits_far_out():
+    """Beside the bound of its row, which is absolute: also where 1 + erf(x / sqrt(2)) would have lost all digits."""
+    x = np.concatenate([np.linspace(-13, 13, 40_001), np.geomspace(1e-30, 1, 20_000), -np.geomspace(1e-30, 1, 20_000)])
+    x = x.astype(np.float32)
+    want = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x.tolist()])
+    assert ulps(val(E.gelu(arr(x))), want) <= 2
+
+
+@pytest.mark.parametrize("function, want", [("gelu", [0.0, -0.0, np.inf, -0.0, np.nan]), ("sigm", [0.5, 0.5, 1, 0, np.nan])])
+def test_ends_of_activations(function, want):
+    got = val(getattr(E, function)(arr(np.float32([0.0, -0.0, np.inf, -np.inf, np.nan]))))
+    np.testing.assert_array_equal(got, np.float32(want))
+    np.testing.assert_array_equal(np.signbit(got[:4]), np.signbit(np.float32(want[:4])))
 
 
 def test_gelu_approximate():

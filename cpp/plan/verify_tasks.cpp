@@ -187,6 +187,7 @@ void verify_tasks(const Batch& batch, std::span<const std::unique_ptr<Task>> tas
   }
   for (const Node* node : batch.nodes) {
     const auto who = "operation " + std::to_string(node->plan.index) + " (" + node->op->name + ")";
+    if (!dry && node->results) continue;  // other threads may let go of them meanwhile
     for (int i = 0; i < node->result_count; ++i) {
       const Storage* storage = storage_of(*node, i, dry);
       const bool wanted = node->results ? node->results[i].wanted : is_wanted(*node);

@@ -213,6 +213,7 @@ TEST_F(Plan, ProgramsAreJoinedOnlyWhereConversionsFitToo) {
 TEST(NullDevice, PlansAndSchedulesWithoutComputing) {
   const int null = create_null_device();
   set_device(null);
+  const Window window{64, -1};
   const Since since;
   {
     const auto x = zeros({1000, 1000});

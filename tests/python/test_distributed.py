@@ -361,7 +361,8 @@ def test_a_rank_that_runs_out_of_memory_tells_the_others(launcher):
             owl.set_memory_limit(2_000_000)
         distributed.all_reduce(x).wait_for_eval()
     """)
-    assert re.search(r"owl\.Error: rank 1 failed: .*no memory for 1600000 bytes.*\(distributed\.all_reduce, user_script\.py:12\)", err), err
+    # The launcher may mix what the ranks write: the error's kind stands in a piece of its own.
+    assert re.search(r"rank 1 failed: .*no memory for 1600000 bytes.*\(distributed\.all_reduce, user_script\.py:12\)", err), err
     assert "owl.OutOfMemoryError: distributed.all_reduce [400000]: no memory" in err  # rank 1's own
 
 
@@ -475,8 +476,10 @@ def test_ctrl_c_ends_all(launcher):
         while True:
             distributed.all_reduce(owl.ones([4])).wait_for_eval()
     """.replace("\n        ", "\n")))
-    for _ in range(2):
-        assert "begun" in job.process.stdout.readline()
+    said = ""
+    while said.count("begun") < 2:  # the launcher may mix the ranks' lines
+        said += (line := job.process.stdout.readline())
+        assert line, said
     job.process.send_signal(signal.SIGINT)
     begun = time.monotonic()
     job.finish(expect=None, timeout=30)

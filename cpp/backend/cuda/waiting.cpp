@@ -1,4 +1,4 @@
-// Waiting for a GPU: for a value, or for everything, and what has failed.
+// Waiting for a GPU: for one value or for all work, and the failures that a wait finds.
 #include <chrono>
 #include <thread>
 

@@ -26,26 +26,6 @@ struct TaskOperand {
   std::size_t byte_offset() const { return static_cast<std::size_t>(offset) * itemsize(array.dtype); }
 };
 
-// The chunks of a stage, taken from both ends. So those that a thread takes lie side by side, and as it stays with its
-// end it finds in its own caches what it wrote in the task before.
-class ChunkQueue {
- public:
-  void restart() { taken_ = 0; }
-  // The next of `chunks`, or -1 if none is left.
-  std::int64_t take(std::int64_t chunks, bool from_back) {
-    const auto before = taken_.fetch_add(from_back ? kBack : 1, std::memory_order_relaxed);
-    if (sum(before) >= chunks) return -1;
-    return from_back ? chunks - 1 - before / kBack : before % kBack;
-  }
-  std::int64_t taken() const { return sum(taken_.load(std::memory_order_relaxed)); }
-  void take_all(std::int64_t chunks) { taken_ = chunks; }
-
- private:
-  static constexpr std::int64_t kBack = std::int64_t{1} << 32;  // one from the back; one from the front is 1
-  static std::int64_t sum(std::int64_t taken) { return taken / kBack + taken % kBack; }
-  std::atomic<std::int64_t> taken_{0};
-};
-
 struct Task : Recycled<Task> {
   // One of several equal programs, each over arrays of its own, that run as one task: `before`, with its share of the
   // task's operands and results, which ends there.
@@ -93,8 +73,7 @@ struct Task : Recycled<Task> {
   Launch launch;
   std::size_t stage = 0;
   int helpers = 0;                       // workers that take chunks of the stage
-  int at_back = 0;                       // of these, from its end
-  ChunkQueue chunks;                     // of the stage; taken without the lock
+  std::atomic<std::int64_t> next_chunk{0};  // of the stage; taken without the lock
   std::shared_ptr<const Failure> failure;
 };
 

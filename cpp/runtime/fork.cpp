@@ -34,8 +34,8 @@ void Scheduler::after_fork_child() {
     if (outside_of_thread && &outside_of_thread->task_ == task) continue;
     auto& ready = task->device->queue->ready;
     if (std::ranges::find(ready, task) == ready.end()) ready.push_front(task);  // a task from the queue is still in it
-    task->chunks.restart();
-    task->helpers = task->at_back = 0;
+    task->next_chunk = 0;
+    task->helpers = 0;
   }
   std::erase_if(outside_, [](Task* t) { return !outside_of_thread || &outside_of_thread->task_ != t; });
   for (Device* d : devices_) {

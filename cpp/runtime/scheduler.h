@@ -166,7 +166,7 @@ class Scheduler {
   void run_alone(Task& task);  // without the lock: the next stages that have one chunk
   // Of `spare` threads as many look at the queue as shorten these chunks, which take `ns` on one thread.
   void share(Task& task, double ns, std::int64_t chunks, int spare);
-  void run_chunks(Task& task, const Launch::Stage& stage, bool from_back);  // without the lock: until none is left
+  void run_chunks(Task& task, const Launch::Stage& stage);  // without the lock: until no chunk is left
   bool run_whole(Task& task);  // without the lock: starts the task and runs it on this thread
   void idle(Lock& lock, Device& device, bool& spun);
   void spin(Lock& lock, Device& device);

@@ -88,7 +88,7 @@ void Scheduler::advance(Lock& lock, Task* task) {
     if (task->stage == stages.size()) return finish(task, nullptr, task->device);
     const auto chunks = stages[task->stage].chunks;
     if (chunks > 1 || halted_) {  // halted: back to the queue, where a forked child finds it
-      task->chunks.restart();
+      task->next_chunk = 0;
       task->device->queue->ready.push_front(task);
       return share(*task, stage_ns(*task), chunks, spare_threads(*task->device));
     }
@@ -124,23 +124,23 @@ void Scheduler::share(Task& task, double ns, std::int64_t chunks, int spare) {
 }
 
 // The first chunk's time corrects the estimate.
-void Scheduler::run_chunks(Task& task, const Launch::Stage& stage, bool from_back) {
+void Scheduler::run_chunks(Task& task, const Launch::Stage& stage) {
   const auto begin = Clock::now();
   bool measured = false;
   while (!halted_) {
-    const auto chunk = task.chunks.take(stage.chunks, from_back);
-    if (chunk < 0) return;
-    assert(chunk < stage.chunks);
+    const auto chunk = task.next_chunk.fetch_add(1, std::memory_order_relaxed);
+    if (chunk >= stage.chunks) return;
+    assert(chunk >= 0);
     try {
       profile::Span span(task, chunk, stage.chunks);
       stage.body(chunk);
     } catch (...) {
       auto failure = caught(task);
-      task.chunks.take_all(stage.chunks);
+      task.next_chunk = stage.chunks;
       std::lock_guard lock(mutex_);
       if (!task.failure) task.failure = std::move(failure);
     }
-    const auto left = stage.chunks - task.chunks.taken();
+    const auto left = stage.chunks - task.next_chunk.load(std::memory_order_relaxed);
     if (std::exchange(measured, true) || left < 2) continue;
     if (const double ns = ns_since(begin) * static_cast<double>(left); cpu::cost::helpers(ns, left, 1) > 0) {
       std::lock_guard lock(mutex_);
@@ -211,21 +211,15 @@ void Scheduler::step(Lock& lock, Device& device) {
   const auto& stage = task->launch.stages[task->stage];
   if (ready.size() > 1 && may_block(*task)) wake_for(device, 1);
   enter(*task);
-  // The end with fewer threads, or the one that this thread took last.
-  static thread_local bool last_from_back = false;
-  if (2 * task->at_back != task->helpers) last_from_back = 2 * task->at_back < task->helpers;
-  const bool from_back = last_from_back;
   ++task->helpers;
-  task->at_back += from_back;
   {
     Unlocked unlocked(lock);
-    run_chunks(*task, stage, from_back);
+    run_chunks(*task, stage);
   }
   leave(*task);
   --task->helpers;
-  task->at_back -= from_back;
-  assert(task->helpers >= 0 && (task->chunks.taken() >= stage.chunks || halted_));
-  if (task->chunks.taken() < stage.chunks) return;  // halted
+  assert(task->helpers >= 0 && (task->next_chunk >= stage.chunks || halted_));
+  if (task->next_chunk < stage.chunks) return;  // halted
   if (const auto place = std::ranges::find(ready, task); place != ready.end()) ready.erase(place);
   if (task->helpers > 0) return;  // the last worker to leave the stage continues
   ++task->stage;

@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "base/module_api.h"
+#include "base/recycled.h"
 #include "owl/dtype.h"
 #include "owl/shape.h"
 
@@ -18,6 +20,9 @@ class Device;
 class Storage;
 struct Params;
 struct Task;
+
+// Of a program's operands or results, in its order.
+template <class P> using Addresses = RecycledVector<P>;  // P: void*, or const void*
 
 // One array operand or result of a running kernel.
 struct ArrayRef {
@@ -59,6 +64,8 @@ class Launch {
 
   // Chunks should take 20 us to 2 ms each; 0 chunks is allowed.
   void stage(std::int64_t chunks, Body body) { stages.push_back({chunks, std::move(body)}); }
+  // What stages refer to, until the task ends.
+  void keep(std::shared_ptr<const void> object) { kept.push_back(std::move(object)); }
   // Uninitialised memory of the device, 64-byte aligned, valid until the task ends.
   OWL_MODULE_API void* scratch(std::size_t bytes);
   // Memory for a copy of this operand in a kernel-specific layout (see Allocator::pack); null: use scratch memory. If
@@ -66,7 +73,8 @@ class Launch {
   void* packed(const void* operand, std::int64_t layout, std::size_t bytes, bool& ready);
 
   std::optional<std::size_t> measured;  // set for a trial launch: scratch() only adds up the requests here
-  std::vector<Stage> stages;
+  RecycledVector<Stage> stages;
+  RecycledVector<std::shared_ptr<const void>> kept;
   std::vector<ArrayRef> operands, results;  // the arrays that KernelArgs::in and results refer to while the stages run
   Device* device = nullptr;
   Task* task = nullptr;

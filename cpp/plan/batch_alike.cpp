@@ -14,7 +14,6 @@ std::atomic<bool> batch_alike{true};
 
 namespace {
 
-constexpr std::size_t kFewest = 4;              // fewer run as well side by side
 constexpr std::size_t kMaxOperations = 4096;    // of one task
 constexpr std::size_t kMaxBytes = 1 << 20;      // of a result
 // What is held back in all. The scheduler's limits on what is in flight do not count it.
@@ -91,12 +90,12 @@ std::uint64_t alike_key(const Device& device, const Program& program) {
 }
 
 void append_alike(Task& to, Task& from) {
-  const auto close_segment = [&to](std::unique_ptr<Program> program) {
+  const auto close_segment = [&to](std::shared_ptr<const Program> program) {
     to.segments.push_back({std::move(program), to.inputs.size(), to.outputs.size()});
   };
   if (to.segments.empty()) close_segment(std::move(to.before));
   for (auto& out : from.outputs) out.storage->producer = &to;
-  const auto move_all = [](std::vector<TaskOperand>& some, std::vector<TaskOperand>& more) {
+  const auto move_all = [](auto& some, auto& more) {
     some.insert(some.end(), std::move_iterator(more.begin()), std::move_iterator(more.end()));
   };
   move_all(to.inputs, from.inputs);

@@ -24,7 +24,7 @@ OWL_MODULE_API extern std::atomic<bool> batch_alike;
 // Called by one thread at a time.
 class AlikeTasks {
  public:
-  using Tasks = std::vector<std::unique_ptr<Task>>;
+  static constexpr std::size_t kFewest = 4;  // that become one task: fewer run as well side by side
 
   // Takes the tasks of a plan, of whose results no thread knows yet. Appends to `ready` what is not held back, in an
   // order in which inputs precede.

@@ -13,7 +13,7 @@ namespace owl {
 
 // The plan that plan() would make of the batch now. Leaves the nodes as they are; the tasks must not be run.
 struct DryPlan {
-  std::vector<std::unique_ptr<Task>> tasks;
+  Tasks tasks;
   // Storages of the values that would reach memory, by planned node and index of its result.
   using Value = std::pair<const Node*, int>;
   static Value value_of(const Node& node) { return {node.base ? node.base : &node, node.result}; }

@@ -52,7 +52,7 @@ struct Readers {
   int operands = 0;
 };
 
-std::map<const Storage*, Readers> readers_of_values(const std::vector<std::unique_ptr<Task>>& tasks) {
+std::map<const Storage*, Readers> readers_of_values(const Tasks& tasks) {
   std::map<const Storage*, Readers> all;
   for (std::size_t t = 0; t < tasks.size(); ++t)
     for (const auto& in : tasks[t]->inputs) {

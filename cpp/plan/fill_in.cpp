@@ -7,6 +7,7 @@
 #include "base/env.h"
 #include "device/device.h"
 #include "graph/op.h"
+#include "plan/batch.h"
 
 namespace owl::planner {
 
@@ -25,10 +26,10 @@ bool is_copy(const TaskPlan& plan) { return !plan.outputs.front().value; }
 
 class Filling {
  public:
-  Filling(std::span<Node* const> nodes, std::vector<std::unique_ptr<Task>>& tasks, DryPlan* dry)
+  Filling(std::span<Node* const> nodes, Tasks& tasks, DryPlan* dry)
       : nodes_(nodes), tasks_(tasks), first_(tasks.size()), dry_(dry) {}
 
-  void add(const TaskPlan& plan) {
+  void add(TaskPlan& plan) {
     Node& shown = *nodes_[plan.shown];
     auto task = std::make_unique<Task>();
     task->pinned = true;
@@ -39,8 +40,9 @@ class Filling {
     task->traced = plan.traced;
     task->cost_ns = plan.cost_ns;
     task->alike_key = plan.alike_key;
-    if (plan.before) task->before = program(*plan.before);
-    if (plan.after) task->after = program(*plan.after);
+    const bool with_origins = dry_ || plan.traced;
+    if (plan.before) task->before = program(*plan.before, with_origins);
+    if (plan.after) task->after = program(*plan.after, with_origins);
     task->inputs.reserve(plan.inputs.size());
     for (const auto& in : plan.inputs) task->inputs.push_back(operand(in));
     task->outputs.reserve(plan.outputs.size());
@@ -52,13 +54,27 @@ class Filling {
   }
 
  private:
-  std::unique_ptr<Program> program(const ProgramPlan& plan) const {
-    auto program = std::make_unique<Program>(plan.program);
+  const Scalar& number(const ProgramPlan::Number& of) const { return nodes_[of.reader]->scalars[of.operand]; }
+
+  bool is_filled(const ProgramPlan& plan) const {
+    if (!plan.filled) return false;
     for (std::size_t i = 0; i < plan.numbers.size(); ++i) {
-      const Scalar& number = nodes_[plan.numbers[i].reader]->scalars[plan.numbers[i].operand];
-      program->constants[i].value = number.value;
-      program->constants[i].integer = number.integer;
+      const auto& constant = plan.filled->constants[i];
+      if (!is_same_number({{}, constant.value, constant.integer}, number(plan.numbers[i]))) return false;
     }
+    return true;
+  }
+
+  // Only who shows a program or looks for the origin of a NaN asks where its instructions were recorded. Without that
+  // the same numbers make the same program, which the batches share.
+  std::shared_ptr<const Program> program(ProgramPlan& plan, bool with_origins) const {
+    if (!with_origins && is_filled(plan)) return plan.filled;
+    auto program = std::make_shared<Program>(plan.program);
+    for (std::size_t i = 0; i < plan.numbers.size(); ++i) {
+      program->constants[i].value = number(plan.numbers[i]).value;
+      program->constants[i].integer = number(plan.numbers[i]).integer;
+    }
+    if (!with_origins) return plan.filled = std::move(program);
     for (std::size_t i = 0; i < plan.operations.size(); ++i) {
       const Node& operation = *nodes_[plan.operations[i]];
       program->instructions[i].source = operation.source;
@@ -134,17 +150,17 @@ class Filling {
   }
 
   const std::span<Node* const> nodes_;
-  std::vector<std::unique_ptr<Task>>& tasks_;
+  Tasks& tasks_;
   const std::size_t first_;  // of the plan's tasks
   DryPlan* const dry_;
 };
 
 }  // namespace
 
-void fill_in(const BatchPlan& plan, std::span<Node* const> nodes, std::vector<std::unique_ptr<Task>>& tasks,
+void fill_in(BatchPlan& plan, std::span<Node* const> nodes, Tasks& tasks,
              DryPlan* dry) {
   Filling filling(nodes, tasks, dry);
-  for (const auto& task : plan) filling.add(task);
+  for (auto& task : plan) filling.add(task);
 }
 
 }  // namespace owl::planner

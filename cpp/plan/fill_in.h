@@ -13,7 +13,7 @@ namespace owl::planner {
 // Appends the plan's tasks with the operations' numbers, parameters, sources and memory. `nodes`: the batch, or one
 // whose plan is the same. Values that reach memory get their storages; with `dry` these go there, and the nodes stay as
 // they are.
-void fill_in(const BatchPlan& plan, std::span<Node* const> nodes, std::vector<std::unique_ptr<Task>>& tasks,
+void fill_in(BatchPlan& plan, std::span<Node* const> nodes, Tasks& tasks,
              DryPlan* dry);
 
 }  // namespace owl::planner

@@ -1,8 +1,6 @@
 #include "plan/known_plans.h"
 
 #include <algorithm>
-#include <functional>
-#include <string_view>
 #include <utility>
 
 #include "base/counters.h"
@@ -11,8 +9,8 @@ namespace owl::planner {
 
 bool KnownPlans::write(const Batch& batch) {
   if (!write_key(batch, key_)) return false;
-  const std::string_view bytes(reinterpret_cast<const char*>(key_.data()), key_.size() * sizeof key_[0]);
-  hash_ = std::hash<std::string_view>()(bytes);
+  hash_ = 14695981039346656037u;  // FNV-1a, a word at a time
+  for (const auto word : key_) hash_ = (hash_ ^ word) * 1099511628211u;
   return true;
 }
 

@@ -13,7 +13,7 @@ namespace owl::planner {
 class KnownPlans {
  public:
   // The batch's plan; made by `make` if it is not known. Valid until the next call.
-  template <class F> const BatchPlan& plan_of(const Batch& batch, F make);
+  template <class F> BatchPlan& plan_of(const Batch& batch, F make);
 
  private:
   static constexpr std::size_t kMost = 64;
@@ -38,7 +38,7 @@ class KnownPlans {
 // The plan is the one that would be made now. Throws an Error otherwise.
 void verify_known(const BatchPlan& known, const BatchPlan& made);
 
-template <class F> const BatchPlan& KnownPlans::plan_of(const Batch& batch, F make) {
+template <class F> BatchPlan& KnownPlans::plan_of(const Batch& batch, F make) {
   if (!write(batch)) return unknown_ = make();
   if (Known* known = find()) return known->plan;
   return store(make());

@@ -18,7 +18,6 @@ namespace {
 using planner::Batch;
 using planner::BatchPlan;
 using planner::kVerify;
-using Tasks = std::vector<std::unique_ptr<Task>>;
 
 BatchPlan make_plan(Batch& batch) {
   planner::group(batch);
@@ -35,7 +34,7 @@ void plan_batch(std::span<Node* const> nodes, Tasks& tasks, planner::KnownPlans*
   Batch batch(nodes);
   const auto make = [&batch] { return make_plan(batch); };
   BatchPlan made;
-  const BatchPlan& plan = known ? known->plan_of(batch, make) : (made = make());
+  BatchPlan& plan = known ? known->plan_of(batch, make) : (made = make());
   if (kVerify && known) planner::verify_known(plan, batch.groups.empty() ? make() : plan);
   const auto earlier = tasks.size();
   planner::fill_in(plan, nodes, tasks, dry);
@@ -52,7 +51,7 @@ template <class F> void for_each_batch(std::span<Node* const> nodes, F f) {
 
 }  // namespace
 
-void plan(const std::vector<Node*>& recorded, planner::KnownPlans& known, planner::AlikeTasks* alike, Tasks& tasks) {
+void plan(std::span<Node* const> recorded, planner::KnownPlans& known, planner::AlikeTasks* alike, Tasks& tasks) {
   for_each_batch(recorded, [&](std::span<Node* const> nodes) {
     Tasks planned;
     plan_batch(nodes, alike ? planned : tasks, &known, nullptr);

@@ -1,7 +1,7 @@
 // The planner: a batch of recorded operations in, tasks out.
 #pragma once
 
-#include <memory>
+#include <span>
 #include <vector>
 
 #include "graph/node.h"
@@ -15,8 +15,8 @@ namespace owl {
 // Takes over the batch's references. The nodes, in the order of recording, get their storages; appends the tasks, in an
 // order in which inputs precede. Those that `alike` (null: the pass is left out) holds back come later, out of it.
 // Called by one thread at a time.
-void plan(const std::vector<Node*>& batch, planner::KnownPlans& known, planner::AlikeTasks* alike,
-          std::vector<std::unique_ptr<Task>>& tasks);
+void plan(std::span<Node* const> batch, planner::KnownPlans& known, planner::AlikeTasks* alike,
+          Tasks& tasks);
 
 // `join_alike`: as `plan` would at once, with nothing held back. Otherwise DryPlan::task_of tells the nodes' tasks.
 DryPlan plan_dry(const std::vector<Node*>& batch, bool join_alike);

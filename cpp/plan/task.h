@@ -30,20 +30,20 @@ struct Task : Recycled<Task> {
   // One of several equal programs, each over arrays of its own, that run as one task: `before`, with its share of the
   // task's operands and results, which ends there.
   struct Segment {
-    std::unique_ptr<Program> program;
+    std::shared_ptr<const Program> program;
     std::size_t inputs_end, outputs_end;
   };
 
   Device* device = nullptr;
   // Without a kernel `before` is the whole task. With one it computes the kernel's operand 0, as its last output, and
   // `after` works on the kernel's result, its input 0: both range by range, where the kernel reads and writes.
-  std::unique_ptr<Program> before;
+  std::shared_ptr<const Program> before;
   std::vector<Segment> segments;  // instead of `before`, of a task without a kernel
   const OpRecord* op = nullptr;
   std::shared_ptr<const Params> params;
-  std::unique_ptr<Program> after;
-  std::vector<TaskOperand> inputs;   // in memory: of `before`, of the kernel, of `after`
-  std::vector<TaskOperand> outputs;  // likewise
+  std::shared_ptr<const Program> after;
+  RecycledVector<TaskOperand> inputs;   // in memory: of `before`, of the kernel, of `after`
+  RecycledVector<TaskOperand> outputs;  // likewise
   int kernel_output = -1;        // in whose memory the kernel writes its result; -1: in scratch memory
   std::vector<int> kernel_outputs;  // instead, of an operation with several results: which outputs they are; -1: not needed
 
@@ -77,6 +77,9 @@ struct Task : Recycled<Task> {
   std::shared_ptr<const Failure> failure;
 };
 
+using TaskList = RecycledVector<Task*>;
+using Tasks = RecycledVector<std::unique_ptr<Task>>;
+
 // A segment of a task, with its operands and results. A task that has none is one as a whole.
 struct SegmentView {
   const Program* program;  // null: the task has a kernel alone
@@ -107,9 +110,8 @@ inline TaskSides sides_of(const Task& task) {
           .after_inputs = in.subspan(behind), .before_outputs = out.first(written), .outputs = out.subspan(written)};
 }
 
-// Their addresses. P: void*, or const void*.
-template <class P> std::vector<P> addresses_of(std::span<const TaskOperand> operands) {
-  std::vector<P> all;
+template <class P> Addresses<P> addresses_of(std::span<const TaskOperand> operands) {
+  Addresses<P> all;
   all.reserve(operands.size() + 1);  // a kernel's own operand or result may come beside them
   for (const auto& operand : operands) all.push_back(operand.array.data);
   return all;

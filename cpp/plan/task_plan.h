@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -45,7 +46,10 @@ struct ProgramPlan {
   Program program;                   // its constants are 0, its instructions come from nowhere
   std::vector<Position> operations;  // of each instruction
   std::vector<Number> numbers;       // of each constant: the first operand that is this number
-  bool operator==(const ProgramPlan&) const = default;
+  std::shared_ptr<const Program> filled{};  // with the numbers of the last batch
+  bool operator==(const ProgramPlan& other) const {
+    return program == other.program && operations == other.operations && numbers == other.numbers;
+  }
 };
 
 struct TaskPlan {

@@ -50,7 +50,7 @@ void check_instruction(const Program::Instruction& instruction, std::size_t at, 
 // --- a task
 
 // The operands of a task that belong to a part.
-std::vector<const TaskOperand*> of_part(const std::vector<TaskOperand>& operands, TaskPart part) {
+std::vector<const TaskOperand*> of_part(std::span<const TaskOperand> operands, TaskPart part) {
   std::vector<const TaskOperand*> some;
   for (const auto& o : operands)
     if (o.part == part) some.push_back(&o);

@@ -304,18 +304,19 @@ void Engine::with_window(const std::function<void(const std::vector<Node*>&)>& f
 }
 
 // OWL_DUMP: the batch's graph and the plan made of it, numbered.
-void Engine::dump(const std::vector<Node*>& batch) {
+void Engine::dump(std::span<Node* const> batch) {
   char number[16];
   std::snprintf(number, sizeof number, "%06d", ++dumps_);
   const auto stem = std::filesystem::path(settings().dump) / number;
   std::filesystem::create_directories(settings().dump);
-  write_text(stem.string() + "-graph.dot", draw_window(batch, batch));
-  write_text(stem.string() + "-plan.txt", explain_window(batch, nullptr).str());
+  const std::vector<Node*> nodes(batch.begin(), batch.end());
+  write_text(stem.string() + "-graph.dot", draw_window(nodes, nodes));
+  write_text(stem.string() + "-plan.txt", explain_window(nodes, nullptr).str());
 }
 
 // All but the newest `keep` operations leave the window. Plan mutex held.
-std::vector<Node*> Engine::take_batch(std::size_t keep) {
-  std::vector<Node*> batch;
+RecycledVector<Node*> Engine::take_batch(std::size_t keep) {
+  RecycledVector<Node*> batch;
   std::lock_guard lock(window_mutex_);
   drop_dead_locked();
   if (window_.size() > keep) {
@@ -331,16 +332,17 @@ std::vector<Node*> Engine::take_batch(std::size_t keep) {
 
 // The tasks that may run now. Plan mutex held. Nothing is joined while user code runs: where that waits for a value, it
 // must not wait for others that read the result of its own task.
-std::vector<std::unique_ptr<Task>> Engine::plan_batch(const std::vector<Node*>& batch, bool hold) {
+Tasks Engine::plan_batch(std::span<Node* const> batch, bool hold) {
   try {
     if (!settings().dump.empty() && !batch.empty()) dump(batch);
   } catch (const std::exception& e) {  // the batch must still run
     log_line(std::string("OWL_DUMP: ") + e.what());
   }
   const auto calls_user_code = [](const Node* node) { return node->op->runs_user_code; };
-  const bool join = planner::batch_alike.load(std::memory_order_relaxed) && !Scheduler::get().calls_user_code() &&
-                    std::ranges::none_of(batch, calls_user_code);
-  std::vector<std::unique_ptr<Task>> tasks;
+  const bool may_join = hold || !alike_.empty() || batch.size() >= planner::AlikeTasks::kFewest;
+  const bool join = may_join && planner::batch_alike.load(std::memory_order_relaxed) &&
+                    !Scheduler::get().calls_user_code() && std::ranges::none_of(batch, calls_user_code);
+  Tasks tasks;
   if (!join) alike_.release_all(tasks);
   plan(batch, known_plans_, join ? &alike_ : nullptr, tasks);
   if (!hold) alike_.release_all(tasks);
@@ -348,11 +350,11 @@ std::vector<std::unique_ptr<Task>> Engine::plan_batch(const std::vector<Node*>& 
 }
 
 bool Engine::release_held(Device* returns_to) {
-  std::vector<Task*> inline_tasks;
+  TaskList inline_tasks;
   {
     Storage::DeferForeign deferred;
     std::lock_guard planning(plan_mutex_);
-    std::vector<std::unique_ptr<Task>> tasks;
+    Tasks tasks;
     alike_.release_all(tasks);
     Scheduler::get().submit(std::move(tasks), &inline_tasks, returns_to);
     holds_back_.store(false, std::memory_order_seq_cst);
@@ -363,7 +365,7 @@ bool Engine::release_held(Device* returns_to) {
 void Engine::flush(std::size_t keep, bool inline_ok) { flush(keep, inline_ok, nullptr); }
 
 bool Engine::flush(std::size_t keep, bool inline_ok, Device* returns_to) {
-  std::vector<Task*> inline_tasks;
+  TaskList inline_tasks;
   {
     Storage::DeferForeign deferred;  // released after the locks
     std::lock_guard planning(plan_mutex_);

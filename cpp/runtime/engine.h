@@ -83,9 +83,9 @@ class Engine final : public Sink, public Window {
   bool flush(std::size_t keep, bool inline_ok, Device* returns_to);
   bool start(Node* node, Device* returns_to);
   bool release_held(Device* returns_to);
-  std::vector<Node*> take_batch(std::size_t keep);
-  std::vector<std::unique_ptr<Task>> plan_batch(const std::vector<Node*>& batch, bool hold);
-  void dump(const std::vector<Node*>& batch);
+  RecycledVector<Node*> take_batch(std::size_t keep);
+  Tasks plan_batch(std::span<Node* const> batch, bool hold);
+  void dump(std::span<Node* const> batch);
   void unlock_after_fork(bool child);
 
   RankedMutex<LockRank::kWindow> window_mutex_;

@@ -76,7 +76,7 @@ std::optional<std::size_t> scratch_of(Task& task) {
 
 }  // namespace
 
-void Scheduler::measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks) {
+void Scheduler::measure_scratch(const Tasks& tasks) {
   for (const auto& task : tasks)
     if (task->device->allocator.limit() > 0) task->scratch = scratch_of(*task);
 }

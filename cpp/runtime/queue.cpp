@@ -28,9 +28,9 @@ int is_user_task(const Task& task) { return task.op && task.op->runs_user_code; 
 
 }  // namespace
 
-thread_local std::vector<std::unique_ptr<Task>> Scheduler::finished_tasks;
+thread_local Tasks Scheduler::finished_tasks;
 
-void Scheduler::submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks,
+void Scheduler::submit(Tasks tasks, TaskList* inline_tasks,
                        const Device* returns_to) {
   std::vector<std::pair<Device*, std::shared_ptr<int>>> batches;
   measure_scratch(tasks);
@@ -90,7 +90,7 @@ void Scheduler::give_up(Ref<Storage> value) {
   }
 }
 
-void Scheduler::push_ready(Task* task, std::vector<Task*>* inline_tasks, const Device* returns_to) {
+void Scheduler::push_ready(Task* task, TaskList* inline_tasks, const Device* returns_to) {
   assert(task->unfinished_inputs == 0 && std::ranges::none_of(task->inputs, is_pending));
   if (inline_tasks && task->cost_ns <= cpu::cost::kHandOverNs && task->device->kind == Device::Kind::kCpu) {
     inline_tasks->push_back(task);
@@ -141,7 +141,7 @@ bool Scheduler::is_worth_sharing(const Device& device) {
 }
 
 // Lock held. Publishes the results and makes successors ready.
-void Scheduler::finish(Task* task, std::vector<Task*>* inline_tasks, const Device* returns_to) {
+void Scheduler::finish(Task* task, TaskList* inline_tasks, const Device* returns_to) {
   assert(task->threads == 0 && task->helpers == 0);
   const bool waited = publish(*task);
   for (Task* next : task->successors) {

@@ -28,9 +28,9 @@ class Scheduler {
   // Takes over planned tasks, in an order in which inputs come first. Returns tiny ready tasks in `inline_tasks` (if
   // given) for run_inline; all others go to the devices' queues. `returns_to`: this thread waits next and then takes
   // tasks of that device (waiter_device), so that no worker is woken for the first.
-  void submit(std::vector<std::unique_ptr<Task>> tasks, std::vector<Task*>* inline_tasks, const Device* returns_to);
+  void submit(Tasks tasks, TaskList* inline_tasks, const Device* returns_to);
   // Whether tasks are ready that this thread returns to.
-  bool run_inline(std::vector<Task*>& tasks, const Device* returns_to);
+  bool run_inline(TaskList& tasks, const Device* returns_to);
   // No handle, operation or task needs the value: tasks that only it needs, and that have not started, release their
   // operands and are skipped.
   void give_up(Ref<Storage> value);
@@ -133,14 +133,14 @@ class Scheduler {
 
   // --- queue.cpp. `returns_to`: this thread is about to take a task from that device's queue.
   void enlist(Task& task);  // among the tasks in flight
-  void push_ready(Task* task, std::vector<Task*>* inline_tasks, const Device* returns_to);
+  void push_ready(Task* task, TaskList* inline_tasks, const Device* returns_to);
   void make_ready(Task* task, bool first, const Device* returns_to = nullptr);
   void wake_for(Device& device, std::int64_t threads);  // so many idle workers look at the queue: spinning ones, then
                                                         // sleeping ones, which are woken
   static bool may_block(const Task& task);  // its threads may wait for what other tasks or other threads must do
   static bool is_worth_sharing(const Device& device);   // whether another thread should take a ready task
   static int spare_threads(const Device& device);       // that could run beside this one and those that run
-  void finish(Task* task, std::vector<Task*>* inline_tasks, const Device* returns_to);
+  void finish(Task* task, TaskList* inline_tasks, const Device* returns_to);
   bool publish(Task& task);
   void release_memory(Task& task);
 
@@ -194,7 +194,7 @@ class Scheduler {
   // --- memory_wait.cpp
   // Measures the scratch memory of each task's launch if a memory limit is set. Without the lock: the tasks are still
   // `pinned`.
-  void measure_scratch(const std::vector<std::unique_ptr<Task>>& tasks);
+  void measure_scratch(const Tasks& tasks);
   // Whether the task may allocate what it needs now; until `place` (which takes the lock), its reservation counts as
   // allocated.
   bool reserve(Task& task);
@@ -233,7 +233,7 @@ class Scheduler {
   static constexpr auto kSignalPoll = std::chrono::milliseconds(50);
   static constinit thread_local Outside* outside_of_thread;  // the host-language code that this thread runs
   // Ended tasks, deleted after this thread has unlocked, because that may call foreign code.
-  static thread_local std::vector<std::unique_ptr<Task>> finished_tasks;
+  static thread_local Tasks finished_tasks;
 };
 
 [[noreturn]] void refuse_memory(const Storage& storage, bool injected);

@@ -226,7 +226,7 @@ void Scheduler::step(Lock& lock, Device& device) {
   advance(lock, task);
 }
 
-bool Scheduler::run_inline(std::vector<Task*>& tasks, const Device* returns_to) {
+bool Scheduler::run_inline(TaskList& tasks, const Device* returns_to) {
   if (tasks.empty()) return returns_to != nullptr;
   DenormalsToZero flush_denormals;
   std::unique_lock lock(mutex_);

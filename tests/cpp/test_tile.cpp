@@ -145,12 +145,12 @@ std::vector<Bytes> expected(const Case& c) {
   return results;
 }
 
-std::vector<const void*> pointers(const std::vector<Bytes>& arrays) {
-  std::vector<const void*> p;
+Addresses<const void*> pointers(const std::vector<Bytes>& arrays) {
+  Addresses<const void*> p;
   for (const auto& a : arrays) p.push_back(a.data());
   return p;
 }
-std::vector<const void*> pointers(const Case& c) {
+Addresses<const void*> pointers(const Case& c) {
   auto p = pointers(c.inputs);
   for (std::size_t i = 0; i < c.first.size(); ++i)
     p[i] = c.inputs[i].data() + static_cast<std::size_t>(c.first[i]) * itemsize(c.program.inputs[i].dtype);
@@ -158,7 +158,7 @@ std::vector<const void*> pointers(const Case& c) {
 }
 
 // The chunks of each stage in the reverse order.
-void launch_and_run(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
+void launch_and_run(const Program& program, Addresses<const void*> inputs, Addresses<void*> outputs) {
   Launch launch;
   launch.device = &Engine::get().device(0);
   launch_program(program, std::move(inputs), std::move(outputs), launch);
@@ -169,7 +169,7 @@ void launch_and_run(const Program& program, std::vector<const void*> inputs, std
 
 std::vector<Bytes> run(const Case& c, bool launched) {
   std::vector<Bytes> outputs;
-  std::vector<void*> out;
+  Addresses<void*> out;
   for (const auto& o : c.program.outputs)
     outputs.emplace_back(static_cast<std::size_t>(c.program.shape.size()) * itemsize(o.dtype), std::uint8_t{0xee});
   for (auto& o : outputs) out.push_back(o.data());
@@ -250,7 +250,7 @@ TEST(Tile, OutputMayTakeADenseInputsMemory) {
         if (!in.dense || itemsize(in.dtype) != itemsize(c.program.outputs[o].dtype)) continue;
         auto inputs = c.inputs;
         std::vector<Bytes> outputs = want;
-        std::vector<void*> out;
+        Addresses<void*> out;
         for (auto& b : outputs) out.push_back(b.data());
         out[o] = inputs[i].data();
         if (trial % 3) {
@@ -287,7 +287,7 @@ TEST(Tile, TransposedOperandsBesideAnOutputInPlace) {
         auto inputs = c.inputs;
         auto outputs = want;
         for (auto& bytes : outputs) std::ranges::fill(bytes, std::uint8_t{0xee});
-        std::vector<void*> out;
+        Addresses<void*> out;
         for (auto& bytes : outputs) out.push_back(bytes.data());
         out[o] = inputs[1].data();
         launch_and_run(c.program, pointers(inputs), out);

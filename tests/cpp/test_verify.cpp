@@ -39,7 +39,8 @@ struct Planned {
     planner::verify_order(batch, order);
   }
   void emit() {
-    planner::fill_in(planner::emit(batch, order), batch.nodes, dry.tasks, &dry);
+    auto plan = planner::emit(batch, order);
+    planner::fill_in(plan, batch.nodes, dry.tasks, &dry);
     verify_tasks();
   }
   void verify_tasks() { planner::verify_tasks(batch, std::span(dry.tasks).subspan(earlier), &dry); }
@@ -361,7 +362,11 @@ TEST_F(Verify, ATaskHasAllItsParts) {
   EXPECT_EQ(tasks([](Planned& q) { q.task(1).op = nullptr; }), says("task 1 (matmul) has neither kernel nor program"));
   EXPECT_EQ(tasks([](Planned& q) { q.task(0).after = std::make_unique<Program>(); }),
             says("task 0 (mult) has a program behind no kernel"));
-  EXPECT_EQ(tasks([](Planned& q) { q.task(0).before->outputs.clear(); }),
+  EXPECT_EQ(tasks([](Planned& q) {
+              Program broken = *q.task(0).before;
+              broken.outputs.clear();
+              q.task(0).before = std::make_shared<Program>(std::move(broken));
+            }),
             says("task 0 (mult) has a program without results"));
   EXPECT_EQ(tasks([](Planned& q) { q.task(0).outputs.clear(); }), says("task 0 (mult) has no results"));
 }
@@ -381,8 +386,9 @@ TEST_F(Verify, ATasksOperandsAreThoseOfItsParts) {
 TEST_F(Verify, ATasksResultsAreThoseOfItsParts) {
   const Products p;
   EXPECT_EQ(tasks([](Planned& q) {
-              auto& after = *q.task(1).after;
-              after.outputs.push_back(after.outputs[0]);
+              Program broken = *q.task(1).after;
+              broken.outputs.push_back(broken.outputs[0]);
+              q.task(1).after = std::make_shared<Program>(std::move(broken));
             }),
             says("task 1 (matmul) has 2 results, not 3"));
   EXPECT_EQ(tasks([](Planned& q) { q.task(1).kernel_output = 7; }),

@@ -37,7 +37,7 @@ constexpr std::int64_t kSmall = 1 << 13;  // elements: small enough to gather fr
 
 // An output that nothing reads or writes before the program has run, for a copy of an input with items of that size:
 // in there the copy is overwritten by results of the same elements. Null if there is none.
-void* unused_output(const Program& program, const std::vector<const void*>& inputs, const std::vector<void*>& outputs,
+void* unused_output(const Program& program, const Addresses<const void*>& inputs, const Addresses<void*>& outputs,
                     std::size_t item) {
   for (std::size_t o = 0; o < outputs.size(); ++o)
     if (itemsize(program.outputs[o].dtype) == item && std::ranges::find(inputs, outputs[o]) == inputs.end())
@@ -57,7 +57,7 @@ struct Straight {
 
 // The program itself, or one that reads dense copies in place of transposed inputs. Stages make the copies but the last,
 // which is to be made piece by piece, each right before the program runs over its elements, in the cache.
-Straight make_dense(const Program& program, std::vector<const void*>& inputs, const std::vector<void*>& outputs,
+Straight make_dense(const Program& program, Addresses<const void*>& inputs, const Addresses<void*>& outputs,
                     Launch& launch) {
   std::shared_ptr<Program> changed;
   CopyOf last;
@@ -83,9 +83,10 @@ Straight make_dense(const Program& program, std::vector<const void*>& inputs, co
 }
 
 // Not make_shared: an interpreter takes some kilobytes, which malloc would look for each time.
-std::shared_ptr<Interpreter> new_interpreter(const Program& program, const std::vector<const void*>& inputs,
-                                             const std::vector<void*>& outputs, NanWatch* watch) {
-  return std::shared_ptr<Interpreter>(new Interpreter(program, inputs.data(), outputs.data(), watch));
+std::shared_ptr<Interpreter> new_interpreter(const Program& program, const Addresses<const void*>& inputs,
+                                             const Addresses<void*>& outputs, NanWatch* watch) {
+  return {new Interpreter(program, inputs.data(), outputs.data(), watch), std::default_delete<Interpreter>(),
+          RecycledBlocks<Interpreter>()};
 }
 
 }  // namespace
@@ -95,7 +96,7 @@ double program_cost_ns(const Program& program) {
          element_ns(program) * static_cast<double>(program.shape.size());
 }
 
-void launch_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs,
+void launch_program(const Program& program, Addresses<const void*> inputs, Addresses<void*> outputs,
                     Launch& launch, NanWatch* watch) {
   if (program.shape.size() == 0) return;
   if (is_copy(program)) {
@@ -107,18 +108,22 @@ void launch_program(const Program& program, std::vector<const void*> inputs, std
   }
   // A transposed input would be gathered element by element, each from another cache line: copied by blocks first.
   const auto [straight, last] = make_dense(program, inputs, outputs, launch);
-  auto interpreter = new_interpreter(*straight, inputs, outputs, watch);
+  if (straight.get() != &program) launch.keep(straight);
+  const auto kept = new_interpreter(*straight, inputs, outputs, watch);
+  launch.keep(kept);
+  // A function of two words takes no memory of its own.
+  const Interpreter* const interpreter = kept.get();
   if (last.copy) {
-    launch.stage(last.copy->chunks(), [interpreter, straight = straight, last = last](std::int64_t chunk) {
-      last.copy->run(chunk, last.to, last.from, [&interpreter](const Ranges& r) { interpreter->run(r); });
+    launch.stage(last.copy->chunks(), [interpreter, last = last](std::int64_t chunk) {
+      last.copy->run(chunk, last.to, last.from, [interpreter](const Ranges& r) { interpreter->run(r); });
     });
     return;
   }
   const std::int64_t grain = interpreter->grain(), size = interpreter->size();
   const auto wanted = static_cast<std::int64_t>(cost::kProgramChunkNs / element_ns(program));
   const std::int64_t chunk_size = std::max(std::int64_t{1}, wanted / grain) * grain;
-  launch.stage((size + chunk_size - 1) / chunk_size, [interpreter, straight = straight, chunk_size, size](std::int64_t chunk) {
-    interpreter->run(chunk * chunk_size, std::min(size, (chunk + 1) * chunk_size));
+  launch.stage((size + chunk_size - 1) / chunk_size, [interpreter, chunk_size](std::int64_t chunk) {
+    interpreter->run(chunk * chunk_size, std::min(interpreter->size(), (chunk + 1) * chunk_size));
   });
 }
 
@@ -143,7 +148,7 @@ void ProgramList::launch(std::shared_ptr<const ProgramList> list, Launch& launch
   });
 }
 
-ReadRanges read_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
+ReadRanges read_program(const Program& program, Addresses<const void*> inputs, Addresses<void*> outputs) {
   outputs.push_back(nullptr);
   const auto interpreter = new_interpreter(program, inputs, outputs, nullptr);
   return [interpreter, item = static_cast<std::int64_t>(itemsize(program.outputs.back().dtype))](const Ranges& ranges) {
@@ -154,7 +159,7 @@ ReadRanges read_program(const Program& program, std::vector<const void*> inputs,
   };
 }
 
-FinishRanges finish_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs) {
+FinishRanges finish_program(const Program& program, Addresses<const void*> inputs, Addresses<void*> outputs) {
   const auto interpreter = new_interpreter(program, inputs, outputs, nullptr);
   return [interpreter](const Ranges& ranges) { interpreter->run(ranges); };
 }

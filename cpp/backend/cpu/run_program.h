@@ -16,7 +16,7 @@ class NanWatch;
 // Cuts the program into chunks and adds one stage. `inputs` and `outputs` are data pointers in the program's order;
 // an output may be the same memory as a dense input of the same item size.
 // `program` must outlive the launch; so must the watch, if there is one.
-OWL_MODULE_API void launch_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs,
+OWL_MODULE_API void launch_program(const Program& program, Addresses<const void*> inputs, Addresses<void*> outputs,
                     Launch& launch, NanWatch* watch = nullptr);
 
 // Equal programs, each over arrays of its own: a chunk runs some of them, each whole.
@@ -34,14 +34,14 @@ class ProgramList {
     std::size_t input, output;  // where its first pointers are
   };
   std::vector<Entry> programs_;
-  std::vector<const void*> inputs_;
-  std::vector<void*> outputs_;
+  Addresses<const void*> inputs_;
+  Addresses<void*> outputs_;
 };
 
 // A program before a kernel (KernelArgs::read): its last output is the kernel's operand, the others are written to
 // `outputs`; and one after a kernel (KernelArgs::finished). `program` must outlive the functions.
-ReadRanges read_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs);
-FinishRanges finish_program(const Program& program, std::vector<const void*> inputs, std::vector<void*> outputs);
+ReadRanges read_program(const Program& program, Addresses<const void*> inputs, Addresses<void*> outputs);
+FinishRanges finish_program(const Program& program, Addresses<const void*> inputs, Addresses<void*> outputs);
 
 // Runs the whole program on the calling thread: for programs too small for a chunk.
 void run_program(const Program& program, const void* const* inputs, void* const* outputs);

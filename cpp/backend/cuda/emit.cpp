@@ -88,7 +88,7 @@ void Emit::call(const LibraryCall& call, std::vector<Memory> memory) {
   c.memory = std::move(memory);
 }
 
-void Emit::program(const Program& program, std::vector<const void*> in, std::vector<void*> out) {
+void Emit::program(const Program& program, Addresses<const void*> in, Addresses<void*> out) {
   if (program.shape.size() == 0) return;
   const bool wide = program.shape.size() > kNarrow;
   const Printer printer(program, Printer::Role::kAlone, 0, std::move(in), std::move(out));
@@ -142,7 +142,7 @@ void Emit::programs(std::vector<Side> all) {
   for (auto& [key, segments] : by_key) launch_segments(std::move(key), segments);
 }
 
-void Emit::finish(const Program& program, std::vector<const void*> in, std::vector<void*> out) {
+void Emit::finish(const Program& program, Addresses<const void*> in, Addresses<void*> out) {
   if (!after_.program) return this->program(program, std::move(in), std::move(out));
   in.insert(in.end(), after_.in.begin() + 1, after_.in.end());
   this->program(joined(program, *after_.program), std::move(in), std::move(after_.out));

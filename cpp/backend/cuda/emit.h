@@ -56,18 +56,18 @@ class Emit {
   // Uninitialised device memory, 256-byte aligned, for this task's launches.
   void* scratch(std::size_t bytes);
   // Adds a program as a separate launch.
-  void program(const Program& program, std::vector<const void*> in, std::vector<void*> out);
+  void program(const Program& program, Addresses<const void*> in, Addresses<void*> out);
   // A program with its operands' and results' memory.
   struct Side {
     const Program* program = nullptr;
-    std::vector<const void*> in;
-    std::vector<void*> out;
+    Addresses<const void*> in;
+    Addresses<void*> out;
   };
   // Equal programs, as many in a launch as its arguments have room for.
   void programs(std::vector<Side> all);
   // Adds the last program of a kernel that calls a library, in one launch with task.after if there is one. `program`
   // reads the library's output and computes the kernel's result, which is task.after's input 0.
-  void finish(const Program& program, std::vector<const void*> in, std::vector<void*> out);
+  void finish(const Program& program, Addresses<const void*> in, Addresses<void*> out);
   // From now on launches write to the result of these arguments, one of a kernel's several.
   void write_to(const Args& one) { args_ = &one; }
   void clear(void* data, std::size_t bytes);

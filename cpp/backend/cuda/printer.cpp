@@ -51,7 +51,7 @@ const char* type_name(DType dtype) {
   return "double";
 }
 
-Printer::Printer(const Program& program, Role role, int slot, std::vector<const void*> in, std::vector<void*> out)
+Printer::Printer(const Program& program, Role role, int slot, Addresses<const void*> in, Addresses<void*> out)
     : program_(program), role_(role), slot_(slot), in_(std::move(in)), out_(std::move(out)) {
   const auto& inputs = program.inputs;
   kinds_.resize(inputs.size(), Kind::kDense);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/cuda/commands.h"
+#include "device/launch.h"
 #include "plan/program.h"
 
 namespace owl::cuda {
@@ -22,7 +23,7 @@ class Printer {
   };
 
   // `slot` is the first free slot. `in` and `out` are the program's, except the one without memory.
-  Printer(const Program& program, Role role, int slot, std::vector<const void*> in, std::vector<void*> out);
+  Printer(const Program& program, Role role, int slot, Addresses<const void*> in, Addresses<void*> out);
 
   // Appends what the text depends on, as bytes.
   void add_key(std::string& key) const;
@@ -41,8 +42,8 @@ class Printer {
   const Program& program_;
   const Role role_;
   const int slot_;
-  std::vector<const void*> in_;
-  std::vector<void*> out_;
+  Addresses<const void*> in_;
+  Addresses<void*> out_;
   std::vector<Kind> kinds_;  // of inputs
   std::vector<int> in_slot_, out_slot_, constant_slot_, stride_slot_;
   std::vector<Strides> strides_;  // of strided inputs, over the merged axes

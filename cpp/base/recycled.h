@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <new>
 #include <utility>
 #include <vector>
@@ -13,7 +14,7 @@ namespace owl {
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 template <class T, int most = 256> class Recycled {};  // the sanitizers watch every block
-template <class T> using RecycledVector = std::vector<T>;
+template <class T> using RecycledBlocks = std::allocator<T>;
 #else
 // In the thread's own block, where an address costs no call. There is room for a few words a library.
 #define OWL_STATIC_TLS __attribute__((tls_model("initial-exec")))
@@ -83,7 +84,8 @@ template <class T> struct RecycledBlocks {
     ::operator delete(memory);
   }
 };
-template <class T> using RecycledVector = std::vector<T, RecycledBlocks<T>>;
 #endif
+
+template <class T> using RecycledVector = std::vector<T, RecycledBlocks<T>>;
 
 }  // namespace owl

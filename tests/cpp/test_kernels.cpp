@@ -155,12 +155,25 @@ struct Strided {
   ArrayRef ref;
 };
 
+std::vector<double> in_double(const Array& x) {
+  std::vector<double> values;
+  for (std::int64_t i = 0; i < x.shape.size(); ++i) values.push_back(x.at(i));
+  return values;
+}
+
+// c += a b. The sanitizers would take most of the tests' time in here, and nothing is shared.
+__attribute__((no_sanitize("thread", "address", "undefined"))) void add_product(const double* a, const double* b, double* c,
+                                                                                std::int64_t m, std::int64_t k,
+                                                                                std::int64_t n) {
+  for (std::int64_t j = 0; j < n; ++j)
+    for (std::int64_t p = 0; p < k; ++p)
+      for (std::int64_t i = 0; i < m; ++i) c[j * m + i] += a[p * m + i] * b[j * k + p];
+}
+
 std::vector<double> product(const Array& a, const Array& b) {
   const auto m = a.shape[0], k = a.shape[1], n = b.shape[1];
   std::vector<double> c(static_cast<std::size_t>(m * n));
-  for (std::int64_t j = 0; j < n; ++j)
-    for (std::int64_t p = 0; p < k; ++p)
-      for (std::int64_t i = 0; i < m; ++i) c[static_cast<std::size_t>(j * m + i)] += a.at(p * m + i) * b.at(j * k + p);
+  add_product(in_double(a).data(), in_double(b).data(), c.data(), m, k, n);
   return c;
 }
 
@@ -403,11 +416,11 @@ void check_convolution(const ConvCase& k, DType type, const std::string& what) {
     y[i] = b.at(static_cast<std::int64_t>(filter));
     db[filter] += err.at(static_cast<std::int64_t>(i));
   }
-  const auto value = [](const Array& a, std::size_t i) { return a.at(static_cast<std::int64_t>(i)); };
+  const auto x_values = in_double(x), w_values = in_double(w), err_values = in_double(err);
   for_each_product(g, [&](std::size_t ix, std::size_t iw, std::size_t iy) {
-    y[iy] += value(x, ix) * value(w, iw);
-    dx[ix] += value(w, iw) * value(err, iy);
-    dw[iw] += value(x, ix) * value(err, iy);
+    y[iy] += x_values[ix] * w_values[iw];
+    dx[ix] += w_values[iw] * err_values[iy];
+    dw[iw] += x_values[ix] * err_values[iy];
   });
   const ConvParams data(k.convolver, x_shape), weight(k.convolver, w_shape);
   const auto taps = static_cast<double>(g.taps()), back_taps = static_cast<double>(g.kernel_y * g.kernel_x * g.filters);

@@ -339,13 +339,17 @@ def _arguments(function: Any) -> str:
     return ", ".join(parts)
 
 
-def _function(name: str) -> str | None:
+def _is_function(name: str) -> bool:
     import owl
 
     found = vars(owl).get(name)
-    if callable(found) and not isinstance(found, type) and not name.startswith("_"):
-        return f"`owl.{name}({_arguments(found)})`"
-    return _conv(name)
+    return callable(found) and not isinstance(found, type) and not name.startswith("_")
+
+
+def _function(name: str) -> str | None:
+    import owl
+
+    return f"`owl.{name}({_arguments(vars(owl)[name])})`" if _is_function(name) else _conv(name)
 
 
 def _conv(name: str) -> str | None:
@@ -393,7 +397,7 @@ def _layer(name: str) -> str | None:
 def _functions() -> list[str]:
     import owl
 
-    return [name for name in (*vars(owl), *owl.conv.__all__) if _function(name)]
+    return [*filter(_is_function, vars(owl)), *owl.conv.__all__]
 
 
 def _elsewhere(name: str) -> str | None:

@@ -6,7 +6,6 @@ import functools
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
@@ -150,6 +149,8 @@ def write_npz(
     comment: bytes = b"",
 ) -> None:
     """Writes like np.savez, whose parameters' names could not be used as names of arrays; without times."""
+    import zipfile  # here: it takes longer to load than all of owl
+
     with zipfile.ZipFile(file, "w") as members:
         members.comment = comment
         if metadata:
@@ -160,6 +161,8 @@ def write_npz(
 
 
 def _npz_metadata(path: str) -> Any:
+    import zipfile
+
     with zipfile.ZipFile(path) as members:
         return json.loads(members.read(_METADATA)) if _METADATA in members.namelist() else {}
 
@@ -170,6 +173,8 @@ def _safetensors_metadata(path: str) -> Any:
 
 
 def _npz(path: str) -> _Contents:
+    import zipfile
+
     def read(member: str) -> Any:
         with members.open(member) as file:
             return np.lib.format.read_array(file, allow_pickle=False)
@@ -195,8 +200,9 @@ def _safetensors_file(path: str) -> _Contents:
                 yield name, dtype, functools.partial(tensors.get_tensor, name)
 
 
-def _float8(exponent_bits: int, bias: int, special: str) -> Callable[[Any], Any]:
-    """A function from bytes (sign, exponent, mantissa) to float32. ``special``: which bytes are not finite numbers.
+@functools.cache
+def _float8(exponent_bits: int, bias: int, special: str) -> np.ndarray[Any, Any]:
+    """The float32 of each byte (sign, exponent, mantissa). ``special``: which bytes are not finite numbers.
 
     "ieee": the largest exponent, for infinity and NaN; "fn": all bits set, for NaN; "fnuz": minus zero, for NaN.
     """
@@ -210,17 +216,17 @@ def _float8(exponent_bits: int, bias: int, special: str) -> Callable[[Any], Any]
         elif byte == 128 if special == "fnuz" else special == "fn" and byte % 128 == 127:
             value = math.nan
         values.append(-value if byte & 128 else value)
-    return np.array(values, np.float32).__getitem__
+    return np.array(values, np.float32)
 
 
 # Formats without a NumPy type: the stored type, and the conversion to float32, which represents each exactly; of
 # bfloat16, which owl has, the bits.
 _SMALL_FLOATS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "BF16": ("<u2", np.asarray),
-    "F8_E4M3": ("u1", _float8(4, 7, "fn")),
-    "F8_E5M2": ("u1", _float8(5, 15, "ieee")),
-    "F8_E4M3FNUZ": ("u1", _float8(4, 8, "fnuz")),
-    "F8_E5M2FNUZ": ("u1", _float8(5, 16, "fnuz")),
+    "F8_E4M3": ("u1", lambda bits: _float8(4, 7, "fn")[bits]),
+    "F8_E5M2": ("u1", lambda bits: _float8(5, 15, "ieee")[bits]),
+    "F8_E4M3FNUZ": ("u1", lambda bits: _float8(4, 8, "fnuz")[bits]),
+    "F8_E5M2FNUZ": ("u1", lambda bits: _float8(5, 16, "fnuz")[bits]),
     "F8_E8M0": ("u1", np.array([*(2.0 ** (e - 127) for e in range(255)), math.nan], np.float32).__getitem__),
 }
 

@@ -200,7 +200,6 @@ def _safetensors_file(path: str) -> _Contents:
                 yield name, dtype, functools.partial(tensors.get_tensor, name)
 
 
-@functools.cache
 def _float8(exponent_bits: int, bias: int, special: str) -> np.ndarray[Any, Any]:
     """The float32 of each byte (sign, exponent, mantissa). ``special``: which bytes are not finite numbers.
 

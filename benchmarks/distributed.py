@@ -4,13 +4,17 @@
     python benchmarks/distributed.py                        # one process
     mpirun -n 2 python benchmarks/distributed.py            # two ranks that share the cores
     mpirun -n 2 python benchmarks/distributed.py --overlap 3              # and what it gains that sums are beside computing
+    mpirun -n 2 python benchmarks/distributed.py --overlap 3 --gigabit 10 # the same over a network of 10 Gbit/s
     mpirun -n 2 python benchmarks/distributed.py --profile trace.json     # what rank 0 does when
 
-The first two compute two shards, so that they end with the same parameters, whose hash is printed.
+The first two compute two shards, so that they end with the same parameters, whose hash is printed. `--gigabit` puts
+slow_mpi.c before MPI's library (that of OWL_MPI, or the first one found); it needs a C compiler.
 """
 import argparse
 import hashlib
 import json
+import os
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -122,6 +126,21 @@ def what_overlap_gives(epochs, steps, rounds):
     return [1e3 * each / steps for each in (min(beside), min(behind), min(sums), processor)]
 
 
+def behind_a_network(gigabit, folder):
+    """Lets owl open, in place of MPI's library, one that receives no faster than this."""
+    from owl import _mpi
+
+    found = _mpi.launcher()
+    if found is None:
+        raise SystemExit("--gigabit is for ranks: start them with mpirun")
+    library = next(path for path in _mpi._candidates(found) if os.path.exists(path))  # not opened yet: the first one counts
+    slow = f"{folder}/slow_mpi_{os.getpid()}.so"
+    source = Path(__file__).with_name("slow_mpi.c")
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", source, "-o", slow, "-Wl,--no-as-needed", library, f"-Wl,-rpath,{Path(library).parent}", "-ldl"],
+                   check=True)  # fmt: skip
+    os.environ |= {"OWL_MPI": slow, "MPI_GIGABIT": str(gigabit)}
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--network", choices=sorted(NETWORKS), default="cnn")
@@ -131,11 +150,15 @@ def main():
     options.add_argument("--shards", type=int, default=2)
     options.add_argument("--overlap", type=int, default=0, metavar="ROUNDS",
                          help="also measures steps whose sums wait for the end of the backward pass, in turn")  # fmt: skip
+    options.add_argument("--gigabit", type=float, help="lets the ranks receive no faster than a network of so many Gbit/s")
     options.add_argument("--profile", metavar="FILE", help="writes a trace of rank 0's last steps")
     found = options.parse_args()
     make, shape, batch = NETWORKS[found.network]
     batch = found.batch_size or batch
-    distributed.init()
+    with tempfile.TemporaryDirectory() as folder:
+        if found.gigabit:
+            behind_a_network(found.gigabit, folder)
+        distributed.init()
     owl.seed(1)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch * found.steps, *shape), np.float32)

@@ -6,6 +6,7 @@
 #include "plan/group.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <optional>
 #include <utility>
 
@@ -15,8 +16,9 @@ namespace owl::planner {
 
 namespace {
 
-// Of inputs that only the program reads and that are computed for it: all of them are in memory at once.
-constexpr std::int64_t kMaxPendingBytes = 64 << 20;
+// Of inputs that only the program reads and that are computed for it: all of them are in memory at once. Or so many of
+// the program's size: a parameter, its gradient and an optimiser's state.
+constexpr std::int64_t kMaxPendingBytes = 64 << 20, kMaxPendingInputs = 6;
 
 // The groups of this batch that an operation reads.
 struct Reads {
@@ -48,6 +50,8 @@ bool waits_for(const Batch& batch, const GroupSet& some, GroupId g) {
   return false;
 }
 
+std::int64_t bytes_of(const Node& node) { return node.shape.size() * static_cast<std::int64_t>(itemsize(node.dtype)); }
+
 // What the elementwise operation would add to a program of group g. Inputs are what it would have to read from memory,
 // pending ones those of them that other groups of this batch compute and that have no handle.
 Load load_of(const Batch& batch, const Node& node, GroupId g) {
@@ -58,14 +62,34 @@ Load load_of(const Batch& batch, const Node& node, GroupId g) {
     load.inputs += in->base || from != g;
     load.gathers |= in->strides != nullptr;
     if (from != kNoGroup && from != g && !in->plan.has_handle)
-      load.pending_bytes += in->shape.size() * static_cast<std::int64_t>(itemsize(in->dtype));
+      load.pending_bytes += bytes_of(*in);
   }
   return load;
 }
 
-std::int64_t max_pending_bytes(Device& device) {
-  const auto limit = static_cast<std::int64_t>(device.allocator.limit());
-  return limit ? std::min(limit / 8, kMaxPendingBytes) : kMaxPendingBytes;
+// Of what these members and the node would wait for, each value once: loads count it for each of its readers.
+std::int64_t pending_bytes(const Batch& batch, std::initializer_list<const Part*> parts, const Node& node,
+                           std::initializer_list<GroupId> own) {
+  std::vector<const Node*> pending;
+  const auto look = [&](const Node& reader) {
+    for (const Node* in : reader.inputs()) {
+      const GroupId from = in ? batch.producer(in) : kNoGroup;
+      if (from == kNoGroup || in->plan.has_handle || std::ranges::find(own, from) != own.end()) continue;
+      if (std::ranges::find(pending, in) == pending.end()) pending.push_back(in);
+    }
+  };
+  look(node);
+  for (const Part* part : parts)
+    for (const Node* member : part->members) look(*member);
+  std::int64_t bytes = 0;
+  for (const Node* in : pending) bytes += bytes_of(*in);
+  return bytes;
+}
+
+std::int64_t max_pending_bytes(const Node& node) {
+  const auto limit = static_cast<std::int64_t>(node.device->allocator.limit());
+  const auto most = std::max(kMaxPendingBytes, kMaxPendingInputs * bytes_of(node));
+  return limit ? std::min(limit / 8, most) : most;
 }
 
 double kernel_cost_ns(const Node& node) {
@@ -90,9 +114,12 @@ bool may_wait(const Batch& batch, GroupId g, const GroupSet& more) {
   return true;
 }
 
-bool has_room(const Load& load, const Load& more, Device& device) {
-  return load.instructions + more.instructions <= kMaxInstructions && load.inputs + more.inputs <= kMaxInputs &&
-         (more.pending_bytes == 0 || load.pending_bytes + more.pending_bytes <= max_pending_bytes(device));
+bool has_room(const Batch& batch, GroupId g, TaskPart place, const Load& more, const Node& node) {
+  const Part& part = batch.groups[g].part(place);
+  const auto most = max_pending_bytes(node);
+  return part.load.instructions + more.instructions <= kMaxInstructions && part.load.inputs + more.inputs <= kMaxInputs &&
+         (more.pending_bytes == 0 || part.load.pending_bytes + more.pending_bytes <= most ||
+          pending_bytes(batch, {&part}, node, {g}) <= most);
 }
 
 // The part of group g in which the elementwise operation may run, if nothing else that it reads must wait for g.
@@ -109,7 +136,7 @@ std::optional<TaskPart> place_in(const Batch& batch, GroupId g, const Node& node
   // A strided view is gathered well only by a program of its own.
   if (group.kernel && (node.traced || load.gathers || !may_wait(batch, g, direct))) return {};
   if (reads_result && !traits_of(*group.kernel).finishes_ranges) return {};
-  if (!has_room(group.part(place).load, load, *node.device) || waits_for(batch, direct, g)) return {};
+  if (!has_room(batch, g, place, load, node) || waits_for(batch, direct, g)) return {};
   return place;
 }
 
@@ -117,11 +144,13 @@ std::optional<TaskPart> place_in(const Batch& batch, GroupId g, const Node& node
 bool can_merge(const Batch& batch, GroupId a, GroupId b, const Node& node) {
   const Group &ga = batch.groups[a], &gb = batch.groups[b];
   const Load &la = ga.part(node.plan.part).load, &lb = gb.before.load;
+  const auto most = max_pending_bytes(node);
   return !gb.kernel && !ga.needs[b] && !gb.needs[a] &&
          (!ga.kernel || (!lb.gathers && may_wait(batch, a, gb.needs))) &&
          la.instructions + lb.instructions + 1 + casts(node) <= kMaxInstructions &&
          la.inputs + lb.inputs < kMaxInputs &&
-         la.pending_bytes + lb.pending_bytes <= max_pending_bytes(*node.device);
+         (la.pending_bytes + lb.pending_bytes <= most ||
+          pending_bytes(batch, {&ga.part(node.plan.part), &gb.before}, node, {a, b}) <= most);
 }
 
 void append(Part& to, const Part& from) {

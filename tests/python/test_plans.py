@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import owl
-from conftest import window
+from conftest import unflushed, window
 
 ele = owl.elewise
 BATCH = 256
@@ -325,6 +325,26 @@ def test_a_reduction_reads_what_is_computed_for_it(name, axis):
     alone = owl.from_numpy(values)
     want = getattr(alone, name)() if axis is None else getattr(alone, name)(axis)
     assert reduced().to_numpy().tobytes() == want.to_numpy().tobytes()
+
+
+@pytest.mark.parametrize("n", [100, 2100])
+def test_an_update_of_a_large_array_is_one_program_also_in_its_first_step(n):
+    """All four arrays are computed for it in the same batch: 17 MB each where there are 2100 x 2100 elements."""
+    with unflushed():
+        w, m, v, gradient = owl.randn([n, n]), owl.zeros([n, n]), owl.zeros([n, n]), owl.sort(owl.randn([n, n]))
+        m = m * 0.9 + gradient * 0.1
+        v = v * 0.99 + ele.mult(gradient, gradient) * 0.01
+        w = w - 0.001 * m / (ele.sqrt(v) + 1e-8)
+        del gradient
+        assert operations(owl.explain())[-1] == ["mult", "mult", "add", "mult", "mult", "mult", "add", "mult", "sqrt", "add", "div", "sub"]
+
+
+def test_a_sum_of_many_large_arrays_does_not_need_all_of_them_at_once():
+    with unflushed():
+        total = owl.sort(owl.randn([2100, 2100]))
+        for _ in range(11):
+            total = total + owl.sort(owl.randn([2100, 2100]))
+        assert max(len(task.operations) for task in owl.explain().tasks if "add" in task.operations) <= 6
 
 
 def test_count_zero_counts_while_the_difference_is_computed():

@@ -1,6 +1,7 @@
 """owl.distributed: operations over the ranks of an MPI job, under each library that is installed."""
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -694,3 +695,14 @@ def test_a_program(launcher, tmp_path):
                          folder=tmp_path)  # fmt: skip
         assert out.count("stopped after 20 steps") == 1, out
     assert (tmp_path / "one" / "snapshot.npz").read_bytes() == (tmp_path / "two" / "snapshot.npz").read_bytes()
+
+
+def test_the_benchmark_behind_a_slow_network(library):
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    benchmark = Path(__file__).parents[2] / "benchmarks" / "distributed.py"
+    options = ["--network", "mlp", "--unit", "300", "--batch-size", "10", "--steps", "3", "--overlap", "1", "--gigabit", "0.1"]
+    out, _ = mpi.run(library, 2, "import runpy, sys\nrunpy.run_path(sys.argv.pop(1), run_name='__main__')\n", benchmark, *options)
+    sums = float(re.search(r"of which they take ([\d.]+) ms", out)[1])
+    received = 4 * (784 * 300 + 300 * 300)  # bytes: half of it for the sums, and half of the sums
+    assert sums > 0.95 * received / 12.5e6 * 1e3

@@ -16,45 +16,47 @@ namespace owl {
 template <class T, int most = 256> class Recycled {};  // the sanitizers watch every block
 template <class T> using RecycledBlocks = std::allocator<T>;
 #else
-// In the thread's own block, where an address costs no call. There is room for a few words a library.
-#define OWL_STATIC_TLS __attribute__((tls_model("initial-exec")))
-
 template <class T, int most = 256> class Recycled {
  public:
   static void* operator new(std::size_t bytes) {
-    if (!free_) return ::operator new(bytes);
-    --kept_;
-    return std::exchange(free_, free_->next);
+    Kept& kept = kept_;
+    if (!kept.first) return ::operator new(bytes);
+    --kept.count;
+    return std::exchange(kept.first, kept.first->next);
   }
   static void operator delete(void* memory) {
-    if (kept_ >= most) return ::operator delete(memory);
-    if (kept_ < 0) begin();
-    ++kept_;
-    free_ = new (memory) Free{free_};
+    Kept& kept = kept_;
+    if (kept.count >= most) return ::operator delete(memory);
+    if (kept.count < 0) begin(kept);
+    ++kept.count;
+    kept.first = new (memory) Free{kept.first};
   }
 
  private:
   struct Free {
     Free* next;
   };
+  struct Kept {
+    Free* first;
+    int count;  // -1: none yet
+  };
   // A thread that ends keeps nothing from then on.
   struct Guard {
     ~Guard() {
-      kept_ = most;
-      while (Free* each = free_) {
-        free_ = each->next;
+      kept_.count = most;
+      while (Free* each = kept_.first) {
+        kept_.first = each->next;
         ::operator delete(each);
       }
     }
   };
-  [[gnu::cold]] static void begin() {
+  [[gnu::cold]] static void begin(Kept& kept) {
     static thread_local Guard frees_what_is_kept;
     (void)frees_what_is_kept;
-    kept_ = 0;
+    kept.count = 0;
   }
 
-  OWL_STATIC_TLS static constinit inline thread_local Free* free_ = nullptr;
-  OWL_STATIC_TLS static constinit inline thread_local int kept_ = -1;  // -1: none yet
+  static constinit inline thread_local Kept kept_{nullptr, -1};
 };
 
 // A vector whose memory, up to 1 KB, is kept like that: as blocks of a few sizes.

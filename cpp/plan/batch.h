@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/recycled.h"
 #include "device/device.h"
 #include "graph/node.h"
 #include "graph/op.h"

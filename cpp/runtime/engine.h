@@ -5,11 +5,13 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <unordered_set>
 #include <vector>
 
 #include "base/module_api.h"
 #include "base/ranked_mutex.h"
+#include "base/recycled.h"
 #include "device/device.h"
 #include "graph/sink.h"
 #include "owl/device.h"

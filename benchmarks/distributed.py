@@ -133,7 +133,10 @@ def behind_a_network(gigabit, folder):
     found = _mpi.launcher()
     if found is None:
         raise SystemExit("--gigabit is for ranks: start them with mpirun")
-    library = next(path for path in _mpi._candidates(found) if os.path.exists(path))  # not opened yet: the first one counts
+    # Not opened yet: the first one that is, stays.
+    library = next((path for path in _mpi._candidates(found) if os.path.exists(path)), None)
+    if library is None:
+        raise SystemExit("--gigabit needs the path of MPI's library: OWL_MPI=PATH")
     slow = f"{folder}/slow_mpi_{os.getpid()}.so"
     source = Path(__file__).with_name("slow_mpi.c")
     subprocess.run(["cc", "-O2", "-shared", "-fPIC", source, "-o", slow, "-Wl,--no-as-needed", library, f"-Wl,-rpath,{Path(library).parent}", "-ldl"],

@@ -17,8 +17,8 @@ namespace owl::planner {
 namespace {
 
 // Of inputs that only the program reads and that are computed for it: all of them are in memory at once. Or so many of
-// the program's size: a parameter, its gradient and an optimiser's state.
-constexpr std::int64_t kMaxPendingBytes = 64 << 20, kMaxPendingInputs = 6;
+// the program's size, of a parameter, its gradient and an optimiser's state, up to so many bytes.
+constexpr std::int64_t kMaxPendingBytes = 64 << 20, kMaxPendingInputs = 6, kMaxPendingBytesOfThese = 1 << 30;
 
 // The groups of this batch that an operation reads.
 struct Reads {
@@ -88,7 +88,7 @@ std::int64_t pending_bytes(const Batch& batch, std::initializer_list<const Part*
 
 std::int64_t max_pending_bytes(const Node& node) {
   const auto limit = static_cast<std::int64_t>(node.device->allocator.limit());
-  const auto most = std::max(kMaxPendingBytes, kMaxPendingInputs * bytes_of(node));
+  const auto most = std::max(kMaxPendingBytes, std::min(kMaxPendingInputs * bytes_of(node), kMaxPendingBytesOfThese));
   return limit ? std::min(limit / 8, most) : most;
 }
 

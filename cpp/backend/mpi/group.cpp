@@ -160,18 +160,19 @@ void Group::receive(void* data, std::size_t bytes, int from, int tag, Requests& 
                                       from, tag, data_, &requests.emplace_back(0)), "MPI_Irecv");
 }
 
-// Until all are done. A poll asks for the first that is not: in any call MPI goes on with all of them. `stalled` is
-// called after warn_after_ seconds, and again after twice the time.
+// Until all are done; a request that is done becomes MPI's null request, which is done again. `stalled` is called after
+// warn_after_ seconds, and again after twice the time.
 template <class Stalled> void Group::finish(Requests& requests, Stalled stalled) {
   const auto begun = Clock::now();
   double warn = warn_after_;
-  auto next = requests.begin();
   for (int polls = 0;; ++polls) {
-    for (int done = 1; next != requests.end(); ++next) {
-      library_.check(library_.MPI_Test(&*next, &done, library_.status_ignore), "MPI_Test");
-      if (!done) break;
+    bool all = true;
+    for (Handle& request : requests) {
+      int done = 0;
+      library_.check(library_.MPI_Test(&request, &done, library_.status_ignore), "MPI_Test");
+      all &= done != 0;
     }
-    if (next == requests.end()) return;
+    if (all) return;
     if (polls < kSpins) continue;
     if (given_up_) fail("this rank has stopped waiting for the others");
     if (std::chrono::duration<double>(Clock::now() - begun).count() > warn) {

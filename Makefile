@@ -141,7 +141,7 @@ docs: build  ## the documentation as a site in build/docs (a warning is an error
 	$(say) "building the site: $(BUILD)/docs/index.html"
 	@$(PY) third_party/requirements.py docs > $(VENV)/requirements-docs.txt
 	@$(PIP) install --quiet -r $(VENV)/requirements-docs.txt
-	@$(PY) -m mkdocs build --quiet --strict --site-dir "$(CURDIR)/$(BUILD)/docs"
+	@$(PY) -m mkdocs build --quiet --strict --site-dir "$(abspath $(BUILD))/docs"
 
 clean:  ## remove the build's files (keeps .venv)
 	rm -rf $(BUILD) build-* dist owl/lib owl/_owl*.so .pytest_cache .hypothesis

@@ -87,7 +87,7 @@ struct Batch {
   }
 
   const std::span<Node* const> nodes;  // in the order of recording
-  RecycledVector<Node*> others;           // operands that are none of them, views included, in the order of first reads
+  RecycledVector<Node*> others;        // operands that are none of them, views included, in the order of first reads
   std::vector<GroupId> group_of;       // by position in `nodes`
   std::vector<Group> groups;
 };

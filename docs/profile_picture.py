@@ -22,6 +22,7 @@ import owl.elewise as ele
 KINDS = {
     "fused": ("#f4b942", "elementwise operations, fused"),
     "kernel": ("#5b8fd6", "kernel"),
+    "strips": ("#3f6fae", "kernels over images, depth first"),
     "copy": ("#7fb77e", "copy"),
     "wait": ("#dddddd", "waiting"),
     "plan": ("#c9a6d4", "planning"),

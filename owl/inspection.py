@@ -21,7 +21,8 @@ class PlannedTask(NamedTuple):
     """One unit of work that a device would run."""
 
     #: ``"fused"`` (elementwise operations in one pass over memory), ``"kernel"`` (anything else, with the elementwise
-    #: operations that run on its operand or result while that is in the cache) or ``"copy"``
+    #: operations that run on its operand or result while that is in the cache), ``"copy"``, or ``"strips"`` (several of
+    #: these over images, which run one after another for some images at a time)
     kind: str
     device: int  #: id of the device that computes it
     shape: list[int]  #: of its result

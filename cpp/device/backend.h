@@ -36,6 +36,8 @@ class Backend {
   virtual double long_kernel_ns() const = 0;
   // Whether a task may have several programs (Task::segments).
   virtual bool runs_segments() const { return false; }
+  // Whether a task may have strips (Task::strips).
+  virtual bool runs_strips() const { return false; }
   // Adds the task's stages; operands and results are allocated. Throws what the kernel throws.
   virtual void launch(Task& task, Launch& launch) = 0;
   // False for the null device, which plans and schedules but computes no values.

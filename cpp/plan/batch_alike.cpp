@@ -27,7 +27,7 @@ const Program& first_program(const Task& task) { return task.before ? *task.befo
 // A program alone, without a view or copy to gather, on a device whose memory is not limited: there the order of tasks
 // decides which of them fit.
 bool is_small_program(const Task& task) {
-  if (task.op || task.traced || task.cost_ns > kSmallNs || task.before->instructions.empty()) return false;
+  if (task.op || task.strips || task.traced || task.cost_ns > kSmallNs || task.before->instructions.empty()) return false;
   const auto is_dense = [](const TaskOperand& in) { return in.array.dense; };
   const auto is_small = [](const TaskOperand& out) { return out.storage->bytes <= kMaxBytes; };
   return task.device->backend->runs_segments() && task.device->allocator.limit() == 0 &&

@@ -30,7 +30,7 @@ PlannedTask describe(const Task& task) {
   for (const auto& in : task.inputs) d.bytes_read += bytes_of(in.array);
   for (const auto& out : task.outputs) d.bytes_written += bytes_of(out.array);
   d.alike = static_cast<std::int64_t>(segment_count(task));
-  d.kind = task.op ? "kernel" : is_copy(task) ? "copy" : "fused";
+  d.kind = task.strips ? "strips" : task.op ? "kernel" : is_copy(task) ? "copy" : "fused";
   const auto add = [&d](const char* name, const Source& source) {
     d.operations.emplace_back(name);
     d.places.push_back(place_of(source));
@@ -41,7 +41,15 @@ PlannedTask describe(const Task& task) {
   };
   add_program(task.before.get());
   for (const auto& segment : task.segments) add_program(segment.program.get());
-  if (d.kind != "fused") add(task.name, task.source);
+  if (task.strips) {
+    for (const auto& member : task.strips->members) {
+      add_program(member.before.get());
+      if (member.op) add(member.op->name, member.source);
+      add_program(member.after.get());
+    }
+  } else if (d.kind != "fused") {
+    add(task.name, task.source);
+  }
   add_program(task.after.get());
   return d;
 }

@@ -16,6 +16,9 @@ namespace {
 void log_plan(const Task& task, std::size_t fused) {
   const auto operations = std::to_string(fused) + (fused == 1 ? " operation" : " operations");
   const auto shape = shown_result(task).shape.str();
+  if (task.strips)
+    return log_line("plan strips of " + std::to_string(task.strips->strip) + " images, " +
+                    std::to_string(task.strips->members.size()) + " tasks, " + shape);
   if (task.op)
     return log_line("plan kernel " + std::string(task.name) + " " + shape + (fused ? " with " + operations : ""));
   log_line("plan program of " + operations + " over " + shape + ", " + std::to_string(task.inputs.size()) +
@@ -48,6 +51,7 @@ class Filling {
     task->outputs.reserve(plan.outputs.size());
     for (const auto& out : plan.outputs) task->outputs.push_back(result(out, *task));
     if (plan.has_kernel) add_kernel(plan, shown, *task);
+    for (auto& strips : plan.strips) task->strips = strips_of(strips, with_origins);
     if (!dry_) note(plan, *task);
     tasks_.push_back(std::move(task));
     if (dry_) note_task_of(plan);
@@ -125,13 +129,36 @@ class Filling {
     else maker.set_storage(storage);
   }
 
+  // A planned node releases them, like its operands; what has none keeps them, so that a tape can draw it again.
+  std::shared_ptr<const Params> params_of(Node& node) const {
+    return dry_ || node.op->arity == 0 ? node.params : std::move(node.params);
+  }
+
   void add_kernel(const TaskPlan& plan, Node& node, Task& task) const {
     task.op = node.op;
     task.kernel_output = plan.kernel_output;
     task.kernel_outputs = plan.kernel_outputs;
-    // A planned node releases it, like its operands; what has none keeps it, so that a tape can draw it again.
-    task.params = dry_ || node.op->arity == 0 ? node.params : std::move(node.params);
+    task.params = params_of(node);
     if (node.results && !dry_) node.set_storage({});  // its results have theirs
+  }
+
+  std::shared_ptr<const Strips> strips_of(StripsPlan& plan, bool with_origins) const {
+    auto strips = std::make_shared<Strips>(Strips{.images = plan.images, .strip = plan.strip, .bytes = plan.bytes});
+    for (auto& [task, inputs, outputs] : plan.members) {
+      auto& member = strips->members.emplace_back();
+      if (task.has_kernel) {
+        Node& node = *nodes_[task.shown];
+        member.op = node.op;
+        member.source = node.source;
+        member.kernel_output = task.kernel_output;
+        member.params = params_of(node);
+      }
+      if (task.before) member.before = program(*task.before, with_origins);
+      if (task.after) member.after = program(*task.after, with_origins);
+      for (std::size_t i = 0; i < inputs.size(); ++i) member.inputs.push_back({task.inputs[i].array, inputs[i]});
+      for (std::size_t i = 0; i < outputs.size(); ++i) member.outputs.push_back({task.outputs[i].array, outputs[i]});
+    }
+    return strips;
   }
 
   void note(const TaskPlan& plan, const Task& task) const {
@@ -143,6 +170,11 @@ class Filling {
   void note_task_of(const TaskPlan& plan) {
     if (is_copy(plan)) return;
     const auto task = tasks_.size() - 1;
+    note_operations_of(plan, task);
+    for (const auto& strips : plan.strips)
+      for (const auto& member : strips.members) note_operations_of(member.task, task);
+  }
+  void note_operations_of(const TaskPlan& plan, std::size_t task) const {
     for (const auto* part : {&plan.before, &plan.after})
       if (*part)
         for (const Position operation : (*part)->operations) dry_->task_of[nodes_[operation]] = task;

@@ -1,4 +1,4 @@
-// The planner's fifth pass: tasks from a batch's plan.
+// The planner's sixth pass: tasks from a batch's plan.
 #pragma once
 
 #include <memory>

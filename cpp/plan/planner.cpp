@@ -1,4 +1,4 @@
-// Plans a batch in passes, a file each: group, lay out, order, emit, fill in, join what is alike. A batch like an earlier
+// Plans a batch in passes, a file each: group, lay out, order, emit, form strips, fill in, join what is alike. A batch like an earlier
 // one has that one's plan, and only the last two are left. Debug builds verify the plan between the passes.
 #include "plan/planner.h"
 
@@ -6,6 +6,7 @@
 #include "plan/cut.h"
 #include "plan/emit.h"
 #include "plan/fill_in.h"
+#include "plan/form_strips.h"
 #include "plan/group.h"
 #include "plan/layout.h"
 #include "plan/order.h"
@@ -26,7 +27,9 @@ BatchPlan make_plan(Batch& batch) {
   if (kVerify) planner::verify_layouts(batch);
   const auto order = planner::order(batch);
   if (kVerify) planner::verify_order(batch, order);
-  return planner::emit(batch, order);
+  auto plan = planner::emit(batch, order);
+  planner::form_strips(batch, plan);
+  return plan;
 }
 
 // With the plan that is known for such batches, if `known` is given.

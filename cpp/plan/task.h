@@ -12,6 +12,7 @@
 #include "device/launch.h"
 #include "graph/op.h"
 #include "plan/program.h"
+#include "plan/strips.h"
 
 namespace owl {
 
@@ -39,6 +40,7 @@ struct Task : Recycled<Task> {
   // `after` works on the kernel's result, its input 0: both range by range, where the kernel reads and writes.
   std::shared_ptr<const Program> before;
   std::vector<Segment> segments;  // instead of `before`, of a task without a kernel
+  std::shared_ptr<const Strips> strips;  // instead of all parts: several kernels and programs
   const OpRecord* op = nullptr;
   std::shared_ptr<const Params> params;
   std::shared_ptr<const Program> after;

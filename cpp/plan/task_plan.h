@@ -10,6 +10,7 @@
 #include "device/launch.h"
 #include "graph/node.h"
 #include "plan/program.h"
+#include "plan/strips.h"
 
 namespace owl::planner {
 
@@ -52,6 +53,8 @@ struct ProgramPlan {
   }
 };
 
+struct StripsPlan;
+
 struct TaskPlan {
   Device* device;
   const char* name;
@@ -66,7 +69,21 @@ struct TaskPlan {
   std::vector<OperandPlan> inputs{};
   std::vector<ResultPlan> outputs{};
   std::size_t fused = 0;     // elementwise operations
+  std::vector<StripsPlan> strips{};  // none, or one instead of the parts
   bool operator==(const TaskPlan&) const = default;
+};
+
+// Tasks that become one, in strips.
+struct StripsPlan {
+  struct Member {
+    TaskPlan task;
+    std::vector<StripPlace> inputs{}, outputs{};  // of the task's
+    bool operator==(const Member&) const = default;
+  };
+  std::int64_t images, strip;
+  std::vector<Member> members{};
+  std::vector<std::size_t> bytes{};  // as in Strips
+  bool operator==(const StripsPlan&) const = default;
 };
 
 using BatchPlan = std::vector<TaskPlan>;  // operands precede their readers

@@ -3,11 +3,19 @@
 
 #include <span>
 
+#include "device/launch.h"
 #include "owl/shape.h"
 
 namespace owl {
 
 struct Params;
+
+// How a kernel over images, the last axis, computes them strip by strip (plan/strips.h), with the bits that it has whole.
+struct StripTraits {
+  std::int64_t images = 0;  // a strip is a multiple of this power of two; 0: the kernel does not
+  unsigned cut = 0;         // the arrays that have images: bit 0 the result, bit i + 1 operand i. Others are read whole;
+                            // a result that is whole is a sum over the images
+};
 
 struct KernelTraits {
   // Whether operand `input` may be a view with these strides; null: every operand must be dense, and the planner adds
@@ -22,6 +30,8 @@ struct KernelTraits {
   // The float32 arrays that may be channels last, independently of each other: bit 0 the result, bit i + 1 operand i;
   // null: none.
   unsigned (*channels_last)(std::span<const Shape> in, const Shape& out, const Params* params) = nullptr;
+  // Null: never in strips.
+  StripTraits (*strips)(std::span<const ArrayRef> in, const ArrayRef& out, const Params* params) = nullptr;
 };
 
 }  // namespace owl

@@ -114,7 +114,43 @@ void check_results(const Task& task, const std::string& where) {
   check_kernel_output(task, where);
 }
 
+// A task in strips: each member's arrays lie where its place says, and what it reads in a strip was written there.
+void check_strips(const Task& task, const std::string& where) {
+  const Strips& strips = *task.strips;
+  if (task.op || task.before || task.after || !task.segments.empty()) broken(where + " has strips and parts of its own");
+  if (strips.strip < 1 || strips.members.size() < 2) broken(where + " has no strips");
+  std::vector<bool> results(task.outputs.size()), values(strips.bytes.size());
+  for (const auto& member : strips.members) {
+    if (!member.op && (!member.before || member.after)) broken(where + " has a member that is no program and no kernel");
+    for (const Program* program : {member.before.get(), member.after.get()})
+      if (program) verify_program(*program);
+    const auto sides = Strips::sides_of(member);
+    const auto kernel = sides.kernel_inputs.size() + (member.op && member.before ? 1 : 0);
+    if (!member.op || member.op->arity >= 0)
+      check_count(where, " kernel operands of a member", kernel, member.op ? static_cast<std::size_t>(member.op->arity) : 0);
+    const std::size_t results_behind = !member.op ? 0 : member.after ? member.after->outputs.size() : 1;
+    check_count(where, " results of a member", sides.outputs.size(), results_behind);
+    for (const auto& [array, place] : member.inputs) {
+      const bool of_strip = place.in == StripPlace::In::kStrip, of_result = place.in == StripPlace::In::kResult;
+      if (place.index >= (of_strip ? values.size() : of_result ? results.size() : task.inputs.size()))
+        broken(where + " has a member that reads what is not there");
+      if ((of_strip && !values[place.index]) || (of_result && !results[place.index]))
+        broken(where + " has a member that reads what no member has made");
+    }
+    for (const auto& [array, place] : member.outputs) {
+      if (place.in == StripPlace::In::kOperand) broken(where + " has a member that writes an operand");
+      const bool of_strip = place.in == StripPlace::In::kStrip;
+      auto& written = of_strip ? values : results;
+      if (place.index >= written.size() || written[place.index]) broken(where + " has two members with one result");
+      if (of_strip && !place.cut) broken(where + " has a whole value in a strip");
+      written[place.index] = true;
+    }
+  }
+  if (!std::ranges::all_of(results, [](bool is) { return is; })) broken(where + " has a result that no member makes");
+}
+
 void check_shape_of_task(const Task& task, const std::string& where) {
+  if (task.strips) return check_strips(task, where);
   if (!task.op && !task.before) broken(where + " has neither kernel nor program");
   if (task.after && (!task.op || task.after->inputs.empty())) broken(where + " has a program behind no kernel");
   if (task.before && task.before->outputs.empty()) broken(where + " has a program without results");
@@ -185,12 +221,14 @@ void verify_tasks(const Batch& batch, std::span<const std::unique_ptr<Task>> tas
     check_shape_of_task(*tasks[t], where);
     check_precedence(*tasks[t], t, makers, where);
   }
+  const bool in_strips = std::ranges::any_of(tasks, [](const auto& task) { return task->strips != nullptr; });
   for (const Node* node : batch.nodes) {
     const auto who = "operation " + std::to_string(node->plan.index) + " (" + node->op->name + ")";
     if (!dry && node->results) continue;  // other threads may let go of them meanwhile
     for (int i = 0; i < node->result_count; ++i) {
       const Storage* storage = storage_of(*node, i, dry);
-      const bool wanted = node->results ? node->results[i].wanted : is_wanted(*node);
+      bool wanted = node->results ? node->results[i].wanted : is_wanted(*node);
+      if (in_strips && !node->results && !node->plan.held) wanted = false;  // it may be a strip's
       if (!storage && wanted) broken(who + " is read from memory, but has none");
       if (storage && !makers.contains(storage)) broken(who + " has memory that no task writes");
     }

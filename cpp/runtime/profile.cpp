@@ -115,6 +115,12 @@ std::string name_of(const Task& task) {
       for (const auto& i : program->instructions) add(elementwise_op(i.code).name);
   };
   add_program(task.segments.empty() ? task.before.get() : task.segments.front().program.get());
+  if (task.strips)
+    for (const auto& member : task.strips->members) {
+      add_program(member.before.get());
+      if (member.op) add(member.op->name);
+      add_program(member.after.get());
+    }
   if (task.op || count == 0) add(task.name);
   add_program(task.after.get());
   if (count > kNamed) text += " ...";
@@ -149,7 +155,7 @@ void Span::begin(const Task& task, std::int64_t chunk, std::int64_t chunks) {
   active_ = true;
   cpu_begin_ns_ = thread_cpu_ns();
   name_ = name_of(task);
-  category_ = task.op ? "kernel" : "fused";
+  category_ = task.strips ? "strips" : task.op ? "kernel" : "fused";
   source_ = task.source;
   arguments_ = "\"device\": " + std::to_string(task.device->id);
   if (!task.outputs.empty())

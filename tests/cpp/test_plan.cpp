@@ -225,5 +225,30 @@ TEST(NullDevice, PlansAndSchedulesWithoutComputing) {
   set_device(0);
 }
 
+//   x -> conv -> relu -> pool -> conv -> its gradients, and an update: one task, strip by strip
+TEST_F(Plan, ImagesRunDepthFirst) {
+  const auto run = [](std::int64_t images) {
+    const conv::Convolver c{.pad_h = 1, .pad_w = 1};
+    const conv::Pooler pool{.h = 3, .w = 3, .stride_v = 1, .stride_h = 1, .pad_h = 1, .pad_w = 1};
+    const auto x = ramp({16, 16, 16, images}) * 1e-6, w = ramp({3, 3, 16, 16}) * 1e-4 - 0.1, b = ramp({16});
+    wait_for_all();
+    const Since since;
+    std::vector<NArray> results;
+    {
+      const auto a = elewise::relu(c.ff(x, w, b));
+      const auto y = c.ff(pool.ff(a), w, b);
+      const auto s = elewise::relu_back(pool.bp(c.bp(y, a, w), a, a), a);
+      results = {w - 0.1 * c.weight_grad(s, x, w), c.bias_grad(s)};
+    }
+    wait_for_all();
+    return std::pair(since.kernels(), std::pair(values(results[0]), values(results[1])));
+  };
+  const auto [kernels, together] = run(131);
+  EXPECT_EQ(kernels, 1);
+  const Window alone(1, -1);
+  EXPECT_EQ(run(131).second, together);
+  EXPECT_GT(run(8).first, 1);
+}
+
 }  // namespace
 }  // namespace owl::test

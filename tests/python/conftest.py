@@ -72,6 +72,7 @@ ABOUT_THE_CPU = {
     "test_lifetimes.py": ["test_dlpack_keeps_the_storage_until_the_last_reader_goes",
                           "test_memory_that_somebody_reads_is_not_taken_over"],
     "test_plans.py": ["test_images_stay_channels_last_between_convolutions", "test_the_layout_between_two_convolutions"],
+    "test_strips.py": [],
     "test_threads.py": ["test_a_small_value_does_not_queue_behind_a_long_chain",
                         "test_independent_work_of_one_device_runs_on_several_threads_at_once",
                         "test_an_operation_takes_as_many_threads_as_pay"],

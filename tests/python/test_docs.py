@@ -397,7 +397,7 @@ def test_reference_lists_every_counter():
     assert {name.strip("`") for row in rows for name in row.split(", ")} == set(owl.stats())
 
 
-@pytest.mark.parametrize(("network", "named"), [("mlp", "matmul"), ("cnn", "conv_back_data")])
+@pytest.mark.parametrize(("network", "named"), [("mlp", "matmul"), ("cnn", "conv relu pool")])
 def test_picture_of_a_profile(network, named, tmp_path):
     sys.path.insert(0, str(ROOT / "docs"))
     try:

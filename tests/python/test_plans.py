@@ -11,6 +11,7 @@ from conftest import unflushed, window
 
 ele = owl.elewise
 BATCH = 256
+FEW = 48  # images: fewer than run in strips (test_strips.py)
 
 
 def operations(plan):
@@ -80,7 +81,7 @@ def cnn_step():
     pool1, pool2 = owl.conv.Pooler(2, 2, 2, 2), owl.conv.Pooler(3, 3, 3, 3)
     shapes = [5, 5, 1, 16], [16], [5, 5, 16, 32], [32], [10, 512], [10, 1]
     parameters, velocities = ready(*map(owl.randn, shapes)), ready(*map(owl.zeros, shapes))
-    x, label = ready(owl.rand([28, 28, 1, BATCH]), owl.rand([10, BATCH]))
+    x, label = ready(owl.rand([28, 28, 1, FEW]), owl.rand([10, FEW]))
 
     def step():
         w1, b1, w2, b2, w3, b3 = parameters
@@ -88,8 +89,8 @@ def cnn_step():
         p1 = pool1.ff(a1)
         a2 = ele.relu(conv2.ff(p1, w2, b2))
         p2 = pool2.ff(a2)
-        flat = p2.reshape([512, BATCH])
-        s3 = (owl.conv.softmax(w3 * flat + b3) - label) / BATCH
+        flat = p2.reshape([512, FEW])
+        s3 = (owl.conv.softmax(w3 * flat + b3) - label) / FEW
         sp2 = (w3.trans() * s3).reshape(p2.shape)
         s2 = ele.relu_back(pool2.bp(sp2, p2, a2), a2)
         s1 = ele.relu_back(pool1.bp(conv2.bp(s2, p1, w2), p1, a1), a1)
@@ -128,7 +129,7 @@ def test_a_step_of_the_cnn(cnn_step):
 @pytest.fixture
 def automatic():
     """The steps of the MLP and the CNN, each with its gradients by hand and by a tape."""
-    x, image, label = ready(owl.rand([784, BATCH]), owl.rand([28, 28, 1, BATCH]), owl.rand([10, BATCH]))
+    x, image, label = ready(owl.rand([784, FEW]), owl.rand([28, 28, 1, FEW]), owl.rand([10, FEW]))
     mlp = ready(owl.randn([256, 784]), owl.zeros([256, 1]), owl.randn([10, 256]), owl.zeros([10, 1]))
     cnn = ready(*map(owl.randn, ([5, 5, 1, 16], [16], [5, 5, 16, 32], [32], [10, 512], [10, 1])))
     conv1, conv2 = owl.conv.Convolver(0, 0, 1, 1), owl.conv.Convolver(2, 2, 1, 1)
@@ -139,7 +140,7 @@ def automatic():
 
     def of_cnn(w1, b1, w2, b2, w3, b3):
         p1 = pool1.ff(ele.relu(conv1.ff(image, w1, b1)))
-        return w3 * pool2.ff(ele.relu(conv2.ff(p1, w2, b2))).reshape([512, BATCH]) + b3
+        return w3 * pool2.ff(ele.relu(conv2.ff(p1, w2, b2))).reshape([512, FEW]) + b3
 
     def mlp_by_hand(w1, b1, w2, b2):
         a1 = ele.relu(w1 * x + b1)
@@ -152,7 +153,7 @@ def automatic():
         p1 = pool1.ff(a1)
         a2 = ele.relu(conv2.ff(p1, w2, b2))
         p2 = pool2.ff(a2)
-        flat = p2.reshape([512, BATCH])
+        flat = p2.reshape([512, FEW])
         s3 = owl.conv.softmax(w3 * flat + b3) - label
         s2 = ele.relu_back(pool2.bp((w3.trans() * s3).reshape(p2.shape), p2, a2), a2)
         s1 = ele.relu_back(pool1.bp(conv2.bp(s2, p1, w2), p1, a1), a1)
@@ -222,7 +223,7 @@ def test_a_tape_writes_nothing_that_is_not_read():
 def test_images_stay_channels_last_between_convolutions(cnn_step):
     plan = owl.explain(cnn_step)
     images = {tuple(task.shape) for task in plan.tasks if task.channels_last}
-    assert images == {(24, 24, 16, BATCH), (12, 12, 16, BATCH), (12, 12, 32, BATCH)}
+    assert images == {(24, 24, 16, FEW), (12, 12, 16, FEW), (12, 12, 32, FEW)}
     assert [t.operations[0] for t in plan.tasks if t.channels_last] == [
         "conv", "pool", "conv", "pool_back", "conv_back_data", "pool_back"]  # fmt: skip
     hold = owl._owl.HoldWindow()

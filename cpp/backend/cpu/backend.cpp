@@ -12,6 +12,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/nan_watch.h"
 #include "backend/cpu/run_program.h"
+#include "backend/cpu/strips.h"
 #include "base/env.h"
 #include "plan/task.h"
 
@@ -84,9 +85,11 @@ class CpuBackend : public Backend {
   double long_kernel_ns() const override { return cost::kLongKernelNs; }
 
   bool runs_segments() const override { return true; }
+  bool runs_strips() const override { return true; }
 
   void launch(Task& task, Launch& launch) override {
     if (task.op) return launch_kernel(task, launch);
+    if (task.strips) return launch_strips(*task.strips, task, launch);
     if (!task.segments.empty()) return launch_segments(task, launch);
     const auto watch = task.traced ? std::make_shared<NanWatch>(*task.before) : nullptr;
     launch_program(*task.before, addresses_of<const void*>(task.inputs), addresses_of<void*>(task.outputs), launch,
@@ -102,7 +105,7 @@ class CpuBackend : public Backend {
     if (task.before) {
       args.read = read_program(*task.before, addresses_of<const void*>(sides.before_inputs),
                                addresses_of<void*>(sides.before_outputs));
-      launch.operands.push_back(dense_array(task.before->shape, task.before->outputs.back().dtype));
+      launch.operands.push_back(kernel_operand(*task.before));
     }
     for (const auto& in : sides.kernel_inputs) launch.operands.push_back(in.array);
     args.in = launch.operands;
@@ -133,10 +136,6 @@ class CpuBackend : public Backend {
     }
     ProgramList::launch(list, launch);
   }
-
-  static ArrayRef dense_array(const Shape& shape, DType dtype) {
-    return {nullptr, shape, shape.dense_strides(), dtype, true};
-  }
 };
 
 // Plans and schedules like any device, but computes nothing: its time is the engine's own.
@@ -152,6 +151,7 @@ class NullBackend : public Backend {
   void download_strided(void*, const Storage&, std::size_t, const Shape&, const Strides&, DType) override {}
   void clear(void*, std::size_t) override {}
   bool runs_segments() const override { return true; }
+  bool runs_strips() const override { return true; }
   void launch(Task&, Launch&) override {}
   bool computes() const override { return false; }
 };

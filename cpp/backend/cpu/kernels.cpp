@@ -42,8 +42,9 @@ Kernel plain(KernelFn run) { return {{}, run}; }
 Kernel finishing(KernelFn run) { return {{.finishes_ranges = true}, run}; }
 Kernel reduction(KernelFn run) { return {{.reads_ranges = reduces_ranges, .finishes_ranges = true}, run}; }
 Kernel arg_reduction(KernelFn run) { return {{.reads_ranges = arg_reduces_ranges, .finishes_ranges = true}, run}; }
-Kernel imaging(KernelFn run, decltype(KernelTraits::channels_last) channels_last) {
-  return {{.finishes_ranges = true, .channels_last = channels_last}, run};
+Kernel imaging(KernelFn run, decltype(KernelTraits::channels_last) channels_last, decltype(KernelTraits::strips) strips,
+               StripKernelFn in_strips) {
+  return {{.finishes_ranges = true, .channels_last = channels_last, .strips = strips}, run, in_strips};
 }
 
 using Table = std::unordered_map<const OpRecord*, Kernel>;
@@ -73,20 +74,27 @@ const Table& table() {
       {&op_take, finishing(take)},
       {&op_put_add, {{.in_place = 0, .finishes_ranges = true}, put_add}},
       {&op_sort, plain(sort)},
-      {&op_matmul, {{.accepts_strided = matmul_accepts, .finishes_ranges = true}, matmul}},
-      {&op_softmax, {{.reads_ranges = softmax_reads_ranges, .in_place = 0, .finishes_ranges = true}, softmax}},
-      {&op_log_softmax, {{.reads_ranges = softmax_reads_ranges, .in_place = 0, .finishes_ranges = true}, log_softmax}},
-      {&op_softmax_back, {{.in_place = 0, .finishes_ranges = true}, softmax_back}},
+      {&op_matmul,
+       {{.accepts_strided = matmul_accepts, .finishes_ranges = true, .strips = matmul_strips}, matmul, matmul_in_strips}},
+      {&op_softmax,
+       {{.reads_ranges = softmax_reads_ranges, .in_place = 0, .finishes_ranges = true, .strips = softmax_strips},
+        softmax, in_strips<softmax>}},
+      {&op_log_softmax,
+       {{.reads_ranges = softmax_reads_ranges, .in_place = 0, .finishes_ranges = true, .strips = softmax_strips},
+        log_softmax, in_strips<log_softmax>}},
+      {&op_softmax_back,
+       {{.in_place = 0, .finishes_ranges = true, .strips = softmax_strips}, softmax_back, in_strips<softmax_back>}},
       {&op_log_softmax_back,
-       {{.reads_ranges = softmax_reads_ranges, .in_place = 1, .finishes_ranges = true}, log_softmax_back}},
+       {{.reads_ranges = softmax_reads_ranges, .in_place = 1, .finishes_ranges = true, .strips = softmax_strips},
+        log_softmax_back, in_strips<log_softmax_back>}},
       {&op_layer_norm, {{.reads_ranges = layer_norm_reads_ranges, .in_place = 0, .finishes_ranges = true}, layer_norm}},
       {&op_layer_norm_back, {{.reads_ranges = layer_norm_reads_ranges}, layer_norm_back}},
-      {&op_conv, imaging(conv, conv_channels_last)},
-      {&op_conv_back_data, imaging(conv_back_data, conv_back_data_channels_last)},
-      {&op_conv_back_weight, imaging(conv_back_weight, conv_back_weight_channels_last)},
-      {&op_conv_back_bias, imaging(conv_back_bias, conv_back_bias_channels_last)},
-      {&op_pool, imaging(pool, pool_channels_last)},
-      {&op_pool_back, imaging(pool_back, pool_back_channels_last)},
+      {&op_conv, imaging(conv, conv_channels_last, conv_strips, conv_in_strips)},
+      {&op_conv_back_data, imaging(conv_back_data, conv_back_data_channels_last, conv_back_data_strips, conv_back_data_in_strips)},
+      {&op_conv_back_weight, imaging(conv_back_weight, conv_back_weight_channels_last, conv_back_weight_strips, conv_back_weight_in_strips)},
+      {&op_conv_back_bias, imaging(conv_back_bias, conv_back_bias_channels_last, conv_back_bias_strips, conv_back_bias_in_strips)},
+      {&op_pool, imaging(pool, pool_channels_last, pool_strips, in_strips<pool>)},
+      {&op_pool_back, imaging(pool_back, pool_back_channels_last, pool_back_strips, in_strips<pool_back>)},
       {&op_lrn, finishing(lrn)},
       {&op_lrn_back, finishing(lrn_back)},
       {&op_device_copy, plain(device_copy)},

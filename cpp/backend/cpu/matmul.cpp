@@ -84,6 +84,29 @@ template <class T> void add_up(T* c, const T* partial, std::int64_t begin, std::
   }
 }
 
+// A product with a small, narrow left operand, as of a classifier's last layer and many images: each column has the bits
+// that it has alone, so that it may be in a strip. Of such products oneDNN's are not faster; of others they are.
+constexpr std::int64_t kSmallLeft = 1 << 13, kNarrow = 16, kFewestRows = 4, kManyColumns = 64;
+
+bool has_small_left(std::int64_t m, std::int64_t n, std::int64_t k) {
+  return m * k <= kSmallLeft && std::min(m, k) <= kNarrow && m >= kFewestRows && n >= kManyColumns;
+}
+
+void multiply_small_left(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const float> a, Matrix<const float> b,
+                         float* c, std::int64_t c_right) {
+  const auto bytes = static_cast<std::size_t>(kSmallLeftRows * k) * sizeof(float);
+  ThreadScratch scratch(bytes, ThreadScratch::For::kProduct);
+  nn_table().gemm_small_left(m, n, k, a.data, a.down, a.right, b.data, b.down, b.right, c, c_right,
+                             reinterpret_cast<float*>(scratch.take(bytes)));
+}
+
+template <class T> void multiply(bool small_left, std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a,
+                                 Matrix<const T> b, T* c, std::int64_t c_right) {
+  if constexpr (std::is_same_v<T, float>)
+    if (small_left) return multiply_small_left(m, n, k, a, b, c, c_right);
+  gemm(m, n, k, a, b, c, c_right, false);
+}
+
 // The products along the axes behind the leading two, one after another. Those of one matrix on the left with
 // matrices that lie side by side are one product.
 struct Products {
@@ -141,7 +164,8 @@ template <class T> void launch_matmul(const KernelArgs& args, Launch& launch) {
   const auto m = args.out.shape[0], n = products.n, k = args.in[0].shape[1];
   T* const c = args.out.as<T>();
   Tiling t = tile(m, n, k, products.count);
-  if (std::is_integral_v<T>) t.slices = 1, t.k = k;
+  const bool small_left = std::is_same_v<T, float> && products.count == 1 && has_small_left(m, n, k);
+  if (std::is_integral_v<T> || small_left) t.slices = 1, t.k = k;
   const Cuts down(m, t.m, 16), right(n, t.n, 8);
   const auto tiles = down.count * right.count;
   T* const target = t.slices == 1 ? c
@@ -152,8 +176,9 @@ template <class T> void launch_matmul(const KernelArgs& args, Launch& launch) {
     const auto i = down.begin(row), j = right.begin(column), p = slice * t.k;
     const auto rows = down.size(row), columns = right.size(column), result = product * m * n + j * m + i;
     const auto [of_a, of_b] = products.at(product);
-    gemm(rows, columns, std::min(t.k, k - p), {a.data + of_a + i * a.down + p * a.right, a.down, a.right},
-         {b.data + of_b + p * b.down + j * b.right, b.down, b.right}, target + slice * m * n + result, m, false);
+    multiply<T>(small_left, rows, columns, std::min(t.k, k - p),
+                {a.data + of_a + i * a.down + p * a.right, a.down, a.right},
+                {b.data + of_b + p * b.down + j * b.right, b.down, b.right}, target + slice * m * n + result, m);
     if (finished && t.slices == 1) finished({result, rows, m, columns});
   };
   const auto parts = tiles * t.slices;
@@ -177,6 +202,19 @@ template <class T> void launch_matmul(const KernelArgs& args, Launch& launch) {
 void matmul(const KernelArgs& args, Launch& launch) {
   visit_dtype<DType::kFloat32, DType::kFloat64, DType::kInt32, DType::kInt64>(
       "matmul", args.out.dtype, [&]<class T>() { launch_matmul<T>(args, launch); });
+}
+
+StripTraits matmul_strips(std::span<const ArrayRef> in, const ArrayRef& out, const Params*) {
+  const bool one = out.dtype == DType::kFloat32 && out.shape.ndim() == 2;
+  return {one && has_small_left(out.shape[0], out.shape[1], in[0].shape[1]) ? 1 : 0, 0b101};
+}
+
+StripKernel matmul_in_strips(const KernelArgs& whole, Launch&) {
+  return {[a = matrix<float>(whole.in[0]), k = whole.in[0].shape[1]](const KernelArgs& strip, std::int64_t) {
+    const auto m = strip.out.shape[0], n = strip.out.shape[1];
+    multiply_small_left(m, n, k, a, matrix<float>(strip.in[1]), strip.out.as<float>(), m);
+    if (strip.finished) strip.finished({0, m * n});
+  }};
 }
 
 bool matmul_accepts(const Shape& shape, const Strides& strides, int) {

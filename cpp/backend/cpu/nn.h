@@ -2,7 +2,9 @@
 // adds stages to the launch; chunks are cut by size alone.
 #pragma once
 
+#include "backend/cpu/strip_kernel.h"
 #include "device/launch.h"
+#include "plan/traits.h"
 
 namespace owl::cpu {
 
@@ -21,6 +23,23 @@ unsigned conv_back_weight_channels_last(std::span<const Shape> in, const Shape& 
 unsigned conv_back_bias_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
 unsigned pool_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
 unsigned pool_back_channels_last(std::span<const Shape> in, const Shape& out, const Params* params);
+
+// See KernelTraits::strips.
+StripTraits conv_strips(std::span<const ArrayRef> in, const ArrayRef& out, const Params* params);
+StripTraits conv_back_data_strips(std::span<const ArrayRef> in, const ArrayRef& out, const Params* params);
+StripTraits conv_back_weight_strips(std::span<const ArrayRef> in, const ArrayRef& out, const Params* params);
+StripTraits conv_back_bias_strips(std::span<const ArrayRef> in, const ArrayRef& out, const Params* params);
+StripTraits pool_strips(std::span<const ArrayRef> in, const ArrayRef& out, const Params* params);
+StripTraits pool_back_strips(std::span<const ArrayRef> in, const ArrayRef& out, const Params* params);
+
+StripKernel conv_in_strips(const KernelArgs& whole, Launch& launch);
+StripKernel conv_back_data_in_strips(const KernelArgs& whole, Launch& launch);
+StripKernel conv_back_weight_in_strips(const KernelArgs& whole, Launch& launch);
+StripKernel conv_back_bias_in_strips(const KernelArgs& whole, Launch& launch);
+
+StripTraits matmul_strips(std::span<const ArrayRef> in, const ArrayRef& out, const Params* params);
+StripKernel matmul_in_strips(const KernelArgs& whole, Launch& launch);
+StripTraits softmax_strips(std::span<const ArrayRef> in, const ArrayRef& out, const Params* params);
 
 void pool(const KernelArgs& args, Launch& launch);
 void pool_back(const KernelArgs& args, Launch& launch);

@@ -39,17 +39,18 @@ template <class T> void launch_pool(const KernelArgs& args, Launch& launch) {
 
 template <class T> void launch_pool_back(const KernelArgs& args, Launch& launch) {
   const auto& p = static_cast<const PoolParams&>(*args.params);
-  const auto g = pool_geometry(p.pooler, p.x);
+  const Shape& x_shape = args.out.shape;
+  const auto g = pool_geometry(p.pooler, x_shape);
   const auto plane = g.height * g.width, out_plane = g.out_height * g.out_width;
   const auto& kernels = nn_table().kernels<T>();
   const T* const err = args.in[0].as<const T>();
   T* const dx = args.out.as<T>();
   if (p.pooler.op == conv::PoolOp::kMax)
-    for_each_plane(p.x, args, launch, [=, back = kernels.pool_max_back, x = args.in[1].as<const T>()](std::int64_t i) {
+    for_each_plane(x_shape, args, launch, [=, back = kernels.pool_max_back, x = args.in[1].as<const T>()](std::int64_t i) {
       back(dx + i * plane, err + i * out_plane, x + i * plane, g);
     });
   else
-    for_each_plane(p.x, args, launch, [=, kernel = kernels.pool_average_back](std::int64_t i) {
+    for_each_plane(x_shape, args, launch, [=, kernel = kernels.pool_average_back](std::int64_t i) {
       const auto bytes = static_cast<std::size_t>(average_rows_kept(g) * g.width) * sizeof(double);
       ThreadScratch scratch(bytes);
       kernel(dx + i * plane, err + i * out_plane, g, reinterpret_cast<double*>(scratch.take(bytes)));
@@ -92,7 +93,7 @@ void launch_channels_last(const KernelArgs& args, bool back, Launch& launch) {
   const auto& p = static_cast<const PoolParams&>(*args.params);
   const bool maximum = p.pooler.op == conv::PoolOp::kMax;
   const Images first(args.in[0]), second(args.in.back()), out(args.out);  // x; or the error and, for a maximum, x
-  const auto g = pool_geometry(p.pooler, back ? p.x : args.in[0].shape);
+  const auto g = pool_geometry(p.pooler, back ? args.out.shape : args.in[0].shape);
   const auto images = args.out.shape[3], channels = out.channels, size = channels * out.plane;
   const auto step = std::clamp<std::int64_t>(kChunkElements / (channels * g.height * g.width), 1, images);
   launch.stage((images + step - 1) / step, [=, finished = args.finished](std::int64_t chunk) {
@@ -130,6 +131,9 @@ unsigned pool_channels_last(std::span<const Shape>, const Shape&, const Params* 
 unsigned pool_back_channels_last(std::span<const Shape>, const Shape&, const Params* params) {
   return static_cast<const PoolParams&>(*params).pooler.w <= kWidestWindow ? 0b111 : 0;
 }
+
+StripTraits pool_strips(std::span<const ArrayRef>, const ArrayRef&, const Params*) { return {1, 0b11}; }
+StripTraits pool_back_strips(std::span<const ArrayRef>, const ArrayRef&, const Params*) { return {1, 0b111}; }
 
 void pool(const KernelArgs& args, Launch& launch) {
   if (args.out.shape.size() == 0) return;

@@ -90,6 +90,11 @@ bool softmax_reads_ranges(const Shape& x, const Params* params) {
   return l.inner == 1 && l.length <= kChunkElements;
 }
 
+StripTraits softmax_strips(std::span<const ArrayRef>, const ArrayRef& out, const Params* params) {
+  if (out.shape.ndim() < 2 || SoftmaxLayout(out.shape, params).inner != 1) return {};
+  return {1, 0b111};
+}
+
 void softmax(const KernelArgs& args, Launch& launch) { softmax_of(args, false, launch); }
 void log_softmax(const KernelArgs& args, Launch& launch) { softmax_of(args, true, launch); }
 

@@ -24,7 +24,8 @@ bool tracing_nan();
 
 // One unit of work that a device would run.
 struct PlannedTask {
-  std::string kind;                     // "fused" (elementwise alone), "kernel" (with elementwise around it) or "copy"
+  std::string kind;                     // "fused" (elementwise alone), "kernel" (with elementwise around it), "copy",
+                                        // or "strips" (several of these over images, some images at a time)
   int device = 0;
   Shape shape;                          // of its result
   bool channels_last = false;           // its results are images with the channels of a pixel adjacent in memory

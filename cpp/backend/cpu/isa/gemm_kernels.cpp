@@ -1,5 +1,6 @@
-// float64, int32 and int64 matrix products (oneDNN has none of them). float64: panels of both operands are packed so that the
-// innermost loop reads them in order and keeps its block of the result in registers.
+// float64, int32 and int64 matrix products (oneDNN has none of them), and float32 ones with a small operand on the left.
+// float64: panels of both operands are packed so that the innermost loop reads them in order and keeps its block of the
+// result in registers.
 #include <type_traits>
 
 #include "backend/cpu/isa/nn_kernels.h"
@@ -11,10 +12,13 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr std::int64_t kVectors = 3, kColumns = 8;
+constexpr std::int64_t kSmallVectors = 2, kSmallColumns = 8;  // of float32
 #elif defined(__FMA__)
 constexpr std::int64_t kVectors = 2, kColumns = 6;
+constexpr std::int64_t kSmallVectors = 2, kSmallColumns = 6;
 #else
 constexpr std::int64_t kVectors = 2, kColumns = 4;
+constexpr std::int64_t kSmallVectors = 2, kSmallColumns = 4;
 #endif
 constexpr std::int64_t kRows = kVectors * kLanes;
 static_assert(kGemmM % kRows == 0 && kGemmN % kColumns == 0);
@@ -77,6 +81,81 @@ void gemm_f64(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, s
     }
 }
 
+// ---- float32 with a small left operand: each column of the result has the bits that it has alone
+
+constexpr std::int64_t kFloats = 2 * kLanes;
+typedef float FloatVector __attribute__((vector_size(sizeof(Vector))));
+typedef FloatVector UnalignedFloatVector __attribute__((aligned(4), may_alias));
+
+static_assert(kSmallVectors * kFloats <= kSmallLeftRows);
+
+inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) {
+#if defined(__AVX512F__)
+  return static_cast<FloatVector>(
+      _mm512_fmadd_ps(static_cast<__m512>(a), static_cast<__m512>(b), static_cast<__m512>(c)));
+#elif defined(__FMA__)
+  return static_cast<FloatVector>(
+      _mm256_fmadd_ps(static_cast<__m256>(a), static_cast<__m256>(b), static_cast<__m256>(c)));
+#else
+  return a * b + c;
+#endif
+}
+
+// `columns` columns of c[m, n] = a[m, k] * b[k, n], m <= vectors * kFloats: a is packed, k steps of so many elements.
+template <std::int64_t vectors, std::int64_t columns>
+void columns_of(std::int64_t m, std::int64_t k, const float* a, const float* b, std::int64_t b_down,
+                std::int64_t b_right, float* c, std::int64_t c_right) {
+  FloatVector sum[columns][vectors] = {};
+  for (std::int64_t p = 0; p < k; ++p, a += vectors * kFloats, b += b_down) {
+    FloatVector left[vectors];
+#pragma GCC unroll 4
+    for (std::int64_t v = 0; v < vectors; ++v) left[v] = *reinterpret_cast<const UnalignedFloatVector*>(a + v * kFloats);
+#pragma GCC unroll 8
+    for (std::int64_t j = 0; j < columns; ++j) {
+      const FloatVector right = b[j * b_right] - FloatVector{};
+#pragma GCC unroll 4
+      for (std::int64_t v = 0; v < vectors; ++v) sum[j][v] = multiply_add(left[v], right, sum[j][v]);
+    }
+  }
+  if (m == vectors * kFloats) {
+#pragma GCC unroll 8
+    for (std::int64_t j = 0; j < columns; ++j)
+#pragma GCC unroll 4
+      for (std::int64_t v = 0; v < vectors; ++v)
+        *reinterpret_cast<UnalignedFloatVector*>(c + j * c_right + v * kFloats) = sum[j][v];
+    return;
+  }
+  float block[columns][vectors * kFloats];
+  __builtin_memcpy(block, sum, sizeof block);
+  for (std::int64_t j = 0; j < columns; ++j)
+    __builtin_memcpy(c + j * c_right, block[j], static_cast<std::size_t>(m) * sizeof(float));
+}
+
+template <std::int64_t vectors>
+void panel_of(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t a_down, std::int64_t a_right,
+              const float* b, std::int64_t b_down, std::int64_t b_right, float* c, std::int64_t c_right, float* packed) {
+  constexpr auto rows = vectors * kFloats;
+  for (std::int64_t p = 0; p < k; ++p)
+    for (std::int64_t i = 0; i < rows; ++i) packed[p * rows + i] = i < m ? a[i * a_down + p * a_right] : 0.0f;
+  std::int64_t j = 0;
+  for (; j + kSmallColumns <= n; j += kSmallColumns)
+    columns_of<vectors, kSmallColumns>(m, k, packed, b + j * b_right, b_down, b_right, c + j * c_right, c_right);
+  for (; j < n; ++j) columns_of<vectors, 1>(m, k, packed, b + j * b_right, b_down, b_right, c + j * c_right, c_right);
+}
+
+void gemm_small_left(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t a_down,
+                     std::int64_t a_right, const float* b, std::int64_t b_down, std::int64_t b_right, float* c,
+                     std::int64_t c_right, float* scratch) {
+  for (std::int64_t i = 0; i < m;) {
+    const auto left = m - i;
+    const auto vectors = left > kFloats ? kSmallVectors : 1;
+    const auto rows = smaller(left, vectors * kFloats);
+    (vectors == 1 ? panel_of<1> : panel_of<kSmallVectors>)(rows, n, k, a + i * a_down, a_down, a_right, b, b_down,
+                                                           b_right, c + i, c_right, scratch);
+    i += rows;
+  }
+}
+
 // Computes in unsigned, whose overflow wraps around.
 template <class T>
 void gemm_int(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64_t a_down, std::int64_t a_right,
@@ -108,6 +187,7 @@ void gemm_int(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::i
 
 void fill_gemm(NnTable& table) {
   table.gemm_f64 = gemm_f64;
+  table.gemm_small_left = gemm_small_left;
   table.gemm_i32 = gemm_int<std::int32_t>;
   table.gemm_i64 = gemm_int<std::int64_t>;
 }

@@ -14,6 +14,7 @@ namespace owl::cpu {
 
 // The packed float64 product works on blocks of this size.
 inline constexpr std::int64_t kGemmM = 96, kGemmN = 240, kGemmK = 256;
+inline constexpr std::int64_t kSmallLeftRows = 32;
 inline constexpr std::int64_t kGemmScratch = (kGemmM + kGemmN) * kGemmK;  // elements
 
 // Columns that the strided softmax processes at a time.
@@ -80,6 +81,11 @@ struct NnTable {
   void (*gemm_f64)(std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t a_down,
                    std::int64_t a_right, const double* b, std::int64_t b_down, std::int64_t b_right, double* c,
                    std::int64_t c_right, bool accumulate, double* scratch);
+  // c[m, n] = a[m, k] * b[k, n] with a small a: element by element the same for any part of the rows and columns.
+  // `scratch`: kSmallLeftRows * k elements.
+  void (*gemm_small_left)(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t a_down,
+                          std::int64_t a_right, const float* b, std::int64_t b_down, std::int64_t b_right, float* c,
+                          std::int64_t c_right, float* scratch);
   // y (+)= a * x: `rows` sums of `columns` products. Of the matrix either the columns are contiguous, `step` apart, or
   // the rows, and then x is too.
   void (*gemv_columns)(double* y, std::int64_t y_step, const double* a, std::int64_t step, const double* x,

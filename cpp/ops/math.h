@@ -1,6 +1,8 @@
 // The functions of owl's elementwise operations, written so that a compiler can vectorise them: no branches, no calls,
-// only IEEE additions, products, divisions, comparisons and integer steps. Nothing here uses a fused multiply-add, so
-// that a value's bits are the same on every instruction set, in a vector, in a tail or on another kind of device.
+// only IEEE additions, products, divisions, comparisons, integer steps, and fused multiply-adds where fma(a, b, c) says
+// so; the compiler contracts nothing by itself. So a value's bits are the same in a vector and in a tail, on every
+// instruction set that has this instruction (AVX2, AVX-512), and on a GPU. The baseline instruction set has none: there
+// fma() is a product and a sum, and results may differ in their last bits.
 //
 // float32: own polynomials (minimax, fitted for these ranges), at most 2 ulp; pow, gelu and others, and the argument
 // reduction of sin and cos, work in double inside. float64: exp, ln, tanh and what is made of them, also at most 2 ulp;
@@ -25,11 +27,16 @@ OWL_MATH std::uint64_t bits(double x) { return __builtin_bit_cast(std::uint64_t,
 OWL_MATH std::int32_t minus(std::int32_t a, std::int32_t b) {
   return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) - static_cast<std::uint32_t>(b));
 }
+OWL_MATH std::int32_t plus(std::int32_t a, std::int32_t b) {
+  return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
+}
 OWL_MATH float from_bits(std::int32_t b) { return __builtin_bit_cast(float, b); }
 OWL_MATH double from_bits(std::uint64_t b) { return __builtin_bit_cast(double, b); }
 
 OWL_MATH float abs(float x) { return from_bits(bits(x) & 0x7fffffff); }
 OWL_MATH double abs(double x) { return __builtin_fabs(x); }
+// The smaller of a >= 0 and a constant, which it gives for a NaN: one instruction, which GCC does not make of floats.
+OWL_MATH float at_most(float a, float limit) { return from_bits(bits(a) < bits(limit) ? bits(a) : bits(limit)); }
 OWL_MATH float copysign(float magnitude, float sign) {
   return from_bits((bits(magnitude) & 0x7fffffff) | (bits(sign) & INT32_MIN));
 }
@@ -43,94 +50,136 @@ OWL_MATH double sqrt(double x) { return __builtin_sqrt(x); }
 inline constexpr float kInf = __builtin_inff();
 inline constexpr float kNaN = __builtin_nanf("");
 
-// c[0] + c[1] * x + c[2] * x^2 ..., two terms at a time: half as many operations in a row as by Horner's rule.
-template <class T> OWL_MATH T poly_by_two(T, T, T c) { return c; }
-template <class T> OWL_MATH T poly_by_two(T x, T, T c, T d) { return c + x * d; }
-template <class T, class... Rest> OWL_MATH T poly_by_two(T x, T x2, T c, T d, Rest... rest) {
-  return (c + x * d) + x2 * poly_by_two(x, x2, rest...);
+// a * b + c, rounded once. Where that would be a call of the C library, rounded twice: every function keeps its bound
+// either way. Never negate its result: GCC moves the sign into the operands, which changes the sign of a zero.
+#if defined(OWL_ON_DEVICE) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF))
+#define OWL_FUSED
+OWL_MATH float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+OWL_MATH double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#else
+OWL_MATH float fma(float a, float b, float c) { return a * b + c; }
+OWL_MATH double fma(double a, double b, double c) { return a * b + c; }
+#endif
+
+// As fma, but the product is exact everywhere: for what rounding has taken away.
+OWL_MATH float exact_fma(float a, float b, float c) {
+#ifdef OWL_FUSED
+  return fma(a, b, c);
+#else
+  return static_cast<float>(static_cast<double>(a) * static_cast<double>(b) + static_cast<double>(c));
+#endif
 }
-template <class T, class... C> OWL_MATH T poly(T x, C... c) { return poly_by_two(x, x * x, c...); }
 
-// 2^n for n in the exponent's range.
-OWL_MATH float pow2(std::int32_t n) { return from_bits((n + 127) << 23); }
+// What random numbers are made of (ops/philox.h) has the same bits on the baseline too: it is also compiled with
+// kFused = false, a product and a sum everywhere.
+template <bool kFused, class T> OWL_MATH T step(T a, T b, T c) {
+  if constexpr (kFused) return fma(a, b, c);
+  else return a * b + c;
+}
 
-// Adding and subtracting this rounds |x| < 2^22 to an integer, which then stands in the sum's low bits.
-inline constexpr float kRound = 12582912.0f;            // 1.5 * 2^23
+// c[0] + c[1] * x + c[2] * x^2 ..., two terms at a time: half as many operations in a row as by Horner's rule.
+template <bool kFused, class T> OWL_MATH T poly_by_two(T, T, T c) { return c; }
+template <bool kFused, class T> OWL_MATH T poly_by_two(T x, T, T c, T d) { return step<kFused>(x, d, c); }
+template <bool kFused, class T, class... Rest> OWL_MATH T poly_by_two(T x, T x2, T c, T d, Rest... rest) {
+  return step<kFused>(x2, poly_by_two<kFused>(x, x2, rest...), step<kFused>(x, d, c));
+}
+template <bool kFused = true, class T, class... C> OWL_MATH T poly(T x, C... c) {
+  return poly_by_two<kFused>(x, x * x, c...);
+}
+
+// Adding and subtracting this rounds |x| < 2^22 to an integer n, which then stands in the sum's low bits. With the
+// exponent's bias added, a shift of the sum makes 2^n.
+inline constexpr float kRound = 12582912.0f;                // 1.5 * 2^23
 inline constexpr double kRoundDouble = 6755399441055744.0;  // 1.5 * 2^52
+inline constexpr float kRoundToPow2 = kRound + 127.0f;
+inline constexpr double kRoundToPow2Double = kRoundDouble + 1023.0;
+OWL_MATH float pow2_of_sum(float n_and_bias) { return from_bits(bits(n_and_bias) << 23); }
+OWL_MATH double pow2_of_sum(double n_and_bias) { return from_bits(bits(n_and_bias) << 52); }
 
-// x = n * ln 2 + r + e with |r| <= 0.35 and a tiny e. `n * kLn2High` is exact.
-inline constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-struct Reduced {
-  std::int32_t n;
-  float r, e;
+// 2^n as a * b, where 2^n alone may be out of range; the bias was added twice.
+inline constexpr float kRoundToHalves = kRound + 254.0f;
+inline constexpr double kRoundToHalvesDouble = kRoundDouble + 2046.0;
+template <class T> struct Halves {
+  T a, b;
 };
-OWL_MATH Reduced reduce_ln2(float x) {
-  const float shifted = x * 1.44269504f + kRound;
-  const float n = shifted - kRound;
-  const float high = x - n * kLn2High;
-  const float r = high - n * kLn2Low;
-  return {bits(shifted) - bits(kRound), r, (high - r) - n * kLn2Low};
+OWL_MATH Halves<float> pow2_halves(float n_and_biases) {
+  const std::int32_t sum = bits(n_and_biases), half = sum >> 1;
+  return {from_bits(half << 23), from_bits(minus(sum, half) << 23)};
+}
+OWL_MATH Halves<double> pow2_halves(double n_and_biases) {
+  const std::uint64_t sum = bits(n_and_biases), half = sum >> 1;
+  return {from_bits(half << 52), from_bits((sum - half) << 52)};
+}
+
+// x = n * ln 2 + r + e with |r| <= 0.35 and a tiny e. `n * kLn2High` is exact. `sum` is n plus the constant `round`.
+inline constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+template <class T> struct Reduced {
+  T sum, r, e;
+};
+OWL_MATH Reduced<float> reduce_ln2(float x, float round) {
+  const float sum = fma(x, 1.44269504f, round), n = sum - round;
+  const float high = fma(n, -kLn2High, x), r = fma(n, -kLn2Low, high);
+  return {sum, r, fma(n, -kLn2Low, high - r)};
 }
 
 // e^r - 1 for a reduced r, as exact as e^r needs it.
 OWL_MATH float exp_poly_minus_1(float r) {
-  return r + r * r * poly(r, 4.9999991e-01f, 1.6666515e-01f, 4.1668344e-02f, 8.3690556e-03f, 1.3822134e-03f);
+  const float q = poly(r, 4.9999991e-01f, 1.6666515e-01f, 4.1668344e-02f, 8.3690556e-03f, 1.3822134e-03f);
+  return fma(r * r, q, r);
 }
-OWL_MATH float exp_poly(float r) { return 1.0f + exp_poly_minus_1(r); }
 // (e^r - 1 - r) / r^2
 OWL_MATH float expm1_poly(float r) {
   return poly(r, 5.e-01f, 1.6666664e-01f, 4.166647e-02f, 8.3339065e-03f, 1.3934472e-03f, 1.9561168e-04f);
 }
 
+// Arguments out of range pass through the same steps, and their results are replaced at the end: GCC makes more
+// instructions of a clamp at the beginning. What would be denormal becomes 0, as everywhere on owl's threads.
 OWL_MATH float exp(float x) {
-  x = x > 89.0f ? 89.0f : x;  // e^89 is infinite, e^-104 is 0; a NaN stays
-  x = x < -104.0f ? -104.0f : x;
-  const Reduced d = reduce_ln2(x);
-  const std::int32_t half = d.n >> 1;  // 2^n alone may be out of range
-  return exp_poly(d.r) * pow2(half) * pow2(d.n - half);
+  const Reduced<float> d = reduce_ln2(x, kRound);
+  const float y = from_bits(plus(bits(1.0f + exp_poly_minus_1(d.r)), bits(d.sum) << 23));  // 2^128 is out of range
+  const float below = x < -87.33654f ? 0.0f : y;
+  return x <= 88.72283f ? below : x + kInf;  // infinity, NaN
 }
-// For -87 <= x <= 88: one step less.
+// For -88 <= x <= 88; 2^-127 is 0 here.
 OWL_MATH float exp_inside(float x) {
-  const Reduced d = reduce_ln2(x);
-  return exp_poly(d.r) * pow2(d.n);
+  const Reduced<float> d = reduce_ln2(x, kRoundToPow2);
+  return (1.0f + exp_poly_minus_1(d.r)) * pow2_of_sum(d.sum);
 }
-// For x <= 0. What would be denormal becomes 0, as everywhere on owl's threads.
+// For x <= 0.
 OWL_MATH float exp_not_positive(float x) {
-  const float e = exp_inside(x);
-  return x < -87.0f ? 0.0f : e;
+  const float y = exp_inside(x);
+  return x < -87.33654f ? 0.0f : y;
 }
 
 OWL_MATH float expm1(float x) {
-  float y = x > 89.0f ? 89.0f : x;
-  y = y < -30.0f ? -30.0f : y;
-  const Reduced d = reduce_ln2(y);
-  const float half = pow2(d.n - 1);  // 2^128 is out of range
-  const float rest = d.r * d.r * expm1_poly(d.r) + d.e;
-  const float result = 2.0f * ((half * d.r + (half - 0.5f)) + half * rest);
-  return abs(x) < 1e-7f ? x : result;
+  const Reduced<float> d = reduce_ln2(x, kRoundToPow2 - 1.0f);
+  const float half = pow2_of_sum(d.sum);  // 2^(n - 1), because 2^128 is out of range
+  const float rest = fma(d.r * d.r, expm1_poly(d.r), d.e);
+  float y = 2.0f * fma(half, rest, fma(half, d.r, half - 0.5f));
+  y = x < -30.0f ? -1.0f : y;
+  y = x <= 88.8f ? y : x + kInf;
+  return abs(x) < 1e-7f ? x : y;
 }
 
 // (1 - e^-2a) / (1 + e^-2a) with e^-2a = t + t * p: only sums near 1 round. Up to |n| = 29 one constant is ln 2 enough.
 OWL_MATH float tanh(float x) {
-  const float a = abs(x), b = a > 10.0f ? 10.0f : a;
-  const float shifted = kRound - b * 2.88539008f;
-  const float n = shifted - kRound;
-  const float t = pow2(minus(bits(shifted), bits(kRound)));
-  const float tp = t * exp_poly_minus_1(n * -0.693147181f - (b + b));
-  return copysign(((1.0f - t) - tp) / ((1.0f + t) + tp), x);
+  const float a = abs(x);
+  const float sum = fma(a, -2.88539008f, kRoundToPow2), n = sum - kRoundToPow2;
+  const float t = pow2_of_sum(sum), p = exp_poly_minus_1(fma(n, -0.693147181f, -(a + a)));
+  const float y = fma(-t, p, 1.0f - t) / fma(t, p, 1.0f + t);
+  return copysign(a > 10.0f ? 1.0f : y, x);
 }
 
 OWL_MATH float sigm(float x) {
-  const float e = exp(-abs(x)), sum = 1.0f + e;
-  const float lost = e - (sum - 1.0f);  // what rounding the sum took away
-  const float y = (x < 0.0f ? e : 1.0f) / sum;
-  return y - y * lost;
+  const float e = exp_not_positive(-abs(x)), sum = 1.0f + e;
+  const float y = (x < 0.0f ? e : 1.0f) / sum, added = (sum - 1.0f) - e;  // by rounding the sum
+  return fma(y, added, y);
 }
 
 // log(1 + f) = f - f^2/2 + f^3 * this, for 1 + f between sqrt(1/2) and sqrt(2)
-OWL_MATH float ln_poly(float f) {
-  return poly(f, 3.3333313e-01f, -2.5000012e-01f, 2.0002075e-01f, -1.6667858e-01f, 1.4220186e-01f, -1.2408077e-01f,
-              1.18865274e-01f, -1.16617456e-01f, 6.733614e-02f);
+template <bool kFused> OWL_MATH float ln_poly(float f) {
+  return poly<kFused>(f, 3.3333313e-01f, -2.5000012e-01f, 2.0002075e-01f, -1.6667858e-01f, 1.4220186e-01f,
+                      -1.2408077e-01f, 1.18865274e-01f, -1.16617456e-01f, 6.733614e-02f);
 }
 // x = 2^k * (1 + f); x positive and normal.
 struct Logarithm {
@@ -142,13 +191,18 @@ OWL_MATH Logarithm split_exponent(float x) {
   return {static_cast<float>(shifted >> 23), from_bits((shifted & 0x7fffff) + root_half) - 1.0f};
 }
 
-OWL_MATH float ln(float x) {
+// k * kLn2High + log(1 + f) + low
+template <bool kFused = true> OWL_MATH float ln_from(float k, float f, float low) {
+  const float tail = step<kFused>(f * f * f, ln_poly<kFused>(f), low);
+  return step<kFused>(k, kLn2High, f + step<kFused>(-0.5f * f, f, tail));
+}
+
+template <bool kFused = true> OWL_MATH float ln(float x) {
   const bool small = x < 1.17549435e-38f;  // denormal
-  const Logarithm d = split_exponent(small ? x * 8388608.0f : x);
-  const float k = small ? d.k - 23.0f : d.k;
-  const float f2 = d.f * d.f;
-  const float tail = d.f * f2 * ln_poly(d.f) + k * kLn2Low;
-  float result = k * kLn2High + (d.f + (tail - 0.5f * f2));
+  const float normal = small ? x * 8388608.0f : x, shift = small ? 23.0f : 0.0f;
+  const Logarithm d = split_exponent(normal);
+  const float k = d.k - shift;
+  float result = ln_from<kFused>(k, d.f, k * kLn2Low);
   result = x < kInf ? result : x;  // infinity, NaN
   result = x < 0.0f ? kNaN : result;
   return x == 0.0f ? -kInf : result;
@@ -160,12 +214,10 @@ OWL_MATH float log1p_from(float x, float u) {
   const bool near = d.k == 0.0f;
   const float f = near ? x : d.f;
   const float lost = x > 1.0f ? 1.0f - (u - x) : x - (u - 1.0f);
-  const float k = d.k > 64.0f ? 64.0f : d.k;  // 2^-k must not be a denormal; there nothing was lost
-  const float scale = from_bits(minus(0x3f800000, static_cast<std::int32_t>(k) << 23));
+  const std::int32_t exponent = static_cast<std::int32_t>(d.k), k = exponent > 64 ? 64 : exponent;
+  const float scale = from_bits(minus(0x3f800000, k << 23));  // 2^-k, but no denormal: there nothing was lost
   const float c = near ? 0.0f : lost * scale * (1.0f - f);
-  const float f2 = f * f;
-  const float tail = f * f2 * ln_poly(f) + (d.k * kLn2Low + c);
-  return d.k * kLn2High + (f + (tail - 0.5f * f2));
+  return ln_from(d.k, f, fma(d.k, kLn2Low, c));
 }
 OWL_MATH float log1p(float x) {
   float result = log1p_from(x, 1.0f + x);
@@ -176,8 +228,8 @@ OWL_MATH float log1p(float x) {
 }
 
 OWL_MATH float softplus(float x) {
-  const float e = exp(-abs(x));
-  return (x > 0.0f ? x : 0.0f) + log1p_from(e, 1.0f + e);
+  const float e = exp_inside(-at_most(abs(x), 88.0f));
+  return (x < 0.0f ? 0.0f : x) + log1p_from(e, 1.0f + e);
 }
 
 // x - n * pi/2, in double: exact enough for |x| < kSinRange.
@@ -187,10 +239,10 @@ struct WideAngle {
   double r;
 };
 OWL_MATH WideAngle reduce_angle_wide(float x) {
-  const double shifted = static_cast<double>(x) * 0.63661977236758134 + kRoundDouble;
+  const double shifted = fma(static_cast<double>(x), 0.63661977236758134, kRoundDouble);
   const double n = shifted - kRoundDouble;
   const double high = 1.5707963267341256, low = 6.0771005065061922e-11;  // pi/2; n * high is exact
-  const double r = (static_cast<double>(x) - n * high) - n * low;
+  const double r = fma(n, -low, fma(n, -high, static_cast<double>(x)));
   return {static_cast<std::int32_t>(bits(shifted)), r};
 }
 struct Angle {
@@ -201,10 +253,11 @@ OWL_MATH Angle reduce_angle(float x) {
   const WideAngle a = reduce_angle_wide(x);
   return {a.quadrant, static_cast<float>(a.r)};
 }
-OWL_MATH float sine_at(Angle a) {
+template <bool kFused = true> OWL_MATH float sine_at(Angle a) {
   const float r = a.r, r2 = r * r;
-  const float s = r + r * r2 * poly(r2, -1.6666667e-01f, 8.333372e-03f, -1.9849838e-04f, 2.7990916e-06f);
-  const float c = 1.0f + r2 * (-0.5f + r2 * poly(r2, 4.1666668e-02f, -1.3888972e-03f, 2.4818724e-05f, -2.8555513e-07f));
+  const float s_poly = poly<kFused>(r2, -1.6666667e-01f, 8.333372e-03f, -1.9849838e-04f, 2.7990916e-06f);
+  const float c_poly = poly<kFused>(r2, 4.1666668e-02f, -1.3888972e-03f, 2.4818724e-05f, -2.8555513e-07f);
+  const float s = step<kFused>(r * r2, s_poly, r), c = step<kFused>(r2, step<kFused>(r2, c_poly, -0.5f), 1.0f);
   const float value = (a.quadrant & 1) ? c : s;
   return from_bits(bits(value) ^ (static_cast<std::int32_t>(static_cast<std::uint32_t>(a.quadrant & 2) << 30)));
 }
@@ -222,10 +275,10 @@ OWL_MATH float cos(float x) {
 OWL_MATH float tan(float x) {
   const WideAngle a = reduce_angle_wide(x);
   const double r = a.r, r2 = r * r;
-  const double s = r + r * r2 * poly(r2, -0.16666666663854385, 0.008333331874358352, -0.0001984008654531293,
-                                     2.724990115829391e-06);
-  const double c = 1.0 + r2 * (-0.5 + r2 * poly(r2, 0.04166666666432045, -0.0013888887671723142, 2.4800600218521467e-05,
-                                                -2.730093863463587e-07));
+  const double s = r * poly(r2, 1.0, -0.16666666663854385, 0.008333331874358352, -0.0001984008654531293,
+                            2.724990115829391e-06);
+  const double c = poly(r2, 1.0, -0.5, 0.04166666666432045, -0.0013888887671723142, 2.4800600218521467e-05,
+                        -2.730093863463587e-07);
   const bool odd = a.quadrant & 1;
   const auto y = static_cast<float>((odd ? -c : s) / (odd ? s : c));
   return x == 0.0f ? x : y;  // keeps -0
@@ -235,32 +288,32 @@ inline constexpr double kPi = 3.14159265358979324, kHalfPi = 1.57079632679489662
 
 // The arcsine of 0 <= s <= 1/2, in double; s2 = s^2.
 OWL_MATH double asin_poly(double s, double s2) {
-  return s + s * s2 * poly(s2, 0.16666666686085643, 0.07499992404401838, 0.04464766388813485, 0.030269138728589183,
-                           0.023611817008891752, 0.010574415516912909, 0.030974540371355073);
+  return s * poly(s2, 1.0, 0.16666666686085643, 0.07499992404401838, 0.04464766388813485, 0.030269138728589183,
+                  0.023611817008891752, 0.010574415516912909, 0.030974540371355073);
 }
+// (A condition that is tested again at the end would make GCC compile everything in between twice.)
 // Above 1/2 by the half angle: asin(a) = pi/2 - 2 asin(sqrt((1 - a) / 2)), acos(a) = 2 asin(sqrt((1 - a) / 2)).
 OWL_MATH float asin(float x) {
   const double a = abs(static_cast<double>(x));
   const bool large = a > 0.5;
-  const double s2 = large ? (1.0 - a) * 0.5 : a * a;
-  const double p = asin_poly(large ? sqrt(s2) : a, s2);
-  return copysign(static_cast<float>(large ? kHalfPi - 2.0 * p : p), x);
+  const double s2 = large ? (1.0 - a) * 0.5 : a * a, base = large ? kHalfPi : 0.0, factor = large ? -2.0 : 1.0;
+  return copysign(static_cast<float>(fma(factor, asin_poly(large ? sqrt(s2) : a, s2), base)), x);
 }
 OWL_MATH float acos(float x) {
   const double a = abs(static_cast<double>(x));
   const bool large = a > 0.5;
-  const double s2 = large ? (1.0 - a) * 0.5 : a * a;
-  const double p = asin_poly(large ? sqrt(s2) : a, s2);
-  const double of_abs = large ? 2.0 * p : kHalfPi - p;
-  return static_cast<float>(x < 0.0f ? kPi - of_abs : of_abs);
+  const double s2 = large ? (1.0 - a) * 0.5 : a * a, base = large ? 0.0 : kHalfPi, factor = large ? 2.0 : -1.0;
+  const double of_abs = fma(factor, asin_poly(large ? sqrt(s2) : a, s2), base);
+  const auto y = static_cast<float>(x < 0.0f ? kPi - of_abs : of_abs);
+  return x != x ? x : y;  // both factors of a product would be NaNs, with different signs
 }
 
 // The arctangent of 0 <= t <= 1, in double.
 OWL_MATH double atan_unit(double t) {
   const double t2 = t * t;
-  return t + t * t2 * poly(t2, -0.3333333332694414, 0.19999998154086215, -0.14285624891483525, 0.11109392308322223,
-                           -0.09073553118976409, 0.0758665283364667, -0.06246315194128317, 0.047294798621813336,
-                           -0.02991311194551696, 0.014072923344697239, -0.0042216579909296476, 0.0005930437556365282);
+  return t * poly(t2, 1.0, -0.3333333332694414, 0.19999998154086215, -0.14285624891483525, 0.11109392308322223,
+                  -0.09073553118976409, 0.0758665283364667, -0.06246315194128317, 0.047294798621813336,
+                  -0.02991311194551696, 0.014072923344697239, -0.0042216579909296476, 0.0005930437556365282);
 }
 // Of y / x where both are 0 or positive, 0 / 0 as 0 and inf / inf as 1.
 OWL_MATH double atan_of_quotient(double y, double x) {
@@ -281,45 +334,45 @@ OWL_MATH float atan2(float y, float x) {
 // |x| < 0.92: x + x * P(x^2); above: 1 - e^(-a * Q(a)).
 OWL_MATH float erf(float x) {
   const float x2 = x * x;
-  const float near = x + x * poly(x2, 1.2837917e-01f, -3.7612632e-01f, 1.1283676e-01f, -2.6858533e-02f, 5.199148e-03f,
-                                  -8.123187e-04f, 8.293013e-05f);
-  const float a = abs(x), b = a > 4.0f ? 4.0f : a;
-  const float q = poly(b, 1.1285517e+00f, 6.356254e-01f, 1.0526235e-01f, -2.267369e-02f, 2.9298288e-03f,
+  const float p = poly(x2, 1.2837917e-01f, -3.7612632e-01f, 1.1283676e-01f, -2.6858533e-02f, 5.199148e-03f,
+                       -8.123187e-04f, 8.293013e-05f);
+  const float near = fma(x, p, x);
+  const float a = abs(x);
+  const float q = poly(a, 1.1285517e+00f, 6.356254e-01f, 1.0526235e-01f, -2.267369e-02f, 2.9298288e-03f,
                        -4.9446633e-05f, -4.5613302e-05f, 4.9412697e-06f);
-  const float far = copysign(1.0f - exp_inside(-(b * q)), x);
-  return a < 0.92f ? near : far;
+  const float far = 1.0f - exp_inside(-(a * q));
+  return a < 0.92f ? near : copysign(a > 4.0f ? 1.0f : far, x);
 }
 
 // e^x in double, good to 2^-34, for -700 < x < 700.
 OWL_MATH double exp_double(double x) {
-  const double shifted = x * 1.4426950408889634 + kRoundDouble;
-  const double n = shifted - kRoundDouble;
-  const double r = x - n * 0.69314718055994531;
+  const double sum = fma(x, 1.4426950408889634, kRoundToPow2Double), n = sum - kRoundToPow2Double;
+  const double r = fma(n, -0.69314718055994531, x);
   const double p = poly(r, 0.9999999999601432, 1.0000000002529756, 0.5000000107681423, 0.16666665079335719,
                         0.0416662165967334, 0.008333565691388822, 0.001394877481379322, 0.0001977450029376724);
-  return p * from_bits((bits(shifted) + 1023) << 52);
+  return p * pow2_of_sum(sum);
 }
 
-// x * Phi(x), the erf form. With z = |x| Phi's lower tail is e^(-z^2/2) * G(z), so that it keeps its digits far out. G is
-// a quotient of polynomials in double; z^2 is exact in two parts, because an error of the exponent grows with it.
+// x * Phi(x), the erf form. With z = |x| Phi's lower tail is e^(-z^2/2) * G(z), so that it keeps its digits far out. G
+// is a quotient of polynomials in double; z^2 is exact in two parts, because an error of the exponent grows with it.
 OWL_MATH float gelu(float x) {
-  const float z = abs(x), high = from_bits(bits(z) & static_cast<std::int32_t>(0xfffff000));
-  const float rest = (z - high) * (-0.5f * (z + high));
-  const float shifted = z * z * -0.72134752f + kRound, n = shifted - kRound;
-  const float r = ((-0.5f * high * high - n * kLn2High) - n * kLn2Low) + rest;
+  const float z = at_most(abs(x), 15.0f);  // there the tail is 0
+  const float square = z * z, rest = exact_fma(z, z, -square);
+  const float sum = fma(square, -0.72134752f, kRoundToHalves), n = sum - kRoundToHalves;
+  const float r = fma(n, -kLn2High, -0.5f * square) + fma(n, -kLn2Low, -0.5f * rest);
   const double w = static_cast<double>(z), p = static_cast<double>(exp_poly_minus_1(r));
   const double g = w * poly(w, 0.500000002444, 0.435451500077, 0.181133770205, 0.0399261002278, 0.00401162748147) /
                    poly(w, 1.0, 1.66878791389, 1.1937635715, 0.463923792848, 0.100087361456, 0.0100555133857);
-  const std::int32_t scale = minus(bits(shifted), bits(kRound)), half = scale >> 1;  // as in exp
-  const float tail = static_cast<float>(g + g * p) * pow2(half) * pow2(minus(scale, half));
-  return (x < 0.0f ? -0.0f : x) - (z < 15.0f ? tail : 0.0f);
+  const Halves<float> scale = pow2_halves(sum);
+  const float tail = static_cast<float>(fma(g, p, g)) * scale.a * scale.b;
+  return (x < 0.0f ? -0.0f : x) - tail;
 }
 // Its approximation by tanh, as x / (1 + e^(-2 u)): 1 + tanh(u) would lose all digits far out.
 OWL_MATH float gelu_tanh(float x) {
   double z = static_cast<double>(x);
   z = z > 15.0 ? 15.0 : z;
   z = z < -15.0 ? -15.0 : z;
-  const double minus_2u = -1.5957691216057308 * (z + 0.044715 * (z * z * z));
+  const double minus_2u = -1.5957691216057308 * fma(0.044715 * (z * z), z, z);
   const float y = static_cast<float>(static_cast<double>(x) / (1.0 + exp_double(minus_2u)));
   return x < -15.0f ? -0.0f : y;
 }
@@ -331,8 +384,8 @@ OWL_MATH double exp_of_abs(float x) {
 }
 OWL_MATH float sinh(float x) {
   const double a = abs(static_cast<double>(x)), b = a > 1.0 ? 1.0 : a, b2 = b * b;
-  const double near = b + b * b2 * poly(b2, 0.16666666646842135, 0.00833333967591706, 0.00019838101968683888,
-                                        2.8062802582276946e-06);
+  const double near = b * poly(b2, 1.0, 0.16666666646842135, 0.00833333967591706, 0.00019838101968683888,
+                               2.8062802582276946e-06);
   const double e = exp_of_abs(x), far = 0.5 * (e - 1.0 / e);
   return copysign(static_cast<float>(a > 1.0 ? far : near), x);
 }
@@ -341,13 +394,20 @@ OWL_MATH float cosh(float x) {
   return static_cast<float>(0.5 * (e + 1.0 / e));
 }
 
-// x / (1 + e^-x)
+// x / (1 + e^-x), or x * e^x / (1 + e^x), whose numerator rounds once; what rounding the sum and the quotient took away
+// comes back as a correction. Far out e^x is denormal while x * e^x is not.
 OWL_MATH float silu(float x) {
-  double z = static_cast<double>(x);
-  z = z > 110.0 ? 110.0 : z;
-  z = z < -110.0 ? -110.0 : z;
-  const float y = static_cast<float>(static_cast<double>(x) / (1.0 + exp_double(-z)));
-  return x < -110.0f ? -0.0f : y;
+  const float a = abs(x);
+  const Reduced<float> d = reduce_ln2(-a, kRoundToHalves);
+  const Halves<float> scale = pow2_halves(d.sum);
+  const float p = exp_poly_minus_1(d.r), part = x * scale.a;
+  const float numerator = x < 0.0f ? exact_fma(part, p, part) * scale.b : x;
+  const float e = fma(scale.a, p, scale.a) * scale.b, sum = 1.0f + e, lost = e - (sum - 1.0f);
+  const float inverse = 1.0f / sum, quotient = numerator * inverse;
+  const float excess = fma(quotient, lost, exact_fma(quotient, sum, -numerator));
+  const float y = fma(excess, -inverse, quotient);
+  const float below = x < -100.0f ? -0.0f : y;
+  return x <= 100.0f ? below : x;  // infinity, NaN
 }
 // x * tanh(ln(1 + w)) with w = e^x, which is x * n / (n + 2) with n = w * (w + 2).
 OWL_MATH float mish(float x) {
@@ -377,8 +437,8 @@ OWL_MATH double log2_double(double x) {
   const double k = from_bits(biased | 0x4330000000000000) - (4503599627370496.0 + 1023.0);
   const double m = from_bits(bits(x) - (biased << 52) + one);
   const double s = (m - 1.0) / (m + 1.0), s2 = s * s;
-  return k + (2.8853900817779268 * s + s * s2 * poly(s2, 0.961796694059078, 0.5770779526875569, 0.412208460646881,
-                                                     0.3199321168503097, 0.28258056473161897));
+  return fma(s, poly(s2, 2.8853900817779268, 0.961796694059078, 0.5770779526875569, 0.412208460646881,
+                     0.3199321168503097, 0.28258056473161897), k);
 }
 
 // The logarithm of x to the base whose logarithm of 2 is `scale`.
@@ -395,11 +455,11 @@ OWL_MATH float log10(float x) { return scaled_log2(x, 0.301029995663981195); }
 OWL_MATH double exp2_double(double e) {
   e = e > 200.0 ? 200.0 : e;
   e = e < -200.0 ? -200.0 : e;
-  const double shifted = e + kRoundDouble;
-  const double f = e - (shifted - kRoundDouble);
+  const double sum = e + kRoundToPow2Double;
+  const double f = e - (sum - kRoundToPow2Double);
   const double p = poly(f, 0.9999999999616822, 0.6931471807284592, 0.24022651198155517, 0.05550410353408487,
                         0.009618027253890913, 0.0013333922595505164, 0.00015469291082109108, 1.5201914231238013e-05);
-  return p * from_bits((bits(shifted) + 1023) << 52);
+  return p * pow2_of_sum(sum);
 }
 OWL_MATH float exp2(float x) { return static_cast<float>(exp2_double(static_cast<double>(x))); }
 
@@ -424,20 +484,13 @@ OWL_MATH float pow(float x, float y) {
 
 // ---- float64 --------------------------------------------------------------------------------------------------------
 
-// 2^n for an integer n in the exponent's range: n stands in the low bits of the sum.
-OWL_MATH double pow2(double n) { return from_bits((bits(n + kRoundDouble) + 1023) << 52); }
-
 // As in float32; `n * kLn2HighDouble` is exact.
 inline constexpr double kLog2E = 1.4426950408889634;
 inline constexpr double kLn2HighDouble = 6.93147180369123816490e-01, kLn2LowDouble = 1.90821492927058770002e-10;
-struct ReducedDouble {
-  double n, r, e;
-};
-OWL_MATH ReducedDouble reduce_ln2(double x) {
-  const double n = (x * kLog2E + kRoundDouble) - kRoundDouble;
-  const double high = x - n * kLn2HighDouble;
-  const double r = high - n * kLn2LowDouble;
-  return {n, r, (high - r) - n * kLn2LowDouble};
+OWL_MATH Reduced<double> reduce_ln2(double x, double round) {
+  const double sum = fma(x, kLog2E, round), n = sum - round;
+  const double high = fma(n, -kLn2HighDouble, x), r = fma(n, -kLn2LowDouble, high);
+  return {sum, r, fma(n, -kLn2LowDouble, high - r)};
 }
 // (e^r - 1 - r) / r^2, to 2^-60 of e^r
 OWL_MATH double expm1_poly(double r) {
@@ -446,32 +499,33 @@ OWL_MATH double expm1_poly(double r) {
               2.5105217004720745e-08, 2.0914686968086876e-09);
 }
 OWL_MATH double exp(double x) {
-  x = x > 710.0 ? 710.0 : x;  // e^710 is infinite, e^-746 is 0; a NaN stays
-  x = x < -746.0 ? -746.0 : x;
-  const ReducedDouble d = reduce_ln2(x);
-  const double half = (d.n * 0.5 + kRoundDouble) - kRoundDouble;  // 2^n alone may be out of range
-  return (1.0 + (d.r + (d.e + d.r * d.r * expm1_poly(d.r)))) * pow2(half) * pow2(d.n - half);
+  const Reduced<double> d = reduce_ln2(x, kRoundToHalvesDouble);
+  const Halves<double> scale = pow2_halves(d.sum);
+  const double p = fma(d.r * d.r, expm1_poly(d.r), d.r), y = fma(scale.a, p, scale.a) * scale.b;
+  const double below = x < -746.0 ? 0.0 : y;
+  return x <= 710.0 ? below : x + static_cast<double>(kInf);
 }
 OWL_MATH double exp_not_positive(double x) { return exp(x); }
 OWL_MATH double expm1(double x) {
-  double y = x > 710.0 ? 710.0 : x;
-  y = y < -60.0 ? -60.0 : y;
-  const ReducedDouble d = reduce_ln2(y);
-  const double half = pow2(d.n - 1.0);  // 2^1024 is out of range
-  const double rest = d.r * d.r * expm1_poly(d.r) + d.e;
-  const double result = 2.0 * ((half * d.r + (half - 0.5)) + half * rest);
-  return abs(x) < 1e-16 ? x : result;
+  const Reduced<double> d = reduce_ln2(x, kRoundToPow2Double - 1.0);
+  const double half = pow2_of_sum(d.sum);  // 2^(n - 1), because 2^1024 is out of range
+  const double rest = fma(d.r * d.r, expm1_poly(d.r), d.e);
+  double y = 2.0 * fma(half, rest, fma(half, d.r, half - 0.5));
+  y = x < -60.0 ? -1.0 : y;
+  y = x <= 710.0 ? y : x + static_cast<double>(kInf);
+  return abs(x) < 1e-16 ? x : y;
 }
 OWL_MATH double tanh(double x) {
-  const double a = abs(x), b = a > 22.0 ? 22.0 : a;
-  const double n = (-2.0 * kLog2E * b + kRoundDouble) - kRoundDouble;
-  const double t = pow2(n), r = (-(b + b) - n * kLn2HighDouble) - n * kLn2LowDouble;
-  const double tp = t * (r + r * r * expm1_poly(r));
-  return copysign(((1.0 - t) - tp) / ((1.0 + t) + tp), x);
+  const double a = abs(x);
+  const Reduced<double> d = reduce_ln2(-(a + a), kRoundToPow2Double);
+  const double t = pow2_of_sum(d.sum), p = d.r + fma(d.r * d.r, expm1_poly(d.r), d.e);
+  const double y = fma(-t, p, 1.0 - t) / fma(t, p, 1.0 + t);
+  return copysign(a > 22.0 ? 1.0 : y, x);
 }
 OWL_MATH double sigm(double x) {
-  const double e = exp(-abs(x));
-  return (x < 0.0 ? e : 1.0) / (1.0 + e);
+  const double e = exp(-abs(x)), sum = 1.0 + e;
+  const double y = (x < 0.0 ? e : 1.0) / sum, added = (sum - 1.0) - e;
+  return fma(y, added, y);
 }
 
 // x = 2^k * (1 + f) with 1 + f between sqrt(1/2) and sqrt(2); x positive and normal.
@@ -485,18 +539,20 @@ OWL_MATH LogarithmDouble split_exponent(double x) {
   return {k, from_bits(bits(x) - (biased << 52) + one) - 1.0};
 }
 // k * ln 2 + log(1 + f) + c by log(1 + f) = 2 artanh(f / (2 + f)); its coefficients are those of Sun's fdlibm.
-OWL_MATH double ln_from(LogarithmDouble d, double c) {
+template <bool kFused = true> OWL_MATH double ln_from(LogarithmDouble d, double c) {
   const double s = d.f / (2.0 + d.f), z = s * s, half = 0.5 * d.f * d.f;
-  const double r = z * poly(z, 6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01,
-                            2.222219843214978396e-01, 1.818357216161805012e-01, 1.531383769920937332e-01,
-                            1.479819860511658591e-01);
-  return d.k * kLn2HighDouble - ((half - (s * (half + r) + (d.k * kLn2LowDouble + c))) - d.f);
+  const double r = z * poly<kFused>(z, 6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01,
+                                    2.222219843214978396e-01, 1.818357216161805012e-01, 1.531383769920937332e-01,
+                                    1.479819860511658591e-01);
+  const double low = step<kFused>(d.k, kLn2LowDouble, c);
+  return step<kFused>(d.k, kLn2HighDouble, d.f - (half - step<kFused>(s, half + r, low)));
 }
-OWL_MATH double ln(double x) {
+template <bool kFused = true> OWL_MATH double ln(double x) {
   const bool small = x < 2.2250738585072014e-308;  // denormal
-  LogarithmDouble d = split_exponent(small ? x * 18014398509481984.0 : x);
-  d.k = small ? d.k - 54.0 : d.k;
-  double result = ln_from(d, 0.0);
+  const double normal = small ? x * 18014398509481984.0 : x, shift = small ? 54.0 : 0.0;
+  LogarithmDouble d = split_exponent(normal);
+  d.k -= shift;
+  double result = ln_from<kFused>(d, 0.0);
   result = x < static_cast<double>(kInf) ? result : x;  // infinity, NaN
   result = x < 0.0 ? static_cast<double>(kNaN) : result;
   return x == 0.0 ? -static_cast<double>(kInf) : result;
@@ -507,7 +563,7 @@ OWL_MATH double log1p_from(double x, double u) {
   const bool near = d.k == 0.0;
   const double lost = x > 1.0 ? 1.0 - (u - x) : x - (u - 1.0);
   const double k = d.k > 64.0 ? 64.0 : d.k;  // beyond, nothing was lost
-  const double c = near ? 0.0 : lost * pow2(-k) * (1.0 - d.f);
+  const double c = near ? 0.0 : lost * pow2_of_sum(kRoundToPow2Double - k) * (1.0 - d.f);
   d.f = near ? x : d.f;
   return ln_from(d, c);
 }
@@ -553,9 +609,11 @@ OWL_MATH double gelu(double x) {
   return x < -40.0 ? -0.0 : y;
 }
 OWL_MATH double gelu_tanh(double x) {
-  const double y = x / (1.0 + exp(-1.5957691216057308 * (x + 0.044715 * (x * x * x))));
+  const double y = x / (1.0 + exp(-1.5957691216057308 * fma(0.044715 * (x * x), x, x)));
   return x < -40.0 ? -0.0 : y;
 }
+
+#undef OWL_FUSED
 
 }  // namespace
 }  // namespace owl::math

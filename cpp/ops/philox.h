@@ -1,6 +1,6 @@
 // Random numbers from counters: Philox 4x32-10 (Salmon et al., SC 2011), and what becomes of its words. The counter is
-// (block, call), the key the seed. Written like ops/math.h, and for the same reasons, so that every device draws the
-// same numbers; only normal numbers of float64 depend on a library's functions.
+// (block, call), the key the seed. Written like ops/math.h, but without fused multiply-adds, so that every device and
+// instruction set draws the same numbers; only normal numbers of float64 depend on a library's functions.
 //
 // float32: block b gives elements 4 b .. 4 b + 3, a word each; normal numbers come two from each pair of words.
 // float64: a number takes two words, the high one from that same block, the low one from a second set of blocks, told
@@ -62,17 +62,17 @@ OWL_MATH Pair normal_pair(std::uint32_t w0, std::uint32_t w1) {
   // (0, 1], with 31 bits: the tails reach 6.5 standard deviations.
   const float u = static_cast<float>(static_cast<std::int32_t>(w0 >> 1)) * 4.6566128730773926e-10f +
                   2.3283064365386963e-10f;
-  const float radius = math::sqrt(-2.0f * math::ln(u));
+  const float radius = math::sqrt(-2.0f * math::ln<false>(u));
   // The angle: two bits choose the quadrant, the others a place in -pi/4 .. pi/4.
   const float t = (static_cast<float>(static_cast<std::int32_t>(w1 & 0x3fffffffu)) * 9.3132257461547852e-10f - 0.5f) *
                   1.57079633f;
   const auto quadrant = static_cast<std::int32_t>(w1 >> 30);
-  const float c = math::sine_at({quadrant + 1, t}), s = math::sine_at({quadrant, t});
+  const float c = math::sine_at<false>({quadrant + 1, t}), s = math::sine_at<false>({quadrant, t});
   return {radius * c, radius * s};
 }
 // One of the two, of two numbers in [0, 1).
 OWL_MATH double normal64(double u0, double u1, bool second) {
-  const double radius = math::sqrt(-2.0 * math::ln(1.0 - u0)), angle = 6.2831853071795865 * u1;
+  const double radius = math::sqrt(-2.0 * math::ln<false>(1.0 - u0)), angle = 6.2831853071795865 * u1;
   return radius * (second ? math::sin(angle) : math::cos(angle));
 }
 

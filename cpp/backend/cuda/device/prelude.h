@@ -62,6 +62,8 @@ using uint64_t = unsigned long long;
 #define __builtin_inf() __builtin_bit_cast(double, 0x7ff0000000000000ll)
 #define __builtin_nanf(TEXT) __builtin_bit_cast(float, 0x7fc00000)
 #define __builtin_fabs ::fabs
+#define __builtin_fmaf ::fmaf
+#define __builtin_fma ::fma
 #define __builtin_sqrtf ::sqrtf
 #define __builtin_sqrt ::sqrt
 #define __builtin_floorf ::floorf

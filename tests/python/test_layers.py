@@ -68,3 +68,11 @@ def test_units_are_in_no_circle():
 def test_circles_are_found():
     assert circles({"a": ["b"], "b": ["c"], "c": ["b", "d"], "d": [], "e": ["e", "a"]}) == [["b", "c"]]
     assert circles({"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []}) == []
+
+
+def test_fused_multiply_adds_are_explicit():
+    """In what the CPU and GPUs share, they are written as fma() of ops/math.h, which is a product and a sum where an
+    instruction set has none."""
+    shared = [*CPP.glob("ops/*.h"), *CPP.glob("backend/cuda/device/*.h")]
+    found = {path.name: len(re.findall(r"__builtin_fma|__fmaf?_|std::fma|::fma[f(]", path.read_text())) for path in shared}
+    assert len(found) > 10 and {name: n for name, n in found.items() if n} == {"math.h": 2, "prelude.h": 3}

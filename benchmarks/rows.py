@@ -113,6 +113,9 @@ ROWS = (
     Row("MLP epoch, memory beyond weights and data, MB", owl("memory.py"), (
         Against("one step's live set", 1.50, figure="live_set"),
     )),
+    Row("CNN minibatch, memory beyond weights, MB", owl("cnn.py", "--memory", "1", "--batches", "4"), (
+        Against("the layers' outputs for all images", 0.50, figure="outputs"),
+    )),
     Row("MLP epoch, planning and scheduling, CPU s", owl("planning.py"), (
         Against("the whole epoch", 0.03, figure="epoch"),
     )),

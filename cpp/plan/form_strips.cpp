@@ -35,13 +35,24 @@ bool is_cut(const Program::Input& input, const Shape& shape) {
 
 class Forming {
  public:
-  Forming(const Batch& batch, BatchPlan& plan) : batch_(batch), plan_(plan), maker_(batch.nodes.size(), kNone) {
-    for (std::size_t t = 0; t < plan.size(); ++t) {
-      cuttings_.push_back(cutting_of(plan[t]));
-      for (const auto& out : plan[t].outputs)
+  Forming(const Batch& batch, BatchPlan& plan)
+      : batch_(batch), plan_(plan), cuttings_(plan.size()), maker_(batch.nodes.size(), kNone) {}
+
+  // False: there are too few kernels over images.
+  bool look_at_kernels() {
+    std::size_t found = 0;
+    for (std::size_t t = 0; t < plan_.size(); ++t)
+      if (plan_[t].has_kernel && is_plain(plan_[t])) found += (cuttings_[t] = cutting_of_kernel(plan_[t])).images > 0;
+    return found > 1;
+  }
+
+  void look_at_the_rest() {
+    for (std::size_t t = 0; t < plan_.size(); ++t) {
+      if (!plan_[t].has_kernel && is_plain(plan_[t])) cuttings_[t] = cutting_of_program(plan_[t]);
+      for (const auto& out : plan_[t].outputs)
         if (out.value) maker_[out.maker] = t;
-      for (const auto& in : plan[t].inputs)
-        if (const auto maker = maker_of(in); maker != kNone && plan[maker].device != plan[t].device)
+      for (const auto& in : plan_[t].inputs)
+        if (const auto maker = maker_of(in); maker != kNone && plan_[maker].device != plan_[t].device)
           awaited_.push_back(maker);
     }
   }
@@ -57,11 +68,6 @@ class Forming {
       left = form_from(left);
     }
     finish();
-  }
-
-  bool any() const {
-    return std::ranges::count_if(cuttings_, [](const Cutting& c) { return c.images > 0; }) > 1 &&
-           std::ranges::any_of(plan_, [](const TaskPlan& task) { return task.has_kernel; });
   }
 
  private:
@@ -84,10 +90,10 @@ class Forming {
            images_of(node.shape) == images_of(value.shape);
   }
 
-  Cutting cutting_of(const TaskPlan& task) const {
-    if (task.traced || !task.kernel_outputs.empty()) return {};
-    if (std::ranges::any_of(task.outputs, [](const ResultPlan& out) { return !out.value || out.token; })) return {};
-    return task.has_kernel ? cutting_of_kernel(task) : cutting_of_program(task);
+  // Not watched for NaN, and each result a value that an operation of its own stands for.
+  static bool is_plain(const TaskPlan& task) {
+    return !task.traced && task.kernel_outputs.empty() &&
+           std::ranges::none_of(task.outputs, [](const ResultPlan& out) { return !out.value || out.token; });
   }
 
   Cutting cutting_of_program(const TaskPlan& task) const {
@@ -310,7 +316,9 @@ class Forming {
 
 void form_strips(const Batch& batch, BatchPlan& plan) {
   Forming forming(batch, plan);
-  if (forming.any()) forming.run();
+  if (!forming.look_at_kernels()) return;
+  forming.look_at_the_rest();
+  forming.run();
 }
 
 }  // namespace owl::planner

@@ -10,7 +10,7 @@
 namespace owl::planner {
 
 // How many of the first `most` operations are planned together. What is computed in one batch and read in the next goes
-// through memory: among the last quarter of the places it is that which fewest values cross, the latest of such.
+// through memory: in the second half it is the place that fewest bytes cross, the latest of such.
 std::size_t cut(std::span<Node* const> recorded, std::size_t most);
 
 // The lengths of the batches into which it cuts them all.

@@ -3,11 +3,10 @@ no failure changes. Equal values would not reveal a lost strip."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import owl
-from conftest import settle, unflushed
+from conftest import settle, unflushed, window
 
 ele = owl.elewise
 IMAGES = 256
@@ -127,6 +126,17 @@ def test_memory_of_a_training_step(limit):
     limit(owl.memory_stats()["allocated"] + activations // 3)
     with unflushed():
         assert bits(network.step()) == want
+
+
+def test_a_loop_that_never_waits_is_planned_step_by_step():
+    """Batches end between the steps, where only parameters cross, though a window holds more than one step."""
+    network, steps = Cnn(IMAGES), 8
+    with window(64, -1):
+        before = owl.stats()["kernels"]
+        for _ in range(steps):
+            network.parameters = network.step()
+        owl.wait_for_all()
+        assert owl.stats()["kernels"] - before == 3 * steps
 
 
 def test_values_with_a_handle_are_whole():

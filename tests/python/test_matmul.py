@@ -155,6 +155,19 @@ def test_a_columns_bits_do_not_depend_on_its_neighbours_epilogue():
     assert same_bits(fused, val(owl.elewise.relu(product + arr(bias))))
 
 
+@pytest.mark.parametrize("m, k", [(4, 2048), (10, 512), (16, 77), (33, 16), (512, 10), (1000, 1)])
+@pytest.mark.parametrize("form", ["nn", "tn", "nt", "tt"])
+def test_a_small_left_operand(m, k, form):
+    """Many columns, each of which has the bits that it has in any other product of many columns."""
+    a, b = data((m, k)), data((k, 300))
+    x = arr(a.T.copy()).trans() if form[0] == "t" else arr(a)
+    y = arr(b.T.copy()).trans() if form[1] == "t" else arr(b)
+    whole = x * y
+    within(val(whole), a, b)
+    for begin, end in ((0, 64), (100, 177), (171, 300)):
+        assert same_bits(val(x * y[:, begin:end]), val(whole[:, begin:end])), (begin, end)
+
+
 def test_a_transposed_operand_costs_no_copy():
     x, y = arr(data((64, 80))), arr(data((64, 70)))
     with Counted() as c:

@@ -2,7 +2,7 @@
 
 namespace owl::planner {
 
-Batch::Batch(std::span<Node* const> recorded) : nodes(recorded) {
+Batch::Batch(std::span<Node* const> recorded, bool may_join) : nodes(recorded), may_join(may_join) {
   for (std::size_t i = 0; i < nodes.size(); ++i)
     nodes[i]->plan = {.index = static_cast<std::int32_t>(i), .has_handle = nodes[i]->handles() > 0};
   for (const Node* reader : nodes)

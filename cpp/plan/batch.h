@@ -66,7 +66,9 @@ struct Group {
 
 // While it lives, Node::plan of its nodes, and of those that they read, holds what the passes note there.
 struct Batch {
-  explicit Batch(std::span<Node* const> recorded);  // notes which values are held now, for all passes
+  // Notes which values are held now, for all passes. `may_join`: tasks may wait for one
+  // another's operands.
+  explicit Batch(std::span<Node* const> recorded, bool may_join = true);
   ~Batch();
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
@@ -87,6 +89,7 @@ struct Batch {
   }
 
   const std::span<Node* const> nodes;  // in the order of recording
+  const bool may_join;
   RecycledVector<Node*> others;        // operands that are none of them, views included, in the order of first reads
   std::vector<GroupId> group_of;       // by position in `nodes`
   std::vector<Group> groups;

@@ -189,8 +189,7 @@ class Filling {
 
 }  // namespace
 
-void fill_in(BatchPlan& plan, std::span<Node* const> nodes, Tasks& tasks,
-             DryPlan* dry) {
+void fill_in(BatchPlan& plan, std::span<Node* const> nodes, Tasks& tasks, DryPlan* dry) {
   Filling filling(nodes, tasks, dry);
   for (auto& task : plan) filling.add(task);
 }

@@ -16,6 +16,9 @@ constexpr std::int64_t kManyStrips = 32;        // beyond, strips are made longe
 constexpr std::int64_t kStripBytes = 1 << 20;   // up to so many bytes that the tasks make,
 constexpr std::int64_t kMostStripBytes = 4 << 20;  // which they may exceed so far: not all are needed until the end
 constexpr std::int64_t kLeastFlow = 4 << 20;    // bytes between the tasks, at least: fewer stay in a cache anyway
+// Memory that would be free earlier without strips: values whose other readers must wait for the last strip, at most so
+// much or this part of what the tasks make; and sums' partial sums, which are there together. Less under a limit.
+constexpr std::int64_t kMostDelayed = 4 << 20, kDelayedPart = 16, kMostPartials = 8 << 20, kPartOfLimit = 4;
 
 constexpr std::size_t kNone = ~std::size_t{0};
 
@@ -23,6 +26,7 @@ constexpr std::size_t kNone = ~std::size_t{0};
 struct Cutting {
   std::int64_t images = 0;  // in all
   std::int64_t unit = 1;    // a strip is a multiple of it
+  std::int64_t partials = 0;  // bytes
   std::vector<bool> inputs{}; // which operands are cut
   bool outputs = true;      // whether the results are; a sum's are whole
 };
@@ -58,8 +62,15 @@ class Forming {
   }
 
   void run() {
-    std::vector<std::size_t> left(plan_.size());
-    for (std::size_t t = 0; t < left.size(); ++t) left[t] = t;
+    std::vector<std::size_t> all(plan_.size());
+    for (std::size_t t = 0; t < all.size(); ++t) all[t] = t;
+    settle(std::move(all));
+    finish();
+  }
+
+ private:
+  // Appends these tasks to the order, as they are or in strips.
+  void settle(std::vector<std::size_t> left) {
     while (!left.empty()) {
       const auto first = std::ranges::find_if(left, [this](std::size_t t) { return begins(t); });
       order_.insert(order_.end(), left.begin(), first);
@@ -67,10 +78,8 @@ class Forming {
       if (left.empty()) break;
       left = form_from(left);
     }
-    finish();
   }
 
- private:
   const Node& read_by(const OperandPlan& in) const { return *batch_.nodes[in.reader]->inputs()[in.operand]; }
 
   // The task that makes the operand's memory; kNone: it comes from before.
@@ -114,9 +123,10 @@ class Forming {
       if (operand.part == TaskPart::kKernel) in.push_back(operand.array);
     ArrayRef out = task.outputs.back().array;
     out.dtype = node.dtype;
-    const auto [unit, cut] = strips(in, out, node.params.get());
+    const auto [unit, cut_arrays, partials] = strips(in, out, node.params.get());
     if (unit == 0) return {};
-    Cutting c{.unit = unit, .outputs = (cut & 1) != 0};
+    const unsigned cut = cut_arrays;
+    Cutting c{.unit = unit, .partials = partials, .outputs = (cut & 1) != 0};
     const auto is_cut_operand = [cut](std::size_t i) { return (cut >> (i + 1) & 1) != 0; };
     if (task.before) {
       if (!is_cut_operand(0) || !c.outputs) return {};
@@ -179,21 +189,29 @@ class Forming {
   std::vector<std::size_t> form_from(const std::vector<std::size_t>& left) {
     members_.assign(1, left.front());
     const std::int64_t images = cuttings_[left.front()].images;
-    std::int64_t unit = cuttings_[left.front()].unit, bytes = made_by(left.front()), flow = 0;
+    const auto limit = static_cast<std::int64_t>(plan_[left.front()].device->allocator.limit());
+    const auto capped = [limit](std::int64_t bytes) { return limit ? std::min(bytes, limit / kPartOfLimit) : bytes; };
+    std::int64_t unit = cuttings_[left.front()].unit, bytes = made_by(left.front()), flow = 0, partials = 0, delayed = 0;
     std::vector<bool> behind(plan_.size());  // tasks that are no members and must run behind them
-    bool ended = false;  // at a sum that another device waits for: it would be there only with the last strip
+    bool ended = false;
     for (const std::size_t t : std::span(left).subspan(1)) {
       const auto [follows, fits, reads] = relation_of(t, behind);
-      const auto longest = std::max(unit, cuttings_[t].unit);
+      const Cutting& c = cuttings_[t];
+      const auto longest = std::max(unit, c.unit);
       const bool joins = fits && reads > 0 && images >= kFewestStrips * longest &&
-                         (bytes + made_by(t)) * longest <= kMostStripBytes;
-      ended = ended || (joins && std::ranges::find(awaited_, t) != awaited_.end());
+                         (bytes + made_by(t)) * longest <= kMostStripBytes &&
+                         (partials == 0 || partials + c.partials <= capped(kMostPartials));
+      // At a sum that another device waits for: it would be there only with the last strip.
+      ended = ended || delayed > capped(std::max(kMostDelayed, bytes * images / kDelayedPart)) ||
+              (joins && std::ranges::find(awaited_, t) != awaited_.end());
       if (!joins || ended) {
         behind[t] = follows;
+        delayed += reads;
         continue;
       }
       unit = longest;
       bytes += made_by(t);
+      partials += c.partials;
       flow += reads;
       members_.push_back(t);
     }
@@ -204,10 +222,12 @@ class Forming {
     }
     std::vector<bool> ahead(plan_.size());
     for (const std::size_t t : members_) note_needs(t, left, ahead);
-    std::vector<std::size_t> rest;
+    std::vector<std::size_t> first, rest;
     for (const std::size_t t : left)
-      if (ahead[t]) order_.push_back(t);
-      else if (!is_member(t)) rest.push_back(t);
+      if (!is_member(t)) (ahead[t] ? first : rest).push_back(t);
+    auto members = std::move(members_);
+    settle(std::move(first));  // which may have strips of their own
+    members_ = std::move(members);
     join(images, strip_of(images, unit, bytes));
     return rest;
   }
@@ -229,14 +249,22 @@ class Forming {
     return std::max(unit, most / unit * unit);
   }
 
-  // Whether only members read the value.
+  bool is_read_by(std::size_t t, const ResultPlan& value) const {
+    return std::ranges::any_of(plan_[t].inputs, [&](const OperandPlan& in) {
+      return !in.copy && read_by(in).plan.index == value.maker;
+    });
+  }
+
+  // Whether members read the value, and nothing else does.
   bool stays_inside(const ResultPlan& value) const {
     if (batch_.nodes[value.maker]->plan.held) return false;
-    for (std::size_t t = 0; t < plan_.size(); ++t)
-      if (!is_member(t))
-        for (const auto& in : plan_[t].inputs)
-          if (!in.copy && read_by(in).plan.index == value.maker) return false;
-    return true;
+    bool inside = false;
+    for (std::size_t t = 0; t < plan_.size(); ++t) {
+      if (!is_read_by(t, value)) continue;
+      if (!is_member(t)) return false;
+      inside = true;
+    }
+    return inside;
   }
 
   // Makes the members one task, which takes the place of the last.
@@ -315,6 +343,7 @@ class Forming {
 }  // namespace
 
 void form_strips(const Batch& batch, BatchPlan& plan) {
+  if (!batch.may_join) return;
   Forming forming(batch, plan);
   if (!forming.look_at_kernels()) return;
   forming.look_at_the_rest();

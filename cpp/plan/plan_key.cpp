@@ -29,6 +29,7 @@ class Writer {
   explicit Writer(PlanKey& key) : key_(key) {}
 
   bool write(const Batch& batch) {
+    add(batch.may_join);
     for (const Node* node : batch.nodes) {
       write_operation(*node);
       const auto inputs = node->inputs();

@@ -1,6 +1,8 @@
-// Plans a batch in passes, a file each: group, lay out, order, emit, form strips, fill in, join what is alike. A batch like an earlier
-// one has that one's plan, and only the last two are left. Debug builds verify the plan between the passes.
+// Plans a batch in passes, a file each: group, lay out, order, emit, form strips, fill in, join what is alike. A batch like
+// an earlier one has that one's plan, and only the last two are left. Debug builds verify the plan between the passes.
 #include "plan/planner.h"
+
+#include <algorithm>
 
 #include "plan/batch.h"
 #include "plan/cut.h"
@@ -33,8 +35,8 @@ BatchPlan make_plan(Batch& batch) {
 }
 
 // With the plan that is known for such batches, if `known` is given.
-void plan_batch(std::span<Node* const> nodes, Tasks& tasks, planner::KnownPlans* known, DryPlan* dry) {
-  Batch batch(nodes);
+void plan_batch(std::span<Node* const> nodes, bool user_code, Tasks& tasks, planner::KnownPlans* known, DryPlan* dry) {
+  Batch batch(nodes, !user_code);
   const auto make = [&batch] { return make_plan(batch); };
   BatchPlan made;
   BatchPlan& plan = known ? known->plan_of(batch, make) : (made = make());
@@ -54,10 +56,11 @@ template <class F> void for_each_batch(std::span<Node* const> nodes, F f) {
 
 }  // namespace
 
-void plan(std::span<Node* const> recorded, planner::KnownPlans& known, planner::AlikeTasks* alike, Tasks& tasks) {
+void plan(std::span<Node* const> recorded, planner::KnownPlans& known, planner::AlikeTasks* alike, bool user_code,
+          Tasks& tasks) {
   for_each_batch(recorded, [&](std::span<Node* const> nodes) {
     Tasks planned;
-    plan_batch(nodes, alike ? planned : tasks, &known, nullptr);
+    plan_batch(nodes, user_code, alike ? planned : tasks, &known, nullptr);
     if (alike) alike->add(std::move(planned), tasks);  // before other threads learn of the values
     for (Node* node : nodes) {
       node->clear_inputs();
@@ -69,10 +72,11 @@ void plan(std::span<Node* const> recorded, planner::KnownPlans& known, planner::
 DryPlan plan_dry(const std::vector<Node*>& recorded, bool join_alike) {
   DryPlan dry;
   planner::AlikeTasks alike;
+  const bool user_code = std::ranges::any_of(recorded, [](const Node* node) { return node->op->runs_user_code; });
   for_each_batch(recorded, [&](std::span<Node* const> nodes) {
-    if (!join_alike) return plan_batch(nodes, dry.tasks, nullptr, &dry);
+    if (!join_alike) return plan_batch(nodes, user_code, dry.tasks, nullptr, &dry);
     Tasks planned;
-    plan_batch(nodes, planned, nullptr, &dry);
+    plan_batch(nodes, user_code, planned, nullptr, &dry);
     alike.add(std::move(planned), dry.tasks);
   });
   alike.release_all(dry.tasks);

@@ -12,9 +12,10 @@ struct Params;
 
 // How a kernel over images, the last axis, computes them strip by strip (plan/strips.h), with the bits that it has whole.
 struct StripTraits {
-  std::int64_t images = 0;  // a strip is a multiple of this power of two; 0: the kernel does not
+  std::int64_t unit = 0;    // a strip's images are a multiple of this power of two; 0: the kernel does not
   unsigned cut = 0;         // the arrays that have images: bit 0 the result, bit i + 1 operand i. Others are read whole;
                             // a result that is whole is a sum over the images
+  std::int64_t partials = 0;  // of such a sum: bytes of its partial sums
 };
 
 struct KernelTraits {

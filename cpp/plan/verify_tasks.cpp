@@ -119,6 +119,7 @@ void check_strips(const Task& task, const std::string& where) {
   const Strips& strips = *task.strips;
   if (task.op || task.before || task.after || !task.segments.empty()) broken(where + " has strips and parts of its own");
   if (strips.strip < 1 || strips.members.size() < 2) broken(where + " has no strips");
+  if (task.outputs.empty()) broken(where + " has no results");
   std::vector<bool> results(task.outputs.size()), values(strips.bytes.size());
   for (const auto& member : strips.members) {
     if (!member.op && (!member.before || member.after)) broken(where + " has a member that is no program and no kernel");

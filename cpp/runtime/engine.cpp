@@ -340,11 +340,11 @@ Tasks Engine::plan_batch(std::span<Node* const> batch, bool hold) {
   }
   const auto calls_user_code = [](const Node* node) { return node->op->runs_user_code; };
   const bool may_join = hold || !alike_.empty() || batch.size() >= planner::AlikeTasks::kFewest;
-  const bool join = may_join && planner::batch_alike.load(std::memory_order_relaxed) &&
-                    !Scheduler::get().calls_user_code() && std::ranges::none_of(batch, calls_user_code);
+  const bool user_code = Scheduler::get().calls_user_code() || std::ranges::any_of(batch, calls_user_code);
+  const bool join = may_join && !user_code && planner::batch_alike.load(std::memory_order_relaxed);
   Tasks tasks;
   if (!join) alike_.release_all(tasks);
-  plan(batch, known_plans_, join ? &alike_ : nullptr, tasks);
+  plan(batch, known_plans_, join ? &alike_ : nullptr, user_code, tasks);
   if (!hold) alike_.release_all(tasks);
   return tasks;
 }

@@ -3,7 +3,6 @@
 // the L2 cache.
 #include <algorithm>
 #include <bit>
-#include <optional>
 
 #include "backend/cpu/nn.h"
 #include "base/counters.h"
@@ -431,10 +430,14 @@ StripTraits conv_back_data_strips(std::span<const ArrayRef> in, const ArrayRef& 
 }
 StripTraits conv_back_weight_strips(std::span<const ArrayRef> in, const ArrayRef& out, const Params* params) {
   const auto [g, last] = roles("conv_back_weight", params, in[1], out, in[0]);
-  return {strip_unit(ConvPass::kBackWeight, g, last, out), 0b110};
+  const auto unit = strip_unit(ConvPass::kBackWeight, g, last, out);
+  if (unit == 0) return {};
+  return {unit, 0b110, (ceil_div(g.images, unit) + 1) * static_cast<std::int64_t>(out.nbytes())};
 }
 StripTraits conv_back_bias_strips(std::span<const ArrayRef> in, const ArrayRef&, const Params*) {
-  return {in[0].shape.size() ? bias_images(in[0].shape) : 0, 0b10};
+  if (in[0].shape.size() == 0) return {};
+  const auto unit = bias_images(in[0].shape), chunks = ceil_div(in[0].shape[3], unit);
+  return {unit, 0b10, chunks * in[0].shape[2] * static_cast<std::int64_t>(sizeof(double))};
 }
 
 StripKernel conv_in_strips(const KernelArgs& whole, Launch& launch) {

@@ -91,8 +91,8 @@ bool softmax_reads_ranges(const Shape& x, const Params* params) {
 }
 
 StripTraits softmax_strips(std::span<const ArrayRef>, const ArrayRef& out, const Params* params) {
-  if (out.shape.ndim() < 2 || SoftmaxLayout(out.shape, params).inner != 1) return {};
-  return {1, 0b111};
+  const SoftmaxLayout l(out.shape, params);
+  return {l.inner == 1 && l.outer > 1 ? 1 : 0, 0b111};  // not over the images
 }
 
 void softmax(const KernelArgs& args, Launch& launch) { softmax_of(args, false, launch); }

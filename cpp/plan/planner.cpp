@@ -1,5 +1,5 @@
-// Plans a batch in passes, a file each: group, lay out, order, emit, form strips, fill in, join what is alike. A batch like
-// an earlier one has that one's plan, and only the last two are left. Debug builds verify the plan between the passes.
+// Plans a batch in passes, a file each: group, lay out, order, emit, form strips, fill in, join what is alike. A batch
+// like an earlier one has that one's plan, and only the last two are left. Debug builds verify the plan between the passes.
 #include "plan/planner.h"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
-// The key names each operation, its shape, types, device, parameters and operands, and which values are held. Operands
-// are named by position: where one is new, its description follows. Left out is what a plan takes from the batch that
-// it is made for (plan/fill_in.h): the numbers themselves (equal ones must be equal again, for a program has each
-// once), offsets of views, and where operations were recorded.
+// The key says whether tasks may be joined, and names each operation, its shape, types, device, parameters and operands,
+// and which values are held. Operands are named by position: where one is new, its description follows. Left out is what
+// a plan takes from the batch that it is made for (plan/fill_in.h): the numbers themselves (equal ones must be equal
+// again, for a program has each once), offsets of views, and where operations were recorded.
 #include "plan/plan_key.h"
 
 #include <bit>

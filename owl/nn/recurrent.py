@@ -90,7 +90,7 @@ class _Recurrent(Module):
 
     def _step(self, share: NArray, own: NArray, state: State) -> State:
         """The next state, from the input's and the last result's share of the gates, [gates * n_hidden, N]."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no _step(self, share, own, state)")
 
     def _parts(self, gates: NArray) -> list[NArray]:
         n = self.n_hidden

@@ -70,7 +70,7 @@ class Cnn:
         return [p - 0.1 * g for p, g in zip(self.parameters, self.gradients(), strict=True)]
 
 
-def test_a_training_step_is_one_task_and_two_products():
+def test_a_training_step_is_one_task_a_product_and_a_sum():
     plan = owl.explain(Cnn(IMAGES).step)
     assert kinds(plan) == ["strips", "kernel", "kernel"]
     strips = plan.tasks[0]

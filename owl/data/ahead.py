@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from owl._interrupts import delayed
+
 _open: weakref.WeakSet[Ahead] = weakref.WeakSet()
 
 
@@ -37,8 +39,9 @@ class Ahead:
         for _ in self._threads:
             self._ask_for_one()
         try:
-            for thread in self._threads:
-                thread.start()
+            with delayed():
+                for thread in self._threads:
+                    thread.start()
         except BaseException:  # Ctrl-C, for one
             self.close(0.1)
             raise

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from owl._interrupts import delayed
 from owl.train import checkpoints
 
 _ROOM = 2  # files that may wait while one is written; each holds a set of parameters
@@ -21,36 +22,67 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, Callable[[], dict[str, Any]]] = {}
-        self._busy = False
-        self._changed = threading.Condition()
-        self._failures: dict[str, str] = {}  # not yet reported: path by reason
+        self._empty()
         self._reported: set[str] = set()
+
+    def _empty(self) -> None:
+        self._process = os.getpid()
+        # Locks alone, which a thread holds or waits for in C code. KeyboardInterrupt within the Python code of a Condition
+        # may leave it locked, and within Thread.join have the thread taken for ended.
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Callable[[], dict[str, Any]]] = {}
+        self._running: threading.Lock | None = None  # held while there is a thread
+        self._failures: dict[str, str] = {}  # not yet reported: path by reason
         self._error: BaseException | None = None
 
     def put(self, path: str, tree: Callable[[], dict[str, Any]]) -> None:
         """Has ``tree()`` written to the path, by the thread; waits only if too many files wait already."""
-        with self._changed:
-            while path not in self._waiting and len(self._waiting) >= _ROOM:
-                self._changed.wait()
-            self._waiting[path] = tree
-            if not self._busy:
-                self._busy = True
-                threading.Thread(target=self._work, name="owl.train.Writer").start()
+        if os.getpid() != self._process:  # a forked one: its parent has the thread, and writes what waits
+            self._empty()
+        if path not in self._waiting and len(self._waiting) >= _ROOM:
+            self._wait()
+        with delayed():
+            with self._lock:
+                self._waiting[path] = tree
+            self._begin()
         self._report()
 
     def drain(self) -> None:
         """Waits until everything is written."""
-        with self._changed:
-            while self._busy:
-                self._changed.wait()
+        if os.getpid() != self._process:
+            self._empty()
+        self._wait()
+        with self._lock:
             error, self._error = self._error, None
         self._report()
         if error is not None:
             raise error
 
+    def _begin(self) -> threading.Lock | None:
+        """Has a thread if something waits."""
+        with self._lock:
+            if self._running is not None or not self._waiting:
+                return self._running
+            self._running = running = threading.Lock()
+            running.acquire()
+        try:
+            threading.Thread(target=self._work, args=[running], name="owl.train.Writer").start()
+        except BaseException:  # RuntimeError: there are too many threads
+            self._running = None
+            raise
+        return running
+
+    def _wait(self) -> None:
+        while True:
+            with delayed():
+                running = self._begin()
+            if running is None:
+                return
+            with running:
+                pass
+
     def _report(self) -> None:
-        with self._changed:
+        with self._lock:
             failures = {reason: path for reason, path in self._failures.items() if reason not in self._reported}
             self._failures.clear()
             self._reported.update(failures)
@@ -58,23 +90,22 @@ class Writer:
             warnings.warn(f"the checkpoint {path} was not written: {reason}; training goes on, an older file stays",
                           RuntimeWarning, stacklevel=_outside())  # fmt: skip
 
-    def _work(self) -> None:
+    def _work(self, running: threading.Lock) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._waiting:
-                    self._busy = False
-                    self._changed.notify_all()
+                    self._running = None
+                    running.release()
                     return
                 path = next(iter(self._waiting))
                 tree = self._waiting.pop(path)
-                self._changed.notify_all()
             try:
                 checkpoints.write(path, tree())
             except OSError as error:
-                with self._changed:
+                with self._lock:
                     self._failures[error.strerror or str(error)] = path
             except BaseException as error:
-                with self._changed:
+                with self._lock:
                     self._error = error
             del tree  # it holds the arrays
 

@@ -62,6 +62,7 @@ class Job:
         path = self.folder / "user_script.py"
         path.write_text(textwrap.dedent(text))
         full = {k: v for k, v in os.environ.items() if not k.startswith(("OWL_", "OMPI_", "PMI", "PRTE_"))} | OPEN_MPI
+        full.pop("PYTHONUNBUFFERED", None)  # it writes a line in several pieces, between which another rank's may come
         full |= {"OWL_DATA": os.environ.get("OWL_DATA", ""), "OWL_MPI": str(prefix / "lib" / LIBRARIES[library]),
                  "OWL_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])} | (env or {})  # fmt: skip
         command = [prefix / "bin" / "mpirun", "-n", count, sys.executable, path, *args]

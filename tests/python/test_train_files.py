@@ -16,6 +16,7 @@ import children
 import owl
 from owl import nn, optim, train
 from owl.train import checkpoints
+from owl.train.writer import Writer
 from training_parts import LABELS, SUFFIXES, Centred, Dropout, StopAt, X, fit, loader, network, trainer, weights
 
 
@@ -470,3 +471,59 @@ def test_training_waits_for_no_file(tmp_path, monkeypatch):
     other = trainer()
     other.load(tmp_path / "a.npz")
     assert weights(own) == weights(other)
+
+
+def test_ctrl_c_while_a_file_is_handed_over(tmp_path):
+    """At random moments within the hand-over and the wait behind it: nothing hangs, and the next wait sees the last file."""
+    children.run("""
+        import random, signal, time
+        from owl.train import checkpoints
+        from owl.train.writer import Writer
+
+        written, interrupted = [], 0
+        checkpoints.write = lambda path, tree: written.append((path, tree))
+
+        def hand_over(writer, i):
+            for name in "abc":
+                writer.put(name, lambda i=i: i)
+            writer.drain()
+
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+        begun = time.perf_counter()
+        for i in range(50):
+            hand_over(Writer(), -1)
+        length = (time.perf_counter() - begun) / 50
+        random.seed(7)
+        for i in range(600):
+            writer = Writer()
+            try:
+                signal.setitimer(signal.ITIMER_REAL, max(1e-6, random.uniform(0, 1.2 * length)))
+                hand_over(writer, i)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+            written.clear()
+            while True:
+                try:
+                    hand_over(writer, i)
+                    break
+                except KeyboardInterrupt:
+                    pass
+            assert set(written) >= {(name, i) for name in "abc"}, written
+        assert interrupted > 100, interrupted
+    """)
+
+
+def test_a_thread_that_does_not_begin(tmp_path, monkeypatch):
+    """The error is the caller's, and a later call writes what waits."""
+    writer, written = Writer(), []
+    monkeypatch.setattr(checkpoints, "write", lambda path, tree: written.append(path))
+    with monkeypatch.context() as patch:
+        def refused(self):
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr("threading.Thread.start", refused)
+        with pytest.raises(RuntimeError, match="new thread"):
+            writer.put("a", dict)
+    writer.drain()
+    assert written == ["a"]

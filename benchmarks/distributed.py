@@ -34,6 +34,7 @@ def convolutional(_):
                          nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10))  # fmt: skip
 
 
+SUMS = "distributed.all_reduce", "distributed.reduce_scatter", "distributed.all_gather"
 NETWORKS = {"mlp": (perceptron, (784,), 100), "cnn": (convolutional, (1, 28, 28), 256)}
 
 
@@ -51,7 +52,7 @@ def union(spans):
 def spans(path):
     """The spans of a trace: those of the sums, and those of other threads that compute."""
     events = [e for e in json.loads(Path(path).read_text())["traceEvents"] if e.get("ph") == "X"]
-    sums = [e for e in events if e["name"].startswith("distributed.all_reduce")]
+    sums = [e for e in events if e["name"].startswith(SUMS)]
     return sums, union((e["ts"], e["ts"] + e["dur"]) for e in events
                        if not e["name"].startswith(("distributed", "wait", "plan")))  # fmt: skip
 
@@ -64,7 +65,7 @@ def share_beside(path):
 
 
 class Waiting:
-    """In the place of a trainer's ranks: waits for all gradients before their sums, and for these before the update."""
+    """In the place of a trainer's ranks: waits for all that is sent, and then until it has arrived."""
 
     def __init__(self, ranks):
         self.ranks, self.seconds = ranks, 0.0
@@ -72,13 +73,19 @@ class Waiting:
     def __getattr__(self, name):
         return getattr(self.ranks, name)
 
-    def added(self, values, gradients, buffers):
-        for each in gradients.values():
+    def added(self, values, gradients, buffers, shared):
+        return self._timed(gradients, lambda: self.ranks.added(values, gradients, buffers, shared), lambda found: found[1])
+
+    def gathered_parts(self, parts):
+        return self._timed(parts, lambda: self.ranks.gathered_parts(parts), lambda found: found)
+
+    def _timed(self, operands, operation, results):
+        for each in operands.values():
             each.wait_for_eval()
         distributed.barrier()
         begun = time.perf_counter()
-        found = self.ranks.added(values, gradients, buffers)
-        for each in found[1].values():
+        found = operation()
+        for each in results(found).values():
             each.wait_for_eval()
         self.seconds += time.perf_counter() - begun
         return found
@@ -108,20 +115,24 @@ class Epochs:
 
 def what_overlap_gives(epochs, steps, rounds):
     """Steps with the sums beside the backward pass, and behind it, in turn; the least of each, in ms a step."""
-    ranks = epochs.trainer.ranks
+    parts, ranks = epochs.trainer.parts, epochs.trainer.ranks
     waiting = Waiting(ranks)
+
+    def use(which):
+        parts.ranks = parts.own.ranks = which
+
     beside, behind, sums = [], [], []
     for _ in range(rounds):
         beside.append(epochs.run())
-        epochs.trainer.ranks = epochs.trainer.parts.ranks = waiting
+        use(waiting)
         waiting.seconds = 0.0
         behind.append(epochs.run())
         sums.append(waiting.seconds)
-        epochs.trainer.ranks = epochs.trainer.parts.ranks = ranks
+        use(ranks)
     with tempfile.TemporaryDirectory() as folder:
-        epochs.trainer.ranks = epochs.trainer.parts.ranks = waiting
+        use(waiting)
         epochs.traced(Path(folder) / "trace.json")
-        epochs.trainer.ranks = epochs.trainer.parts.ranks = ranks
+        use(ranks)
         processor = distributed.rank() == 0 and sum(e["tdur"] for e in spans(Path(folder) / "trace.json")[0]) / 1e6
     return [1e3 * each / steps for each in (min(beside), min(behind), min(sums), processor)]
 

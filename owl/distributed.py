@@ -29,7 +29,8 @@ from owl import _mpi, _owl
 from owl._gradients import _arrays_of, _rebuilt
 from owl._owl import NArray
 
-__all__ = ["all_gather", "all_reduce", "barrier", "broadcast", "fail", "init", "is_initialized", "rank", "size"]
+__all__ = ["all_gather", "all_reduce", "barrier", "broadcast", "fail", "init", "is_initialized", "rank", "reduce_scatter",
+           "size"]  # fmt: skip
 
 _PATIENCE = 3.0  # seconds in which the other ranks may come to where they learn of a failure, before the job is ended
 _FAREWELL = 1.0  # seconds for the others to print the error that they got too
@@ -88,6 +89,16 @@ def all_reduce(arrays: Any, op: str = "sum") -> Any:
     if op not in ("sum", "max", "min"):
         raise ValueError(f'all_reduce: op must be "sum", "max" or "min", not {op!r}')
     return _mapped(arrays, _owl._distributed.all_reduce, op)
+
+
+def reduce_scatter(arrays: Any) -> Any:
+    """The sum of an array over all ranks, of which each rank has its part along the last axis: rank 0 the first.
+
+    With :func:`all_gather`, which joins the parts, it moves the bytes of one :func:`all_reduce`, and has its bits. Structures
+    as there; it has a gradient. ShapeError: the length of the last axis is no multiple of the number of ranks. DTypeError: a sum
+    of bools.
+    """
+    return _mapped(arrays, _owl._distributed.reduce_scatter)
 
 
 def all_gather(arrays: Any) -> Any:

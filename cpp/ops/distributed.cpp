@@ -20,6 +20,16 @@ Results same_as_operands(std::span<Node* const> in, const Params*) {
   return Results(results);
 }
 
+Results of_this_rank(std::span<Node* const> in, const Params* params) {
+  std::vector<ResultType> results;
+  for (const Node* x : in) {
+    auto lengths = lengths_of(x->shape);
+    lengths.back() /= of(params).ranks;
+    results.push_back({Shape(lengths), x->dtype, x->device});
+  }
+  return Results(results);
+}
+
 Results of_all_ranks(std::span<Node* const> in, const Params* params) {
   std::vector<ResultType> results;
   for (const Node* x : in) {
@@ -32,12 +42,14 @@ Results of_all_ranks(std::span<Node* const> in, const Params* params) {
 
 Results no_value(std::span<Node* const>, const Params*) { return Results(Shape{1}, DType::kBool); }
 
-// The gradients of the job whose loss is the sum of the ranks' losses: what flows into the results on all ranks.
-std::vector<NArray> errors_of_all_ranks(Rule& r) {
+// The gradients are those of the job whose loss is the sum of the ranks' losses: from what flows into the results on all
+// ranks.
+std::vector<NArray> errors_of(Rule& r) {
   std::vector<NArray> errors;
   for (std::size_t i = 0; i < r.operand_count(); ++i) errors.push_back(r.error_array(i));
-  return all_reduce(errors, RankParams());
+  return errors;
 }
+std::vector<NArray> errors_of_all_ranks(Rule& r) { return all_reduce(errors_of(r), RankParams()); }
 
 // Every rank's operand is in each rank's result.
 constexpr Gradient all_reduce_gradient{
@@ -48,13 +60,15 @@ constexpr Gradient all_reduce_gradient{
         },
     .exists = [](const Params* params) { return of(params).combine == Combine::kSum; }};
 
+// Each rank has a part of the sum, to which every rank's operand has contributed the same part of itself.
+constexpr Gradient reduce_scatter_gradient{.rule = [](Rule& r) {
+  const auto wholes = all_gather(errors_of(r), RankParams());
+  for (std::size_t i = 0; i < wholes.size(); ++i) r.to(i, wholes[i]);
+}};
+
 constexpr Gradient all_gather_gradient{.rule = [](Rule& r) {
-  const auto sums = errors_of_all_ranks(r);
-  for (std::size_t i = 0; i < sums.size(); ++i) {
-    const int axis = r.shape(i).ndim() - 1;
-    const auto own = r.shape(i)[axis];
-    r.to(i, slice(sums[i], axis, joined->rank * own, own));
-  }
+  const auto parts = reduce_scatter(errors_of(r), RankParams());
+  for (std::size_t i = 0; i < parts.size(); ++i) r.to(i, parts[i]);
 }};
 
 constexpr Gradient broadcast_gradient{.rule = [](Rule& r) {
@@ -91,6 +105,12 @@ std::vector<NArray> record_arrays(const OpRecord& op, const std::vector<NArray>&
   return results;
 }
 
+void require_sums(const OpRecord& op, const std::vector<NArray>& arrays) {
+  for (const NArray& x : arrays)
+    if (x.dtype() == DType::kBool)
+      throw DTypeError(std::string(op.name) + ": sums of bool arrays are not defined; use astype first");
+}
+
 OpRecord collective(const char* name, const char* doc, int arity, InferFn infer, const Gradient* gradient) {
   return {.name = name, .doc = doc, .arity = arity, .infer = infer, .joins_devices = true, .effect = true,
           .runs_on_failure = true, .gradient = gradient};
@@ -100,6 +120,8 @@ OpRecord collective(const char* name, const char* doc, int arity, InferFn infer,
 
 const OpRecord op_all_reduce = collective("distributed.all_reduce", "the sum over all ranks, or the largest or smallest",
                                           -1, same_as_operands, &all_reduce_gradient);
+const OpRecord op_reduce_scatter = collective("distributed.reduce_scatter", "the sum over all ranks, of which each has a part",
+                                              -1, of_this_rank, &reduce_scatter_gradient);
 const OpRecord op_all_gather = collective("distributed.all_gather", "the arrays of all ranks, joined along the last axis",
                                           -1, of_all_ranks, &all_gather_gradient);
 const OpRecord op_broadcast =
@@ -112,10 +134,19 @@ void join(Device& device, int rank, int size) { joined = new Job{device, rank, s
 Job* job() { return joined; }
 
 std::vector<NArray> all_reduce(const std::vector<NArray>& arrays, RankParams how) {
-  for (const NArray& x : arrays)
-    if (how.combine == Combine::kSum && x.dtype() == DType::kBool)
-      throw DTypeError("distributed.all_reduce: sums of bool arrays are not defined; use astype first");
+  if (how.combine == Combine::kSum) require_sums(op_all_reduce, arrays);
   return record_arrays(op_all_reduce, arrays, std::move(how));
+}
+
+std::vector<NArray> reduce_scatter(const std::vector<NArray>& arrays, RankParams how) {
+  require_sums(op_reduce_scatter, arrays);
+  const int ranks = joined ? joined->size : 1;
+  for (const NArray& x : arrays)
+    if (const auto last = x.shape()[x.shape().ndim() - 1]; last % ranks != 0)
+      throw ShapeError("distributed.reduce_scatter: the last axis of shape " + x.shape().str() + " has " + std::to_string(last) +
+                       " elements, which " + std::to_string(ranks) + " ranks cannot share; its length must be a multiple of " +
+                       std::to_string(ranks));
+  return record_arrays(op_reduce_scatter, arrays, std::move(how));
 }
 
 std::vector<NArray> all_gather(const std::vector<NArray>& arrays, RankParams how) {

@@ -45,8 +45,9 @@ OWL_MODULE_API Job* job();  // null: not joined
 // Arrays of the same shapes and types on every rank; the results are on the operands' devices. One call is one meeting
 // of the ranks.
 OWL_MODULE_API std::vector<NArray> all_reduce(const std::vector<NArray>& arrays, RankParams how);
-OWL_MODULE_API std::vector<NArray> all_gather(const std::vector<NArray>& arrays,
-                                                        RankParams how);  // joined along the last axis
+// Of the sum, this rank's part along the last axis. ShapeError: its length is no multiple of the number of ranks.
+OWL_MODULE_API std::vector<NArray> reduce_scatter(const std::vector<NArray>& arrays, RankParams how);
+OWL_MODULE_API std::vector<NArray> all_gather(const std::vector<NArray>& arrays, RankParams how);  // joined along the last axis
 OWL_MODULE_API std::vector<NArray> broadcast(const std::vector<NArray>& arrays, RankParams how);
 // A value without meaning, computed when every rank has come here.
 OWL_MODULE_API NArray barrier();
@@ -54,6 +55,6 @@ OWL_MODULE_API NArray barrier();
 OWL_MODULE_API NArray end(const std::string& failure);
 
 // Of these only the MPI backend has kernels.
-extern const OpRecord op_all_reduce, op_all_gather, op_broadcast, op_barrier, op_end;
+extern const OpRecord op_all_reduce, op_reduce_scatter, op_all_gather, op_broadcast, op_barrier, op_end;
 
 }  // namespace owl::distributed

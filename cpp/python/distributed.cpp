@@ -71,6 +71,9 @@ void bind_distributed(py::module_& parent) {
     how.combine = combine_of(op);
     return list_of_results(distributed::all_reduce(noted_operands(arrays, "all_reduce"), std::move(how)));
   });
+  m.def("reduce_scatter", [](const py::object& arrays, const std::string& names, bool anywhere) {
+    return list_of_results(distributed::reduce_scatter(noted_operands(arrays, "reduce_scatter"), params_of(names, anywhere)));
+  });
   m.def("all_gather", [](const py::object& arrays, const std::string& names, bool anywhere) {
     return list_of_results(distributed::all_gather(noted_operands(arrays, "all_gather"), params_of(names, anywhere)));
   });

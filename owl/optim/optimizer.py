@@ -89,7 +89,7 @@ class Optimizer:
             if shape is None or g.shape != shape or g.dtype is not x.dtype or self._shapes.get(name, shape) != shape:
                 self._refuse(name, x, g)
         lr, all_slots, counts, step = self.lr, self._slots, self._counts, self.step
-        with HeldSource() if getattr(step, "__module__", None) == _RULES else _NO_BLOCK:
+        with HeldSource() if _is_a_rule(step) else _NO_BLOCK:
             for name, g in grads.items():
                 _, _, container, key = places[name]
                 x = container[key]
@@ -100,6 +100,10 @@ class Optimizer:
                 t = counts[name] = counts.get(name, 0) + 1
                 container[key] = step(x, g, slots, t, lr)
         self.steps += 1
+
+    def _replace(self, name: str, shape: list[int], arrays: dict[str, NArray]) -> None:
+        """Arrays of another shape for a parameter: of a part of it, or of the whole after those of a part."""
+        self._slots[name], self._shapes[name] = arrays, shape
 
     def _refuse_name(self, name: str, places: Mapping[str, Slot]) -> NoReturn:
         raise DataError(f"update: there is no parameter {name!r} for this gradient; there are {', '.join(places) or 'none'}")
@@ -201,7 +205,15 @@ _HINTS = {
 
 _NO_MODULE: Any = None
 _NO_BLOCK = contextlib.nullcontext()
-_RULES = "owl.optim.rules"  # whose steps call no code of the user's
+
+
+def is_elementwise(optimizer: Any) -> bool:
+    """Whether an element's step depends on this element and its gradient alone, and ``update`` makes nothing but steps."""
+    return isinstance(optimizer, Optimizer) and type(optimizer).update is Optimizer.update and _is_a_rule(optimizer.step)
+
+
+def _is_a_rule(step: Any) -> bool:
+    return getattr(step, "__module__", None) == "owl.optim.rules"  # which calls no code of the user's
 
 
 def _named(structure: Any) -> dict[str, NArray]:

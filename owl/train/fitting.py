@@ -52,6 +52,7 @@ class Fit:
                 self._call("on_start")
                 while len(self.trainer.history) < epochs and not self.trainer.stopping:
                     self._epoch()
+                self.trainer.parts.own.join(self.trainer.optimizer)
         except KeyboardInterrupt:
             if self.trainer.ranks.size > 1:  # the other ranks have been interrupted elsewhere
                 raise
@@ -126,7 +127,7 @@ class Fit:
         with self.undo:
             for batch in batches:
                 samples = samples_of(batch)
-                values, gradients = trainer.parts.gradients(batch)
+                values, gradients = trainer.parts.gradients(batch, trainer.optimizer)
                 sums.add(gradients, samples)
                 measured.append((values, samples))
                 count += samples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,11 @@ class Ranks:
                 each = ", ".join(f"{value} on rank {rank}" for rank, value in enumerate(by_rank))
                 raise ValueError(f"{what}: the ranks differ in {name}: {each}")
 
-    def added(self, values: dict[str, tuple[Any, Any]], gradients: dict[str, NArray], buffers: dict[str, NArray]) -> tuple[dict[str, tuple[Any, Any]], dict[str, NArray], dict[str, NArray]]:  # fmt: skip
-        """The sums over the ranks, along the tree over the shards. Gradients go in buckets, the last parameters' first."""
+    def added(self, values: dict[str, tuple[Any, Any]], gradients: dict[str, NArray], buffers: dict[str, NArray], shared: Container[str]) -> tuple[dict[str, tuple[Any, Any]], dict[str, NArray], dict[str, NArray]]:  # fmt: skip
+        """The sums over the ranks, along the tree over the shards. Gradients go in buckets, the last parameters' first.
+
+        Of the gradients in ``shared``, each rank gets its own part, flat.
+        """
         if self.size == 1:
             return values, gradients, buffers
         from owl import distributed as job
@@ -79,11 +82,23 @@ class Ranks:
         parts = {f"{name} {i}": _as_array(part) for name, pair in values.items() for i, part in enumerate(pair)}
         parts |= {f"buffer {name}": each for name, each in buffers.items()}
         sums: dict[str, NArray] = {}
-        for bucket in _buckets([*gradients.items()][::-1]):
-            sums |= job.all_reduce(bucket)
+        for bucket in _buckets([*gradients.items()][::-1], shared):
+            if next(iter(bucket)) in shared:
+                sums |= job.reduce_scatter({name: g.reshape([g.size]) for name, g in bucket.items()})
+            else:
+                sums |= job.all_reduce(bucket)
         rest = job.all_reduce(parts)
         found = {name: (rest[f"{name} 0"], rest[f"{name} 1"]) for name in values}
         return found, {name: sums[name] for name in gradients}, {name: rest[f"buffer {name}"] for name in buffers}
+
+    def gathered_parts(self, parts: dict[str, NArray]) -> dict[str, NArray]:
+        """The flat arrays of which each rank has a part. In buckets, in this order: the next forward pass begins with the first."""
+        from owl import distributed as job
+
+        wholes: dict[str, NArray] = {}
+        for bucket in _buckets([*parts.items()], parts):
+            wholes |= job.all_gather(bucket)
+        return wholes
 
     def gathered(self, rows: Sequence[Numbers], names: Sequence[str], count: int) -> list[Numbers]:
         """All rows, of which rank r has those with the numbers r, r + size, and so on."""
@@ -130,21 +145,22 @@ def _as_array(part: Any) -> NArray:
     return owl.from_numpy(np.array([part], np.int64 if isinstance(part, (int, np.integer)) else np.float64))
 
 
-def _bytes_of(array: NArray) -> int:
+def bytes_of(array: NArray) -> int:
     return array.size * getattr(array.dtype, "itemsize", 2)  # a text: bfloat16 without ml_dtypes
 
 
-def _buckets(items: list[tuple[str, NArray]]) -> list[dict[str, NArray]]:
+def _buckets(items: list[tuple[str, NArray]], shared: Container[str]) -> list[dict[str, NArray]]:
+    """Those in ``shared`` and the others are in different buckets."""
     end, left = len(items), LAST_BUCKET
-    while end > 0 and (left := left - _bytes_of(items[end - 1][1])) >= 0:
+    while end > 0 and items[end - 1][0] not in shared and (left := left - bytes_of(items[end - 1][1])) >= 0:
         end -= 1
     buckets: list[dict[str, NArray]] = []
-    limit, filled = FIRST_BUCKET, 0
-    current: dict[str, NArray] = {}
+    limit = FIRST_BUCKET
+    current: dict[bool, dict[str, NArray]] = {True: {}, False: {}}
     for name, array in items[:end]:
-        current[name] = array
-        filled += _bytes_of(array)
-        if filled >= limit:
-            buckets.append(current)
-            current, filled, limit = {}, 0, BUCKET
-    return [each for each in (*buckets, current, dict(items[end:])) if each]
+        kind = name in shared
+        current[kind][name] = array
+        if sum(map(bytes_of, current[kind].values())) >= limit:
+            buckets.append(current[kind])
+            current[kind], limit = {}, BUCKET
+    return [each for each in (*buckets, *current.values(), dict(items[end:])) if each]

@@ -13,6 +13,7 @@ from owl._types import kind_of
 from owl.nn.module import Module, Slot, Trained, values
 from owl.optim.optimizer import Optimizer
 from owl.train.metrics import Function
+from owl.train.own_parts import OwnParts
 from owl.train.ranks import Ranks, nothing
 
 Batch = tuple[NArray, ...]
@@ -40,12 +41,12 @@ class Steps:
         self.model, self.loss, self.metrics, self.devices, self.shards = model, loss, metrics, devices, shards
         #: Called with output and labels before the loss, while fit runs.
         self.check: Callable[[Any, NArray], None] | None = None
-        self.ranks = ranks
+        self.ranks, self.own = ranks, OwnParts(ranks)
         self._trained = Trained(model) if isinstance(model, Module) else None
         self._slots: dict[str, Slot] = {}  # of the latest gradients' parameters
 
-    def gradients(self, batch: Batch) -> tuple[dict[str, Any], Gradients]:
-        """The loss and metrics of a batch, and the gradients of its mean loss."""
+    def gradients(self, batch: Batch, optimizer: Any) -> tuple[dict[str, Any], Gradients]:
+        """The loss and metrics of a batch, and the gradients of its mean loss, as ``update`` of this optimizer takes them."""
         if self.shards == 1:
             with _on(self.devices, 0, 1):
                 return self._one(batch)
@@ -61,10 +62,13 @@ class Steps:
             last = next(shard for shard in shards if shard is not None)
         values = {name: _joined([shard and shard[0][name] for shard in shards]) for name in last[0]}
         moving = [name for name, each in last[2].items() if kind_of(each.dtype) == "f"]
+        gradients = added([shard and shard[1] for shard in shards])
+        self.own.choose(optimizer if self._trained else None, gradients)
         found, total, running = self.ranks.added(
             values,
-            added([shard and shard[1] for shard in shards]),
+            gradients,
             added([shard and {name: shard[2][name] for name in moving} for shard in shards]),
+            self.own,
         )
         if before:  # running statistics are averaged over the shards; counters are the same in all of them
             count = sum(start < stop for start, stop in zip(cuts, cuts[1:]))
@@ -109,7 +113,7 @@ class Steps:
     def update(self, optimizer: Any, gradients: Gradients) -> None:
         """Makes the step."""
         if self._trained and getattr(type(optimizer), "update", None) is Optimizer.update:
-            optimizer._update(self._slots, gradients)
+            self.own.update(optimizer, self._slots, gradients)
         else:
             optimizer.update(self.model, gradients)
 

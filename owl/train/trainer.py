@@ -206,8 +206,9 @@ class Trainer:
 
         A file that cannot be written is a warning.
         """
+        tree = self._snapshot()
         if self.writes:
-            self.writer.put(os.fspath(path), self._snapshot())
+            self.writer.put(os.fspath(path), tree)
 
     def load(self, path: PathLike) -> None:
         """Goes on from a file that ``save`` or a callback wrote. The next ``fit`` has the same data and arguments.
@@ -234,7 +235,7 @@ class Trainer:
         place = self.place.state()
         tree = {
             "model": dict(self.model.state()),
-            "optimizer": self.optimizer.state(),
+            "optimizer": self.parts.own.state(self.optimizer),
             "random": list(owl.random_state()),
             "place": place,
             "steps": self.steps,

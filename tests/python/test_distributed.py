@@ -51,7 +51,7 @@ def test_a_process_alone_is_a_group_of_one():
     assert (distributed.rank(), distributed.size()) == (0, 1)
     x = owl.arange(6).reshape([2, 3])
     tree = {"a": x, "b": [x + 1.0, (x,)]}
-    for operation in (distributed.all_reduce, distributed.all_gather, distributed.broadcast):
+    for operation in (distributed.all_reduce, distributed.reduce_scatter, distributed.all_gather, distributed.broadcast):
         found = operation(tree)
         assert found["a"] is x and found["b"][1][0] is x and isinstance(found["b"][1], tuple)
     distributed.barrier()
@@ -110,8 +110,8 @@ def of(seed, shape, dtype, r):
     a = rng.standard_normal(shape) * 100
     return a.astype(np.float32) if dtype in ("float16", "bfloat16") else a.astype(dtype)
 
-for shape, dtypes in (((3,), ["float32", "int32", "uint8", "float16"]), ((1000, 70), ["float32", "float64", "int64", "bfloat16"]),
-                      ((0,), ["float32"]), ((50, 7), ["float32"])):
+for shape, dtypes in (((3,), ["float32", "int32", "uint8", "float16"]), ((1200, 70), ["float32", "float64", "int64", "bfloat16"]),
+                      ((0,), ["float32"]), ((12, 700), ["float32"])):
     for dtype in dtypes:
         parts = [owl.from_numpy(of(1, shape, dtype, r)).astype(dtype) for r in range(size)]
         own = parts[rank]
@@ -131,6 +131,11 @@ for shape, dtypes in (((3,), ["float32", "int32", "uint8", "float16"]), ((1000, 
             largest, smallest = owl.maximum(largest, each), owl.minimum(smallest, each)
         same(distributed.all_reduce(own, "max"), largest, "max")
         same(distributed.all_reduce(own.T if own.ndim == 2 else own, "min"), smallest.T if own.ndim == 2 else smallest, "min")
+        if own.shape[-1] % size == 0:
+            share = own.shape[-1] // size
+            scattered, counts = distributed.reduce_scatter((own, owl.full([2 * size], rank + 1, dtype="int32")))
+            same(scattered, owl.slice(tree[0], -1, rank * share, share), "scatter")
+            assert counts.tolist() == [size * (size + 1) // 2] * 2
         same(distributed.all_gather(own), owl.concat(parts, -1), "gather")
         same(distributed.broadcast(own, size - 1), parts[-1], "broadcast")
 many = distributed.all_reduce({i: owl.full([20000 + i], float(rank + i)) for i in range(20)})
@@ -218,6 +223,10 @@ def test_gradients(launcher):
         both = owl.concat([each, each + 10.0], -1)
         wanted = [(3.0 * i + 20 * rank) * (rank + 1) for i in range(3)]
         assert gradient(distributed.all_gather, both) == wanted, wanted
+        def scattered(x):
+            return distributed.reduce_scatter(owl.concat([x, 10.0 * x], -1))
+        wanted = [(rank + 1) * (1.0 * i + 20.0 * i) for i in range(3)]
+        assert gradient(scattered, each) == wanted, wanted
         for root in (0, 1):
             wanted = [3.0 * i * (rank + 1) * (rank == root) for i in range(3)]
             assert gradient(lambda x: distributed.broadcast(x, root), each) == wanted, wanted
@@ -231,7 +240,7 @@ def test_gradients(launcher):
         assert tape.gradient(loss, w).tolist() == [[2.0 * rank] * 3] * 2
         with owl.Tape() as outer:
             with owl.Tape() as inner:
-                y = owl.elewise.square(distributed.all_gather(w))
+                y = owl.elewise.square(distributed.all_gather(distributed.reduce_scatter(distributed.all_gather(w)) * 0.5))
                 loss = owl.elewise.square(y).sum()  # of all ranks: 2 w^4
             g = inner.gradient(loss, w).sum()
         assert outer.gradient(g, w).tolist() == owl.full([2, 3], 24.0).tolist(), rank
@@ -373,7 +382,7 @@ import os, signal
 from owl import _owl, nn, optim, train
 what, at = sys.argv[1], int(sys.argv[2])
 if len(sys.argv) > 3:
-    train.ranks.FIRST_BUCKET = train.ranks.BUCKET = int(sys.argv[3])
+    train.ranks.FIRST_BUCKET = train.ranks.BUCKET = train.own_parts.FROM_BYTES = int(sys.argv[3])
 calls = 0
 
 def faulty(call):
@@ -405,7 +414,7 @@ def faulty(call):
 model = nn.Sequential(nn.Linear(10, 200), nn.BatchNorm(200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 3))
 trainer = train.Trainer(model, "softmax_cross_entropy", optim.Adam(), distributed=True)
 if rank == size - 1:
-    for name in ("all_reduce", "all_gather", "broadcast"):
+    for name in ("all_reduce", "reduce_scatter", "all_gather", "broadcast"):
         setattr(_owl._distributed, name, faulty(getattr(_owl._distributed, name)))
 x = np.random.default_rng(0).standard_normal((200, 10)).astype(np.float32)
 trainer.fit((x, np.arange(200, dtype=np.int32) % 3), 3, validation=0.2, batch_size=20, progress=False)
@@ -596,6 +605,103 @@ def test_files_are_the_same_on_any_number_of_ranks(tmp_path, samples, norm):
         assert (tmp_path / f"{name}.csv").exists()
 
 
+OWN_PARTS = """\
+import sys
+import numpy as np
+import owl
+from owl import distributed, nn, optim, train
+from owl.train import own_parts
+
+class Shrinking(optim.Optimizer):        # a step that needs all of the gradient
+    def step(self, x, g, slots, t, lr):
+        return x - g * lr / (owl.sqrt(owl.square(g).sum()) + 1.0)
+
+OPTIMIZERS = {
+    "sgd": lambda: optim.SGD(0.1), "adamw": lambda: optim.AdamW(optim.cosine(0.01, 60)),
+    "rmsprop": lambda: optim.RMSprop(0.001, momentum=0.9, centered=True), "lion": lambda: optim.Lion(0.001), "own": lambda: Shrinking(0.1),
+}
+name, out, resumed = sys.argv[1:4]
+own_parts.FROM_BYTES = 1000
+rng = np.random.default_rng(0)
+x = rng.standard_normal((610, 20)).astype(np.float32)
+data = (x, (x[:, :3].sum(1) > 0).astype(np.int32))
+owl.seed(5)
+# Of 1,020, 51, 357 and 7 elements, of 14 and 2: one that 2 and 4 ranks can share, one that they cannot, and small ones.
+model = nn.Sequential(nn.Linear(20, 51), nn.ReLU(), nn.Linear(51, 7), nn.Dropout(0.2), nn.Linear(7, 2))
+own = train.Trainer(model, "softmax_cross_entropy", OPTIMIZERS[name](), distributed=True, shards=4)
+shared = distributed.size() > 1 and name != "own"
+
+class Looks:
+    def on_step(self, trainer, step):
+        for array in own.optimizer._slots["0.weight"].values():
+            assert array.shape == ([1020 // distributed.size()] if shared else [20, 51]), array.shape
+        assert all(array.shape == [51, 7] for array in own.optimizer._slots["2.weight"].values())
+        assert ("0.weight" in own.parts.own) == shared and "2.weight" not in own.parts.own
+    def on_epoch(self, trainer, row):
+        own.save(f"{out}_now_{row['epoch']}.npz")
+
+def whole():
+    slots = own.optimizer._slots.get("0.weight", {})
+    assert all(array.shape == [20, 51] for array in slots.values()), slots
+
+if resumed != "-":
+    own.load(resumed)
+more = dict(batch_size=100, progress=False, accumulate=2)
+own.fit(data, 2, callbacks=[Looks(), train.Checkpoint(out + "_{step}.npz", every=2, unit="step")], **more)
+whole()
+model.freeze("0")
+own.fit(data, 3, **more)
+whole()
+model.unfreeze()
+
+class Stops:
+    def on_step(self, trainer, step):
+        raise KeyError("stop")
+
+try:
+    own.fit(data, 4, callbacks=[Stops()], **more)    # the optimizer's arrays stay divided
+except KeyError:
+    pass
+own.save(out + "_cut.npz")
+own.fit(data, 4, **more)
+whole()
+own.save(out + ".npz")
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop", "lion", "own"])
+def test_ranks_update_their_own_parts(tmp_path, optimizer):
+    """Of a parameter that they can share, with the files of one process, whatever the optimizer; also beyond a resume on
+    another number of ranks from within an epoch, after an exception and with frozen parameters."""
+    library = ["Open MPI", "MPICH"][len(optimizer) % 2]
+    for count in (1, 2, 4):
+        mpi.run(library, count, OWN_PARTS, optimizer, f"n{count}", "-", folder=tmp_path)
+    # Four updates an epoch: three of 200 samples, and one of the last ten.
+    files = ["_2.npz", "_4.npz", "_6.npz", "_8.npz", "_now_1.npz", "_now_2.npz", "_cut.npz", ".npz"]
+    for file in files:
+        for count in (2, 4):
+            assert (tmp_path / f"n{count}{file}").read_bytes() == (tmp_path / f"n1{file}").read_bytes(), (count, file)
+    mpi.run(library, 2, OWN_PARTS, optimizer, "again", "n4_6.npz", folder=tmp_path)
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "n1.npz").read_bytes()
+
+
+def test_a_sum_that_the_ranks_cannot_share(launcher):
+    text = """
+        try:
+            distributed.reduce_scatter(owl.ones([4, 3]))
+        except owl.ShapeError as error:
+            print(error)
+        try:
+            distributed.reduce_scatter(owl.ones([4], dtype="bool"))
+        except owl.DTypeError as error:
+            print(error)
+    """
+    out, _ = mpi.run(launcher, 2, begin(text.replace("\n        ", "\n")))
+    assert out.count("the last axis of shape [4, 3] has 3 elements, which 2 ranks cannot share") == 2, out
+    assert out.count("distributed.reduce_scatter: sums of bool arrays") == 2, out
+
+
 def test_files_are_the_same_from_ranks_on_several_machines(launcher, tmp_path):
     alone(tmp_path, "alone", "alone", 502, "plain")
     mpi.run(launcher, 2, TRAINING, "ranks", "machines", 502, "plain", folder=tmp_path, rate="1gbit")
@@ -633,7 +739,7 @@ def test_buckets():
     from owl.train.ranks import _buckets
 
     def of(*sizes):
-        return [[each.size * 4 for each in bucket.values()] for bucket in _buckets([(str(i), owl.ones([n // 4])) for i, n in enumerate(sizes)])]
+        return [[each.size * 4 for each in bucket.values()] for bucket in _buckets([(str(i), owl.ones([n // 4])) for i, n in enumerate(sizes)], ())]
 
     assert of(1_000_000, 100_000, 20_000_000, 100_000, 80, 2000) == [[1_000_000, 100_000], [20_000_000], [100_000], [80, 2000]]
     assert of(2_000_000, 36, 4096) == [[2_000_000], [36], [4096]]

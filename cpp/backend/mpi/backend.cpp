@@ -77,6 +77,7 @@ void run(Group& group, const Task& task) {
   try {
     if (!meeting.failure.empty()) group.meet(meeting);
     else if (task.op == &op_all_reduce) group.all_reduce(meeting, parts_of(task), params.combine);
+    else if (task.op == &op_reduce_scatter) group.reduce_scatter(meeting, parts_of(task));
     else if (task.op == &op_all_gather) group.all_gather(meeting, parts_of(task));
     else if (task.op == &op_broadcast) group.broadcast(meeting, parts_of(task), params.root);
     else group.meet(meeting);

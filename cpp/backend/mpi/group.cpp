@@ -348,9 +348,10 @@ void Group::reduce_large(std::span<const Part> parts, distributed::Combine how) 
   }
 }
 
-// Each rank adds its share of every array, and sends the sum to the others: all-to-all and all-gather, block by block,
-// so that one block is added, while it is in the cache, beside the transfer of others.
-void Group::reduce_in_place(std::span<const Part> arrays, distributed::Combine how) {
+// Each rank adds its share of every array, and, if it `gathers`, sends the sum to the others: all-to-all and all-gather,
+// block by block, so that one block is added, while it is in the cache, beside the transfer of others. Else `out` is of its
+// share alone.
+void Group::reduce_in_place(std::span<const Part> arrays, distributed::Combine how, bool gathers) {
   const auto share = [&](std::size_t i, int r) {
     const Part& data = arrays[i];
     return Share{data, static_cast<int>(2 * i), r * data.count / size_, (r + 1) * data.count / size_};
@@ -362,7 +363,7 @@ void Group::reduce_in_place(std::span<const Part> arrays, distributed::Combine h
       const int r = (rank_ + apart) % size_;
       const Share s = share(i, r);
       for (std::int64_t b = 0; b < s.blocks(); ++b) {
-        receive(s.data.out + s.offset(b), s.bytes(b), r, s.tag + 1, transfers);
+        if (gathers) receive(s.data.out + s.offset(b), s.bytes(b), r, s.tag + 1, transfers);
         send(s.data.in + s.offset(b), s.bytes(b), r, s.tag, transfers);
       }
     }
@@ -389,12 +390,35 @@ void Group::reduce_in_place(std::span<const Part> arrays, distributed::Combine h
     std::vector<std::byte*> pieces;
     for (int r = 0; r < size_; ++r)
       pieces.push_back(r == rank_ ? const_cast<std::byte*>(s.data.in) + s.offset(b) : place(n, r));
-    std::byte* const sum = s.data.out + s.offset(b);
+    std::byte* const sum = s.data.out + (s.offset(b) - (gathers ? 0 : s.offset(0)));
     reduce_by_tree(std::move(pieces), static_cast<std::size_t>(rank_), sum, s.data.dtype, how, s.count(b));
-    for (int apart = 1; apart < size_; ++apart) send(sum, s.bytes(b), (rank_ + apart) % size_, s.tag + 1, transfers);
+    for (int apart = 1; gathers && apart < size_; ++apart)
+      send(sum, s.bytes(b), (rank_ + apart) % size_, s.tag + 1, transfers);
     begin(n + kSlots);
   }
   finish(transfers);
+}
+
+// Of small arrays every rank has the whole sums.
+void Group::reduce_scatter(const Meeting& meeting, std::span<const Part> parts) {
+  std::vector<Part> large, wholes;
+  std::vector<std::vector<std::byte>> sums;
+  for (const Part& part : parts) {
+    if (part.bytes() >= kPacked) large.push_back(part);
+    else wholes.push_back({part.in, sums.emplace_back(part.bytes()).data(), part.count, part.dtype});
+  }
+  if (large.empty()) all_reduce(meeting, wholes, distributed::Combine::kSum);
+  else {
+    meet(meeting);
+    reduce_in_place(large, distributed::Combine::kSum, false);
+    reduce_large(wholes, distributed::Combine::kSum);
+  }
+  auto whole = sums.begin();
+  for (const Part& part : parts) {
+    const std::size_t own = part.bytes() / static_cast<std::size_t>(size_);
+    if (part.bytes() < kPacked && own > 0) std::memcpy(part.out, whole->data() + static_cast<std::size_t>(rank_) * own, own);
+    if (part.bytes() < kPacked) ++whole;
+  }
 }
 
 void Group::all_gather(const Meeting& meeting, std::span<const Part> parts) {
@@ -404,7 +428,7 @@ void Group::all_gather(const Meeting& meeting, std::span<const Part> parts) {
     const auto bytes = parts[i].bytes();
     for (int r = 0; r < size_; ++r) {
       std::byte* const to = parts[i].out + static_cast<std::size_t>(r) * bytes;
-      if (r == rank_) std::memcpy(to, parts[i].in, bytes);
+      if (r == rank_) std::copy_n(parts[i].in, bytes, to);
       else receive(to, bytes, r, static_cast<int>(i), requests);
     }
   }

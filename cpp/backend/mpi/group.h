@@ -48,6 +48,7 @@ class OWL_MODULE_API Group {
   // Each throws Error if the ranks do not match, or one has failed, now or in an earlier meeting.
   void meet(const Meeting& meeting);
   void all_reduce(const Meeting& meeting, std::span<const Part> parts, distributed::Combine how);
+  void reduce_scatter(const Meeting& meeting, std::span<const Part> parts);  // sums; `out` is this rank's part of one
   void all_gather(const Meeting& meeting, std::span<const Part> parts);
   void broadcast(const Meeting& meeting, std::span<const Part> parts, int root);
 
@@ -74,7 +75,7 @@ class OWL_MODULE_API Group {
   void receive(void* data, std::size_t bytes, int from, int tag, Requests& requests);
   void reduce_small(const Meeting& meeting, std::span<const Part> parts, distributed::Combine how);
   void reduce_large(std::span<const Part> parts, distributed::Combine how);
-  void reduce_in_place(std::span<const Part> arrays, distributed::Combine how);
+  void reduce_in_place(std::span<const Part> arrays, distributed::Combine how, bool gathers = true);
 
   const Library& library_;
   const int process_;

@@ -29,18 +29,20 @@ MESSAGE = 4096  # of so many bytes, data goes with the ranks' messages
 @dataclass
 class Network:
     """Milliseconds of a rank of one core: buckets ready after the beginning of a step, the backward pass ended, the update
-    made. Rounded from traces of distributed.py --profile on an AMD EPYC with other work beside, 128 samples (CNN) and 50
-    (perceptron) a rank; the perceptron's update is an estimate."""
+    of all parameters made; and when the forward pass needs those of a bucket that the ranks update in parts (None: every rank
+    updates all of it). Rounded from traces of distributed.py --profile on an AMD EPYC with other work beside, 128 samples (CNN)
+    and 50 (perceptron) a rank; the perceptron's update is an estimate."""
 
     ready: list
     computed: float
     update: float
     bytes: list
+    needed: list
 
 
 NETWORKS = {
-    "cnn": Network([24.0, 49.0, 59.0], 59.2, 1.2, [1_622_040, 100_200, 2_080]),
-    "mlp": Network([25.0, 39.0], 39.2, 19.0, [36_132_040, 9_420_000]),
+    "cnn": Network([24.0, 49.0, 59.0], 59.2, 1.2, [1_600_000, 122_240, 2_080], [19.0, None, None]),
+    "mlp": Network([25.0, 39.0, 39.1], 39.2, 19.0, [36_000_000, 9_408_000, 144_040], [3.5, 0.0, None]),
 }
 
 
@@ -63,23 +65,34 @@ class Cluster:
     def sum(self, size, ranks, tree):
         if size <= MESSAGE and not tree:  # with the message that the ranks exchange anyway
             return self.meeting(ranks, tree) + self.transfer(size * (ranks - 1))
-        return self.meeting(ranks, tree) + self.reduction(size, ranks, tree)
+        return self.scatter(size, ranks, tree) + self.gather(size, ranks, tree) - self.meeting(ranks, tree)
 
-    def reduction(self, size, ranks, tree):
-        """All-to-all and all-gather, with the additions beside the first."""
+    def scatter(self, size, ranks, tree):
+        """Every rank gets its part of the sum: all-to-all, with the additions beside."""
         share = size / ranks * (ranks - 1)
-        rounds = math.log2(ranks) if tree else 1
-        messages = rounds if tree else (ranks - 1) * max(1, math.ceil(size / ranks / BLOCK))
-        work = messages * self.message_us / 1e3
         add = share / self.add_gb / 1e6
-        first = max(self.transfer(share), add, work) + min(self.transfer(BLOCK), add)
-        return 2 * rounds * self.latency_us / 1e3 + first + max(self.transfer(share), work)
+        moved = max(self.transfer(share), add, self._work(size, ranks, tree)) + min(self.transfer(BLOCK), add)
+        return self.meeting(ranks, tree) + self._rounds(ranks, tree) * self.latency_us / 1e3 + moved
+
+    def gather(self, size, ranks, tree):
+        """Every rank gets the parts of the others."""
+        moved = max(self.transfer(size / ranks * (ranks - 1)), self._work(size, ranks, tree))
+        return self.meeting(ranks, tree) + self._rounds(ranks, tree) * self.latency_us / 1e3 + moved
+
+    def _rounds(self, ranks, tree):
+        return math.log2(ranks) if tree else 1
+
+    def _work(self, size, ranks, tree):
+        messages = math.log2(ranks) if tree else (ranks - 1) * max(1, math.ceil(size / ranks / BLOCK))
+        return messages * self.message_us / 1e3
 
 
 def step_ms(network, cluster, ranks, *, tree=False, cores=1, jitter=0.03, seed=0):
     """The mean of some steps: an event for each bucket of each rank that is ready, and for each end of a sum."""
     rng = random.Random(seed)
-    costs = [cluster.sum(size, ranks, tree) for size in network.bytes]
+    parts = [needed is not None for needed in network.needed]
+    costs = [(cluster.scatter if part else cluster.sum)(size, ranks, tree) for size, part in zip(network.bytes, parts)]
+    updates = [network.update * size / sum(network.bytes) / (ranks if part else 1) for size, part in zip(network.bytes, parts)]
     begun, ends = [0.0] * ranks, []
     for _ in range(STEPS):
         speed = [(1 + abs(rng.gauss(0, jitter))) / cores for _ in range(ranks)]
@@ -94,20 +107,26 @@ def step_ms(network, cluster, ranks, *, tree=False, cores=1, jitter=0.03, seed=0
             while next_bucket < len(costs) and waiting[next_bucket] == 0:  # one after another, in recorded order
                 link_free = done[next_bucket] = max(ready_at[next_bucket], link_free) + costs[next_bucket]
                 next_bucket += 1
-        part = network.update / len(costs)
+        updated = [0.0] * len(costs)  # by all ranks
         for r in range(ranks):
             at = begun[r] + network.computed * speed[r]
-            for end in done:  # the update of a bucket's parameters is beside the next sum
-                at = max(at, end) + part * speed[r]
+            for k, end in enumerate(done):  # the update of a bucket's parameters is beside the next sum
+                at = max(at, end) + updates[k] * speed[r]
+                updated[k] = max(updated[k], at)
             begun[r] = at
+        for k in reversed(range(len(costs))):  # beside the next forward pass, until it needs them
+            if parts[k]:
+                link_free = max(link_free, updated[k]) + cluster.gather(network.bytes[k], ranks, tree)
+                begun = [max(at, link_free - network.needed[k] * speed[r]) for r, at in enumerate(begun)]
         ends.append(max(begun))
     return (ends[-1] - ends[0]) / (STEPS - 1)
 
 
-def traced(path, network):
-    """The network with the times of a trace: of rank 0's sums, and of the tasks before and behind them."""
+def traced(path, network, ranks):
+    """The network with the times of a trace: of rank 0's sums, and of the tasks before and behind them. The update is made
+    of what lies between the sums and the next forward pass, of which a rank has made its part."""
     events = sorted((e for e in json.loads(Path(path).read_text())["traceEvents"] if e.get("ph") == "X"), key=lambda e: e["ts"])
-    sums = [e for e in events if e["name"] == "distributed.all_reduce"]
+    sums = [e for e in events if e["name"] in ("distributed.all_reduce", "distributed.reduce_scatter")]
     tasks = [e for e in events if e["cat"] in ("kernel", "fused") and not e["name"].startswith("distributed")]
     each = len(network.bytes) + 1  # the last sum is that of the loss
     steps = [sums[i : i + each] for i in range(0, len(sums) - each + 1, each)]
@@ -120,7 +139,10 @@ def traced(path, network):
         computed.append(max(e["ts"] + e["dur"] for e in tasks if e["ts"] < last) / 1e3 - first / 1e3)
         update.append(sum(e["dur"] for e in tasks if before[-2]["ts"] + before[-2]["dur"] <= e["ts"] < first) / 1e3)
     middle = statistics.median
-    return Network([middle(each) for each in found], middle(computed), middle(update), network.bytes)
+    ready = [middle(each) for each in found]
+    needed = [part and part * ready[0] / network.ready[0] for part in network.needed]
+    whole = sum(size / (ranks if part is not None else 1) for size, part in zip(network.bytes, network.needed))
+    return Network(ready, middle(computed), middle(update) * sum(network.bytes) / whole, network.bytes, needed)
 
 
 def main():
@@ -133,6 +155,7 @@ def main():
     options.add_argument("--cores", type=float, default=1, help="how many times as fast a rank computes (default: 1)")
     options.add_argument("--jitter", type=float, default=0.03, help="deviation of a rank's speed (default: 0.03)")
     options.add_argument("--trace", help="of rank 0, by distributed.py --profile, in place of the times of an AMD EPYC")
+    options.add_argument("--trace-ranks", type=int, default=2, metavar="N", help="of the job with the trace (default: 2)")
     options.add_argument("--figure", metavar="FILE", help="also draws the efficiency, as a PNG; needs matplotlib")
     found = options.parse_args()
     if found.trace and len(found.network or []) != 1:
@@ -143,7 +166,7 @@ def main():
         figure.require()
     lines = []
     for name in found.network or sorted(NETWORKS):
-        network = traced(found.trace, NETWORKS[name]) if found.trace else NETWORKS[name]
+        network = traced(found.trace, NETWORKS[name], found.trace_ranks) if found.trace else NETWORKS[name]
         for gigabit in found.gigabit or [10, 100]:
             cluster = Cluster(gigabit, found.latency_us, found.message_us, found.add_gb)
             alone = (network.computed + network.update) / found.cores

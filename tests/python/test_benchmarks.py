@@ -111,7 +111,8 @@ def test_scaling_is_simulated():
     assert len(table) == 8 and all(len(steps) == 11 for steps in table.values())
     for (name, gigabit, _), steps in table.items():
         transfer = 2 * 8 * {"cnn": 1.72e6, "mlp": 45.55e6}[name] / float(gigabit) / 1e6  # of many ranks, if nothing hides it
-        assert steps[0] <= steps[1] and steps == sorted(steps) and steps[-1] < steps[0] + 1.1 * transfer + 16, (name, steps)
+        update = {"cnn": 1.2, "mlp": 19.0}[name]  # which the ranks share out
+        assert min(steps) >= steps[0] - update and steps[-1] < steps[0] + 1.1 * transfer + 16, (name, steps)
     slow = rows("--jitter", "0", "--network", "mlp", "--gigabit", "1", "--cores", "1000000")
     assert abs(slow["mlp", "1", "direct"][1] - 8 * 45.55) < 8  # two ranks, which compute in no time: the wire's time
 

@@ -128,16 +128,16 @@ def traced(path, network, ranks):
     events = sorted((e for e in json.loads(Path(path).read_text())["traceEvents"] if e.get("ph") == "X"), key=lambda e: e["ts"])
     sums = [e for e in events if e["name"] in ("distributed.all_reduce", "distributed.reduce_scatter")]
     tasks = [e for e in events if e["cat"] in ("kernel", "fused") and not e["name"].startswith("distributed")]
-    each = len(network.bytes) + 1  # the last sum is that of the loss
+    each = len(network.bytes) + (network.bytes[-1] > MESSAGE)  # the last sum is of the loss, and of a small last bucket
     steps = [sums[i : i + each] for i in range(0, len(sums) - each + 1, each)]
     found, computed, update = [[] for _ in network.bytes], [], []
     for before, now in zip(steps, steps[1:]):
         first = next(e["ts"] for e in tasks if e["ts"] > before[-1]["ts"] and e["name"].startswith(("conv", "matmul")))
         for k, place in enumerate(found):
             place.append((now[k]["ts"] - first) / 1e3)
-        last = now[each - 2]["ts"]
+        last = now[len(found) - 1]["ts"]
         computed.append(max(e["ts"] + e["dur"] for e in tasks if e["ts"] < last) / 1e3 - first / 1e3)
-        update.append(sum(e["dur"] for e in tasks if before[-2]["ts"] + before[-2]["dur"] <= e["ts"] < first) / 1e3)
+        update.append(sum(e["dur"] for e in tasks if before[len(found) - 1]["ts"] + before[len(found) - 1]["dur"] <= e["ts"] < first) / 1e3)
     middle = statistics.median
     ready = [middle(each) for each in found]
     needed = [part and part * ready[0] / network.ready[0] for part in network.needed]

@@ -12,7 +12,7 @@ from owl._owl import Error, NArray
 from owl._types import kind_of
 
 # Bytes of gradients that are sent together. The first are few, to begin early; so are the last, because nothing is left to
-# compute beside them: they fit into the message that the ranks exchange before any data.
+# compute beside them: they go with the loss, and fit into the message that the ranks exchange before any data.
 FIRST_BUCKET, BUCKET, LAST_BUCKET = 1 << 20, 16 << 20, 4096
 
 Numbers = dict[str, tuple[float, float]]
@@ -82,12 +82,14 @@ class Ranks:
         parts = {f"{name} {i}": _as_array(part) for name, pair in values.items() for i, part in enumerate(pair)}
         parts |= {f"buffer {name}": each for name, each in buffers.items()}
         sums: dict[str, NArray] = {}
-        for bucket in _buckets([*gradients.items()][::-1], shared):
+        buckets, last = _buckets([*gradients.items()][::-1], shared)
+        for bucket in buckets:
             if next(iter(bucket)) in shared:
                 sums |= job.reduce_scatter({name: g.reshape([g.size]) for name, g in bucket.items()})
             else:
                 sums |= job.all_reduce(bucket)
-        rest = job.all_reduce(parts)
+        rest = job.all_reduce(parts | {f"gradient {name}": g for name, g in last.items()})
+        sums |= {name: rest[f"gradient {name}"] for name in last}
         found = {name: (rest[f"{name} 0"], rest[f"{name} 1"]) for name in values}
         return found, {name: sums[name] for name in gradients}, {name: rest[f"buffer {name}"] for name in buffers}
 
@@ -96,7 +98,7 @@ class Ranks:
         from owl import distributed as job
 
         wholes: dict[str, NArray] = {}
-        for bucket in _buckets([*parts.items()], parts):
+        for bucket in _buckets([*parts.items()], parts)[0]:
             wholes |= job.all_gather(bucket)
         return wholes
 
@@ -149,8 +151,8 @@ def bytes_of(array: NArray) -> int:
     return array.size * getattr(array.dtype, "itemsize", 2)  # a text: bfloat16 without ml_dtypes
 
 
-def _buckets(items: list[tuple[str, NArray]], shared: Container[str]) -> list[dict[str, NArray]]:
-    """Those in ``shared`` and the others are in different buckets."""
+def _buckets(items: list[tuple[str, NArray]], shared: Container[str]) -> tuple[list[dict[str, NArray]], dict[str, NArray]]:
+    """Buckets, and the last few. Those in ``shared`` and the others are in different buckets."""
     end, left = len(items), LAST_BUCKET
     while end > 0 and items[end - 1][0] not in shared and (left := left - bytes_of(items[end - 1][1])) >= 0:
         end -= 1
@@ -163,4 +165,4 @@ def _buckets(items: list[tuple[str, NArray]], shared: Container[str]) -> list[di
         if sum(map(bytes_of, current[kind].values())) >= limit:
             buckets.append(current[kind])
             current[kind], limit = {}, BUCKET
-    return [each for each in (*buckets, *current.values(), dict(items[end:])) if each]
+    return [each for each in (*buckets, *current.values()) if each], dict(items[end:])

@@ -738,12 +738,15 @@ def test_a_run_goes_on_with_another_number_of_ranks(launcher, tmp_path):
 def test_buckets():
     from owl.train.ranks import _buckets
 
-    def of(*sizes):
-        return [[each.size * 4 for each in bucket.values()] for bucket in _buckets([(str(i), owl.ones([n // 4])) for i, n in enumerate(sizes)], ())]
+    def of(*sizes, shared=()):
+        items = [(str(i), owl.ones([n // 4])) for i, n in enumerate(sizes)]
+        buckets, last = _buckets(items, shared)
+        return [[each.size * 4 for each in bucket.values()] for bucket in (*buckets, last)]
 
     assert of(1_000_000, 100_000, 20_000_000, 100_000, 80, 2000) == [[1_000_000, 100_000], [20_000_000], [100_000], [80, 2000]]
     assert of(2_000_000, 36, 4096) == [[2_000_000], [36], [4096]]
-    assert of(100, 200) == [[100, 200]] and of(5000) == [[5000]] and of() == []
+    assert of(100, 200) == [[100, 200]] and of(5000) == [[5000], []] and of() == [[]]
+    assert of(80, 500_000, 12_000, 700_000, 400_000, shared="134") == [[500_000, 700_000], [400_000], [80, 12_000], []]
 
 
 DIFFERENT = """

@@ -57,7 +57,7 @@ namespace {
 
 // Such as a transpose: a strided view that has at least as many elements as its value.
 bool shows_whole_value(const Node& x) {
-  return x.strides && x.base && !x.base->results && x.shape.size() >= x.base->shape.size();
+  return x.strides && x.base && x.shape.size() >= x.whole_shape().size();
 }
 
 }  // namespace
@@ -67,7 +67,14 @@ Ref<Node> on_device(Node* operand, Device& device) {
   // The value is copied and viewed there in the same way: one copy serves all such views, and a kernel that reads its
   // operand through the strides gives the bits that it gives on the operand's own device.
   if (shows_whole_value(*operand)) {
-    const Ref<Node> whole = on_device(operand->base, device);
+    Node* value = operand->base;
+    NArray result;
+    if (value->results) {  // one of several
+      operand->retain_handle();
+      result = record_view(NArray::adopt(operand), operand->whole_shape(), -operand->offset, nullptr);
+      value = result.node();
+    }
+    const Ref<Node> whole = on_device(value, device);
     whole->retain_handle();
     const NArray view = record_view(NArray::adopt(whole.get()), operand->shape, operand->offset, operand->strides.get());
     return Ref<Node>::borrow(view.node());

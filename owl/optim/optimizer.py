@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from owl import _arguments
@@ -48,6 +48,8 @@ class Optimizer:
         self._slots: dict[str, dict[str, NArray]] = {}
         self._shapes: dict[str, list[int]] = {}
         self._counts: dict[str, int] = {}
+        #: The whole shape of those parameters of an MPI job whose arrays are this rank's part, flat (train/own_parts.py).
+        self._wholes: dict[str, list[int]] = {}
 
     @property
     def lr(self) -> float:
@@ -72,6 +74,7 @@ class Optimizer:
         DataError: a gradient without a parameter, or the state is of other parameters. ShapeError, DTypeError: a gradient
         is not of its parameter's shape and type. Nothing is changed then.
         """
+        self._join()
         if isinstance(target, Module):
             if not isinstance(grads, Mapping):
                 raise TypeError(f"update of a module takes a dict of gradients by name, not {type(grads).__name__}")
@@ -101,9 +104,21 @@ class Optimizer:
                 container[key] = step(x, g, slots, t, lr)
         self.steps += 1
 
-    def _replace(self, name: str, shape: list[int], arrays: dict[str, NArray]) -> None:
-        """Arrays of another shape for a parameter: of a part of it, or of the whole after those of a part."""
-        self._slots[name], self._shapes[name] = arrays, shape
+    def _whole(self, name: str) -> dict[str, NArray]:
+        """The arrays of a parameter, of all of it: if they are parts, an operation of all ranks."""
+        slots, shape = self._slots[name], self._wholes.get(name)
+        if shape is None or not slots:
+            return slots
+        from owl import distributed
+
+        return {each: whole.reshape(shape) for each, whole in distributed.all_gather(slots).items()}
+
+    def _join(self, besides: Container[str] = ()) -> None:
+        """Ends that a rank has parts alone, but for these parameters: an operation of all ranks."""
+        for name in [name for name in self._wholes if name not in besides]:
+            if name in self._slots:
+                self._slots[name], self._shapes[name] = self._whole(name), self._wholes[name]
+            del self._wholes[name]
 
     def _refuse_name(self, name: str, places: Mapping[str, Slot]) -> NoReturn:
         raise DataError(f"update: there is no parameter {name!r} for this gradient; there are {', '.join(places) or 'none'}")
@@ -116,8 +131,11 @@ class Optimizer:
         if g.dtype != x.dtype:
             raise DTypeError(f"update: the gradient of {name!r} is of type {g.dtype}, the parameter of {x.dtype}")
         if self._shapes.get(name, x.shape) != x.shape:
-            raise DataError(f"update: the optimizer's state of {name!r} has shape {self._shapes[name]}, the parameter "
-                            f"{x.shape}: it is that of another model")  # fmt: skip
+            self._refuse_shape(name, self._shapes[name], x)
+
+    def _refuse_shape(self, name: str, shape: list[int], x: NArray) -> NoReturn:
+        raise DataError(f"update: the optimizer's state of {name!r} has shape {shape}, the parameter {x.shape}: it is that "
+                        "of another model")  # fmt: skip
 
     # ---- state
 
@@ -126,13 +144,13 @@ class Optimizer:
 
         ``"optimizer"`` is the class's name, ``"steps"`` the number of updates, ``"lr"`` the rate if it is a number. Each
         parameter has its arrays, under PyTorch's names, and its own number of updates: ``"0.weight.exp_avg"``,
-        ``"0.weight.step"``.
+        ``"0.weight.step"``. While ``fit`` runs on several ranks, a call of all of them, because each has a part of the arrays.
         """
         state: dict[str, Any] = {"optimizer": type(self).__name__, "steps": self.steps}
         if not callable(self._rate):
             state["lr"] = self._rate
-        for name, slots in self._slots.items():
-            state |= {f"{name}.{each}": array for each, array in slots.items()}
+        for name in self._slots:
+            state |= {f"{name}.{each}": array for each, array in self._whole(name).items()}
             state[f"{name}.step"] = self._counts[name]
         return state
 
@@ -162,7 +180,7 @@ class Optimizer:
             raise DataError(f"load_state of {type(self).__name__}: {'; '.join(wrong)}")
         if "lr" in state and not callable(self._rate):
             self.lr = state["lr"]
-        self.steps, self._slots, self._counts = state["steps"], slots, counts
+        self.steps, self._slots, self._counts, self._wholes = state["steps"], slots, counts, {}
         self._shapes = {name: array.shape for name, arrays in slots.items() for array in arrays.values()}
 
     def _sorted(self, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, NArray]], dict[str, int]]:
@@ -213,7 +231,8 @@ def is_elementwise(optimizer: Any) -> bool:
 
 
 def _is_a_rule(step: Any) -> bool:
-    return getattr(step, "__module__", None) == "owl.optim.rules"  # which calls no code of the user's
+    """Whether it is of owl.optim, and so calls no code of the user's. A wrapper may have a rule's ``__module__``."""
+    return getattr(getattr(step, "__func__", step), "__globals__", {}).get("__name__") == "owl.optim.rules"
 
 
 def _named(structure: Any) -> dict[str, NArray]:

@@ -10,6 +10,7 @@ import owl
 from owl._owl import NArray
 from owl.data.loader import Loader
 from owl.nn.module import Module
+from owl.optim.optimizer import Optimizer
 from owl.train.history import SPEED, Row
 from owl.train.inputs import in_order
 from owl.train.labels import Labels
@@ -52,7 +53,8 @@ class Fit:
                 self._call("on_start")
                 while len(self.trainer.history) < epochs and not self.trainer.stopping:
                     self._epoch()
-                self.trainer.parts.own.join(self.trainer.optimizer)
+                if isinstance(self.trainer.optimizer, Optimizer):
+                    self.trainer.optimizer._join()
         except KeyboardInterrupt:
             if self.trainer.ranks.size > 1:  # the other ranks have been interrupted elsewhere
                 raise

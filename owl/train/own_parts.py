@@ -7,7 +7,7 @@ Rajbhandari et al. 2020, "ZeRO", stage 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import owl
@@ -26,13 +26,11 @@ class OwnParts:
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
         self._names: set[str] = set()
-        self._shapes: dict[str, list[int]] = {}  # of all that were shared out once: whole
 
     def choose(self, optimizer: Any, gradients: Mapping[str, NArray]) -> None:
         """From the shapes and the optimizer alone, so that all ranks choose the same ones."""
         may_share = self.ranks.size > 1 and is_elementwise(optimizer)
         self._names = {name for name, g in gradients.items() if may_share and self._is_shared(g)}
-        self._shapes |= {name: gradients[name].shape for name in gradients if name in self._names}
 
     def _is_shared(self, array: NArray) -> bool:
         return array.size % self.ranks.size == 0 and bytes_of(array) >= FROM_BYTES and kind_of(array.dtype) == "f"
@@ -41,41 +39,30 @@ class OwnParts:
         return name in self._names
 
     def update(self, optimizer: Optimizer, slots: Mapping[str, Slot], gradients: Mapping[str, NArray]) -> None:
-        """A step of the optimizer; the gradients of large parameters are of this rank's part."""
-        if not self._names:
-            optimizer._update(slots, gradients)
-            return
-        parts, places = {}, dict(slots)
+        """A step of the optimizer; the gradients of these parameters are of this rank's part, flat."""
+        optimizer._join(besides=self._names)
+        parts, shapes, places = {}, {}, dict(slots)
         for name in (name for name in gradients if name in self._names):
             owner, local, container, key = slots[name]
-            parts[name] = self._own(container[key])
+            parts[name], shapes[name] = self._own(container[key]), container[key].shape
             places[name] = owner, local, parts, name
-            if optimizer._shapes.get(name) == self._shapes[name]:
-                arrays = {each: self._own(array) for each, array in optimizer._slots[name].items()}
-                optimizer._replace(name, parts[name].shape, arrays)
+            self._divide(optimizer, name, container[key])
         optimizer._update(places, gradients)
         for name, whole in self.ranks.gathered_parts(parts).items():
             _, _, container, key = slots[name]
-            container[key] = whole.reshape(self._shapes[name])
+            container[key] = whole.reshape(shapes[name])
+
+    def _divide(self, optimizer: Optimizer, name: str, x: NArray) -> None:
+        """Has the optimizer keep this rank's part of the parameter's arrays."""
+        known = optimizer._wholes.get(name) or optimizer._shapes.get(name)
+        if known is not None and known != x.shape:
+            optimizer._refuse_shape(name, known, x)
+        if name not in optimizer._wholes and name in optimizer._slots:
+            slots = optimizer._slots[name] = {each: self._own(array) for each, array in optimizer._slots[name].items()}
+            optimizer._shapes[name] = [x.size // self.ranks.size]
+            assert all(array.shape == optimizer._shapes[name] for array in slots.values())
+        optimizer._wholes[name] = x.shape
 
     def _own(self, whole: NArray) -> NArray:
         count = whole.size // self.ranks.size
         return owl.slice(whole.reshape([whole.size]), 0, self.ranks.rank * count, count)
-
-    def state(self, optimizer: Any) -> dict[str, Any]:
-        """The optimizer's state, with whole arrays: an operation of all ranks."""
-        state: dict[str, Any] = optimizer.state()
-        for name, arrays in self._whole_arrays(optimizer):
-            state |= {f"{name}.{each}": array for each, array in arrays.items()}
-        return state
-
-    def join(self, optimizer: Any) -> None:
-        """Gives the optimizer whole arrays: an operation of all ranks."""
-        for name, arrays in self._whole_arrays(optimizer):
-            optimizer._replace(name, self._shapes[name], arrays)
-
-    def _whole_arrays(self, optimizer: Any) -> Iterator[tuple[str, dict[str, NArray]]]:
-        for name, shape in self._shapes.items():
-            if getattr(optimizer, "_shapes", {}).get(name, shape) != shape:
-                wholes = self.ranks.gathered_parts(optimizer._slots[name])
-                yield name, {each: whole.reshape(shape) for each, whole in wholes.items()}

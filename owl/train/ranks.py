@@ -47,7 +47,9 @@ class Ranks:
             arrays = dict(model.state())
         except Error:  # a size that the first call will tell: it draws the same numbers on every rank
             return
-        model.load_state(job.broadcast(arrays))
+        first = {id(array): name for name, array in reversed(arrays.items())}  # one array may begin under several names
+        sent = job.broadcast({name: arrays[name] for name in first.values()})
+        model.load_state({name: sent[first[id(array)]] for name, array in arrays.items()})
 
     def number(self, value: int) -> int:
         """Rank 0's."""

@@ -112,7 +112,7 @@ class Steps:
 
     def update(self, optimizer: Any, gradients: Gradients) -> None:
         """Makes the step."""
-        if self._trained and getattr(type(optimizer), "update", None) is Optimizer.update:
+        if self._trained and isinstance(optimizer, Optimizer) and type(optimizer).update is Optimizer.update:
             self.own.update(optimizer, self._slots, gradients)
         else:
             optimizer.update(self.model, gradients)

@@ -235,7 +235,7 @@ class Trainer:
         place = self.place.state()
         tree = {
             "model": dict(self.model.state()),
-            "optimizer": self.parts.own.state(self.optimizer),
+            "optimizer": self.optimizer.state(),
             "random": list(owl.random_state()),
             "place": place,
             "steps": self.steps,

@@ -68,7 +68,9 @@ class Writer:
         try:
             threading.Thread(target=self._work, args=[running], name="owl.train.Writer").start()
         except BaseException:  # RuntimeError: there are too many threads
-            self._running = None
+            with self._lock:
+                if self._running is running:
+                    self._end(running)
             raise
         return running
 
@@ -80,6 +82,10 @@ class Writer:
                 return
             with running:
                 pass
+
+    def _end(self, running: threading.Lock) -> None:
+        self._running = None
+        running.release()
 
     def _report(self) -> None:
         with self._lock:
@@ -93,9 +99,10 @@ class Writer:
     def _work(self, running: threading.Lock) -> None:
         while True:
             with self._lock:
+                if self._running is not running:  # an exception came while it was started
+                    return
                 if not self._waiting:
-                    self._running = None
-                    running.release()
+                    self._end(running)
                     return
                 path = next(iter(self._waiting))
                 tree = self._waiting.pop(path)

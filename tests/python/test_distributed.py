@@ -686,6 +686,109 @@ def test_ranks_update_their_own_parts(tmp_path, optimizer):
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "n1.npz").read_bytes()
 
 
+PARTS_ELSEWHERE = """\
+import functools
+import sys
+import numpy as np
+import owl
+from owl import distributed, nn, optim, train
+from owl.train import own_parts
+
+what, out = sys.argv[1:3]
+own_parts.FROM_BYTES = 64
+rng = np.random.default_rng(0)
+x = rng.standard_normal((100, 24)).astype(np.float32)
+data, more = (x, (x[:, :3].sum(1) > 0).astype(np.int32)), dict(batch_size=8 if what == "devices" else 20, progress=False)
+owl.seed(5)
+
+class Does:
+    def __init__(self, function, at=3):
+        self.function, self.at = function, at
+    def on_step(self, trainer, step):
+        if step == self.at:
+            self.function()
+
+class Normed(optim.Adam):
+    @functools.wraps(optim.Adam.step)
+    def step(self, x, g, slots, t, lr):
+        return optim.Adam.step(self, x, g / (owl.sqrt(owl.square(g).sum()) + 1.0), slots, t, lr)
+
+class Renamed(optim.Adam):
+    def state(self):
+        return {"p." + name if "." in name else name: value for name, value in super().state().items()}
+    def load_state(self, state):
+        super().load_state({name.removeprefix("p."): value for name, value in state.items()})
+
+def network():
+    return nn.Sequential(nn.Linear(24, 64), nn.ReLU(), nn.Linear(64, 8))
+
+def trainer(model, optimizer, shards=4):
+    spread = {"devices": [0, owl.create_cpu_device()]} if what == "devices" else {}
+    return train.Trainer(model, "softmax_cross_entropy", optimizer, distributed=True, shards=shards, **spread)
+
+def fails():
+    raise KeyError("stop")
+
+class Tied(nn.Module):
+    def __init__(self):
+        self.a, self.b, self.c = nn.Linear(24, 24), nn.Linear(24, 24), nn.Linear(24, 2)
+        self.b.weight = self.a.weight
+    def forward(self, x):
+        return self.c(owl.relu(self.b(owl.relu(self.a(x)))))
+
+model, optimizer = (Tied if what == "tied" else network)(), {"wraps": Normed, "state": Renamed}.get(what, optim.Adam)(0.01)
+own = trainer(model, optimizer)
+if what == "exception":      # the optimizer goes on in another trainer, and its state is whole
+    try:
+        own.fit(data, 2, callbacks=[Does(fails)], **more)
+    except KeyError:
+        pass
+    assert optimizer.state()["0.weight.exp_avg"].shape == [24, 64]
+    own = trainer(model, optimizer)
+    own.save(out + "_other.npz")
+elif what == "nested":       # another trainer saves while this one's fit runs
+    own.fit(data, 1, callbacks=[Does(lambda: trainer(model, optimizer).save(out + "_other.npz"))], **more)
+elif what == "layer":        # a smaller head, which the ranks do not share, and another optimizer
+    own.fit(data, 1, **more)
+    model[2] = nn.Linear(64, 2)
+    own.optimizer = optim.Adam(0.01)
+elif what == "model":        # a state of another model: half as large as its parameter
+    own.fit(data, 1, **more)
+    model[0] = nn.Linear(24, 128)
+    model[2] = nn.Linear(128, 8)
+    try:
+        own.fit(data, 2, **more)
+        raise SystemExit("it went on")
+    except owl.DataError as error:
+        assert "'0.weight' has shape [24, 64], the parameter [24, 128]" in str(error), error
+    own = trainer(model, optim.Adam(0.01))
+elif what == "step":         # whose step is the script's own from here on
+    own.fit(data, 1, callbacks=[Does(lambda: setattr(optimizer, "step", functools.partial(Normed.step, optimizer)))], **more)
+elif what == "swapped":
+    own.fit(data, 1, callbacks=[Does(lambda: setattr(own, "optimizer", optim.Adam(0.02)))], **more)
+    assert optimizer.state()["0.weight.exp_avg"].shape == [24, 64]
+own.fit(data, len(own.history) + 2, **more)
+own.save(out + ".npz")
+if what in ("state", "exception"):
+    again = trainer(network(), type(optimizer)(0.01))
+    again.load(out + ".npz")
+    again.fit(data, len(again.history) + 1, **more)
+    again.save(out + "_again.npz")
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("what", ["devices", "exception", "nested", "layer", "model", "wraps", "state", "step", "swapped",
+                                  "tied"])
+def test_parts_of_ranks_beside_what_scripts_do(launcher, tmp_path, what):
+    for count in (1, 2):
+        mpi.run(launcher, count, PARTS_ELSEWHERE, what, f"n{count}", folder=tmp_path)
+    files = [path.name[2:] for path in tmp_path.glob("n1*")]
+    assert ".npz" in files
+    for file in files:
+        assert (tmp_path / f"n2{file}").read_bytes() == (tmp_path / f"n1{file}").read_bytes(), file
+
+
 def test_a_sum_that_the_ranks_cannot_share(launcher):
     text = """
         try:

@@ -47,7 +47,9 @@ class Ranks:
             arrays = dict(model.state())
         except Error:  # a size that the first call will tell: it draws the same numbers on every rank
             return
-        first = {id(array): name for name, array in reversed(arrays.items())}  # one array may begin under several names
+        first: dict[int, str] = {}  # an array may begin under several names
+        for name, array in arrays.items():
+            first.setdefault(id(array), name)
         sent = job.broadcast({name: arrays[name] for name in first.values()})
         model.load_state({name: sent[first[id(array)]] for name, array in arrays.items()})
 

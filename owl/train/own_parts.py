@@ -41,6 +41,9 @@ class OwnParts:
     def update(self, optimizer: Optimizer, slots: Mapping[str, Slot], gradients: Mapping[str, NArray]) -> None:
         """A step of the optimizer; the gradients of these parameters are of this rank's part, flat."""
         optimizer._join(besides=self._names)
+        if not self._names:
+            optimizer._update(slots, gradients)
+            return
         parts, shapes, places = {}, {}, dict(slots)
         for name in (name for name in gradients if name in self._names):
             owner, local, container, key = slots[name]
@@ -58,9 +61,8 @@ class OwnParts:
         if known is not None and known != x.shape:
             optimizer._refuse_shape(name, known, x)
         if name not in optimizer._wholes and name in optimizer._slots:
-            slots = optimizer._slots[name] = {each: self._own(array) for each, array in optimizer._slots[name].items()}
+            optimizer._slots[name] = {each: self._own(array) for each, array in optimizer._slots[name].items()}
             optimizer._shapes[name] = [x.size // self.ranks.size]
-            assert all(array.shape == optimizer._shapes[name] for array in slots.values())
         optimizer._wholes[name] = x.shape
 
     def _own(self, whole: NArray) -> NArray:

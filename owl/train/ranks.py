@@ -163,10 +163,12 @@ def _buckets(items: list[tuple[str, NArray]], shared: Container[str]) -> tuple[l
     buckets: list[dict[str, NArray]] = []
     limit = FIRST_BUCKET
     current: dict[bool, dict[str, NArray]] = {True: {}, False: {}}
+    filled = {True: 0, False: 0}
     for name, array in items[:end]:
         kind = name in shared
         current[kind][name] = array
-        if sum(map(bytes_of, current[kind].values())) >= limit:
+        filled[kind] += bytes_of(array)
+        if filled[kind] >= limit:
             buckets.append(current[kind])
-            current[kind], limit = {}, BUCKET
+            current[kind], filled[kind], limit = {}, 0, BUCKET
     return [each for each in (*buckets, *current.values()) if each], dict(items[end:])

@@ -42,6 +42,7 @@ if TEST_DEVICE not in ("", "gpu", "standin"):
     raise SystemExit(f"OWL_TEST_DEVICE={TEST_DEVICE}: expected gpu or standin")
 CUDA = load_standin() if TEST_DEVICE == "standin" else None
 
+import mpi  # noqa: E402
 import owl  # noqa: E402
 
 DEFAULT_DEVICE = owl.create_gpu_device(0) if TEST_DEVICE else 0
@@ -234,3 +235,15 @@ def same_bits(a, b):
     if TEST_DEVICE:
         a, b = (np.where(np.isnan(x), x.dtype.type(np.nan), x) if x.dtype.kind == "f" else x for x in (a, b))
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+@pytest.fixture(params=list(mpi.LIBRARIES))
+def library(request):
+    mpi.prefix_of(request.param)
+    return request.param
+
+
+@pytest.fixture(params=["Open MPI", "MPICH"])
+def launcher(request):
+    mpi.prefix_of(request.param)
+    return request.param

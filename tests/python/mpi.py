@@ -98,3 +98,17 @@ class Job:
 
 def run(library, count, text, *args, expect=0, timeout=TIMEOUT, **more):
     return Job(library, count, text, *args, **more).finish(expect, timeout)
+
+
+BEGIN = """\
+import sys, time
+import numpy as np
+import owl
+from owl import distributed
+distributed.init({warn})
+rank, size = distributed.rank(), distributed.size()
+"""
+
+
+def begin(text, warn=""):
+    return BEGIN.format(warn=warn) + text
